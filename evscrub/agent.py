@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent: puts the parts together and runs them as one tree of tasks.
+
+Nothing here waits for the broker, and nothing but the sweep waits for the registry: whichever of
+them is away, the other goes on, and what was missed is found when it is back.
+"""
+
+import signal
+from collections.abc import Callable
+from datetime import timedelta
+
+import anyio
+from anyio.abc import TaskStatus
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from evscrub import config
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue
+from evscrub.events import DeleteEvent
+from evscrub.listener import Listener
+from evscrub.registry.claims import Claims
+from evscrub.registry.database import Database
+from evscrub.registry.pages import Pages
+from evscrub.retry import Delays
+from evscrub.rules import Policy
+from evscrub.scrubber import Scrubbed, Scrubber, Settings
+from evscrub.stores import Stores
+from evscrub.sweep import Sweep, SweepSettings
+
+LOG = logging.getLogger(__name__)
+
+#: Glance sends whole seconds, taken a little after those in the registry: look that much earlier.
+#: The registry then says when exactly, and the image waits for that.
+_EVENT_EARLY_SECONDS = 1.0
+
+
+class Agent:
+    """An agent, ready to run.
+
+    :param conf: the whole configuration; must be ``cfg.CONF``.
+    :param own: evscrub's own files, for logging.
+    :param on_scrubbed: told of each image when its data is gone.
+    :raises ConfigError: the configuration names something that does not work.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        own: cfg.ConfigOpts,
+        on_scrubbed: Callable[[Scrubbed], None] = lambda _: None,
+    ) -> None:
+        self._conf = conf
+        self._own = own
+        try:
+            self.stores = Stores(conf)
+            database = Database(conf)
+            self.listener = Listener(conf, self._take_in, self._joined)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from None
+        clock = Clock()
+        self.database_clock = DatabaseClock(clock)
+        self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
+        self.scrubber = Scrubber(
+            self.queue,
+            Claims(database),
+            self.stores,
+            clock,
+            self.database_clock,
+            scrubber_settings(conf),
+            on_scrubbed,
+        )
+        self.sweep = Sweep(
+            self.queue,
+            Pages(database, conf.sweep.batch_size),
+            clock,
+            self.database_clock,
+            sweep_settings(conf),
+            self.scrubber.wake,
+        )
+        self._database = database
+        self._stop: anyio.Event | None = None
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run until :meth:`stop`, or SIGTERM or SIGINT where signals are handled."""
+        self._stop = anyio.Event()
+        if not self._conf.delayed_delete:
+            LOG.warning(
+                "delayed_delete is off in Glance's configuration as read here: Glance deletes data"
+                " itself and leaves nothing to scrub"
+            )
+        LOG.info("Stores: %s", ", ".join(self.stores.names))
+        async with anyio.create_task_group() as scrubbing:
+            scrubbing.start_soon(
+                self.scrubber.run, float(self._conf.scrubber.drain_timeout), self._stop
+            )
+            async with anyio.create_task_group() as intake:
+                intake.start_soon(self.sweep.run)
+                intake.start_soon(self.listener.run)
+                task_status.started()
+                await self._stop.wait()
+                LOG.info("Stopping: finishing what is under way")
+                intake.cancel_scope.cancel()
+        self._database.dispose()
+        LOG.info("Stopped")
+
+    def stop(self) -> None:
+        """Stop intake, finish what is under way, release the rest."""
+        if self._stop is not None:
+            self._stop.set()
+
+    async def handle_signals(self) -> None:
+        """Stop on SIGTERM and SIGINT, reload on SIGHUP; for the main thread only."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self.reload()
+                else:
+                    self.stop()
+
+    def reload(self) -> None:
+        """Read the configuration again and apply what is mutable."""
+        try:
+            changed = config.reload(self._conf, self._own)
+            settings, sweep = scrubber_settings(self._conf), sweep_settings(self._conf)
+        except config.ConfigError as error:
+            LOG.error("%s", error)  # noqa: TRY400 - it is the operator's, no traceback
+            return
+        self.scrubber.change(settings)
+        self.sweep.change(sweep)
+        LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+
+    def _take_in(self, events: list[DeleteEvent]) -> None:
+        scrub_time = self._conf.scrub_time
+        for event in events:
+            due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
+            self.queue.add(event.image_id, due, owner=event.owner)
+        self.scrubber.wake()
+
+    def _joined(self) -> None:
+        self.scrubber.bus_since = self.database_clock.now()
+
+
+def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
+    """The scrubber's part of the configuration."""
+    options = conf.scrubber
+    return Settings(
+        policy=_policy(conf),
+        concurrency=options.concurrency,
+        rate=options.rate,
+        burst=options.burst,
+        batch_size=options.batch_size,
+        delays=Delays(
+            initial=options.retry_initial,
+            longest=options.retry_max,
+            in_use=options.in_use_delay,
+            parked=options.parked_delay,
+        ),
+        horizon_seconds=sweep_settings(conf).horizon_seconds,
+    )
+
+
+def sweep_settings(conf: cfg.ConfigOpts) -> SweepSettings:
+    """The sweep's part of the configuration."""
+    return SweepSettings(
+        policy=_policy(conf),
+        interval=conf.sweep.interval,
+        full_interval=conf.sweep.full_interval,
+    )
+
+
+def _policy(conf: cfg.ConfigOpts) -> Policy:
+    return Policy(
+        scrub_time=timedelta(seconds=conf.scrub_time),
+        claim_timeout=timedelta(seconds=conf.scrubber.claim_timeout),
+        orphans=conf.sweep.orphans,
+    )

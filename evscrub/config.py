@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options, and how evscrub's file is laid over Glance's.
+
+Glance's own configuration names the database, the bus and the stores, so evscrub reads it first and
+its own file after it. What evscrub logs and where is set by its own file alone, or else two
+services would write to glance-api's log.
+"""
+
+import argparse
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+
+import oslo_messaging
+from oslo_config import cfg
+from oslo_log import log
+
+DEFAULT_GLANCE_CONFIG_FILE = "/etc/glance/glance-api.conf"
+
+bootstrap_opts = [
+    cfg.ListOpt(
+        "glance_config_files",
+        default=[DEFAULT_GLANCE_CONFIG_FILE],
+        help="Glance's own configuration files, read before evscrub's, in this order. They give the"
+        " database, the message bus and the stores, so that these are said in one place; whatever"
+        " evscrub.conf sets itself wins. Logging options in them are ignored. Empty reads none:"
+        " then evscrub.conf must hold all of it.",
+    ),
+]
+
+glance_opts = [
+    cfg.IntOpt(
+        "scrub_time",
+        default=0,
+        min=0,
+        mutable=True,
+        help="Seconds that a deleted image's data is kept, counted from deleted_at in the registry."
+        " The same option as Glance's own. Longer leaves more time to restore an image and takes"
+        " more space; keep it well below the age given to 'glance-manage db purge', which removes"
+        " rows whether their data is gone or not.",
+    ),
+    cfg.BoolOpt(
+        "delayed_delete",
+        default=False,
+        help="Glance's option: whether a DELETE leaves an image in pending_delete. Read only to"
+        " warn when it is off, for then there is nothing to scrub.",
+    ),
+    cfg.DictOpt(
+        "enabled_backends",
+        default={},
+        help="Glance's option: the stores of a multi-store Glance, as name:type. Each has a group"
+        " of its name with the driver's options. Empty for a single store in [glance_store].",
+    ),
+    cfg.StrOpt(
+        "metadata_encryption_key",
+        secret=True,
+        help="Glance's option: the key that location URLs are encrypted with, 16, 24 or 32"
+        " characters. Must be Glance's, or locations are parked as undecipherable.",
+    ),
+]
+
+listener_opts = [
+    cfg.ListOpt(
+        "topics",
+        default=["evscrub"],
+        help="Topics to take Glance's notifications from. Give evscrub a topic of its own and add"
+        " it to [oslo_messaging_notifications] topics in glance-api.conf: who shares a topic"
+        " without a pool takes messages away from the others, Ceilometer for one.",
+    ),
+    cfg.StrOpt(
+        "exchange",
+        default="glance",
+        help="Exchange that Glance publishes on: its control_exchange.",
+    ),
+    cfg.StrOpt(
+        "pool",
+        help="Listener pool: where evscrub cannot have a topic of its own, agents of one pool share"
+        " a copy of each message. The pool's queue stays and grows when no agent runs, until it"
+        " is deleted.",
+    ),
+    cfg.IntOpt(
+        "batch_size",
+        default=200,
+        min=1,
+        help="Notifications taken in at once. More takes in a storm faster; each batch is"
+        " acknowledged as a whole.",
+    ),
+    cfg.FloatOpt(
+        "batch_timeout",
+        default=0.05,
+        min=0.001,
+        help="Seconds to wait for a batch to fill. Adds to how late an image is scrubbed when"
+        " scrub_time is 0.",
+    ),
+]
+
+queue_opts = [
+    cfg.IntOpt(
+        "max_entries",
+        default=1_000_000,
+        min=1,
+        max=(1 << 24) - 1,
+        help="Images that may wait in memory, at about 150 bytes each. When it is full what is due"
+        " last is dropped, and a full sweep brings it back before it is due.",
+    ),
+]
+
+scrubber_opts = [
+    cfg.IntOpt(
+        "concurrency",
+        default=16,
+        min=1,
+        max=4096,
+        mutable=True,
+        help="Images scrubbed at the same time, each by one delete after another; 1 is serial"
+        " scrubbing. Each takes a thread, about 100 KB. What to weigh: a store that answers in t"
+        " seconds is used at most concurrency/t times a second.",
+    ),
+    cfg.FloatOpt(
+        "rate",
+        default=0,
+        min=0,
+        mutable=True,
+        help="Delete requests a second, over all stores; 0 is no limit. Set it below what the"
+        " backend allows all its users together: deleted images come as fast as tenants like.",
+    ),
+    cfg.FloatOpt(
+        "burst",
+        default=1,
+        min=1,
+        mutable=True,
+        help="Delete requests that may go at once after a quiet time, above the steady rate.",
+    ),
+    cfg.IntOpt(
+        "batch_size",
+        default=100,
+        min=1,
+        max=1000,
+        mutable=True,
+        help="Images claimed in one transaction at most; fewer when the stores are slow. More"
+        " takes fewer transactions and longer row locks.",
+    ),
+    cfg.IntOpt(
+        "claim_timeout",
+        default=120,
+        min=10,
+        help="Seconds without a sign of life after which another agent takes a claim over. Claims"
+        " of a living agent are renewed. Longer leaves the images of an agent that died waiting;"
+        " shorter asks more of an agent under load. The same on all agents.",
+    ),
+    cfg.IntOpt(
+        "drain_timeout",
+        default=30,
+        min=0,
+        help="Seconds that deletes under way get to finish when the agent is stopped. What takes"
+        " longer is left to its claim running out. Keep it below the service manager's own limit.",
+    ),
+    cfg.FloatOpt(
+        "retry_initial",
+        default=5,
+        min=0.1,
+        mutable=True,
+        help="Seconds, on average doubled for each, before a failed location is tried again;"
+        " drawn at random up to that.",
+    ),
+    cfg.FloatOpt(
+        "retry_max",
+        default=600,
+        min=1,
+        mutable=True,
+        help="Seconds between two tries at most.",
+    ),
+    cfg.IntOpt(
+        "in_use_delay",
+        default=1800,
+        min=1,
+        mutable=True,
+        help="Seconds before a location with clones or snapshots is tried again.",
+    ),
+    cfg.IntOpt(
+        "parked_delay",
+        default=3600,
+        min=1,
+        mutable=True,
+        help="Seconds before a location that only an operator can mend is looked at again.",
+    ),
+]
+
+sweep_opts = [
+    cfg.IntOpt(
+        "interval",
+        default=60,
+        min=1,
+        mutable=True,
+        help="Seconds between sweeps of what changed in the registry lately: how late an image may"
+        " be that the bus missed. Some jitter is added. Costs one indexed query a sweep.",
+    ),
+    cfg.IntOpt(
+        "full_interval",
+        default=3600,
+        min=10,
+        mutable=True,
+        help="Seconds between sweeps of the whole registry. Also how far ahead images are held in"
+        " memory: what is due later is found by a later sweep.",
+    ),
+    cfg.IntOpt(
+        "batch_size",
+        default=1000,
+        min=10,
+        max=10_000,
+        help="Rows read at once. More reads faster and holds a snapshot of the database longer.",
+    ),
+    cfg.BoolOpt(
+        "orphans",
+        default=True,
+        mutable=True,
+        help="Whether locations that were taken off a live image are scrubbed too, scrub_time and"
+        " ten minutes after. Glance leaves them pending for ever.",
+    ),
+]
+
+GROUPS: dict[str, Sequence[cfg.Opt]] = {
+    "DEFAULT": glance_opts,
+    "listener": listener_opts,
+    "queue": queue_opts,
+    "scrubber": scrubber_opts,
+    "sweep": sweep_opts,
+}
+
+
+class ConfigError(Exception):
+    """A configuration that evscrub cannot run with; the message says what, where and what to do."""
+
+
+def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
+    """Evscrub's options, for oslo-config-generator."""
+    groups = GROUPS | {"DEFAULT": [*bootstrap_opts, *glance_opts]}
+    return [(group, copy.deepcopy(opts)) for group, opts in groups.items()]
+
+
+def find_config_files() -> list[str]:
+    """Look for evscrub's configuration: in ``~/.evscrub``, ``~``, ``/etc/evscrub`` and ``/etc``."""
+    found: list[str] = cfg.find_config_files(project="evscrub", prog="evscrub")
+    return found
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of every command that reads the configuration."""
+    parser.add_argument(
+        "--config-file",
+        action="append",
+        metavar="FILE",
+        help="evscrub's configuration; may be given more than once, the last one wins"
+        " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Glance's own files are"
+        " named in it by glance_config_files",
+    )
+    parser.add_argument("--debug", action="store_true", help="log at level DEBUG")
+
+
+def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+    """Read the configuration that a command line names; see :func:`load`."""
+    conf, own = load(arguments.config_file)
+    if arguments.debug:
+        own.set_override("debug", True)
+    return conf, own
+
+
+def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+    """Read the configuration.
+
+    :param config_files: evscrub's own; None looks in the usual places.
+    :returns: the whole, which is the global ``cfg.CONF`` because glance_store reads that, and the
+        part of evscrub's own files, for logging.
+    :raises ConfigError: a file is missing or a value is wrong.
+    """
+    files = list(find_config_files() if config_files is None else config_files)
+    own = cfg.ConfigOpts()
+    log.register_options(own)
+    own.register_opts(bootstrap_opts)
+    _read(own, files)
+    glance_files = list(own.glance_config_files)
+    if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
+        glance_files = []
+    conf = cfg.CONF
+    oslo_messaging.set_transport_defaults("glance")
+    for group, opts in GROUPS.items():
+        conf.register_opts(opts, None if group == "DEFAULT" else group)
+    _read(conf, [*glance_files, *files])
+    for group, opts in GROUPS.items():
+        for opt in opts:
+            _check(conf, group, opt.name)
+    return conf, own
+
+
+def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
+    """Read the files again and apply mutable options.
+
+    :returns: the options that changed, as ``[group] option``.
+    :raises ConfigError: a file is missing or a value is wrong; nothing was applied then.
+    """
+    try:
+        own.mutate_config_files()
+        changed = conf.mutate_config_files()
+    except (cfg.Error, ValueError, OSError) as error:
+        raise ConfigError(f"configuration not reloaded: {error}") from None
+    return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
+
+
+def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
+    try:
+        conf(
+            [],
+            project="evscrub",
+            prog="evscrub",
+            default_config_files=files,
+            default_config_dirs=[],
+        )
+    except cfg.ConfigFilesNotFoundError as error:
+        raise ConfigError(
+            f"cannot read {', '.join(error.config_files)}: name Glance's files in [DEFAULT]"
+            " glance_config_files, evscrub's with --config-file"
+        ) from None
+    except (cfg.Error, ValueError) as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check(conf: cfg.ConfigOpts, group: str, name: str) -> None:
+    """Read a value once, so that a wrong one is told at start and not in the middle of work."""
+    try:
+        getattr(conf if group == "DEFAULT" else conf[group], name)
+    except (cfg.Error, ValueError) as error:
+        raise ConfigError(f"[{group}] {name}: {error}") from None

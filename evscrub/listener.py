@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes Glance's notifications off the bus and hands them to the event loop.
+
+oslo.messaging runs in threads of its own, and with the broker away both its start and its stop
+block for as long as that lasts. So they happen in a thread that nobody waits for.
+"""
+
+import contextlib
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import oslo_messaging
+from anyio.lowlevel import EventLoopToken
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_messaging.notify.listener import BatchNotificationServer
+
+from evscrub.events import DeleteEvent, MalformedError, NotForUsError, parse
+
+LOG = logging.getLogger(__name__)
+
+#: Glance sends image.delete at this priority.
+_PRIORITY = "info"
+_STOP_SECONDS = 2.0
+_REJOIN_SECONDS = 5.0
+
+
+class Dispatcher:
+    """What oslo.messaging calls with each batch.
+
+    Its own dispatcher fails a batch as a whole when one message in it is not as it should be; here
+    each stands for itself. Nothing is ever put back on the bus: what cannot be read now never can.
+
+    :param deliver: takes the events of a batch; when it returns, they are acknowledged.
+    """
+
+    supported_priorities = (_PRIORITY,)
+
+    def __init__(self, deliver: Callable[[list[DeleteEvent]], None]) -> None:
+        self.malformed: Counter[str] = Counter()
+        self.received = 0
+        self.ignored = 0
+        self._deliver = deliver
+
+    def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
+        """Read a batch; returns what was not processed, which is nothing."""
+        now = datetime.now(UTC)
+        events = []
+        for message in incoming:
+            self.received += 1
+            try:
+                body = message.message
+                events.append(parse(body.get("event_type"), body.get("payload"), now))
+            except NotForUsError:
+                self.ignored += 1
+            except MalformedError as error:
+                self._drop(str(error))
+            except Exception as error:  # noqa: BLE001 - anybody may have sent anything
+                self._drop(type(error).__name__)
+        if events:
+            try:
+                self._deliver(events)
+            except Exception as error:  # noqa: BLE001 - the loop may be ending
+                LOG.info("%d events came too late: %s", len(events), type(error).__name__)
+        return set()
+
+    def _drop(self, reason: str) -> None:
+        if not self.malformed[reason]:
+            LOG.warning("Dropped a malformed notification: %s; more of them are counted", reason)
+        self.malformed[reason] += 1
+
+
+class Listener:
+    """The listener on the bus.
+
+    :param on_events: called in the event loop with each batch.
+    :param on_joined: called in the event loop when the listener is connected.
+    :raises ValueError: the bus's configuration cannot be understood.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        on_events: Callable[[list[DeleteEvent]], None],
+        on_joined: Callable[[], None],
+    ) -> None:
+        self.dispatcher = Dispatcher(self._deliver)
+        self.joined = False
+        self._conf = conf
+        self._on_events = on_events
+        self._on_joined = on_joined
+        self._stop = threading.Event()
+        self._token: EventLoopToken
+        try:
+            self._transport = oslo_messaging.get_notification_transport(conf)
+        except (oslo_messaging.MessagingException, ValueError) as error:
+            # The URL holds the broker's password, and some of these errors quote it.
+            raise ValueError(
+                "the message bus cannot be used: check transport_url and"
+                f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
+            ) from None
+        self._limit_prefetch(conf)
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        self._token = anyio.lowlevel.current_token()
+        thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        thread.start()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._stop.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join, _STOP_SECONDS)
+
+    def _listen(self) -> None:
+        options = self._conf.listener
+        targets = [
+            oslo_messaging.Target(topic=topic, exchange=options.exchange)
+            for topic in options.topics
+        ]
+        while not self._stop.is_set():
+            server = BatchNotificationServer(
+                self._transport,
+                targets,
+                self.dispatcher,
+                "threading",
+                allow_requeue=False,
+                pool=options.pool,
+                batch_size=options.batch_size,
+                batch_timeout=options.batch_timeout,
+            )
+            try:
+                server.start()
+            except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+                LOG.warning("The bus cannot be joined: %s; trying again", type(error).__name__)
+                self._stop.wait(_REJOIN_SECONDS)
+                continue
+            self._tell(self._joined)
+            self._stop.wait()
+            server.stop()
+            server.wait()
+
+    def _joined(self) -> None:
+        self.joined = True
+        LOG.info("Listening on the bus")
+        self._on_joined()
+
+    def _deliver(self, events: list[DeleteEvent]) -> None:
+        self._tell(self._on_events, events)
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in the event loop and wait for it, so that the bus is not outrun."""
+        if not self._stop.is_set():
+            anyio.from_thread.run_sync(function, *arguments, token=self._token)
+
+    def _limit_prefetch(self, conf: cfg.ConfigOpts) -> None:
+        """Take a few batches ahead where nobody said how many; the driver would take all."""
+        with contextlib.suppress(cfg.Error):  # another driver has no such option
+            conf.set_default(
+                "rabbit_qos_prefetch_count", 5 * conf.listener.batch_size, "oslo_messaging_rabbit"
+            )

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pages of work for sweeps: read by key, so that neither an offset nor the whole is ever held.
+
+Each kind of page is read on its own index: ``images.deleted`` and ``image_locations.deleted`` with
+the primary key for a full sweep, ``images.updated_at`` for what changed lately. A row that vanishes
+between pages was purged by Glance and is no error.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.tables import image_locations, images
+from evscrub.rules import PENDING_DELETE
+
+
+class Found(NamedTuple):
+    """An image that a sweep found; `deleted_at` is None for one that is not pending delete."""
+
+    image_id: str
+    owner: str | None
+    deleted_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Which images to look for.
+
+    :param deleted_before: pending images deleted no later than this.
+    :param stale_before: other images that have a pending location not stamped since.
+    :param changed_since: only images changed since then; None goes through everything.
+    :param start_at: where in the order of ids to begin; what lies before comes last.
+    """
+
+    deleted_before: datetime
+    stale_before: datetime
+    changed_since: datetime | None = None
+    start_at: str = ""
+
+
+class Pages:
+    """Reads the registry page by page.
+
+    :param page_rows: rows a page, at least 1.
+    """
+
+    def __init__(self, database: Database, page_rows: int) -> None:
+        self.database = database
+        self.page_rows = page_rows
+
+    @retried
+    def now(self) -> datetime:
+        """The database's clock."""
+        with self.database.reading() as connection:
+            return read_now(connection)
+
+    def read(self, window: Window) -> Iterator[list[Found]]:
+        """Yield pages of images to look at; each is a transaction of its own."""
+        if window.changed_since is not None:
+            yield from self._changed(window, window.changed_since)
+            return
+        pending = (
+            images.c.deleted.is_(sa.true()),
+            images.c.status == PENDING_DELETE,
+            images.c.deleted_at <= window.deleted_before,
+        )
+        query = sa.select(images.c.id, images.c.owner, images.c.deleted_at).where(*pending)
+        yield from self._by_id(query.where(images.c.id >= window.start_at))
+        if window.start_at:
+            yield from self._by_id(query.where(images.c.id < window.start_at))
+        yield from self._leftovers(window)
+
+    def _by_id(self, query: "sa.Select[Any]") -> Iterator[list[Found]]:
+        last = ""
+        while True:
+            page = self._page(query.where(images.c.id > last).order_by(images.c.id))
+            yield [Found._make(row) for row in page]
+            if len(page) < self.page_rows:
+                return
+            last = page[-1][0]
+
+    def _leftovers(self, window: Window) -> Iterator[list[Found]]:
+        """Claims of agents that died, and locations that were taken off live images."""
+        last = 0
+        while True:
+            page = self._page(
+                sa.select(image_locations.c.id, images.c.id, images.c.owner)
+                .join_from(image_locations, images, image_locations.c.image_id == images.c.id)
+                .where(
+                    image_locations.c.id > last,
+                    image_locations.c.deleted.is_(sa.true()),
+                    image_locations.c.status == PENDING_DELETE,
+                    image_locations.c.updated_at <= window.stale_before,
+                    images.c.status != PENDING_DELETE,
+                )
+                .order_by(image_locations.c.id)
+            )
+            yield [Found(image_id, owner, None) for _, image_id, owner in page]
+            if len(page) < self.page_rows:
+                return
+            last = page[-1][0]
+
+    def _changed(self, window: Window, since: datetime) -> Iterator[list[Found]]:
+        last = (since, "")
+        while True:
+            moment, image_id = last
+            has_leftovers = (
+                sa.select(image_locations.c.id)
+                .where(
+                    image_locations.c.image_id == images.c.id,
+                    image_locations.c.status == PENDING_DELETE,
+                    image_locations.c.updated_at <= window.stale_before,
+                )
+                .exists()
+            )
+            page = self._page(
+                sa.select(
+                    images.c.id,
+                    images.c.owner,
+                    images.c.deleted_at,
+                    images.c.updated_at,
+                    images.c.status,
+                )
+                .where(
+                    images.c.updated_at >= moment,
+                    sa.or_(images.c.updated_at > moment, images.c.id > image_id),
+                    sa.case(
+                        (
+                            images.c.status == PENDING_DELETE,
+                            images.c.deleted_at <= window.deleted_before,
+                        ),
+                        else_=has_leftovers,
+                    ),
+                )
+                .order_by(images.c.updated_at, images.c.id)
+            )
+            yield [
+                Found(row.id, row.owner, row.deleted_at if row.status == PENDING_DELETE else None)
+                for row in page
+            ]
+            if len(page) < self.page_rows:
+                return
+            last = (page[-1].updated_at, page[-1].id)
+
+    @retried
+    def _page(self, query: "sa.Select[Any]") -> list[Any]:
+        with self.database.reading() as connection:
+            return list(connection.execute(query.limit(self.page_rows)))

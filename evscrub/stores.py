@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stores of this Glance, through glance_store, single-store and multi-store alike.
+
+glance_store keeps its drivers and their configuration in module globals around ``cfg.CONF``; this
+is the one module that touches them. A location's store is always resolved here first:
+glance_store itself would ask one store after another and call the data gone when none has it.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import urlparse
+
+import glance_store
+from glance_store import location as store_location
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from evscrub import location_crypt, verdict
+from evscrub.rules import LocationRow
+from evscrub.verdict import StoreNotUsableError, Verdict
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A location whose store is known. Its URL is never shown."""
+
+    store: str
+    url: str
+    scheme: str
+
+    def __repr__(self) -> str:
+        return f"<{self.scheme} location in {self.store}>"
+
+
+class Stores:
+    """Loads the enabled stores and deletes from them.
+
+    :param conf: Glance's configuration with evscrub's on top; must be the global ``cfg.CONF``,
+        because that is what glance_store reads.
+    :raises ValueError: no store could be loaded.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+        self._key: str | None = conf.metadata_encryption_key
+        self._multiple: dict[str, str] = dict(conf.enabled_backends or {})
+        if self._multiple:
+            glance_store.register_store_opts(conf)
+        else:
+            glance_store.register_opts(conf)
+        self.load()
+
+    def load(self) -> None:
+        """Load the drivers, or load them again after a store lost its write access.
+
+        :raises ValueError: no store could be loaded.
+        """
+        if self._multiple:
+            count = glance_store.create_multi_stores(self._conf)
+        else:
+            count = glance_store.create_stores(self._conf)
+        if not count:
+            raise ValueError(
+                "no store of Glance could be loaded: see the warnings above, [glance_store] stores"
+                " and [DEFAULT] enabled_backends in glance-api.conf"
+            )
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether locations may be encrypted."""
+        return bool(self._key)
+
+    @property
+    def names(self) -> list[str]:
+        """The stores that are loaded."""
+        if self._multiple:
+            loaded: set[str] = set().union(*store_location.SCHEME_TO_CLS_BACKEND_MAP.values())
+            return sorted(loaded & set(self._multiple))
+        entries = {info["store_entry"] for info in store_location.SCHEME_TO_CLS_MAP.values()}
+        return sorted(entries)
+
+    def resolve(self, row: LocationRow) -> Target:
+        """Find the store that a location is in.
+
+        :raises StoreNotUsableError: none, or more than one, is configured here that fits.
+        """
+        url = self.url(row)
+        scheme = urlparse(url).scheme
+        if self._multiple:
+            return Target(self._resolve_multiple(row.store, url, scheme), url, scheme)
+        if row.store is not None:
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"the location is in store {row.store!r} but this configuration has no"
+                " [DEFAULT] enabled_backends",
+            )
+        info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
+        if info is None:
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
+            )
+        return Target(str(info["store_entry"]), url, scheme)
+
+    def url(self, row: LocationRow) -> str:
+        """The location's URL in the clear.
+
+        :raises StoreNotUsableError: it cannot be decrypted.
+        """
+        if location_crypt.is_url(row.value):
+            return row.value
+        try:
+            return location_crypt.decrypt_url(self._key or "", row.value)
+        except ValueError:
+            pass
+        raise StoreNotUsableError(
+            verdict.UNDECIPHERABLE,
+            "the location cannot be decrypted: is [DEFAULT] metadata_encryption_key Glance's?",
+        )
+
+    def delete(self, target: Target) -> Verdict:
+        """Delete a location's data; blocks for as long as the driver does.
+
+        :returns: the verdict on whatever the driver did; nothing is raised.
+        """
+        try:
+            if self._multiple:
+                glance_store.delete(target.url, target.store)
+            else:
+                glance_store.delete_from_backend(target.url)
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            return verdict.judge(error, target.scheme)
+        return verdict.judge(None, target.scheme)
+
+    def _resolve_multiple(self, named: str | None, url: str, scheme: str) -> str:
+        by_name = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
+        if named is not None:
+            if named in by_name and named in self._multiple:
+                return named
+            if named in self._multiple:
+                raise StoreNotUsableError(
+                    verdict.STORE_NOT_LOADED,
+                    f"store {named!r} is enabled but its driver did not load for {scheme!r}:"
+                    " see the warnings at start",
+                )
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"store {named!r} is not in [DEFAULT] enabled_backends",
+            )
+        fitting: list[str] = [
+            name
+            for name, info in by_name.items()
+            if name in self._multiple
+            and (not info["store"].url_prefix or url.startswith(info["store"].url_prefix))
+        ]
+        if len(fitting) == 1:
+            return fitting[0]
+        raise StoreNotUsableError(
+            verdict.STORE_AMBIGUOUS if fitting else verdict.STORE_NOT_ENABLED,
+            f"the location names no store and {len(fitting)} stores for scheme {scheme!r} fit it",
+        )

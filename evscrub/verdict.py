@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the answer of a store driver to a delete means.
+
+Pure. :func:`judge` is the one place that knows; the drivers' exceptions are told apart by the
+classes of glance_store and, for what the drivers let through, by the library that raised them, so
+that no store's client needs to be installed.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from glance_store import exceptions as store_exceptions
+
+
+class Outcome(Enum):
+    """What to do about a location after a delete."""
+
+    GONE = "gone"  #: the data is not there any more
+    NOT_OURS = "not_ours"  #: the store is read-only by nature: finish, the data stays
+    SHARED = "shared"  #: a live location has the same URL: finish, the data stays
+    IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
+    TRANSIENT = "transient"  #: retry with backoff, and slow the store down
+    STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now
+    CONFIGURATION = "configuration"  #: only an operator can mend it: park
+    UNKNOWN = "unknown"  #: retry a few times, then park
+
+
+#: Outcomes that end a location's row.
+FINISHED = frozenset({Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judgement.
+
+    :param reason: one word of a fixed set, fit for a metric's label.
+    :param detail: the exception's class, never its text: that may hold a URL with credentials.
+    """
+
+    outcome: Outcome
+    reason: str
+    detail: str = ""
+
+
+class StoreNotUsableError(Exception):
+    """A location that this configuration cannot delete.
+
+    :param reason: one of the reasons below.
+    :param hint: what an operator should do, without the URL.
+    """
+
+    def __init__(self, reason: str, hint: str) -> None:
+        super().__init__(hint)
+        self.reason = reason
+        self.hint = hint
+
+
+UNDECIPHERABLE = "undecipherable"
+STORE_NOT_ENABLED = "store_not_enabled"
+STORE_NOT_LOADED = "store_not_loaded"
+STORE_AMBIGUOUS = "store_ambiguous"
+BAD_URL = "bad_url"
+
+GONE = Verdict(Outcome.GONE, "deleted")
+SHARED = Verdict(Outcome.SHARED, "shared_url")
+
+_THROTTLED_STATUSES = frozenset({429, 503, 509})
+_THROTTLED_CODES = frozenset(
+    {
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "TooManyRequestsException",
+    }
+)
+# What reaches us from below the drivers, by the library it comes from.
+_CLIENT_LIBRARIES = frozenset(
+    {
+        "boto3",
+        "botocore",
+        "cinderclient",
+        "keystoneauth1",
+        "keystoneclient",
+        "os_brick",
+        "oslo_vmware",
+        "rados",
+        "rbd",
+        "requests",
+        "s3transfer",
+        "swiftclient",
+        "urllib3",
+    }
+)
+
+_BY_CLASS: tuple[tuple[type[Exception], Outcome, str], ...] = (
+    (store_exceptions.NotFound, Outcome.GONE, "not_found"),
+    (store_exceptions.InUseByStore, Outcome.IN_USE, "in_use"),
+    (store_exceptions.HasSnapshot, Outcome.IN_USE, "has_snapshot"),
+    (store_exceptions.UnknownScheme, Outcome.CONFIGURATION, STORE_NOT_ENABLED),
+    (store_exceptions.BadStoreUri, Outcome.CONFIGURATION, BAD_URL),
+    # The file driver says so for every OSError of unlink: EIO, ESTALE and EBUSY too.
+    (store_exceptions.Forbidden, Outcome.TRANSIENT, "forbidden"),
+    (store_exceptions.TimeoutError, Outcome.TRANSIENT, "timeout"),
+    (store_exceptions.RemoteServiceUnavailable, Outcome.TRANSIENT, "unavailable"),
+    (store_exceptions.BadStoreConfiguration, Outcome.TRANSIENT, "bad_store_configuration"),
+    (store_exceptions.BackendException, Outcome.TRANSIENT, "backend"),
+    (TimeoutError, Outcome.TRANSIENT, "timeout"),
+    (OSError, Outcome.TRANSIENT, "connection"),
+)
+
+
+def judge(error: Exception | None, scheme: str) -> Verdict:
+    """Say what a delete's end means.
+
+    :param error: what the driver raised, None when it returned.
+    :param scheme: the URL's scheme, which tells stores that never delete.
+    """
+    if error is None:
+        return GONE
+    detail = type(error).__name__
+    if isinstance(error, StoreNotUsableError):
+        return Verdict(Outcome.CONFIGURATION, error.reason, error.hint)
+    if isinstance(error, store_exceptions.StoreDeleteNotSupported):
+        if scheme in {"http", "https"}:
+            return Verdict(Outcome.NOT_OURS, "read_only_store", detail)
+        return Verdict(Outcome.STORE_TROUBLE, "no_write_access", detail)
+    status, code = _answer(error)
+    if status in _THROTTLED_STATUSES or code in _THROTTLED_CODES:
+        return Verdict(Outcome.TRANSIENT, "throttled", detail)
+    for kind, outcome, reason in _BY_CLASS:
+        if isinstance(error, kind):
+            return Verdict(outcome, reason, detail)
+    if any(base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).mro()):
+        if "timeout" in detail.lower():
+            return Verdict(Outcome.TRANSIENT, "timeout", detail)
+        reason = "refused" if status in {401, 403} else "client"
+        return Verdict(Outcome.TRANSIENT, reason, detail)
+    return Verdict(Outcome.UNKNOWN, "unexpected", detail)
+
+
+def _answer(error: Exception) -> tuple[int | None, str | None]:
+    """The HTTP status and error code that an S3 or Swift client's exception carries."""
+    status = getattr(error, "http_status", None)
+    code = None
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode", status)
+        code = (response.get("Error") or {}).get("Code")
+    return (status if isinstance(status, int) else None, code if isinstance(code, str) else None)

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this is, in the form that oslo.reports asks for."""
+
+from importlib.metadata import version
+
+
+def vendor_string() -> str:
+    return "evscrub"
+
+
+def product_string() -> str:
+    return "evscrub"
+
+
+def version_string_with_package() -> str:
+    return version("evscrub")
