@@ -70,6 +70,8 @@ class Agent:
             scrubber_settings(conf),
             on_scrubbed,
         )
+        for store, directory in self.stores.missing_directories.items():
+            self.scrubber.pause_store(store, f"its directory {directory} is missing")
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
@@ -157,6 +159,11 @@ def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
             parked=options.parked_delay,
         ),
         horizon_seconds=sweep_settings(conf).horizon_seconds,
+        store_concurrency=options.store_concurrency,
+        store_rate=options.store_rate,
+        owner_rate=options.owner_rate,
+        not_found_limit=options.not_found_limit,
+        acknowledged_stores=frozenset(options.acknowledged_stores),
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import oslo_messaging
-from oslo_config import cfg
+from oslo_config import cfg, types
 from oslo_log import log
 
 DEFAULT_GLANCE_CONFIG_FILE = "/etc/glance/glance-api.conf"
@@ -154,6 +154,46 @@ scrubber_opts = [
         min=0,
         help="Seconds that deletes under way get to finish when the agent is stopped. What takes"
         " longer is left to its claim running out. Keep it below the service manager's own limit.",
+    ),
+    cfg.Opt(
+        "store_concurrency",
+        type=types.Dict(types.Integer(min=1, max=4096)),
+        default={},
+        mutable=True,
+        help="Images scrubbed at the same time in some stores, as store:number, under the"
+        " concurrency of all. Stores are named as in enabled_backends, or by their type where"
+        " there is a single one. Example: fast:64,archive:4",
+    ),
+    cfg.Opt(
+        "store_rate",
+        type=types.Dict(types.Float(min=0)),
+        default={},
+        mutable=True,
+        help="Delete requests a second to some stores, as store:rate, under the rate of all."
+        " Stores that throttle are slowed down below it by themselves. Example: archive:5",
+    ),
+    cfg.FloatOpt(
+        "owner_rate",
+        default=0,
+        min=0,
+        mutable=True,
+        help="Images of one owner scrubbed a second; 0 is no limit. Owners take turns anyway; this"
+        " keeps one of them from taking all there is when nobody else waits.",
+    ),
+    cfg.IntOpt(
+        "not_found_limit",
+        default=20,
+        min=0,
+        mutable=True,
+        help="Images in a row that a store may say it does not have before it is paused, because"
+        " an unmounted file store or a wrong bucket says so of everything. 0 believes any number.",
+    ),
+    cfg.ListOpt(
+        "acknowledged_stores",
+        default=[],
+        mutable=True,
+        help="Stores that are not paused by not_found_limit, nor for a missing directory: name one"
+        " here, and send SIGHUP, when its data is really gone.",
     ),
     cfg.FloatOpt(
         "retry_initial",

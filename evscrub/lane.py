@@ -7,17 +7,29 @@ Pure: it counts and decides, it never waits.
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 
+from evscrub.breaker import Breaker
 from evscrub.clock import Moment
 from evscrub.delay_queue import Source
+from evscrub.pace import Pace
 from evscrub.registry.claims import Claim, Settlement
-from evscrub.rules import LocationRow
+from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import Verdict
+from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
-_MEASURE_SECONDS = 1.0
+
+
+class Change(Enum):
+    """What an answer changed about a lane."""
+
+    SLOWED = "slowed"
+    RECOVERED = "recovered"
+    OPENED = "opened"
+    CLOSED = "closed"
+    BLOWN = "blown"
 
 
 @dataclass(slots=True)
@@ -27,6 +39,7 @@ class Work:
     :param targets: the locations still to delete, each with its store.
     :param asked: when the claim was asked for; its lease is no older.
     :param due: when the image fell due, seconds since the epoch.
+    :param not_found: those of `gone` that the store said it does not have.
     :param trouble: the last failure, with the store it came from.
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     """
@@ -39,13 +52,21 @@ class Work:
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
+    not_found: list[int] = field(default_factory=list)
     trouble: tuple[str, Verdict] | None = None
     ended_at: float = 0.0
+    ended_boot: float = 0.0
     lost: bool = False
 
     @property
     def image_id(self) -> str:
         return self.claim.image.id
+
+    def doubt(self) -> None:
+        """Take back that what was not found is gone."""
+        self.gone = [number for number in self.gone if number not in self.not_found]
+        self.left += self.not_found
+        self.not_found = []
 
     def settlement(self) -> Settlement:
         """How this work ends: what was not deleted is left, whether it was tried or not."""
@@ -59,48 +80,77 @@ class Work:
 
 
 class Lane:
-    """Concurrency and backlog of one store.
+    """Backlog, pace and breaker of one store.
 
-    :param name: the store.
-    :param limit: images of this store in work at once, at least 1.
+    :param name: the store; empty for images that no usable store has a location of.
     """
 
-    def __init__(self, name: str, limit: int) -> None:
+    def __init__(self, name: str, pace: Pace, breaker: Breaker) -> None:
         self.name = name
-        self.limit = limit
+        self.pace = pace
+        self.breaker = breaker
         self.running = 0
         self.claiming = False
         self.backlog: deque[Work] = deque()
-        self._finished = 0
-        self._measured_at: float | None = None
-        self._per_second = 0.0
+        #: Work whose data was not there, until something tells whether the store can be believed.
+        self.suspects: deque[Work] = deque()
 
-    def claim_size(self, batch_size: int, rate: float) -> int:
+    def claim_size(self, now: float, batch_size: int, rate: float) -> int:
         """How many images to claim now; 0 while there is enough claimed to go on with.
 
+        :param now: seconds, for the breaker.
         :param batch_size: the most in one transaction.
-        :param rate: deletes a second that the limits allow, 0 for no limit.
+        :param rate: deletes a second that all stores together are allowed, 0 for no limit.
         """
-        ahead = max(self.limit, self._per_second * _AHEAD_SECONDS)
-        if rate:
-            # What waits for its turn at the rate is better left unclaimed, for other agents too.
-            ahead = min(ahead, max(1.0, rate))
-        free = max(0, self.limit - self.running)
-        claimed = len(self.backlog)
-        wanted = int(min(batch_size, max(free, ahead)))
-        if rate and claimed + self.running >= ahead:
-            return 0
-        return wanted - claimed if claimed * 2 < wanted else 0
+        claimed = len(self.backlog) + self.running
+        probes = self.breaker.lets_through(now, claimed)
+        if probes is not None:
+            return probes
+        free = max(0, self.pace.concurrent - claimed)
+        ahead = max(free, min(batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
+        rates = [limit for limit in (rate, self.pace.rate) if limit]
+        if rates:
+            # What only waits for its turn is better left to other agents, and to other owners.
+            ahead = min(ahead, max(1, int(min(rates))) - claimed)
+        wanted = min(batch_size, ahead) - len(self.backlog)
+        return wanted if wanted > len(self.backlog) else 0
 
-    def can_begin(self) -> bool:
+    def may_begin(self, now: float) -> bool:
         """Whether the next claimed image may begin."""
-        return bool(self.backlog) and self.running < self.limit
+        return (
+            bool(self.backlog)
+            and self.running < self.pace.concurrent
+            and self.breaker.lets_through(now, self.running) != 0
+        )
 
-    def finished(self, now: float) -> None:
-        """Count an image that left the lane, for its speed."""
-        self._finished += 1
-        if self._measured_at is None:
-            self._measured_at = now
-        elif now - self._measured_at >= _MEASURE_SECONDS:
-            self._per_second = self._finished / (now - self._measured_at)
-            self._finished, self._measured_at = 0, now
+    def is_shut(self, now: float) -> bool:
+        """Whether nothing may begin here, so that there is no use in holding claims for it."""
+        return self.breaker.lets_through(now, 0) == 0
+
+    def answered(self, verdict: Verdict, kind: Kind, now: float) -> Change | None:
+        """Take in what the store answered to a delete; returns what that changes about the lane."""
+        match verdict.outcome:
+            case Outcome.TRANSIENT | Outcome.UNKNOWN:
+                slowed = verdict.outcome is Outcome.TRANSIENT and self.pace.troubled(now)
+                if self.breaker.failed(now, verdict.reason):
+                    return Change.OPENED
+                return Change.SLOWED if slowed else None
+            case Outcome.STORE_TROUBLE if verdict == MISSING_DIRECTORY:
+                return Change.BLOWN if self.breaker.blow("its directory is missing") else None
+            case Outcome.STORE_TROUBLE:
+                opened = self.breaker.failed(now, verdict.reason, at_once=True)
+                return Change.OPENED if opened else None
+            case Outcome.CONFIGURATION:
+                return None
+        was_slowed = self.pace.is_slowed
+        self.pace.answered(now)
+        if verdict == GONE:
+            self.breaker.deleted()
+        # A claim that was taken over is often of data that its first owner deleted.
+        elif (
+            verdict.outcome is Outcome.GONE and kind is not Kind.STALE and self.breaker.not_found()
+        ):
+            return Change.BLOWN
+        if self.breaker.answered():
+            return Change.CLOSED
+        return Change.RECOVERED if was_slowed and not self.pace.is_slowed else None

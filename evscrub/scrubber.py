@@ -11,7 +11,7 @@ or the process die, and the image is found again by the queue or by a sweep.
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
@@ -20,17 +20,20 @@ import anyio
 from anyio.abc import TaskGroup
 from oslo_log import log as logging
 
+from evscrub.breaker import Breaker, State
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Source, Taken
-from evscrub.lane import Lane, Work
+from evscrub.lane import Change, Lane, Work
 from evscrub.limits import RateLimit
+from evscrub.owner_pace import OwnerPace
+from evscrub.pace import Pace
 from evscrub.registry.claims import Claim, Claims, Seen
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.stores import Stores
-from evscrub.verdict import FINISHED, SHARED, Outcome, StoreNotUsableError, Verdict, judge
+from evscrub.verdict import FINISHED, GONE, SHARED, Outcome, StoreNotUsableError, Verdict, judge
 
 LOG = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ _LOOK_SIZE = 500
 _REGISTRY_RETRY_SECONDS = 5.0
 #: A delete is begun only while its lease is younger than this part of the claim timeout.
 _AMPLE = 2 / 3
+#: How long "not found" waits for something that tells whether the store can be believed.
+_SUSPECT_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,20 @@ class Settings:
     batch_size: int
     delays: Delays
     horizon_seconds: float
+    store_concurrency: Mapping[str, int] = field(default_factory=dict)
+    store_rate: Mapping[str, float] = field(default_factory=dict)
+    owner_rate: float = 0.0
+    not_found_limit: int = 0
+    acknowledged_stores: frozenset[str] = frozenset()
+
+    def allowed(self, store: str) -> tuple[int, float]:
+        """How many deletes at a time, and how many a second (0: any), a store may get."""
+        concurrency = min(self.concurrency, self.store_concurrency.get(store, self.concurrency))
+        return concurrency, self.store_rate.get(store, 0.0)
+
+    def not_found_limit_of(self, store: str) -> int:
+        """How many "not found" in a row a store is believed before it is paused, 0 for any."""
+        return 0 if store in self.acknowledged_stores else self.not_found_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +141,10 @@ class Scrubber:
         self._settings = settings
         self._on_scrubbed = on_scrubbed
         self._rate = RateLimit(settings.rate, settings.burst)
+        self._rates: dict[str, RateLimit] = {}
+        self._owners = OwnerPace(settings.owner_rate)
+        #: Images that wait for their owner's turn, which is theirs when they come back.
+        self._promised: set[str] = set()
         self._threads = anyio.CapacityLimiter(settings.concurrency)
         self._database_threads = anyio.CapacityLimiter(4)
         self._works: dict[str, Work] = {}
@@ -148,10 +171,19 @@ class Scrubber:
         if moved:
             self.queue.shift(moved)
         self._rate.change(settings.rate, settings.burst)
+        self._owners.rate = settings.owner_rate
         self._threads.total_tokens = settings.concurrency
         for lane in self.lanes.values():
-            lane.limit = settings.concurrency
+            lane.pace.allow(*settings.allowed(lane.name))
+            lane.breaker.not_found_limit = settings.not_found_limit_of(lane.name)
+            lane.breaker.reset()
+            self._rates[lane.name].change(lane.pace.rate, settings.burst)
         self.wake()
+
+    def pause_store(self, name: str, reason: str) -> None:
+        """Ask nothing of a store until an operator acknowledges; for one that is not all there."""
+        if name not in self._settings.acknowledged_stores:
+            self._lane(name).breaker.blow(reason)
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
         """Scrub until `stop`, then finish what is under way and release what was not begun.
@@ -181,6 +213,8 @@ class Scrubber:
             due = self.queue.next_advance()
             now = self._database_clock.now()
             pause = 60.0 if due is None else min(60.0, max(0.0, due - now))
+            pause = min(pause, self._settle_suspects())
+            pause = min(pause, *(self._until_probe(lane) for lane in self.lanes.values()), pause)
             if not self._registry_is_up():
                 pause = min(pause, max(0.0, self._registry_back_at - self._clock.boot()))
                 pause = max(pause, 0.01)
@@ -195,20 +229,64 @@ class Scrubber:
         if self.queue.has_ready(UNKNOWN_LANE) and not self._looking:
             self._looking = True
             self._tasks.start_soon(self._look)
-        for lane in self.lanes.values():
-            self._pump_lane(lane)
+        self._pump_lanes()
 
-    def _pump_lane(self, lane: Lane) -> None:
-        while self._running < self._settings.concurrency and lane.can_begin():
-            self._begin(lane, lane.backlog.popleft())
-        if lane.claiming or self._draining or not self.queue.has_ready(lane.name):
+    def _pump_lanes(self) -> None:
+        """Begin claimed images, one of each lane in turn, and claim more where they run short."""
+        now = self._clock.boot()
+        began = True
+        while began:
+            began = False
+            for lane in self.lanes.values():
+                if self._running < self._settings.concurrency and lane.may_begin(now):
+                    self._begin(lane, lane.backlog.popleft())
+                    began = True
+        if self._draining or not self._registry_is_up():
             return
-        if len(self._ended) > 2 * self._settings.batch_size or not self._registry_is_up():
+        if len(self._ended) > 2 * self._settings.batch_size:
             return
-        size = lane.claim_size(self._settings.batch_size, self._settings.rate)
-        if size:
+        for lane in self.lanes.values():
+            if not lane.claiming and self.queue.has_ready(lane.name):
+                self._begin_claim(lane, now)
+
+    def _begin_claim(self, lane: Lane, now: float) -> None:
+        size = lane.claim_size(now, self._settings.batch_size, self._settings.rate)
+        taken = self.queue.take(lane.name, size) if size else []
+        if self._settings.owner_rate:
+            taken = [image for image in taken if self._is_owners_turn(image, lane)]
+        if taken:
             lane.claiming = True
-            self._tasks.start_soon(self._claim, lane, self.queue.take(lane.name, size))
+            self._tasks.start_soon(self._claim, lane, taken)
+
+    def _is_owners_turn(self, image: Taken, lane: Lane) -> bool:
+        """Whether an image may begin; one that may not is put back until then."""
+        now = self._database_clock.now()
+        if image.image_id in self._promised:
+            self._promised.discard(image.image_id)
+            return True
+        turn = self._owners.turn(image.owner, now)
+        if turn > now:
+            self._promised.add(image.image_id)
+            self._put_back([image], lane.name, after_seconds=turn - now)
+        return turn <= now
+
+    def _until_probe(self, lane: Lane) -> float:
+        """Seconds until a shut lane may be probed."""
+        if lane.breaker.state is not State.OPEN:
+            return 60.0
+        return max(0.01, lane.breaker.opened_until - self._clock.boot())
+
+    def _settle_suspects(self) -> float:
+        """Believe stores whose "not found" was not followed by more; returns when to look again."""
+        now = self._clock.boot()
+        pause = 60.0
+        for lane in self.lanes.values():
+            while lane.suspects and now - lane.suspects[0].ended_boot >= _SUSPECT_SECONDS:
+                self._end(lane.suspects.popleft())
+            if lane.suspects:
+                left = _SUSPECT_SECONDS - (now - lane.suspects[0].ended_boot)
+                pause = min(pause, max(0.01, left))
+        return pause
 
     def _registry_is_up(self) -> bool:
         return self._clock.boot() >= self._registry_back_at
@@ -318,16 +396,24 @@ class Scrubber:
         """Send work to the lane of its next location, or end it where there is none."""
         if work.targets and not work.lost and not self._draining:
             lane = self._lane(work.targets[0][1].store)
-            lane.backlog.append(work)
-            self._pump_lane(lane)
-        else:
-            self._ended.append(work)
-            self._settle.set()
+            if not lane.is_shut(self._clock.boot()):
+                lane.backlog.append(work)
+                return
+        self._end(work)
+
+    def _end(self, work: Work) -> None:
+        """Hand work over to be settled."""
+        self._ended.append(work)
+        self._settle.set()
 
     def _lane(self, name: str) -> Lane:
         lane = self.lanes.get(name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name, self._settings.concurrency)
+            settings = self._settings
+            pace = Pace(*settings.allowed(name))
+            breaker = Breaker(settings.not_found_limit_of(name), random.uniform)
+            lane = self.lanes[name] = Lane(name, pace, breaker)
+            self._rates[name] = RateLimit(pace.rate, settings.burst)
         return lane
 
     # -- work
@@ -341,8 +427,11 @@ class Scrubber:
         """Delete an image's locations, one after another, as far as they are in this lane."""
         try:
             while work.targets and work.targets[0][1].store == lane.name:
+                # The slot was first: a token is not spent on waiting for one.
+                await self._rates[lane.name].acquire()
                 await self._rate.acquire()
-                if self._draining or not self._is_ours(work):
+                shut = lane.breaker.lets_through(self._clock.boot(), lane.running - 1) == 0
+                if shut or self._draining or not self._is_ours(work):
                     break
                 row, target = work.targets.popleft()
                 verdict = await anyio.to_thread.run_sync(
@@ -353,12 +442,52 @@ class Scrubber:
                     abandon_on_cancel=True,
                 )
                 self._judged(work, row, lane.name, verdict)
+                self._answered(lane, work, row, verdict)
         finally:
             lane.running -= 1
             self._running -= 1
-            lane.finished(self._clock.boot())
-            self._forward(work)
-            self._pump_lane(lane)
+            if work.not_found and not work.targets and lane.breaker.not_found_limit:
+                work.ended_boot = self._clock.boot()
+                lane.suspects.append(work)
+                self.wake()
+            else:
+                self._forward(work)
+            self._pump_lanes()
+
+    def _answered(self, lane: Lane, work: Work, row: LocationRow, verdict: Verdict) -> None:
+        """Let the lane follow what its store answered."""
+        if (
+            verdict.outcome is Outcome.GONE
+            and verdict != GONE
+            and work.claim.kind is not Kind.STALE
+        ):
+            work.not_found.append(row.id)
+        change = lane.answered(verdict, work.claim.kind, self._clock.boot())
+        self._rates[lane.name].change(lane.pace.rate, self._settings.burst)
+        if verdict == GONE:
+            while lane.suspects:  # the store has what is in it, so what it has not is gone
+                self._end(lane.suspects.popleft())
+        if change is None:
+            return
+        _tell_change(lane, change)
+        if change in {Change.OPENED, Change.BLOWN}:
+            while lane.backlog:
+                self._end(lane.backlog.popleft())
+        if change is Change.BLOWN:
+            while lane.suspects:
+                suspect = lane.suspects.popleft()
+                suspect.doubt()
+                self._end(suspect)
+            work.doubt()
+        if verdict.outcome is Outcome.STORE_TROUBLE and change is Change.OPENED:
+            self._tasks.start_soon(self._reload_stores)
+
+    async def _reload_stores(self) -> None:
+        """Load the drivers again: one that lost its write access finds it by no other way."""
+        try:
+            await anyio.to_thread.run_sync(self._stores.load, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - drivers raise what they like
+            LOG.warning("The stores cannot be loaded again: %s", type(error).__name__)
 
     def _is_ours(self, work: Work) -> bool:
         """Whether the lease has ample time left; asked right before every delete."""
@@ -492,7 +621,11 @@ class Scrubber:
         self.wake()  # the pump, for the last time: from here the event is only waited for below
         for lane in self.lanes.values():
             while lane.backlog:
-                self._forward(lane.backlog.popleft())
+                self._end(lane.backlog.popleft())
+            while lane.suspects:
+                suspect = lane.suspects.popleft()
+                suspect.doubt()
+                self._end(suspect)
         with anyio.move_on_after(seconds):
             while self._works or any(lane.claiming for lane in self.lanes.values()):
                 self._changed = anyio.Event()
@@ -535,3 +668,33 @@ class Scrubber:
             self.queue.done(image.image_id)
             due = max(image.due, self._database_clock.now() + after_seconds)
             self.queue.add(image.image_id, due, owner=image.owner, lane=lane, source=image.source)
+
+
+def _tell_change(lane: Lane, change: Change) -> None:
+    """Log a change of state; what goes on in between is counted, not logged."""
+    if change is Change.SLOWED:
+        LOG.info(
+            "Store %s is overloaded: slowed to %d at a time and %.1f a second",
+            lane.name,
+            lane.pace.concurrent,
+            lane.pace.rate,
+        )
+    elif change is Change.RECOVERED:
+        LOG.info("Store %s is at its full pace again", lane.name)
+    elif change is Change.OPENED:
+        LOG.warning(
+            "Store %s does not work (%s): its images wait, and it is probed now and then",
+            lane.name,
+            lane.breaker.reason,
+        )
+    elif change is Change.CLOSED:
+        LOG.info("Store %s works again", lane.name)
+    else:
+        LOG.error(
+            "Store %s is paused: %s. Is it mounted, is the bucket the right one? Nothing more is"
+            " deleted in it, and these images stay pending. Mend it and send the agents SIGHUP;"
+            " if the data is really gone, add %s to [scrubber] acknowledged_stores first",
+            lane.name,
+            lane.breaker.reason,
+            lane.name,
+        )

@@ -6,11 +6,14 @@ is the one module that touches them. A location's store is always resolved here 
 glance_store itself would ask one store after another and call the data gone when none has it.
 """
 
+import os
 from dataclasses import dataclass
-from urllib.parse import urlparse
+from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import glance_store
 from glance_store import location as store_location
+from glance_store.exceptions import NotFound
 from oslo_config import cfg
 from oslo_log import log as logging
 
@@ -49,6 +52,9 @@ class Stores:
             glance_store.register_store_opts(conf)
         else:
             glance_store.register_opts(conf)
+        #: File stores whose directory was missing at start, and which; the driver makes it anew,
+        #: so this is the last time that an unmounted one can be told.
+        self.missing_directories = self._find_missing_directories()
         self.load()
 
     def load(self) -> None:
@@ -56,6 +62,8 @@ class Stores:
 
         :raises ValueError: no store could be loaded.
         """
+        # botocore would repeat a throttled request four times by itself, out of our sight.
+        os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")
         if self._multiple:
             count = glance_store.create_multi_stores(self._conf)
         else:
@@ -130,8 +138,26 @@ class Stores:
             else:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            if isinstance(error, NotFound) and _directory_is_missing(target):
+                return verdict.MISSING_DIRECTORY
             return verdict.judge(error, target.scheme)
         return verdict.judge(None, target.scheme)
+
+    def _find_missing_directories(self) -> dict[str, str]:
+        if self._multiple:
+            groups = [name for name, kind in self._multiple.items() if kind == "file"]
+        else:
+            groups = ["glance_store"] if "file" in self._conf.glance_store.stores else []
+        missing = {}
+        for group in groups:
+            options = self._conf[group]
+            several = options.filesystem_store_datadirs or []
+            # "/a/directory:priority"
+            directories = [options.filesystem_store_datadir, *(d.split(":")[0] for d in several)]
+            for directory in directories:
+                if directory and not Path(directory).is_dir():
+                    missing["file" if group == "glance_store" else group] = directory
+        return missing
 
     def _resolve_multiple(self, named: str | None, url: str, scheme: str) -> str:
         by_name = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
@@ -160,3 +186,10 @@ class Stores:
             verdict.STORE_AMBIGUOUS if fitting else verdict.STORE_NOT_ENABLED,
             f"the location names no store and {len(fitting)} stores for scheme {scheme!r} fit it",
         )
+
+
+def _directory_is_missing(target: Target) -> bool:
+    """Whether a file is not found because nothing is where it should be."""
+    if target.scheme not in {"file", "filesystem"}:
+        return False
+    return not Path(unquote(urlparse(target.url).path)).parent.is_dir()

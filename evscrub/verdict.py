@@ -63,6 +63,7 @@ BAD_URL = "bad_url"
 
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
+MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
 
 _THROTTLED_STATUSES = frozenset({429, 503, 509})
 _THROTTLED_CODES = frozenset(

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast a store may be asked: additive increase, multiplicative decrease. Pure.
+
+A store that throttles or times out gets half the requests, at a time and a second; while it answers
+well it gets a little more each second, up to what the operator allows.
+"""
+
+from dataclasses import dataclass
+
+#: Growth of the rate each second without trouble. From half to whole takes 14 s.
+_GROWTH = 1.05
+_LOWEST_RATE = 0.1
+#: A store without a limit of its own is free of one again at so many times the rate that it could
+#: not bear.
+_FREE_AGAIN = 4.0
+#: Answers to requests that were under way at a cut say nothing new.
+_CUT_EVERY_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Pace:
+    """Limits of one store that follow its answers.
+
+    :param most_concurrent: what the operator allows at a time, at least 1.
+    :param most_rate: what the operator allows a second, 0 for no limit.
+    """
+
+    most_concurrent: int
+    most_rate: float = 0.0
+    concurrent: int = 0
+    rate: float = 0.0  #: deletes a second now, 0 for no limit
+    _troubled_rate: float = 0.0
+    _cut_at: float = float("-inf")
+    _second: float = float("-inf")
+    _answers: int = 0
+    _per_second: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.concurrent = self.most_concurrent
+        self.rate = self.most_rate
+
+    @property
+    def per_second(self) -> float:
+        """Good answers a second, lately."""
+        return self._per_second
+
+    @property
+    def is_slowed(self) -> bool:
+        """Whether the store gets less than the operator allows."""
+        return self.concurrent < self.most_concurrent or self.rate != self.most_rate
+
+    def allow(self, most_concurrent: int, most_rate: float) -> None:
+        """Take over what the operator allows now; a slowed store keeps its pace below that."""
+        slowed = self.is_slowed
+        self.most_concurrent, self.most_rate = most_concurrent, most_rate
+        if not slowed:
+            self.concurrent, self.rate = most_concurrent, most_rate
+            return
+        self.concurrent = min(self.concurrent, most_concurrent)
+        if most_rate:
+            self.rate = min(self.rate or most_rate, most_rate)
+
+    def answered(self, now: float) -> None:
+        """Take in a good answer."""
+        self._answers += 1
+        elapsed = now - self._second
+        if elapsed < 1.0:
+            return
+        if elapsed < 10.0:
+            self._per_second = self._answers / elapsed
+        self._second, self._answers = now, 0
+        if self.is_slowed and now - self._cut_at >= _CUT_EVERY_SECONDS:
+            self._grow()
+
+    def troubled(self, now: float) -> bool:
+        """Take in a sign of overload; returns whether the pace was cut for it."""
+        if now - self._cut_at < _CUT_EVERY_SECONDS:
+            return False
+        self._cut_at = now
+        self.concurrent = max(1, self.concurrent // 2)
+        borne = self.rate or self._per_second or float(self.concurrent)
+        self._troubled_rate = borne
+        self.rate = max(_LOWEST_RATE, borne / 2)
+        return True
+
+    def _grow(self) -> None:
+        self.concurrent = min(self.most_concurrent, self.concurrent + 1)
+        if not self.rate:
+            return
+        self.rate *= _GROWTH
+        if self.most_rate:
+            self.rate = min(self.rate, self.most_rate)
+        elif self.rate > _FREE_AGAIN * self._troubled_rate:
+            self.rate = 0.0
