@@ -7,7 +7,6 @@ them is away, the other goes on, and what was missed is found when it is back.
 
 import signal
 from collections.abc import Callable
-from datetime import timedelta
 
 import anyio
 from anyio.abc import TaskStatus
@@ -19,14 +18,14 @@ from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
 from evscrub.listener import Listener
+from evscrub.record import Scrubbed
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
-from evscrub.retry import Delays
-from evscrub.rules import Policy
-from evscrub.scrubber import Scrubbed, Scrubber, Settings
+from evscrub.scrubber import Scrubber
+from evscrub.settings import scrubber_settings, sweep_settings
 from evscrub.stores import Stores
-from evscrub.sweep import Sweep, SweepSettings
+from evscrub.sweep import Sweep
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +70,7 @@ class Agent:
             on_scrubbed,
         )
         for store, directory in self.stores.missing_directories.items():
-            self.scrubber.pause_store(store, f"its directory {directory} is missing")
+            self.scrubber.lanes.pause(store, f"its directory {directory} is missing")
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
@@ -140,45 +139,4 @@ class Agent:
         self.scrubber.wake()
 
     def _joined(self) -> None:
-        self.scrubber.bus_since = self.database_clock.now()
-
-
-def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
-    """The scrubber's part of the configuration."""
-    options = conf.scrubber
-    return Settings(
-        policy=_policy(conf),
-        concurrency=options.concurrency,
-        rate=options.rate,
-        burst=options.burst,
-        batch_size=options.batch_size,
-        delays=Delays(
-            initial=options.retry_initial,
-            longest=options.retry_max,
-            in_use=options.in_use_delay,
-            parked=options.parked_delay,
-        ),
-        horizon_seconds=sweep_settings(conf).horizon_seconds,
-        store_concurrency=options.store_concurrency,
-        store_rate=options.store_rate,
-        owner_rate=options.owner_rate,
-        not_found_limit=options.not_found_limit,
-        acknowledged_stores=frozenset(options.acknowledged_stores),
-    )
-
-
-def sweep_settings(conf: cfg.ConfigOpts) -> SweepSettings:
-    """The sweep's part of the configuration."""
-    return SweepSettings(
-        policy=_policy(conf),
-        interval=conf.sweep.interval,
-        full_interval=conf.sweep.full_interval,
-    )
-
-
-def _policy(conf: cfg.ConfigOpts) -> Policy:
-    return Policy(
-        scrub_time=timedelta(seconds=conf.scrub_time),
-        claim_timeout=timedelta(seconds=conf.scrubber.claim_timeout),
-        orphans=conf.sweep.orphans,
-    )
+        self.scrubber.settler.bus_since = self.database_clock.now()

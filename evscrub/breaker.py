@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a store may be asked at all: a breaker for one that fails, a fuse for one that lies. Pure.
+"""Whether a store may be asked at all: a breaker for one that fails, a fuse for one that lies.
 
-The breaker opens after some failures in a row and lets one request through now and then until the
-store answers. The fuse is for a store that says of everything that it is not there, as an unmounted
-file store and a bucket of another name do: it blows, and only an operator can set it right.
+Pure. The breaker opens after some failures in a row and lets one request through now and then until
+the store answers. The fuse is for a store that says of everything that it is not there, as an
+unmounted file store and a bucket of another name do: it blows, and only an operator can set it
+right.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+
+from evscrub.rules import Kind
 
 #: Failures in a row that open the breaker.
 FAILURES = 5
@@ -89,6 +92,10 @@ class Breaker:
         if not self.not_found_limit or self._not_found < self.not_found_limit:
             return False
         return self.blow(f"{self._not_found} images in a row are not found in it")
+
+    def doubts(self, kind: Kind) -> bool:
+        """Whether "not found" is taken with doubt; of a claim taken over it is to be expected."""
+        return bool(self.not_found_limit) and kind is not Kind.STALE
 
     def blow(self, reason: str) -> bool:
         """Let nothing through until :meth:`reset`; returns whether that is new."""

@@ -167,6 +167,10 @@ class DelayQueue:
         found = self._lanes.get(lane)
         return found is not None and bool(found.turns)
 
+    def lanes(self) -> list[Hashable]:
+        """The lanes that an image is ready in."""
+        return [name for name, lane in self._lanes.items() if lane.turns]
+
     def next_advance(self) -> float | None:
         """When to call :meth:`advance` next; None when nothing waits.
 

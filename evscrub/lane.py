@@ -5,18 +5,13 @@ Pure: it counts and decides, it never waits.
 """
 
 from collections import deque
-from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 
 from evscrub.breaker import Breaker
-from evscrub.clock import Moment
-from evscrub.delay_queue import Source
 from evscrub.pace import Pace
-from evscrub.registry.claims import Claim, Settlement
-from evscrub.rules import Kind, LocationRow
-from evscrub.stores import Target
+from evscrub.rules import Kind
 from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
+from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
@@ -30,53 +25,6 @@ class Change(Enum):
     OPENED = "opened"
     CLOSED = "closed"
     BLOWN = "blown"
-
-
-@dataclass(slots=True)
-class Work:
-    """A claimed image on its way through the lanes.
-
-    :param targets: the locations still to delete, each with its store.
-    :param asked: when the claim was asked for; its lease is no older.
-    :param due: when the image fell due, seconds since the epoch.
-    :param not_found: those of `gone` that the store said it does not have.
-    :param trouble: the last failure, with the store it came from.
-    :param lost: the lease ran out or was taken over: nothing more may be deleted.
-    """
-
-    claim: Claim
-    lease: datetime
-    asked: Moment
-    due: float
-    source: Source
-    targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
-    gone: list[int] = field(default_factory=list)
-    left: list[int] = field(default_factory=list)
-    not_found: list[int] = field(default_factory=list)
-    trouble: tuple[str, Verdict] | None = None
-    ended_at: float = 0.0
-    ended_boot: float = 0.0
-    lost: bool = False
-
-    @property
-    def image_id(self) -> str:
-        return self.claim.image.id
-
-    def doubt(self) -> None:
-        """Take back that what was not found is gone."""
-        self.gone = [number for number in self.gone if number not in self.not_found]
-        self.left += self.not_found
-        self.not_found = []
-
-    def settlement(self) -> Settlement:
-        """How this work ends: what was not deleted is left, whether it was tried or not."""
-        return Settlement(
-            self.image_id,
-            self.claim.kind,
-            self.lease,
-            self.gone,
-            [*self.left, *(row.id for row, _ in self.targets)],
-        )
 
 
 class Lane:
@@ -126,6 +74,10 @@ class Lane:
     def is_shut(self, now: float) -> bool:
         """Whether nothing may begin here, so that there is no use in holding claims for it."""
         return self.breaker.lets_through(now, 0) == 0
+
+    def is_shut_for_others(self, now: float) -> bool:
+        """Whether an image that is in work here may not go on; only a probe may."""
+        return self.breaker.lets_through(now, self.running - 1) == 0
 
     def answered(self, verdict: Verdict, kind: Kind, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes about the lane."""

@@ -15,6 +15,8 @@ _LOWEST_RATE = 0.1
 _FREE_AGAIN = 4.0
 #: Answers to requests that were under way at a cut say nothing new.
 _CUT_EVERY_SECONDS = 1.0
+#: A rate measured over longer than this says little of how fast the store is.
+_FORGET_SECONDS = 10.0
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Pace:
         elapsed = now - self._second
         if elapsed < 1.0:
             return
-        if elapsed < 10.0:
+        if elapsed < _FORGET_SECONDS:
             self._per_second = self._answers / elapsed
         self._second, self._answers = now, 0
         if self.is_slowed and now - self._cut_at >= _CUT_EVERY_SECONDS:

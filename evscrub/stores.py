@@ -152,7 +152,7 @@ class Stores:
         for group in groups:
             options = self._conf[group]
             several = options.filesystem_store_datadirs or []
-            # "/a/directory:priority"
+            # Each of the several may have its priority behind a colon.
             directories = [options.filesystem_store_datadir, *(d.split(":")[0] for d in several)]
             for directory in directories:
                 if directory and not Path(directory).is_dir():

@@ -18,7 +18,7 @@ from evscrub.clock import Clock, DatabaseClock, epoch
 from evscrub.delay_queue import Added, DelayQueue, Source
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.pages import Found, Pages, Window
-from evscrub.rules import Policy
+from evscrub.settings import SweepSettings
 
 LOG = logging.getLogger(__name__)
 
@@ -27,20 +27,6 @@ HEAD_START_SECONDS = 1.0
 #: How far back a sweep looks beyond the last one: clocks of Glance's hosts differ, claims age.
 _OVERLAP_SECONDS = 300.0
 _RETRY_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class SweepSettings:
-    """Intervals in seconds, and the rules' times."""
-
-    policy: Policy
-    interval: float
-    full_interval: float
-
-    @property
-    def horizon_seconds(self) -> float:
-        """How far ahead images are put into the queue: until a full sweep finds them anyway."""
-        return 2 * self.full_interval
 
 
 @dataclass(frozen=True, slots=True)

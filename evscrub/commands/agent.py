@@ -11,7 +11,7 @@ from oslo_log import log
 from oslo_reports import guru_meditation_report as gmr
 from oslo_reports import opts as gmr_opts
 
-from evscrub import config, version
+from evscrub import config, redact, version
 from evscrub.agent import Agent
 
 
@@ -23,6 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
     conf, own = config.load_for(arguments)
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), "glance_store=WARNING"])
     log.setup(own, "evscrub")
+    redact.install()
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)
     agent = Agent(conf, own)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds out what ready images need: looks at them for their store, claims them, makes them work."""
+
+from collections.abc import Sequence
+
+from oslo_log import log as logging
+
+from evscrub.clock import Clock, DatabaseClock, Moment, epoch
+from evscrub.delay_queue import DelayQueue, Taken
+from evscrub.lane import Lane
+from evscrub.record import Record
+from evscrub.registry.claims import Claim, Claims, Seen
+from evscrub.registry.shared_urls import SharedUrls
+from evscrub.registry_calls import RegistryAwayError, RegistryCalls
+from evscrub.rules import Damaged, Kind, Leave, LocationRow, Scrub, Wait
+from evscrub.settings import Settings
+from evscrub.stores import Stores
+from evscrub.verdict import SHARED, StoreNotUsableError, judge
+from evscrub.work import Work
+
+LOG = logging.getLogger(__name__)
+
+#: The lane of images whose store is not known yet.
+UNKNOWN_LANE = None
+#: The lane of images that no usable store has a location of; claims end at once there.
+NO_STORE = ""
+_LOCKED_SECONDS = 1.0
+
+
+class Claimer:
+    """Turns ready images into work, or lets go of them."""
+
+    def __init__(
+        self,
+        queue: DelayQueue,
+        claims: Claims,
+        calls: RegistryCalls,
+        stores: Stores,
+        clock: Clock,
+        database_clock: DatabaseClock,
+        record: Record,
+        settings: Settings,
+    ) -> None:
+        self.settings = settings
+        self._queue = queue
+        self._claims = claims
+        self._calls = calls
+        self._stores = stores
+        self._shared_urls = SharedUrls(claims.database, stores.url, encrypted=stores.encrypted)
+        self._clock = clock
+        self._database_clock = database_clock
+        self._record = record
+
+    async def look(self, taken: Sequence[Taken]) -> None:
+        """Send each image to its lane, or wherever else it belongs."""
+        asked = self._clock.moment()
+        ids = [image.image_id for image in taken]
+        try:
+            seen = await self._calls.call(self._claims.look, ids, self.settings.policy)
+        except RegistryAwayError:
+            self.put_back(taken, UNKNOWN_LANE)
+            return
+        self._database_clock.observe(seen.now, asked)
+        for image in taken:
+            decision = seen.sights[image.image_id].decision
+            if isinstance(decision, Scrub):
+                self._route(image, decision, seen)
+            else:
+                self._set_aside(image, decision)
+
+    async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Work]:
+        """Claim images; returns the work that they make."""
+        asked = self._clock.moment()
+        ids = [image.image_id for image in taken]
+        try:
+            seen = await self._calls.call(self._claims.claim, ids, self.settings.policy)
+            self._database_clock.observe(seen.now, asked)
+            rows = [row for claim in seen.claims for row in claim.locations]
+            shared = await self._calls.call(self._shared_urls.among, rows)
+        except RegistryAwayError:
+            # Claims that were made, if any, run out and are taken over.
+            self.put_back(taken, lane.name)
+            return []
+        claims = {claim.image.id: claim for claim in seen.claims}
+        works = []
+        for image in taken:
+            claim = claims.get(image.image_id)
+            sight = seen.sights.get(image.image_id)
+            if claim is not None:
+                works.append(self._make_work(image, claim, asked, shared))
+            elif sight is not None and not isinstance(sight.decision, Scrub):
+                self._set_aside(image, sight.decision)
+            else:
+                # Locked by somebody, or gone from the registry: a look will tell.
+                self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
+        return works
+
+    def put_back(
+        self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0
+    ) -> None:
+        """Return images to the queue that nothing was done about."""
+        now = self._database_clock.now()
+        for image in taken:
+            self._queue.done(image.image_id)
+            due = max(image.due, now + after_seconds) if after_seconds else image.due
+            self._queue.add(image.image_id, due, owner=image.owner, lane=lane, source=image.source)
+
+    def _route(self, taken: Taken, decision: Scrub, seen: Seen) -> None:
+        lane = NO_STORE
+        for row in decision.locations:
+            try:
+                lane = self._stores.resolve(row).store
+            except StoreNotUsableError:
+                continue
+            break
+        image = seen.sights[taken.image_id].image
+        # From here on the registry's owner counts, not what the event said.
+        owner = taken.owner if image is None else image.owner
+        self._queue.done(taken.image_id)
+        self._queue.add(taken.image_id, taken.due, owner=owner, lane=lane, source=taken.source)
+
+    def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
+        """Let go of an image that is not to be scrubbed now."""
+        self._queue.done(taken.image_id)
+        match decision:
+            case Wait(seconds):
+                if seconds <= self.settings.horizon_seconds:
+                    due = self._database_clock.now() + seconds
+                    self._queue.add(taken.image_id, due, owner=taken.owner, source=taken.source)
+            case Damaged(reason):
+                if taken.image_id not in self._record.damaged:
+                    LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)
+                self._record.damaged[taken.image_id] = reason
+            case Leave(reason):
+                self._record.forget(taken.image_id)
+                self._record.left_alone[reason] += 1
+
+    def _make_work(self, taken: Taken, claim: Claim, asked: Moment, shared: set[int]) -> Work:
+        due = taken.due
+        if claim.image.deleted_at is not None and claim.kind is Kind.PENDING:
+            due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
+        work = Work(claim, claim.lease, asked, due, taken.source)
+        for row in claim.locations:
+            if row.id in shared:
+                self._judge_at_once(work, row, None)
+                continue
+            try:
+                work.targets.append((row, self._stores.resolve(row)))
+            except StoreNotUsableError as error:
+                self._judge_at_once(work, row, error)
+        return work
+
+    def _judge_at_once(
+        self, work: Work, row: LocationRow, error: StoreNotUsableError | None
+    ) -> None:
+        """Judge a location that no store needs to be asked about."""
+        verdict = SHARED if error is None else judge(error, "")
+        # A name from the registry would give the metric as many labels as people can think of.
+        store = row.store if row.store in self._stores.names else NO_STORE
+        self._record.outcomes[store or NO_STORE, verdict.outcome.value, verdict.reason] += 1
+        work.judged(row, store or NO_STORE, verdict, self._database_clock.now())

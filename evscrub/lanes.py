@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All lanes: makes them, tunes them, and carries out what an answer changes about one."""
+
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from oslo_log import log as logging
+
+from evscrub.breaker import Breaker, State
+from evscrub.clock import Clock
+from evscrub.lane import Change, Lane
+from evscrub.limits import RateLimit
+from evscrub.pace import Pace
+from evscrub.settings import Settings
+from evscrub.verdict import GONE, Verdict
+from evscrub.work import Work
+
+LOG = logging.getLogger(__name__)
+
+#: How long "not found" waits for something that tells whether the store can be believed.
+SUSPECT_SECONDS = 3.0
+_IDLE_SECONDS = 60.0
+
+
+class Lanes:
+    """The lanes by store.
+
+    :param end: takes work that goes no further, to be settled.
+    :param reload_stores: called when a store turned out to have lost its write access.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        end: Callable[[Work], None],
+        reload_stores: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._end = end
+        self._reload_stores = reload_stores
+        self._lanes: dict[str, Lane] = {}
+        self._rates: dict[str, RateLimit] = {}
+
+    def __iter__(self) -> Iterator[Lane]:
+        return iter(self._lanes.values())
+
+    def of(self, store: str) -> Lane:
+        """The lane of a store."""
+        lane = self._lanes.get(store)
+        if lane is None:
+            pace = Pace(*self._settings.allowed(store))
+            breaker = Breaker(self._settings.not_found_limit_of(store), random.uniform)
+            lane = self._lanes[store] = Lane(store, pace, breaker)
+            self._rates[store] = RateLimit(pace.rate, self._settings.burst)
+        return lane
+
+    async def turn(self, lane: Lane) -> None:
+        """Wait until the lane's rate allows one more request."""
+        await self._rates[lane.name].acquire()
+
+    def change(self, settings: Settings) -> None:
+        """Apply changed options, and give stores that are paused another chance."""
+        self._settings = settings
+        for lane in self:
+            lane.pace.allow(*settings.allowed(lane.name))
+            lane.breaker.not_found_limit = settings.not_found_limit_of(lane.name)
+            lane.breaker.reset()
+            self._rates[lane.name].change(lane.pace.rate, settings.burst)
+
+    def pause(self, store: str, reason: str) -> None:
+        """Ask nothing of a store until an operator says so."""
+        if store in self._settings.acknowledged_stores:
+            return
+        lane = self.of(store)
+        if lane.breaker.blow(reason):
+            _tell(lane, Change.BLOWN)
+
+    def answered(self, lane: Lane, work: Work, verdict: Verdict) -> None:
+        """Let a lane follow what its store answered."""
+        change = lane.answered(verdict, work.claim.kind, self._clock.boot())
+        self._rates[lane.name].change(lane.pace.rate, self._settings.burst)
+        if verdict == GONE:
+            # The store has what is in it, so what it has not is gone.
+            self._end_all(lane.suspects)
+        if change is None:
+            return
+        _tell(lane, change)
+        if change in {Change.OPENED, Change.BLOWN}:
+            self._end_all(lane.backlog)
+        if change is Change.BLOWN:
+            work.doubt()
+            self.doubt_suspects(lane)
+        if change is Change.OPENED and verdict.reason == "no_write_access":
+            self._reload_stores()
+
+    def worked(self, lane: Lane, work: Work) -> bool:
+        """Keep work back that a store says it has not the data of; returns whether it is kept."""
+        if not work.not_found or work.targets or not lane.breaker.doubts(work.claim.kind):
+            return False
+        work.suspect_since = self._clock.boot()
+        lane.suspects.append(work)
+        return True
+
+    def next_look(self) -> float:
+        """Believe stores whose "not found" was not followed by more of them.
+
+        :returns: seconds until that, or a probe, is due next.
+        """
+        now = self._clock.boot()
+        pause = _IDLE_SECONDS
+        for lane in self:
+            while lane.suspects and now - lane.suspects[0].suspect_since >= SUSPECT_SECONDS:
+                self._end(lane.suspects.popleft())
+            if lane.suspects:
+                pause = min(pause, lane.suspects[0].suspect_since + SUSPECT_SECONDS - now)
+            if lane.breaker.state is State.OPEN:
+                pause = min(pause, lane.breaker.opened_until - now)
+        return max(0.01, pause)
+
+    def release(self) -> None:
+        """Let go of all that is claimed and not begun."""
+        for lane in self:
+            self._end_all(lane.backlog)
+            self.doubt_suspects(lane)
+
+    def doubt_suspects(self, lane: Lane) -> None:
+        """Keep the images pending whose data was not found."""
+        for work in lane.suspects:
+            work.doubt()
+        self._end_all(lane.suspects)
+
+    def _end_all(self, works: deque[Work]) -> None:
+        while works:
+            self._end(works.popleft())
+
+
+def _tell(lane: Lane, change: Change) -> None:
+    """Log a change of state; what goes on in between is counted, not logged."""
+    match change:
+        case Change.SLOWED:
+            LOG.info(
+                "Store %s is overloaded: slowed to %d at a time and %.1f a second",
+                lane.name,
+                lane.pace.concurrent,
+                lane.pace.rate,
+            )
+        case Change.RECOVERED:
+            LOG.info("Store %s is at its full pace again", lane.name)
+        case Change.OPENED:
+            LOG.warning(
+                "Store %s does not work (%s): its images wait, and it is probed now and then",
+                lane.name,
+                lane.breaker.reason,
+            )
+        case Change.CLOSED:
+            LOG.info("Store %s works again", lane.name)
+        case Change.BLOWN:
+            LOG.error(
+                "Store %s is paused: %s. Is it mounted, is the bucket the right one? Nothing more"
+                " is deleted in it, and these images stay pending. Mend it and send the agents"
+                " SIGHUP; if the data is really gone, add %s to [scrubber] acknowledged_stores"
+                " first",
+                lane.name,
+                lane.breaker.reason,
+                lane.name,
+            )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps the leases of the images in work: says whether one is still ours, renews those that age."""
+
+import anyio
+from oslo_log import log as logging
+
+from evscrub.clock import Clock
+from evscrub.record import Record
+from evscrub.registry.claims import Claims
+from evscrub.registry_calls import RegistryAwayError, RegistryCalls
+from evscrub.work import Work
+
+LOG = logging.getLogger(__name__)
+
+#: A delete is begun, and a lease renewed, only while it is younger than this part of the time-out,
+#: so that no other agent can have taken it over, whatever this process was kept from doing.
+_AMPLE = 2 / 3
+_RENEW = 1 / 3
+
+
+class Leases:
+    """The leases of all works that are not settled yet.
+
+    :param timeout: how old a lease may get, seconds.
+    """
+
+    def __init__(
+        self, claims: Claims, calls: RegistryCalls, clock: Clock, record: Record, timeout: float
+    ) -> None:
+        self.works: dict[str, Work] = {}
+        self._claims = claims
+        self._calls = calls
+        self._clock = clock
+        self._record = record
+        self._timeout = timeout
+
+    def is_ours(self, work: Work) -> bool:
+        """Whether a lease has ample time left; asked right before every delete."""
+        if not work.lost and self._clock.since(work.asked) > self._timeout * _AMPLE:
+            work.lost = True
+            self._record.leases_lost += 1
+            LOG.warning("The claim of image %s ran out before its data was deleted", work.image_id)
+        return not work.lost
+
+    async def run(self) -> None:
+        """Renew leases for ever."""
+        while True:
+            await anyio.sleep(self._timeout / 6)
+            await self.renew()
+
+    async def renew(self) -> None:
+        """Renew the leases that have aged."""
+        aging = [
+            work
+            for work in self.works.values()
+            if not work.lost
+            and self._timeout * _RENEW < self._clock.since(work.asked) < self._timeout * _AMPLE
+        ]
+        if not aging:
+            return
+        asked = self._clock.moment()
+        held = [(work.claim, work.lease) for work in aging]
+        try:
+            kept, lease = await self._calls.call(self._claims.renew, held)
+        except RegistryAwayError:
+            return
+        ours = {claim.image.id for claim in kept}
+        for work in aging:
+            if work.image_id in ours:
+                work.lease, work.asked = lease, asked
+            else:
+                work.lost = True
+                self._record.leases_lost += 1

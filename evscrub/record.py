@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened so far: counts, and which images are in trouble or damaged."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from evscrub.verdict import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """An image whose data is gone."""
+
+    image_id: str
+    owner: str | None
+    size_bytes: int
+    late_seconds: float  #: from when it was due to when its last location was gone
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why an image could not be scrubbed so far.
+
+    :param parked: only an operator can help; it is looked at rarely.
+    """
+
+    verdict: Verdict
+    tries: int
+    parked: bool
+    store: str
+    owner: str | None
+
+
+@dataclass(slots=True)
+class Record:
+    """The record of one agent since it started."""
+
+    scrubbed: int = 0
+    missed_by_bus: int = 0  #: scrubbed by a sweep's doing although the bus was joined
+    leases_lost: int = 0
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Locations by store, outcome and reason."""
+    bytes_reclaimed: Counter[str] = field(default_factory=Counter)
+    """By store."""
+    left_alone: Counter[str] = field(default_factory=Counter)
+    """Images that were looked at and had nothing to scrub, by reason."""
+    late_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    """By image id."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Reasons by image id."""
+
+    def forget(self, image_id: str) -> None:
+        """An image is as it should be."""
+        self.troubles.pop(image_id, None)
+        self.damaged.pop(image_id, None)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeps credentials out of the log.
+
+evscrub's own messages never hold a location URL, but the libraries below it quote one here and
+there, and S3 and Swift URLs hold the user's key.
+"""
+
+import logging
+import re
+
+_CREDENTIALS = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """Return `text` with ``user:key@`` of each URL in it replaced."""
+    return _CREDENTIALS.sub(r"\1***@", text)
+
+
+class RedactingFilter(logging.Filter):
+    """Redacts records: message, arguments and traceback alike."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record where it holds credentials; never drops one."""
+        message = record.getMessage()
+        clean = redact(message)
+        if clean != message:
+            record.msg, record.args = clean, None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        return True
+
+
+def install() -> None:
+    """Let every handler of the root logger redact what it writes."""
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RedactingFilter())

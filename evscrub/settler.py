@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the end of works into the registry, as many as have come together at a time."""
+
+import random
+from collections.abc import Callable
+
+import anyio
+from oslo_log import log as logging
+
+from evscrub.clock import DatabaseClock, epoch
+from evscrub.delay_queue import DelayQueue, Source
+from evscrub.leases import Leases
+from evscrub.record import Record, Scrubbed, Trouble
+from evscrub.registry.claims import Claims
+from evscrub.registry_calls import RegistryAwayError, RegistryCalls
+from evscrub.retry import Delays, delay, is_parked
+from evscrub.rules import Kind
+from evscrub.verdict import Outcome
+from evscrub.work import Work
+
+LOG = logging.getLogger(__name__)
+
+
+class Settler:
+    """Settles works and tells what becomes of their images.
+
+    :param on_settled: called after each batch.
+    :param on_scrubbed: told of each image whose data is gone.
+    """
+
+    def __init__(
+        self,
+        queue: DelayQueue,
+        claims: Claims,
+        calls: RegistryCalls,
+        leases: Leases,
+        database_clock: DatabaseClock,
+        record: Record,
+        delays: Delays,
+        on_settled: Callable[[], None],
+        on_scrubbed: Callable[[Scrubbed], None],
+    ) -> None:
+        self.delays = delays
+        #: Images deleted since this time should have come by the bus; None while it is away.
+        self.bus_since: float | None = None
+        self._queue = queue
+        self._claims = claims
+        self._calls = calls
+        self._leases = leases
+        self._database_clock = database_clock
+        self._record = record
+        self._on_settled = on_settled
+        self._on_scrubbed = on_scrubbed
+        self._ended: list[Work] = []
+        self._some = anyio.Event()
+
+    def __len__(self) -> int:
+        """How many works wait to be settled."""
+        return len(self._ended)
+
+    def end(self, work: Work) -> None:
+        """Take over work that goes no further."""
+        self._ended.append(work)
+        self._some.set()
+
+    async def run(self) -> None:
+        """Settle for ever."""
+        while True:
+            await self._some.wait()
+            self._some = anyio.Event()
+            while self._ended:
+                await self._settle()
+
+    async def _settle(self) -> None:
+        works, self._ended = self._ended, []
+        try:
+            await self._calls.call(self._claims.settle, [work.settlement() for work in works])
+        except RegistryAwayError:
+            # What is deleted must be written down, however long that takes.
+            self._ended = works + self._ended
+            await anyio.sleep(self._calls.away_seconds)
+            return
+        for work in works:
+            self._leases.works.pop(work.image_id, None)
+            self._queue.done(work.image_id)
+            if work.is_complete:
+                self._scrubbed(work)
+            else:
+                self._try_again(work)
+        self._on_settled()
+
+    def _scrubbed(self, work: Work) -> None:
+        image = work.claim.image
+        self._record.forget(image.id)
+        self._record.scrubbed += 1
+        late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
+        self._record.late_seconds.append(late)
+        if work.source is Source.SWEEP and self._bus_should_have_told(work):
+            self._record.missed_by_bus += 1
+        LOG.debug("Image %s is scrubbed", image.id)
+        self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late))
+
+    def _bus_should_have_told(self, work: Work) -> bool:
+        deleted_at = work.claim.image.deleted_at
+        return (
+            work.claim.kind is Kind.PENDING
+            and self.bus_since is not None
+            and deleted_at is not None
+            and epoch(deleted_at) > self.bus_since
+        )
+
+    def _try_again(self, work: Work) -> None:
+        """Let an image wait that was not, or not wholly, scrubbed."""
+        pause = 0.0 if work.trouble is None else self._note_trouble(work)
+        self._queue.add(
+            work.image_id,
+            self._database_clock.now() + pause,
+            owner=work.claim.image.owner,
+            lane=work.trouble[0] if work.trouble else work.next_store,
+            source=work.source,
+        )
+
+    def _note_trouble(self, work: Work) -> float:
+        """Remember why an image failed; returns the seconds to wait before the next try."""
+        assert work.trouble is not None  # noqa: S101 - the caller asked
+        store, verdict = work.trouble
+        known = self._record.troubles.get(work.image_id)
+        tries = 1 if known is None else known.tries + 1
+        pause = delay(verdict.outcome, tries, self.delays, random.uniform)
+        parked = is_parked(verdict.outcome, tries)
+        self._record.troubles[work.image_id] = Trouble(
+            verdict, tries, parked, store, work.claim.image.owner
+        )
+        # What a store as a whole suffers from is told by its lane.
+        own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
+        if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
+            LOG.log(
+                logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
+                "Image %s is not scrubbed from store %s: %s (%s); next try in %.0f s",
+                work.image_id,
+                store or "?",
+                verdict.reason,
+                verdict.detail,
+                pause,
+            )
+        return pause

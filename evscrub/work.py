@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A claimed image on its way through the lanes."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from evscrub.clock import Moment
+from evscrub.delay_queue import Source
+from evscrub.registry.claims import Claim, Settlement
+from evscrub.rules import LocationRow
+from evscrub.stores import Target
+from evscrub.verdict import FINISHED, GONE, Outcome, Verdict
+
+
+@dataclass(slots=True)
+class Work:
+    """What is left to do of a claim, and what was done.
+
+    :param lease: as last renewed.
+    :param asked: when the lease was asked for; it is no older than that.
+    :param due: when the image fell due, seconds since the epoch.
+    :param targets: the locations still to delete, each with its store.
+    :param not_found: those of `gone` that the store said it does not have.
+    :param trouble: the last failure, with the store it came from.
+    :param lost: the lease ran out or was taken over: nothing more may be deleted.
+    :param ended_at: when the last location was judged, seconds since the epoch.
+    :param suspect_since: since when it waits for its store to be believed, seconds since boot.
+    """
+
+    claim: Claim
+    lease: datetime
+    asked: Moment
+    due: float
+    source: Source
+    targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
+    gone: list[int] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    not_found: list[int] = field(default_factory=list)
+    trouble: tuple[str, Verdict] | None = None
+    lost: bool = False
+    ended_at: float = 0.0
+    suspect_since: float = 0.0
+
+    @property
+    def image_id(self) -> str:
+        return self.claim.image.id
+
+    @property
+    def next_store(self) -> str | None:
+        """The store of the next location, None when there is none left."""
+        return self.targets[0][1].store if self.targets else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every location is gone, or needs no deleting."""
+        return not self.left and not self.targets and self.trouble is None
+
+    def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
+        """Take in the verdict on a location."""
+        self.ended_at = now
+        if verdict.outcome not in FINISHED:
+            self.left.append(row.id)
+            self.trouble = (store, verdict)
+            return
+        self.gone.append(row.id)
+        if verdict.outcome is Outcome.GONE and verdict != GONE:
+            self.not_found.append(row.id)
+
+    def give_up(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged."""
+        self.trouble = trouble
+        self.left += [row.id for row, _ in self.targets]
+        self.targets.clear()
+
+    def doubt(self) -> None:
+        """Take back that what was not found is gone."""
+        self.gone = [number for number in self.gone if number not in self.not_found]
+        self.left += self.not_found
+        self.not_found = []
+
+    def settlement(self) -> Settlement:
+        """How this ends: what was not deleted is left, whether it was tried or not."""
+        return Settlement(
+            self.image_id,
+            self.claim.kind,
+            self.lease,
+            self.gone,
+            [*self.left, *(row.id for row, _ in self.targets)],
+        )
