@@ -13,13 +13,14 @@ from collections.abc import Sequence
 # Before anything imports oslo.messaging: it would pick eventlet otherwise, which is deprecated.
 from oslo_service import backend
 
-backend.init_backend(backend.BackendType.THREADING)
+backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import config  # noqa: E402
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
+    "check": ("see whether an agent can do its work here", "evscrub.commands.check"),
     "demo": ("show evscrub at work beside a real Glance of its own", "evscrub.commands.demo"),
 }
 

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the real agent in a process of its own, and asks the registry what became of images."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from evscrub.demo.glance import GlanceConfig
+
+DEADLINE_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+
+
+def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_SECONDS) -> None:
+    """Wait until a condition holds.
+
+    :param what: what is waited for, for the error.
+    :raises TimeoutError: it did not hold within `deadline` seconds.
+    """
+    until = time.monotonic() + deadline
+    while not true():
+        if time.monotonic() > until:
+            raise TimeoutError(f"{what}: not within {deadline} s")
+        time.sleep(_POLL_SECONDS)
+
+
+class AgentProcess:
+    """An agent beside a Glance: a context manager.
+
+    :param directory: an empty folder for its configuration and log.
+    :param glance: the Glance that it runs beside.
+    :param options: by group and name; they win over those that make tests quick.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        glance: GlanceConfig,
+        options: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.config_path = directory / "evscrub.conf"
+        self.log_path = directory / "evscrub.log"
+        self.options: dict[str, dict[str, object]] = {
+            "DEFAULT": {
+                "glance_config_files": glance.directory / "glance-api.conf",
+                "scrub_time": 2,
+                "debug": True,
+            },
+            "scrubber": {"claim_timeout": 10, "drain_timeout": 10, "retry_initial": 0.2},
+            "sweep": {"interval": 2},
+        }
+        for group, values in (options or {}).items():
+            self.options.setdefault(group, {}).update(values)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text() if self.log_path.exists() else ""
+
+    def write_config(self) -> None:
+        """Write the options to the configuration file, for a start or a reload."""
+        lines = []
+        for group, values in self.options.items():
+            lines.append(f"[{group}]")
+            lines += [f"{name} = {value}" for name, value in values.items()]
+        self.config_path.write_text("\n".join(lines) + "\n")
+
+    def start(self, *, joined: bool = True) -> None:
+        """Start, and wait until it has swept once and, if `joined`, listens on the bus."""
+        self.write_config()
+        seen = len(self.log)
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "evscrub", "agent", "--config-file", self.config_path],
+                stdout=log,
+                stderr=log,
+            )
+        wanted = ["Sweep (full)", *(["Listening on the bus"] if joined else [])]
+        wait_for(f"start of the agent, log: {self.log_path}", lambda: self._has(seen, wanted))
+
+    def wait_for_log(self, text: str, *, after: int = 0) -> None:
+        """Wait until the log has `text`, looking at what comes after so many characters."""
+        wait_for(f"{text!r} in {self.log_path}", lambda: text in self.log[after:])
+
+    def reload(self) -> None:
+        """Write the options anew and let the agent apply them."""
+        seen = len(self.log)
+        self.write_config()
+        self.signal(signal.SIGHUP)
+        self.wait_for_log("Configuration reloaded", after=seen)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def stop(self, deadline: float = 20.0) -> int:
+        """Send SIGTERM and wait; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        assert self.process is not None
+        return self.process.wait(deadline)
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def _has(self, seen: int, wanted: list[str]) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the agent exited with {self.process.returncode}: {self.log}")
+        return all(text in self.log[seen:] for text in wanted)
+
+
+class Registry:
+    """Reads and writes Glance's tables directly."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = sa.create_engine(url, poolclass=NullPool)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    def status(self, image_id: str) -> tuple[str, set[str]]:
+        """The image's status and those of its locations."""
+        with self.engine.connect() as connection:
+            image = connection.execute(
+                sa.text("SELECT status FROM images WHERE id = :id"), {"id": image_id}
+            ).scalar_one()
+            rows = connection.execute(
+                sa.text("SELECT status FROM image_locations WHERE image_id = :id"),
+                {"id": image_id},
+            ).scalars()
+            return str(image), set(rows)
+
+    def is_scrubbed(self, image_id: str) -> bool:
+        """Whether the image and all its locations are deleted."""
+        return self.status(image_id) == ("deleted", {"deleted"})
+
+    def execute(self, statement: str, **values: object) -> None:
+        """Run one statement in a transaction."""
+        with self.engine.begin() as connection:
+            connection.execute(sa.text(statement), values)
+
+    def scalar(self, query: str, **values: object) -> object:
+        """Read one value."""
+        with self.engine.connect() as connection:
+            return connection.execute(sa.text(query), values).scalar_one()

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real servers for the functional tests; each starts when a test first asks for it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from oslo_service import backend as oslo_backend
+from sqlalchemy.pool import NullPool
+
+from evscrub.demo.glance import GlanceConfig, GlanceProcess, migrate, write_config
+from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
+
+#: Glance's tables that belong to images, each before those that it refers to.
+IMAGE_TABLES = ("image_locations", "image_members", "image_properties", "image_tags", "images")
+
+# oslo.messaging loads a backend of oslo.service, by default the one on eventlet.
+oslo_backend.register_backend_default_hook(lambda: oslo_backend.BackendType.THREADING)
+
+GlanceFactory = Callable[..., GlanceProcess]
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM end the tests as Ctrl-C does, so that the servers are stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """Return the session's RabbitMQ; who stops it starts it again."""
+    with RabbitMQ() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """Return the session's MariaDB; who stops it starts it again."""
+    with MariaDB() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """Return the session's PostgreSQL; who stops it starts it again."""
+    with PostgreSQL() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Return the name of each kind of database in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def database_url(
+    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Return the URL of an empty database of the module's own, of each kind in turn."""
+    if backend == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'glance.sqlite'}"
+    server: MariaDB | PostgreSQL = request.getfixturevalue(backend)
+    module = request.module.__name__.rpartition(".")[2]
+    return server.new_database(f"{module}_{free_port()}")
+
+
+@pytest.fixture(scope="module")
+def _migrated_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("migrate")
+    config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://")
+    write_config(config)
+    migrate(config)
+    return database_url
+
+
+@pytest.fixture
+def registry_url(_migrated_url: str) -> str:
+    """Return the URL of a database with Glance's tables and no image in them."""
+    engine = sa.create_engine(_migrated_url, poolclass=NullPool)
+    with engine.begin() as connection:
+        for table in IMAGE_TABLES:
+            connection.execute(sa.text(f"DELETE FROM {table}"))
+    engine.dispose()
+    return _migrated_url
+
+
+@pytest.fixture(scope="module")
+def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
+    """Return a function that starts a Glance; the module's end stops it.
+
+    The function takes the fields of `GlanceConfig` but `directory` and `port` by name.
+    Without `database_url` it takes a SQLite file, without `transport_url` a bus that
+    nobody else sees.
+    """
+    with ExitStack() as stack:
+
+        def start(**fields: Any) -> GlanceProcess:  # noqa: ANN401
+            directory = tmp_path_factory.mktemp("glance")
+            fields.setdefault("database_url", f"sqlite:///{directory / 'glance.sqlite'}")
+            fields.setdefault("transport_url", "kombu+memory://")
+            config = GlanceConfig(directory=directory, port=free_port(), **fields)
+            return stack.enter_context(GlanceProcess(config))
+
+        yield start
