@@ -21,6 +21,9 @@ from evscrub import config  # noqa: E402
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
     "check": ("see whether an agent can do its work here", "evscrub.commands.check"),
+    "restore": ("bring pending images back whole", "evscrub.commands.keep"),
+    "hold": ("keep pending images from being scrubbed", "evscrub.commands.keep"),
+    "release": ("let held images be scrubbed again, after a whole delay", "evscrub.commands.keep"),
     "demo": ("show evscrub at work beside a real Glance of its own", "evscrub.commands.demo"),
 }
 

@@ -104,7 +104,7 @@ class Claims:
         """Read images and decide about each, changing nothing."""
         with self.database.reading() as connection:
             now = read_now(connection)
-            rows = _read(connection, image_ids, lock=False)
+            rows = read_images(connection, image_ids)
         return Seen(now, _decide_all(image_ids, rows, now, policy))
 
     @retried
@@ -114,7 +114,7 @@ class Claims:
         An image that another transaction has locked is missing from the answer's sights.
         """
         with self.database.transaction() as connection:
-            rows = _read(connection, image_ids, lock=True)
+            rows = read_images(connection, image_ids, lock=True)
             now = read_now(connection)
             sights = _decide_all(rows, rows, now, policy)
             lease = now.replace(microsecond=0)
@@ -151,6 +151,14 @@ class Claims:
                 )
                 if renewed.rowcount == len(ids):
                     kept.append(claim)
+            deleted = [claim.image.id for claim in kept if claim.kind is not Kind.ORPHAN]
+            if deleted:
+                # Should this agent die, a sweep of what changed lately is to see it.
+                connection.execute(
+                    sa.update(images)
+                    .where(images.c.id.in_(deleted), images.c.status == DELETED)
+                    .values(updated_at=lease)
+                )
         return kept, lease
 
     @retried
@@ -194,12 +202,22 @@ class Claims:
 Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
 
 
-def _read(connection: sa.Connection, image_ids: Collection[str], *, lock: bool) -> Rows:
-    """Read images and all their locations; locked, images first, where `lock` says so."""
+def read_images(
+    connection: sa.Connection,
+    image_ids: Collection[str],
+    *,
+    lock: bool = False,
+    skip_locked: bool = True,
+) -> Rows:
+    """Read images and all their locations.
+
+    :param lock: lock them until the transaction ends, images first.
+    :param skip_locked: leave out images that another transaction has locked, or wait for it.
+    """
     of_images = sa.select(*IMAGE_COLUMNS).where(images.c.id.in_(image_ids))
     of_locations = sa.select(*LOCATION_COLUMNS).order_by(image_locations.c.id)
     if lock:
-        of_images = of_images.with_for_update(skip_locked=True)
+        of_images = of_images.with_for_update(skip_locked=skip_locked)
         # So that a renewal by an agent that was away cannot come between look and stamp.
         of_locations = of_locations.with_for_update()
     found: Rows = {row.id: (ImageRow._make(row), []) for row in connection.execute(of_images).all()}

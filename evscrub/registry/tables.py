@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The columns of Glance's tables that evscrub reads or writes, and the database's clock."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -33,6 +35,26 @@ image_locations = sa.Table(
     sa.Column("deleted_at", sa.DateTime),
     sa.Column("updated_at", sa.DateTime),
 )
+
+
+def _child(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    """A table of what belongs to images and is deleted with them."""
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("image_id", sa.String(36)),
+        sa.Column("deleted", sa.Boolean),
+        sa.Column("deleted_at", sa.DateTime),
+        *columns,
+    )
+
+
+image_properties = _child(
+    "image_properties", sa.Column("name", sa.String(255)), sa.Column("value", sa.Text)
+)
+image_tags = _child("image_tags")
+image_members = _child("image_members")
 
 
 class utc_now(FunctionElement[sa.DateTime]):  # noqa: N801 - named as the SQL function it is

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evscrub restore``, ``evscrub hold`` and ``evscrub release``."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from evscrub import config
+from evscrub.keep import RefusedError
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.keeping import Keeping
+
+_DONE = {"restore": "restored", "hold": "held", "release": "released"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config.add_arguments(parser)
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    conf, _ = config.load_for(arguments)
+    try:
+        keeping = Keeping(Database(conf))
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from None
+    command: str = arguments.command
+    action: Callable[[str], list[str] | None] = getattr(keeping, command)
+    code = 0
+    for image_id in arguments.images:
+        try:
+            notes = action(image_id)
+        except RefusedError as error:
+            print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
+            code = 1
+        except UNAVAILABLE as error:
+            raise config.ConfigError(
+                f"the registry cannot be used: {type(error).__name__}; check [database] connection"
+            ) from None
+        else:
+            print(f"{image_id}: {_DONE[command]}")
+            for note in notes or ():
+                print(f"{image_id}: but {note}", file=sys.stderr)
+    return code

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which images may be restored, held or released, and what comes back with them. Pure.
+
+A held image has no deletion time: no row in SQL is older than NULL, so neither evscrub, nor
+glance-scrubber, nor ``glance-manage db purge`` takes it, and no column is needed to say so. The
+rows that were deleted with it lose their time too, for the purge looks at each table by itself.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
+
+#: Glance marks locations before the image, one after another, each with its own clock reading.
+_LOCATIONS_BEFORE = timedelta(seconds=60)
+#: Properties go a moment before the image; tags and members with it.
+_CHILDREN_BEFORE = timedelta(seconds=10)
+#: MySQL rounds to the nearest second.
+_AFTER = timedelta(seconds=2)
+
+
+class RefusedError(Exception):
+    """The operator asked for something that cannot be done to this image; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """What went in one DELETE: the image, some of its locations, and what carries such a time.
+
+    :param locations: those that can come back.
+    :param since: None to `until` None stands for rows without a time, as a hold leaves them.
+    """
+
+    locations: tuple[LocationRow, ...]
+    since: datetime | None
+    until: datetime | None
+
+
+def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
+    """Say what comes back when an image is restored.
+
+    :raises RefusedError: it may not be restored, or nothing is left to restore.
+    """
+    if image is None:
+        raise RefusedError("it is not in the registry")
+    if image.status == DELETED:
+        if any(row.status == PENDING_DELETE for row in locations):
+            raise RefusedError("it is being scrubbed")
+        raise RefusedError("it is already scrubbed")
+    live = any(not row.deleted for row in locations)
+    if image.status != PENDING_DELETE and (live or image.status not in {"active", "deactivated"}):
+        raise RefusedError(f"it is not pending delete but {image.status}")
+    deletion = _deletion(image, locations)
+    if not deletion.locations:
+        raise RefusedError("it has no location left whose data could come back")
+    return deletion
+
+
+def to_hold(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
+    """Say what a hold keeps.
+
+    :raises RefusedError: the image is not waiting to be scrubbed.
+    """
+    deletion = _pending(image, locations)
+    if deletion.since is None:
+        raise RefusedError("it is held already")
+    return deletion
+
+
+def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
+    """Say what a release lets go of.
+
+    :raises RefusedError: the image is not held.
+    """
+    deletion = _pending(image, locations)
+    if deletion.since is not None:
+        raise RefusedError("it is not held")
+    return deletion
+
+
+def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
+    if image is not None and image.status not in {PENDING_DELETE, DELETED}:
+        raise RefusedError(f"it is not pending delete but {image.status}")
+    deletion = to_restore(image, locations)
+    if image is not None and not image.deleted:
+        raise RefusedError("its DELETE did not complete: delete it again, or restore it")
+    return deletion
+
+
+def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
+    pending = [row for row in locations if row.status == PENDING_DELETE and row.deleted]
+    at = image.deleted_at
+    if at is None:
+        untimed = tuple(row for row in pending if row.deleted_at is None)
+        if untimed or not pending:
+            return Deletion(untimed, None, None)
+        # Whoever cleared the image's time left its locations'.
+        at = max(row.deleted_at for row in pending if row.deleted_at is not None)
+    with_it = tuple(
+        row
+        for row in pending
+        if row.deleted_at is not None and at - _LOCATIONS_BEFORE <= row.deleted_at <= at + _AFTER
+    )
+    return Deletion(with_it, at - _CHILDREN_BEFORE, at + _AFTER)
+
+
+def warnings(properties: Collection[tuple[str, str | None]]) -> list[str]:
+    """Say what a restore cannot bring back, by the image's properties."""
+    values = dict(properties)
+    key = values.get("cinder_encryption_key_id")
+    if key and values.get("cinder_encryption_key_deletion_policy") == "on_image_deletion":
+        return [f"its encryption key {key} was destroyed in Barbican when it was deleted"]
+    return []

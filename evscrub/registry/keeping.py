@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restore, hold and release images in the registry, each in one transaction.
+
+The image's row is locked as a claim locks it, so that only one of the two happens.
+"""
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from evscrub import keep
+from evscrub.registry.claims import read_images
+from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.tables import (
+    image_locations,
+    image_members,
+    image_properties,
+    image_tags,
+    images,
+)
+from evscrub.rules import ImageRow, LocationRow
+
+_CHILDREN = (image_properties, image_tags, image_members)
+
+_Plan = Callable[[ImageRow | None, Sequence[LocationRow]], keep.Deletion]
+
+
+class Keeping:
+    """What an operator does to single images."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    @retried
+    def restore(self, image_id: str) -> list[str]:
+        """Bring an image back whole: active, with its locations, properties, tags and members.
+
+        :returns: what could not come back.
+        :raises keep.RefusedError: it cannot be restored.
+        """
+        with self.database.transaction() as connection:
+            deletion = _plan(connection, image_id, keep.to_restore)
+            now = read_now(connection)
+            for table in _CHILDREN:
+                connection.execute(
+                    sa.update(table)
+                    .where(*_went_with(table, image_id, deletion))
+                    .values(deleted=False, deleted_at=None)
+                )
+            connection.execute(
+                sa.update(image_locations)
+                .where(image_locations.c.id.in_([row.id for row in deletion.locations]))
+                .values(status="active", deleted=False, deleted_at=None, updated_at=now)
+            )
+            connection.execute(
+                sa.update(images)
+                .where(images.c.id == image_id)
+                .values(status="active", deleted=False, deleted_at=None, updated_at=now)
+            )
+            properties = connection.execute(
+                sa.select(image_properties.c.name, image_properties.c.value).where(
+                    image_properties.c.image_id == image_id,
+                    image_properties.c.deleted.is_(sa.false()),
+                )
+            ).all()
+        return keep.warnings([(row.name, row.value) for row in properties])
+
+    @retried
+    def hold(self, image_id: str) -> None:
+        """Keep a pending image from being scrubbed, or purged, until it is released.
+
+        :raises keep.RefusedError: it is not waiting to be scrubbed.
+        """
+        with self.database.transaction() as connection:
+            deletion = _plan(connection, image_id, keep.to_hold)
+            _set_times(connection, image_id, deletion, held=True)
+
+    @retried
+    def release(self, image_id: str) -> None:
+        """Let a held image be scrubbed again, its whole delay from now.
+
+        :raises keep.RefusedError: it is not held.
+        """
+        with self.database.transaction() as connection:
+            deletion = _plan(connection, image_id, keep.to_release)
+            _set_times(connection, image_id, deletion, held=False)
+
+
+def _plan(connection: sa.Connection, image_id: str, plan: _Plan) -> keep.Deletion:
+    rows = read_images(connection, [image_id], lock=True, skip_locked=False)
+    image, locations = rows.get(image_id, (None, []))
+    return plan(image, locations)
+
+
+def _went_with(
+    table: sa.Table, image_id: str, deletion: keep.Deletion
+) -> tuple[sa.ColumnElement[bool], ...]:
+    """Rows that were deleted in the same DELETE."""
+    time = table.c.deleted_at
+    when = (
+        time.is_(None) if deletion.since is None else time.between(deletion.since, deletion.until)
+    )
+    return (table.c.image_id == image_id, table.c.deleted.is_(sa.true()), when)
+
+
+def _set_times(
+    connection: sa.Connection, image_id: str, deletion: keep.Deletion, *, held: bool
+) -> None:
+    now = read_now(connection)
+    time = None if held else now
+    for table in _CHILDREN:
+        connection.execute(
+            sa.update(table).where(*_went_with(table, image_id, deletion)).values(deleted_at=time)
+        )
+    connection.execute(
+        sa.update(image_locations)
+        .where(image_locations.c.id.in_([row.id for row in deletion.locations]))
+        .values(deleted_at=time)
+    )
+    connection.execute(
+        sa.update(images).where(images.c.id == image_id).values(deleted_at=time, updated_at=now)
+    )
