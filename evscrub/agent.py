@@ -54,6 +54,7 @@ class Agent:
         try:
             self.stores = Stores(conf)
             database = Database(conf)
+            database.probe()
             self.listener = Listener(conf, self._take_in, self._joined)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
@@ -78,6 +79,8 @@ class Agent:
             self.database_clock,
             sweep_settings(conf),
             self.scrubber.wake,
+            # What is still damaged is found anew.
+            self.scrubber.record.damaged.clear,
         )
         self._database = database
         self._stop: anyio.Event | None = None
@@ -132,7 +135,7 @@ class Agent:
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
 
     def _take_in(self, events: list[DeleteEvent]) -> None:
-        scrub_time = self._conf.scrub_time
+        scrub_time = self.scrubber.settings.policy.scrub_time.total_seconds()
         for event in events:
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)

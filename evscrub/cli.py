@@ -8,10 +8,14 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
+# Where eventlet is installed, as beside Glance it is, futurist imports it, and it complains.
+warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
+
 # Before anything imports oslo.messaging: it would pick eventlet otherwise, which is deprecated.
-from oslo_service import backend
+from oslo_service import backend  # noqa: E402
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 

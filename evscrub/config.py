@@ -8,6 +8,7 @@ services would write to glance-api's log.
 
 import argparse
 import copy
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -326,9 +327,7 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
     for group, opts in GROUPS.items():
         conf.register_opts(opts, None if group == "DEFAULT" else group)
     _read(conf, [*glance_files, *files])
-    for group, opts in GROUPS.items():
-        for opt in opts:
-            _check(conf, group, opt.name)
+    _check_all(conf)
     return conf, own
 
 
@@ -341,7 +340,8 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
     try:
         own.mutate_config_files()
         changed = conf.mutate_config_files()
-    except (cfg.Error, ValueError, OSError) as error:
+        _check_all(conf)
+    except (cfg.Error, ValueError, OSError, ConfigError) as error:
         raise ConfigError(f"configuration not reloaded: {error}") from None
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
 
@@ -364,9 +364,19 @@ def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
         raise ConfigError(str(error)) from None
 
 
+def _check_all(conf: cfg.ConfigOpts) -> None:
+    for group, opts in GROUPS.items():
+        for opt in opts:
+            _check(conf, group, opt.name)
+
+
 def _check(conf: cfg.ConfigOpts, group: str, name: str) -> None:
     """Read a value once, so that a wrong one is told at start and not in the middle of work."""
     try:
         getattr(conf if group == "DEFAULT" else conf[group], name)
     except (cfg.Error, ValueError) as error:
-        raise ConfigError(f"[{group}] {name}: {error}") from None
+        text = str(error)
+        place = re.search(r"detail='([^']*)'", text)
+        where = f" in {place[1]}" if place else ""
+        reason = text.rpartition("is not valid: ")[2]
+        raise ConfigError(f"[{group}] {name}{where}: {reason}") from None

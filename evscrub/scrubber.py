@@ -62,7 +62,7 @@ class Scrubber:
         self._stores = stores
         self._clock = clock
         self._database_clock = database_clock
-        self._settings = settings
+        self.settings = settings
         self._calls = RegistryCalls(clock)
         self.leases = Leases(
             claims, self._calls, clock, self.record, settings.policy.claim_timeout.total_seconds()
@@ -98,7 +98,7 @@ class Scrubber:
 
     def change(self, settings: Settings) -> None:
         """Apply changed options at once."""
-        old, self._settings = self._settings, settings
+        old, self.settings = self.settings, settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved:
             self.queue.shift(moved)
@@ -154,11 +154,11 @@ class Scrubber:
         while began:
             began = False
             for lane in self.lanes:
-                if self.running < self._settings.concurrency and lane.may_begin(now):
+                if self.running < self.settings.concurrency and lane.may_begin(now):
                     self._begin(lane, lane.backlog.popleft())
                     began = True
         # A registry that takes no settlements gets no more claims either.
-        if self._may_ask_registry() and len(self.settler) <= 2 * self._settings.batch_size:
+        if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
             for name in self.queue.lanes():
                 if name is not UNKNOWN_LANE:
                     self._claim_more(self.lanes.of(str(name)), now)
@@ -169,9 +169,9 @@ class Scrubber:
     def _claim_more(self, lane: Lane, now: float) -> None:
         if lane.claiming:
             return
-        size = lane.claim_size(now, self._settings.batch_size, self._settings.rate)
+        size = lane.claim_size(now, self.settings.batch_size, self.settings.rate)
         taken = self.queue.take(lane.name, size) if size else []
-        if self._settings.owner_rate:
+        if self.settings.owner_rate:
             taken = [image for image in taken if self._is_owners_turn(image, lane)]
         if taken:
             lane.claiming = True

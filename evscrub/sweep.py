@@ -43,6 +43,7 @@ class Sweep:
     """Reads pages of the registry into the queue.
 
     :param on_added: called when something was put into the queue.
+    :param on_full: called before each full sweep.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Sweep:
         database_clock: DatabaseClock,
         settings: SweepSettings,
         on_added: Callable[[], None],
+        on_full: Callable[[], None] = lambda: None,
     ) -> None:
         self.last: SweepReport | None = None
         self.last_at: float | None = None
@@ -64,6 +66,7 @@ class Sweep:
         self._database_clock = database_clock
         self._settings = settings
         self._on_added = on_added
+        self._on_full = on_full
         self._swept_until: datetime | None = None
         self._full_due = clock.boot()
         self._changed = anyio.Event()
@@ -113,6 +116,7 @@ class Sweep:
         )
         if full:
             self._queue.forget_dropped()
+            self._on_full()
         pages = self._pages.read(window)
         found = added = 0
         while page := await anyio.to_thread.run_sync(next, pages, None, abandon_on_cancel=True):

@@ -13,6 +13,7 @@ from oslo_reports import opts as gmr_opts
 
 from evscrub import config, redact, version
 from evscrub.agent import Agent
+from evscrub.service_manager import ServiceManager
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     conf, own = config.load_for(arguments)
-    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), "glance_store=WARNING"])
+    # stevedore calls it an error that the client of a store is missing which nobody enabled;
+    # glance_store warns of those that are.
+    levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     log.setup(own, "evscrub")
     redact.install()
     gmr_opts.set_defaults(conf)
@@ -36,7 +40,12 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 async def _run(agent: Agent) -> None:
+    manager = ServiceManager()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(agent.handle_signals)
-        await agent.run()
+        tasks.start_soon(manager.watch)
+        async with anyio.create_task_group() as running:
+            await running.start(agent.run)
+            manager.tell("READY=1", f"MAINPID={os.getpid()}")
+        manager.tell("STOPPING=1")
         tasks.cancel_scope.cancel()

@@ -21,9 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = config.load_for(arguments)
     try:
-        keeping = Keeping(Database(conf))
+        database = Database(conf)
+        database.probe()
     except ValueError as error:
         raise config.ConfigError(str(error)) from None
+    keeping = Keeping(database)
     command: str = arguments.command
     action: Callable[[str], list[str] | None] = getattr(keeping, command)
     code = 0

@@ -14,7 +14,8 @@ from oslo_db import exception as db_exception
 from oslo_db import options as db_options
 from oslo_db.sqlalchemy import enginefacade
 
-from evscrub.registry.tables import images, utc_now
+from evscrub.redact import redact
+from evscrub.registry.tables import images, metadata, utc_now
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,6 +107,24 @@ class Database:
         """The database's clock, naive UTC."""
         with self.reading() as connection:
             return read_now(connection)
+
+    def probe(self) -> None:
+        """See that the database answers and is Glance's.
+
+        :raises ValueError: it is not.
+        """
+        try:
+            with self.reading() as connection:
+                read_now(connection)
+                for table in metadata.sorted_tables:
+                    connection.execute(sa.select(table).limit(0))
+        except UNAVAILABLE as error:
+            cause = getattr(getattr(error, "inner_exception", error), "orig", error)
+            reason = redact(" ".join(str(cause).split()))
+            raise ValueError(
+                f"Glance's database cannot be used: {reason}; check [database] connection, and that"
+                " Glance has made its tables there"
+            ) from None
 
     def dispose(self) -> None:
         """Close idle connections."""

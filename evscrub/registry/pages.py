@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.database import Database, retried
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import PENDING_DELETE
 
@@ -55,8 +55,7 @@ class Pages:
     @retried
     def now(self) -> datetime:
         """The database's clock."""
-        with self.database.reading() as connection:
-            return read_now(connection)
+        return self.database.now()
 
     def read(self, window: Window) -> Iterator[list[Found]]:
         """Yield pages of images to look at; each is a transaction of its own."""
@@ -84,7 +83,7 @@ class Pages:
             last = page[-1][0]
 
     def _leftovers(self, window: Window) -> Iterator[list[Found]]:
-        """Claims of agents that died, and locations that were taken off live images."""
+        """Claims of agents that died, locations taken off live images, DELETEs that broke off."""
         last = 0
         while True:
             page = self._page(
@@ -95,7 +94,7 @@ class Pages:
                     image_locations.c.deleted.is_(sa.true()),
                     image_locations.c.status == PENDING_DELETE,
                     image_locations.c.updated_at <= window.stale_before,
-                    images.c.status != PENDING_DELETE,
+                    sa.or_(images.c.status != PENDING_DELETE, images.c.deleted.is_(sa.false())),
                 )
                 .order_by(image_locations.c.id)
             )
