@@ -14,11 +14,12 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from evscrub import config
+from evscrub.audit import Audit
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
 from evscrub.listener import Listener
-from evscrub.record import Scrubbed
+from evscrub.record import Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
@@ -58,6 +59,8 @@ class Agent:
             self.listener = Listener(conf, self._take_in, self._joined)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
+        self._audit = Audit(conf) if conf.audit.notify else None
+        self._on_scrubbed = on_scrubbed
         clock = Clock()
         self.database_clock = DatabaseClock(clock)
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
@@ -68,7 +71,8 @@ class Agent:
             clock,
             self.database_clock,
             scrubber_settings(conf),
-            on_scrubbed,
+            self._scrubbed,
+            self._parked,
         )
         for store, directory in self.stores.missing_directories.items():
             self.scrubber.lanes.pause(store, f"its directory {directory} is missing")
@@ -101,6 +105,8 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                if self._audit is not None:
+                    intake.start_soon(self._audit.run)
                 task_status.started()
                 await self._stop.wait()
                 LOG.info("Stopping: finishing what is under way")
@@ -140,6 +146,15 @@ class Agent:
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)
         self.scrubber.wake()
+
+    def _scrubbed(self, image: Scrubbed) -> None:
+        self._on_scrubbed(image)
+        if self._audit is not None:
+            self._audit.scrubbed(image)
+
+    def _parked(self, image_id: str, trouble: Trouble) -> None:
+        if self._audit is not None:
+            self._audit.failed(image_id, trouble)
 
     def _joined(self) -> None:
         self.scrubber.settler.bus_since = self.database_clock.now()

@@ -139,7 +139,7 @@ class Claimer:
         due = taken.due
         if claim.image.deleted_at is not None and claim.kind is Kind.PENDING:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
-        work = Work(claim, claim.lease, asked, due, taken.source)
+        work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
         for row in claim.locations:
             if row.id in shared:
                 self._judge_at_once(work, row, None)

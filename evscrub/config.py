@@ -260,12 +260,23 @@ sweep_opts = [
     ),
 ]
 
+audit_opts = [
+    cfg.BoolOpt(
+        "notify",
+        default=False,
+        help="Whether to send image.scrub when an image's data is gone, and image.scrub.error when"
+        " only an operator can remove it, to the topics of [oslo_messaging_notifications] in"
+        " Glance's configuration. For billing and audit; one message an image.",
+    ),
+]
+
 GROUPS: dict[str, Sequence[cfg.Opt]] = {
     "DEFAULT": glance_opts,
     "listener": listener_opts,
     "queue": queue_opts,
     "scrubber": scrubber_opts,
     "sweep": sweep_opts,
+    "audit": audit_opts,
 }
 
 

@@ -182,6 +182,46 @@ class DelayQueue:
             return self._origin + self._far_order[0] * GRANULE_SECONDS
         return None
 
+    def oldest_ready(self) -> float | None:
+        """When the image fell due that has been ready longest; looks at all that are ready."""
+        firsts = [
+            min(map(self._entries.__getitem__, queue))
+            for lane in self._lanes.values()
+            for queue in lane.by_group.values()
+        ]
+        return self._time(min(firsts)) if firsts else None
+
+    def last_due(self) -> float | None:
+        """When the last waiting image falls due, to within :data:`GRANULE_SECONDS` after."""
+        if self._far_order:
+            return self._origin + (self._far_order[-1] + 1) * GRANULE_SECONDS
+        if self._near_start < len(self._near):
+            return self._time(self._entries[self._near[-1]])
+        return None
+
+    def forecast(self, start: float, width: float, count: int) -> list[int]:
+        """Count waiting images by when they fall due.
+
+        :param start: where the first of `count` spans begins, each `width` seconds; what is due
+            before that counts as in the first, what is due after all of them as in the last.
+            Spans of :data:`GRANULE_SECONDS` or more are counted by bucket, so that an image may
+            count as in the span before its own; shorter ones look at every image.
+        """
+        spans = [0] * count
+
+        def put(due: float, images: int) -> None:
+            spans[min(count - 1, max(0, floor((due - start) / width)))] += images
+
+        for key in self._near[self._near_start :]:
+            put(self._time(self._entries[key]), 1)
+        for number, bucket in self._far.items():
+            if width >= GRANULE_SECONDS:
+                put(self._origin + number * GRANULE_SECONDS, len(bucket))
+                continue
+            for key in bucket:
+                put(self._time(self._entries[key]), 1)
+        return spans
+
     # -- putting in and taking out
 
     def add(

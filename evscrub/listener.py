@@ -44,11 +44,13 @@ class Dispatcher:
         self.malformed: Counter[str] = Counter()
         self.received = 0
         self.ignored = 0
+        self.last_at: float | None = None  #: when anything came last, seconds since the epoch
         self._deliver = deliver
 
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
         """Read a batch; returns what was not processed, which is nothing."""
         now = datetime.now(UTC)
+        self.last_at = now.timestamp()
         events = []
         for message in incoming:
             self.received += 1

@@ -4,6 +4,7 @@
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+from evscrub.spread import Spread
 from evscrub.verdict import Verdict
 
 
@@ -38,6 +39,7 @@ class Record:
     scrubbed: int = 0
     missed_by_bus: int = 0  #: scrubbed by a sweep's doing although the bus was joined
     leases_lost: int = 0
+    retries: int = 0  #: images that are to be tried again, each time
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """Locations by store, outcome and reason."""
     bytes_reclaimed: Counter[str] = field(default_factory=Counter)
@@ -45,6 +47,12 @@ class Record:
     left_alone: Counter[str] = field(default_factory=Counter)
     """Images that were looked at and had nothing to scrub, by reason."""
     late_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
+    lateness: Spread = field(default_factory=Spread)
+    """From when images were due to when their last location was gone."""
+    queued: Spread = field(default_factory=Spread)
+    """From when images were due, at first or again, to when their first delete began."""
+    worked: Spread = field(default_factory=Spread)
+    """From when images' first delete began to when their end was in the registry."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """By image id."""
     damaged: dict[str, str] = field(default_factory=dict)

@@ -38,6 +38,11 @@ class RegistryCalls:
         """How long to leave the registry alone; 0 while it answers."""
         return max(0.0, self._back_at - self._clock.boot())
 
+    @property
+    def is_away(self) -> bool:
+        """Whether the last call failed, and lately: without work nobody asks again."""
+        return self._failing and self._clock.boot() < self._back_at + 2 * RETRY_SECONDS
+
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Run `function` in a thread.
 

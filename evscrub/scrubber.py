@@ -23,7 +23,7 @@ from evscrub.lanes import Lanes
 from evscrub.leases import Leases
 from evscrub.limits import RateLimit
 from evscrub.owner_pace import OwnerPace
-from evscrub.record import Record, Scrubbed
+from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
@@ -44,6 +44,7 @@ class Scrubber:
 
     :param queue: times in it are the database's, seconds since the epoch.
     :param on_scrubbed: told of each image when its data is gone.
+    :param on_parked: told of each image, by id, that only an operator can help.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Scrubber:
         database_clock: DatabaseClock,
         settings: Settings,
         on_scrubbed: Callable[[Scrubbed], None] = lambda _: None,
+        on_parked: Callable[[str, Trouble], None] = lambda *_: None,
     ) -> None:
         self.queue = queue
         self.record = Record()
@@ -62,25 +64,27 @@ class Scrubber:
         self._stores = stores
         self._clock = clock
         self._database_clock = database_clock
+        self._made_at = database_clock.now()
         self.settings = settings
-        self._calls = RegistryCalls(clock)
+        self.calls = RegistryCalls(clock)
         self.leases = Leases(
-            claims, self._calls, clock, self.record, settings.policy.claim_timeout.total_seconds()
+            claims, self.calls, clock, self.record, settings.policy.claim_timeout.total_seconds()
         )
         self.settler = Settler(
             queue,
             claims,
-            self._calls,
+            self.calls,
             self.leases,
             database_clock,
             self.record,
             settings.delays,
             self.wake,
             on_scrubbed,
+            on_parked,
         )
         self.lanes = Lanes(settings, clock, self.settler.end, self._reload_stores)
         self._claimer = Claimer(
-            queue, claims, self._calls, stores, clock, database_clock, self.record, settings
+            queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )
         self._rate = RateLimit(settings.rate, settings.burst)
         self._owners = OwnerPace(settings.owner_rate)
@@ -134,8 +138,8 @@ class Scrubber:
             due = self.queue.next_advance()
             if due is not None:
                 pause = min(pause, max(0.0, due - self._database_clock.now()))
-            if self._calls.away_seconds:
-                pause = self._calls.away_seconds
+            if self.calls.away_seconds:
+                pause = self.calls.away_seconds
             with anyio.move_on_after(pause):
                 await self._changed.wait()
 
@@ -164,7 +168,7 @@ class Scrubber:
                     self._claim_more(self.lanes.of(str(name)), now)
 
     def _may_ask_registry(self) -> bool:
-        return not self._draining and not self._calls.away_seconds
+        return not self._draining and not self.calls.away_seconds
 
     def _claim_more(self, lane: Lane, now: float) -> None:
         if lane.claiming:
@@ -226,6 +230,10 @@ class Scrubber:
     def _begin(self, lane: Lane, work: Work) -> None:
         lane.running += 1
         self.running += 1
+        if work.begun_at is None:
+            work.begun_at = self._database_clock.now()
+            # What fell due before this agent was there waited for others.
+            self.record.queued.add(work.begun_at - max(work.ready_at, self._made_at))
         self._tasks.start_soon(self._work, lane, work)
 
     async def _work(self, lane: Lane, work: Work) -> None:

@@ -26,6 +26,7 @@ class Settler:
 
     :param on_settled: called after each batch.
     :param on_scrubbed: told of each image whose data is gone.
+    :param on_parked: told of each image, by id, that only an operator can help.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Settler:
         delays: Delays,
         on_settled: Callable[[], None],
         on_scrubbed: Callable[[Scrubbed], None],
+        on_parked: Callable[[str, Trouble], None],
     ) -> None:
         self.delays = delays
         #: Images deleted since this time should have come by the bus; None while it is away.
@@ -51,6 +53,7 @@ class Settler:
         self._record = record
         self._on_settled = on_settled
         self._on_scrubbed = on_scrubbed
+        self._on_parked = on_parked
         self._ended: list[Work] = []
         self._some = anyio.Event()
 
@@ -83,6 +86,8 @@ class Settler:
         for work in works:
             self._leases.works.pop(work.image_id, None)
             self._queue.done(work.image_id)
+            if work.begun_at is not None:
+                self._record.worked.add(self._database_clock.now() - work.begun_at)
             if work.is_complete:
                 self._scrubbed(work)
             else:
@@ -95,6 +100,7 @@ class Settler:
         self._record.scrubbed += 1
         late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
         self._record.late_seconds.append(late)
+        self._record.lateness.add(late)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         LOG.debug("Image %s is scrubbed", image.id)
@@ -124,13 +130,15 @@ class Settler:
         """Remember why an image failed; returns the seconds to wait before the next try."""
         assert work.trouble is not None  # noqa: S101 - the caller asked
         store, verdict = work.trouble
+        self._record.retries += 1
         known = self._record.troubles.get(work.image_id)
         tries = 1 if known is None else known.tries + 1
         pause = delay(verdict.outcome, tries, self.delays, random.uniform)
         parked = is_parked(verdict.outcome, tries)
-        self._record.troubles[work.image_id] = Trouble(
-            verdict, tries, parked, store, work.claim.image.owner
-        )
+        trouble = Trouble(verdict, tries, parked, store, work.claim.image.owner)
+        self._record.troubles[work.image_id] = trouble
+        if parked and (known is None or not known.parked):
+            self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):

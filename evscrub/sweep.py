@@ -60,6 +60,7 @@ class Sweep:
         self.last_at: float | None = None
         self.added = 0
         self.count = 0
+        self.failing = False  #: whether the registry could not be read the last time
         self._queue = queue
         self._pages = pages
         self._clock = clock
@@ -80,20 +81,19 @@ class Sweep:
 
     async def run(self) -> None:
         """Sweep for ever."""
-        failing = False
         while True:
             self._changed = anyio.Event()
             try:
                 await self.once()
             except UNAVAILABLE as error:
-                if not failing:
+                if not self.failing:
                     LOG.warning("The sweep cannot read the registry: %s", type(error).__name__)
-                failing = True
+                self.failing = True
                 pause = _RETRY_SECONDS
             else:
-                if failing:
+                if self.failing:
                     LOG.info("The sweep reads the registry again")
-                failing = False
+                self.failing = False
                 pause = self._settings.interval * random.uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
             with anyio.move_on_after(pause):

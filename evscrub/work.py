@@ -26,6 +26,8 @@ class Work:
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     :param ended_at: when the last location was judged, seconds since the epoch.
     :param suspect_since: since when it waits for its store to be believed, seconds since boot.
+    :param ready_at: since when it could have begun, seconds since the epoch.
+    :param begun_at: when its first delete began, seconds since the epoch; None before.
     """
 
     claim: Claim
@@ -41,6 +43,8 @@ class Work:
     lost: bool = False
     ended_at: float = 0.0
     suspect_since: float = 0.0
+    ready_at: float = 0.0
+    begun_at: float | None = None
 
     @property
     def image_id(self) -> str:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells billing and audit on Glance's bus when an image's data is gone, or cannot be removed.
+
+Sent at priority ``info`` as ``image.scrub`` and at ``error`` as ``image.scrub.error``, on the
+topics that Glance's own notifications go to, with the names that those use for the same things.
+"""
+
+import socket
+from datetime import UTC, datetime
+from functools import partial
+
+import anyio
+import oslo_messaging
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from evscrub.record import Scrubbed, Trouble
+
+LOG = logging.getLogger(__name__)
+
+#: Notifications kept while the bus is away; what comes on top is counted and lost.
+_KEPT = 10_000
+_RETRIES = 2
+
+
+class Audit:
+    """Sends notifications in the background.
+
+    :param conf: Glance's configuration, for the bus and the topics.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self.lost = 0
+        transport = oslo_messaging.get_notification_transport(conf)
+        # Not the topics' driver option: whoever turns this on wants it sent.
+        self._notifier = oslo_messaging.Notifier(
+            transport,
+            publisher_id=f"evscrub.{socket.gethostname()}",
+            driver="messagingv2",
+            topics=conf.oslo_messaging_notifications.topics,
+            retry=_RETRIES,
+        )
+        self._send, self._receive = anyio.create_memory_object_stream[tuple[str, str, object]](
+            _KEPT
+        )
+
+    def scrubbed(self, image: Scrubbed) -> None:
+        """Tell that an image's data is gone."""
+        self._put("info", "image.scrub", _payload(image.image_id, image.owner, image.size_bytes))
+
+    def failed(self, image_id: str, trouble: Trouble) -> None:
+        """Tell that an image's data cannot be removed without an operator."""
+        payload = _payload(image_id, trouble.owner, None)
+        payload |= {
+            "status": "pending_delete",
+            "store": trouble.store,
+            "reason": trouble.verdict.reason,
+        }
+        self._put("error", "image.scrub.error", payload)
+
+    async def run(self) -> None:
+        """Send for ever."""
+        async for priority, event_type, payload in self._receive:
+            try:
+                await anyio.to_thread.run_sync(
+                    partial(getattr(self._notifier, priority), {}, event_type, payload),
+                    abandon_on_cancel=True,
+                )
+            except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+                self._lose(type(error).__name__)
+
+    def _put(self, priority: str, event_type: str, payload: dict[str, object]) -> None:
+        try:
+            self._send.send_nowait((priority, event_type, payload))
+        except anyio.WouldBlock:
+            self._lose("too many wait")
+
+    def _lose(self, reason: str) -> None:
+        if not self.lost:
+            LOG.warning("An audit notification is lost: %s; more of them are counted", reason)
+        self.lost += 1
+
+
+def _payload(image_id: str, owner: str | None, size_bytes: int | None) -> dict[str, object]:
+    return {
+        "id": image_id,
+        "owner": owner,
+        "size": size_bytes,
+        "status": "deleted",
+        "scrubbed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
