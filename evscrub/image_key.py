@@ -9,25 +9,21 @@ canonical lower-case form stays a string: the way back always gives the very sam
 ImageKey = int | str
 
 _DIGITS = 32
+_HEXADECIMAL = "0123456789abcdef"
 
 
 def pack(image_id: str) -> ImageKey:
     """Return the smallest key that :func:`unpack` turns back into exactly `image_id`."""
     digits = image_id.replace("-", "")
-    # int() also takes signs, spaces, underscores and other scripts' digits; a regular expression
-    # that says all this takes twice as long, and this runs for every event.
+    # A regular expression says this more plainly and takes twice as long, for every event. int()
+    # alone would also take signs, prefixes, underscores and other scripts' digits.
     if (
         len(digits) == _DIGITS
         and len(image_id) == _DIGITS + 4
         and image_id[8:24:5] == "----"
-        and digits.isalnum()
-        and digits.isascii()
-        and digits.lower() == digits
+        and not digits.strip(_HEXADECIMAL)
     ):
-        try:
-            return int(digits, 16)
-        except ValueError:
-            pass
+        return int(digits, 16)
     return image_id
 
 

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The delay queue: limits, memory, fairness in plain examples, and times of any fraction."""
+
+import gc
+import multiprocessing
+import random
+import resource
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.delay_queue import MAX_CAPACITY, Added, DelayQueue, Source, Taken
+from evscrub.image_key import unpack
+
+NOW = 1_795_435_200.0
+ENTRIES = 300_000
+MINUTE, HOUR, MONTH = 60, 3600, 30 * 86400
+
+
+@pytest.mark.parametrize("capacity", [-1, 0, MAX_CAPACITY + 1])
+def test_a_capacity_out_of_range_is_refused(capacity: int) -> None:
+    with pytest.raises(ValueError, match="capacity"):
+        DelayQueue(capacity)
+
+
+@pytest.mark.parametrize("capacity", [1, MAX_CAPACITY])
+def test_a_capacity_at_the_ends_of_the_range_is_taken(capacity: int) -> None:
+    assert DelayQueue(capacity).capacity == capacity
+
+
+def test_a_tenant_with_many_images_does_not_hold_up_one_with_few() -> None:
+    queue = DelayQueue(1000)
+    for number in range(100):
+        queue.add(f"flood-{number}", number / 1000, owner="flood")
+    for owner in "abc":
+        queue.add(f"only-{owner}", 1, owner=owner)
+    queue.advance(1)
+    first = [taken.image_id for taken in queue.take(None, 4)]
+    assert first == ["flood-0", "only-a", "only-b", "only-c"]
+    assert [taken.image_id for taken in queue.take(None, 2)] == ["flood-1", "flood-2"]
+
+
+def test_lanes_do_not_take_each_others_turns() -> None:
+    queue = DelayQueue(10)
+    queue.add("1", 0, owner="a", lane="fast")
+    queue.add("2", 0, owner="a", lane="slow")
+    assert queue.advance(0) == 2
+    assert queue.take("slow", 5) == [Taken("2", "a", 0, Source.EVENT)]
+    assert queue.take("fast", 5) == [Taken("1", "a", 0, Source.EVENT)]
+
+
+def test_an_image_that_comes_again_during_work_waits_for_its_end() -> None:
+    queue = DelayQueue(10)
+    queue.add("1", 5, owner="a")
+    queue.advance(5)
+    queue.take(None, 1)
+    assert queue.add("1", 9, owner="b", lane="slow", source=Source.SWEEP) is Added.AGAIN
+    assert queue.add("1", 8, owner="c", lane="fast", source=Source.SWEEP) is Added.AGAIN
+    assert queue.add("1", 9, owner="d") is Added.AGAIN
+    assert queue.advance(100) == 0
+    queue.done("1")
+    assert queue.advance(7) == 0
+    assert queue.advance(8) == 1
+    assert queue.take("fast", 5) == [Taken("1", "c", 8, Source.SWEEP)]
+
+
+def test_a_key_that_looks_like_another_is_another() -> None:
+    queue = DelayQueue(10)
+    lower = "0f9e8d7c-6b5a-4938-a716-05f4e3d2c1b0"
+    spellings = [lower, lower.upper(), lower.replace("-", "")]
+    for spelling in spellings:
+        assert queue.add(spelling, 0) is Added.NEW
+    queue.advance(0)
+    assert [taken.image_id for taken in queue.take(None, 5)] == spellings
+
+
+def test_a_full_queue_of_ready_images_turns_away_what_is_new() -> None:
+    queue = DelayQueue(1)
+    queue.add("1", 0)
+    queue.advance(0)
+    assert queue.add("2", 7) is Added.DROPPED
+    assert queue.dropped_due == 7
+    queue.forget_dropped()
+    assert queue.dropped_due is None
+    assert queue.take(None, 2)[0].image_id == "1"
+
+
+@given(st.lists(st.floats(-1e5, 1e7), min_size=1, max_size=20), st.floats(-1e5, 1e7))
+def test_whatever_the_fraction_nothing_is_early_or_a_millisecond_late(
+    offsets: list[float], step: float
+) -> None:
+    queue = DelayQueue(100, origin=NOW)
+    rounding = 1e-6  # of seconds since the epoch in a float
+    for number, offset in enumerate(offsets):
+        queue.add(str(number), NOW + offset)
+    now = NOW + step
+    queue.advance(now)
+    ready = {int(taken.image_id) for taken in queue.take(None, 100)}
+    for number, offset in enumerate(offsets):
+        if number in ready:
+            assert NOW + offset <= now + rounding
+        else:
+            assert NOW + offset > now - 0.001 - rounding
+
+
+@pytest.mark.parametrize("spread", [MINUTE, HOUR, MONTH])
+def test_an_entry_takes_at_most_150_bytes(spread: float) -> None:
+    # In a process of its own, which has no freed memory to use first.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) as executor:
+        waiting, ready = executor.submit(_bytes_an_entry, spread).result()
+    assert 0 < waiting <= 150
+    # And when all of it is ready, as after a long time without a registry; what the buckets took
+    # does not all go back to the system.
+    assert 0 < ready <= 160
+
+
+def _bytes_an_entry(spread: float) -> tuple[float, float]:
+    """By how much the process grows for each entry; while all wait, and when all are ready."""
+    rng = random.Random(spread)
+    owners = [f"tenant-{number}" for number in range(1000)]
+    ids = [unpack(rng.getrandbits(128)) for _ in range(ENTRIES)]
+    dues = [NOW + rng.random() * spread for _ in range(ENTRIES)]
+    gc.collect()
+    before = _resident_bytes()
+    queue = DelayQueue(ENTRIES, origin=NOW)
+    for number, image_id in enumerate(ids):
+        queue.add(image_id, dues[number], owner=owners[number % 1000])
+    waiting = _resident_bytes()
+    assert queue.statistics.waiting == ENTRIES
+    assert queue.advance(NOW + spread) == ENTRIES
+    ready = _resident_bytes()
+    return (waiting - before) / ENTRIES, (ready - before) / ENTRIES
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize()

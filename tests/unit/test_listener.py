@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The dispatcher: junk on the bus does not cost the good messages beside it."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.events import DeleteEvent
+from evscrub.listener import Dispatcher
+
+SECRET = "swift+https://user:secret@host/container/object"
+
+
+def good(number: int) -> dict[str, Any]:
+    return {
+        "event_type": "image.delete",
+        "payload": {
+            "id": f"image-{number}",
+            "owner": "owner",
+            "status": "pending_delete",
+            "deleted_at": "2020-02-03T04:05:06Z",
+        },
+    }
+
+
+def event(number: int) -> DeleteEvent:
+    return DeleteEvent(f"image-{number}", "owner", 1_580_702_706.0)
+
+
+def message(body: object) -> SimpleNamespace:
+    """What a driver hands over, as far as it is looked at."""
+    return SimpleNamespace(message=body)
+
+
+class Delivered:
+    """Takes batches, and fails where it is told to."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.batches: list[list[DeleteEvent]] = []
+        self.error = error
+
+    def __call__(self, events: list[DeleteEvent]) -> None:
+        self.batches.append(events)
+        if self.error is not None:
+            raise self.error
+
+
+class Unreadable:
+    """A message whose body cannot be had."""
+
+    @property
+    def message(self) -> object:
+        raise RuntimeError(SECRET)
+
+
+MALFORMED: list[object] = [
+    None,
+    [],
+    "text",
+    7,
+    b"bytes",
+    {"event_type": "image.delete"},
+    {"event_type": "image.delete", "payload": SECRET},
+    {"event_type": "image.delete", "payload": {"id": 7}},
+    {"event_type": "image.delete", "payload": {"id": SECRET * 10}},
+    good(0) | {"payload": good(0)["payload"] | {"deleted_at": SECRET}},
+    good(0) | {"payload": good(0)["payload"] | {"owner": {SECRET: SECRET}}},
+]
+IGNORED: list[object] = [
+    {},
+    {"event_type": "image.create", "payload": {}},
+    {"event_type": ["image.delete"]},
+    good(0) | {"payload": good(0)["payload"] | {"status": "deleted"}},
+]
+
+
+def test_a_batch_is_delivered_at_once_and_in_order() -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    assert dispatcher.dispatch([message(good(number)) for number in range(5)]) == set()
+    assert delivered.batches == [[event(number) for number in range(5)]]
+    assert dispatcher.received == 5
+    assert dispatcher.ignored == 0
+    assert not dispatcher.malformed
+
+
+def test_only_what_glance_sends_its_deletes_at_is_asked_for() -> None:
+    assert Dispatcher.supported_priorities == ("info",)
+
+
+@pytest.mark.parametrize("junk", MALFORMED, ids=lambda value: repr(value)[:60])
+def test_a_malformed_message_costs_itself_alone(junk: object) -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    assert dispatcher.dispatch([message(good(1)), message(junk), message(good(2))]) == set()
+    assert delivered.batches == [[event(1), event(2)]]
+    assert dispatcher.received == 3
+    assert dispatcher.ignored == 0
+    assert dispatcher.malformed.total() == 1
+
+
+def test_a_message_that_cannot_be_read_at_all_costs_itself_alone() -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    assert dispatcher.dispatch([Unreadable(), message(good(1)), object()]) == set()
+    assert delivered.batches == [[event(1)]]
+    assert dispatcher.malformed == {"RuntimeError": 1, "AttributeError": 1}
+
+
+@pytest.mark.parametrize("other", IGNORED, ids=lambda value: repr(value)[:60])
+def test_what_is_not_for_us_is_counted_apart(other: object) -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    assert dispatcher.dispatch([message(other), message(good(1))]) == set()
+    assert delivered.batches == [[event(1)]]
+    assert dispatcher.ignored == 1
+    assert not dispatcher.malformed
+
+
+def test_a_batch_with_nothing_for_us_is_not_delivered() -> None:
+    delivered = Delivered()
+    Dispatcher(delivered).dispatch([message(body) for body in [*MALFORMED, *IGNORED]])
+    Dispatcher(delivered).dispatch([])
+    assert delivered.batches == []
+
+
+def test_a_delivery_that_fails_puts_nothing_back() -> None:
+    delivered = Delivered(RuntimeError(SECRET))
+    dispatcher = Dispatcher(delivered)
+    assert dispatcher.dispatch([message(good(1))]) == set()
+    assert dispatcher.dispatch([message(good(2))]) == set()
+    assert delivered.batches == [[event(1)], [event(2)]]
+    assert dispatcher.received == 2
+
+
+def test_a_flood_of_junk_fills_no_log_and_shows_no_secret(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    dispatcher = Dispatcher(Delivered(RuntimeError(SECRET)))
+    for _ in range(50):
+        dispatcher.dispatch([Unreadable(), *(message(body) for body in MALFORMED)])
+    reasons = len(dispatcher.malformed)
+    assert 1 < reasons < 10
+    assert dispatcher.malformed.total() == 50 * (1 + len(MALFORMED))
+    assert len(caplog.records) == reasons
+    dispatcher.dispatch([message(good(1))])
+    assert len(caplog.records) == reasons + 1
+    assert "secret" not in caplog.text
+
+
+bodies = st.one_of(
+    st.integers(0, 9).map(good), st.sampled_from(MALFORMED), st.sampled_from(IGNORED)
+)
+
+
+@given(st.lists(st.lists(bodies, max_size=10), max_size=5))
+def test_every_good_message_arrives_and_everything_is_counted_once(
+    batches: list[list[dict[str, Any]]],
+) -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    for batch in batches:
+        assert dispatcher.dispatch([message(body) for body in batch]) == set()
+    bodies_sent = [body for batch in batches for body in batch]
+    wanted = [good(number) for number in range(10)]
+    sent = [body["payload"]["id"] for body in bodies_sent if body in wanted]
+    assert [one.image_id for batch in delivered.batches for one in batch] == sent
+    assert dispatcher.received == len(bodies_sent)
+    counted = dispatcher.ignored + dispatcher.malformed.total() + len(sent)
+    assert counted == dispatcher.received
