@@ -15,6 +15,7 @@ from oslo_log import log as logging
 
 from evscrub import config
 from evscrub.audit import Audit
+from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
@@ -25,6 +26,9 @@ from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
 from evscrub.scrubber import Scrubber
 from evscrub.settings import scrubber_settings, sweep_settings
+from evscrub.status import service as status
+from evscrub.status.address import parse as parse_address
+from evscrub.status.sources import Sources
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
 
@@ -57,13 +61,20 @@ class Agent:
             database = Database(conf)
             database.probe()
             self.listener = Listener(conf, self._take_in, self._joined)
+            self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
         self.database_clock = DatabaseClock(clock)
-        self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
+        stores = self.stores.deletable
+        self.queue = DelayQueue(
+            conf.queue.max_entries,
+            origin=self.database_clock.now(),
+            # Where there is a single store, images need not be looked at for theirs.
+            first_lane=stores[0] if len(stores) == 1 else UNKNOWN_LANE,
+        )
         self.scrubber = Scrubber(
             self.queue,
             Claims(database),
@@ -105,6 +116,7 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(status.run, self._status_address, self._sources())
                 if self._audit is not None:
                     intake.start_soon(self._audit.run)
                 task_status.started()
@@ -139,6 +151,16 @@ class Agent:
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+
+    def _sources(self) -> Sources:
+        return Sources(
+            self.queue,
+            self.scrubber,
+            self.listener,
+            self.sweep,
+            self._database,
+            self.database_clock,
+        )
 
     def _take_in(self, events: list[DeleteEvent]) -> None:
         scrub_time = self.scrubber.settings.policy.scrub_time.total_seconds()

@@ -24,6 +24,7 @@ from evscrub import config  # noqa: E402
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
+    "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "check": ("see whether an agent can do its work here", "evscrub.commands.check"),
     "restore": ("bring pending images back whole", "evscrub.commands.keep"),
     "hold": ("keep pending images from being scrubbed", "evscrub.commands.keep"),

@@ -115,7 +115,8 @@ scrubber_opts = [
         mutable=True,
         help="Images scrubbed at the same time, each by one delete after another; 1 is serial"
         " scrubbing. Each takes a thread, about 100 KB. What to weigh: a store that answers in t"
-        " seconds is used at most concurrency/t times a second.",
+        " seconds is used at most concurrency/t times a second. Of several stores each keeps a"
+        " slot, so that one that hangs does not hold up the others.",
     ),
     cfg.FloatOpt(
         "rate",
@@ -270,12 +271,26 @@ audit_opts = [
     ),
 ]
 
+status_opts = [
+    cfg.StrOpt(
+        "listen",
+        default="127.0.0.1:9753",
+        help="Where an agent shows its status over HTTP, as HOST:PORT: a page for people at /, its"
+        " content as JSON at /status, Prometheus' metrics at /metrics, /healthz and /readyz. Empty"
+        " shows nothing. It is read-only and tells no secret, but it has no password either, and"
+        " names images and owners: bind it to the network only where those who reach it may know"
+        " that. Several agents on one host each need a port of their own; the second one on a port"
+        " warns and works without.",
+    ),
+]
+
 GROUPS: dict[str, Sequence[cfg.Opt]] = {
     "DEFAULT": glance_opts,
     "listener": listener_opts,
     "queue": queue_opts,
     "scrubber": scrubber_opts,
     "sweep": sweep_opts,
+    "status": status_opts,
     "audit": audit_opts,
 }
 

@@ -110,16 +110,18 @@ class DelayQueue:
     :param capacity: how many images may wait or be ready, from 1 to :data:`MAX_CAPACITY`. A full
         queue turns away what is due last, to within :data:`GRANULE_SECONDS`; see
         :attr:`dropped_due`.
+    :param first_lane: the lane of what is added without one.
     :param origin: a time near the first due times, seconds; small differences take less memory.
     """
 
-    def __init__(self, capacity: int, origin: float = 0.0) -> None:
+    def __init__(self, capacity: int, origin: float = 0.0, first_lane: Hashable = None) -> None:
         if not 1 <= capacity <= MAX_CAPACITY:
             raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
         self.capacity = capacity
         #: The earliest due time that a full queue turned away, until :meth:`forget_dropped`.
         self.dropped_due: float | None = None
         self._origin = origin
+        self._first_lane = first_lane
         self._entries: dict[ImageKey, int] = {}
         self._far: dict[int, list[ImageKey]] = {}
         self._far_order: list[int] = []  # bucket numbers, ascending
@@ -237,9 +239,11 @@ class DelayQueue:
 
         :param due: seconds on the queue's axis; what is past is ready at the next :meth:`advance`.
         :param owner: whose turn it takes.
-        :param lane: which lane it becomes ready in.
+        :param lane: which lane it becomes ready in; None for the first lane.
         """
         key = pack(image_id)
+        if lane is None:
+            lane = self._first_lane
         if key in self._taken:
             again = self._taken[key]
             if again is None or due < again.due:

@@ -14,10 +14,11 @@ from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
 #: Glance marks locations before the image, one after another, each with its own clock reading.
 _LOCATIONS_BEFORE = timedelta(seconds=60)
-#: Properties go a moment before the image; tags and members with it.
-_CHILDREN_BEFORE = timedelta(seconds=10)
-#: MySQL rounds to the nearest second.
-_AFTER = timedelta(seconds=2)
+#: Properties go a moment before the image, and in the same DELETE those that were removed from it
+#: before are marked anew: Glance leaves nothing that tells them apart.
+PROPERTIES_BEFORE = timedelta(seconds=10)
+#: Tags and members carry the very time of the image; MySQL rounds that to the nearest second.
+AFTER = timedelta(seconds=2)
 
 
 class RefusedError(Exception):
@@ -29,12 +30,11 @@ class Deletion:
     """What went in one DELETE: the image, some of its locations, and what carries such a time.
 
     :param locations: those that can come back.
-    :param since: None to `until` None stands for rows without a time, as a hold leaves them.
+    :param at: when; None stands for rows without a time, as a hold leaves them.
     """
 
     locations: tuple[LocationRow, ...]
-    since: datetime | None
-    until: datetime | None
+    at: datetime | None
 
 
 def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
@@ -63,7 +63,7 @@ def to_hold(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletio
     :raises RefusedError: the image is not waiting to be scrubbed.
     """
     deletion = _pending(image, locations)
-    if deletion.since is None:
+    if deletion.at is None:
         raise RefusedError("it is held already")
     return deletion
 
@@ -74,7 +74,7 @@ def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     :raises RefusedError: the image is not held.
     """
     deletion = _pending(image, locations)
-    if deletion.since is not None:
+    if deletion.at is not None:
         raise RefusedError("it is not held")
     return deletion
 
@@ -94,15 +94,15 @@ def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
     if at is None:
         untimed = tuple(row for row in pending if row.deleted_at is None)
         if untimed or not pending:
-            return Deletion(untimed, None, None)
+            return Deletion(untimed, None)
         # Whoever cleared the image's time left its locations'.
         at = max(row.deleted_at for row in pending if row.deleted_at is not None)
     with_it = tuple(
         row
         for row in pending
-        if row.deleted_at is not None and at - _LOCATIONS_BEFORE <= row.deleted_at <= at + _AFTER
+        if row.deleted_at is not None and at - _LOCATIONS_BEFORE <= row.deleted_at <= at + AFTER
     )
-    return Deletion(with_it, at - _CHILDREN_BEFORE, at + _AFTER)
+    return Deletion(with_it, at)
 
 
 def warnings(properties: Collection[tuple[str, str | None]]) -> list[str]:

@@ -7,7 +7,7 @@ Pure: it counts and decides, it never waits.
 from collections import deque
 from enum import Enum
 
-from evscrub.breaker import Breaker
+from evscrub.breaker import Breaker, State
 from evscrub.pace import Pace
 from evscrub.rules import Kind
 from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
@@ -38,6 +38,7 @@ class Lane:
         self.pace = pace
         self.breaker = breaker
         self.running = 0
+        self.waiting = 0  #: of those that run, how many wait for a turn at the rates
         self.claiming = False
         self.backlog: deque[Work] = deque()
         #: Work whose data was not there, until something tells whether the store can be believed.
@@ -59,7 +60,8 @@ class Lane:
         rates = [limit for limit in (rate, self.pace.rate) if limit]
         if rates:
             # What only waits for its turn is better left to other agents, and to other owners.
-            ahead = min(ahead, max(1, int(min(rates))) - claimed)
+            turns = max(1, int(min(rates) * _AHEAD_SECONDS))
+            ahead = min(ahead, turns - len(self.backlog) - self.waiting)
         wanted = min(batch_size, ahead) - len(self.backlog)
         return wanted if wanted > len(self.backlog) else 0
 
@@ -83,7 +85,12 @@ class Lane:
         """Take in what the store answered to a delete; returns what that changes about the lane."""
         match verdict.outcome:
             case Outcome.TRANSIENT | Outcome.UNKNOWN:
-                slowed = verdict.outcome is Outcome.TRANSIENT and self.pace.troubled(now)
+                # A failed probe tells that the store is still down, not how much it would bear.
+                overloaded = (
+                    verdict.outcome is Outcome.TRANSIENT and self.breaker.state is State.CLOSED
+                )
+                was_slowed = self.pace.is_slowed
+                slowed = overloaded and self.pace.troubled(now) and not was_slowed
                 if self.breaker.failed(now, verdict.reason):
                     return Change.OPENED
                 return Change.SLOWED if slowed else None

@@ -3,7 +3,7 @@
 
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from oslo_log import log as logging
 
@@ -26,6 +26,7 @@ _IDLE_SECONDS = 60.0
 class Lanes:
     """The lanes by store.
 
+    :param stores: the stores that data may be deleted from.
     :param end: takes work that goes no further, to be settled.
     :param reload_stores: called when a store turned out to have lost its write access.
     """
@@ -33,6 +34,7 @@ class Lanes:
     def __init__(
         self,
         settings: Settings,
+        stores: Iterable[str],
         clock: Clock,
         end: Callable[[Work], None],
         reload_stores: Callable[[], None],
@@ -41,8 +43,11 @@ class Lanes:
         self._clock = clock
         self._end = end
         self._reload_stores = reload_stores
+        self._rate = RateLimit(settings.rate, settings.burst)
         self._lanes: dict[str, Lane] = {}
         self._rates: dict[str, RateLimit] = {}
+        for store in stores:
+            self.of(store)
 
     def __iter__(self) -> Iterator[Lane]:
         return iter(self._lanes.values())
@@ -57,13 +62,40 @@ class Lanes:
             self._rates[store] = RateLimit(pace.rate, self._settings.burst)
         return lane
 
-    async def turn(self, lane: Lane) -> None:
-        """Wait until the lane's rate allows one more request."""
-        await self._rates[lane.name].acquire()
+    def next_to_begin(self, now: float) -> Lane | None:
+        """Choose the lane whose next claimed image may begin; None while no slot is free.
+
+        The lane with the fewest in work is first. A slot is kept for each other store that has
+        nothing in work, at most half of all, so that a store that hangs never has all of them.
+        """
+        free = self._settings.concurrency - sum(lane.running for lane in self)
+        able = [lane for lane in self if lane.may_begin(now)] if free > 0 else []
+        if not able:
+            return None
+        chosen = min(able, key=lambda lane: lane.running)
+        idle = sum(not lane.running and not lane.is_shut(now) for lane in self if lane.name)
+        kept = min(idle, self._settings.concurrency // 2) if chosen.running else 0
+        return chosen if free > kept else None
+
+    async def turn(self, lane: Lane) -> bool:
+        """Wait until the lane's rate, and that of all together, allow one more request.
+
+        :returns: whether there is a rate at all, so that the turn's end makes room for a claim.
+        """
+        if not lane.pace.rate and not self._settings.rate:
+            return False
+        lane.waiting += 1
+        try:
+            await self._rates[lane.name].acquire()
+            await self._rate.acquire()
+        finally:
+            lane.waiting -= 1
+        return True
 
     def change(self, settings: Settings) -> None:
         """Apply changed options, and give stores that are paused another chance."""
         self._settings = settings
+        self._rate.change(settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
             lane.breaker.not_found_limit = settings.not_found_limit_of(lane.name)
@@ -81,7 +113,7 @@ class Lanes:
     def answered(self, lane: Lane, work: Work, verdict: Verdict) -> None:
         """Let a lane follow what its store answered."""
         change = lane.answered(verdict, work.claim.kind, self._clock.boot())
-        self._rates[lane.name].change(lane.pace.rate, self._settings.burst)
+        self._rates[lane.name].follow(lane.pace.rate)
         if verdict == GONE:
             # The store has what is in it, so what it has not is gone.
             self._end_all(lane.suspects)
@@ -96,9 +128,12 @@ class Lanes:
         if change is Change.OPENED and verdict.reason == "no_write_access":
             self._reload_stores()
 
-    def worked(self, lane: Lane, work: Work) -> bool:
+    def keeps(self, lane: Lane, work: Work) -> bool:
         """Keep work back that a store says it has not the data of; returns whether it is kept."""
         if not work.not_found or work.targets or not lane.breaker.doubts(work.claim.kind):
+            return False
+        if lane.breaker.state is State.BLOWN:
+            work.doubt()
             return False
         work.suspect_since = self._clock.boot()
         lane.suspects.append(work)
@@ -121,8 +156,10 @@ class Lanes:
         return max(0.01, pause)
 
     def release(self) -> None:
-        """Let go of all that is claimed and not begun."""
+        """Let go of all that is claimed and not begun; nobody waits for a turn any more."""
+        self._rate.change(0, 1)
         for lane in self:
+            self._rates[lane.name].change(0, 1)
             self._end_all(lane.backlog)
             self.doubt_suspects(lane)
 

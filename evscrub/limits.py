@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rate limit that can be changed while it is waited for."""
 
+from contextlib import suppress
+
 import anyio
 from aiolimiter import AsyncLimiter
 
@@ -25,6 +27,15 @@ class RateLimit:
             self._limiter = _limiter(rate, burst)
             for scope in self._waiting:
                 scope.cancel()
+
+    def follow(self, rate: float) -> None:
+        """Set another rate, also for those who wait already, but give nobody a new burst."""
+        if rate == self.rate:
+            return
+        self.change(rate, self.burst)
+        if self._limiter is not None:
+            with suppress(StopIteration):  # it ends at once, for nothing is used up yet
+                self._limiter.acquire(self.burst).send(None)
 
     async def acquire(self) -> None:
         """Wait for one's turn."""

@@ -80,9 +80,11 @@ class Pace:
             return False
         self._cut_at = now
         self.concurrent = max(1, self.concurrent // 2)
-        borne = self.rate or self._per_second or float(self.concurrent)
+        # The last whole second may have gone by with loading the driver.
+        lately = max(self._per_second, float(self._answers))
+        borne = self.rate or lately or float(self.concurrent)
         self._troubled_rate = borne
-        self.rate = max(_LOWEST_RATE, borne / 2)
+        self.rate = min(borne, max(_LOWEST_RATE, borne / 2))
         return True
 
     def _grow(self) -> None:

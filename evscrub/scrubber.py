@@ -21,7 +21,6 @@ from evscrub.delay_queue import DelayQueue, Taken
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
-from evscrub.limits import RateLimit
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
@@ -82,11 +81,10 @@ class Scrubber:
             on_scrubbed,
             on_parked,
         )
-        self.lanes = Lanes(settings, clock, self.settler.end, self._reload_stores)
+        self.lanes = Lanes(settings, stores.deletable, clock, self.settler.end, self._reload_stores)
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )
-        self._rate = RateLimit(settings.rate, settings.burst)
         self._owners = OwnerPace(settings.owner_rate)
         #: Images that wait for their owner's turn, which is theirs when they come back.
         self._promised: set[str] = set()
@@ -109,7 +107,6 @@ class Scrubber:
         self._claimer.settings = settings
         self.settler.delays = settings.delays
         self.lanes.change(settings)
-        self._rate.change(settings.rate, settings.burst)
         self._owners.rate = settings.owner_rate
         self._threads.total_tokens = settings.concurrency
         self.wake()
@@ -152,15 +149,10 @@ class Scrubber:
         self._pump_lanes()
 
     def _pump_lanes(self) -> None:
-        """Begin claimed images, one of each lane in turn, and claim more where they run short."""
+        """Begin claimed images, and claim more where they run short."""
         now = self._clock.boot()
-        began = True
-        while began:
-            began = False
-            for lane in self.lanes:
-                if self.running < self.settings.concurrency and lane.may_begin(now):
-                    self._begin(lane, lane.backlog.popleft())
-                    began = True
+        while (lane := self.lanes.next_to_begin(now)) is not None:
+            self._begin(lane, lane.backlog.popleft())
         # A registry that takes no settlements gets no more claims either.
         if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
             for name in self.queue.lanes():
@@ -241,8 +233,8 @@ class Scrubber:
         try:
             while work.next_store == lane.name:
                 # The slot was first: a token is not spent on waiting for one.
-                await self.lanes.turn(lane)
-                await self._rate.acquire()
+                if await self.lanes.turn(lane):
+                    self.wake()
                 if self._draining or lane.is_shut_for_others(self._clock.boot()):
                     break
                 if not self.leases.is_ours(work):
@@ -255,7 +247,9 @@ class Scrubber:
         finally:
             lane.running -= 1
             self.running -= 1
-            if not self.lanes.worked(lane, work):
+            if self.lanes.keeps(lane, work):
+                self.wake()  # to be looked after in a while
+            else:
                 self._forward(work)
             self._pump_lanes()
 
@@ -291,9 +285,11 @@ class Scrubber:
         """Release what was not begun and wait for what was."""
         self._draining = True
         self.wake()  # the pump, for the last time: from here the event is only waited for below
-        self.lanes.release()
         with anyio.move_on_after(seconds):
-            while self.leases.works or any(lane.claiming for lane in self.lanes):
+            while True:
+                self.lanes.release()
+                if not self.leases.works and not any(lane.claiming for lane in self.lanes):
+                    break
                 self._changed = anyio.Event()
                 await self._changed.wait()
         if self.leases.works:

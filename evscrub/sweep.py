@@ -119,7 +119,9 @@ class Sweep:
             self._on_full()
         pages = self._pages.read(window)
         found = added = 0
-        while page := await anyio.to_thread.run_sync(next, pages, None, abandon_on_cancel=True):
+        while (
+            page := await anyio.to_thread.run_sync(next, pages, None, abandon_on_cancel=True)
+        ) is not None:
             found += len(page)
             added += self._take_in(page)
         if full:

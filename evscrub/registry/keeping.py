@@ -5,6 +5,7 @@ The image's row is locked as a claim locks it, so that only one of the two happe
 """
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 import sqlalchemy as sa
 
@@ -20,7 +21,12 @@ from evscrub.registry.tables import (
 )
 from evscrub.rules import ImageRow, LocationRow
 
-_CHILDREN = (image_properties, image_tags, image_members)
+#: How long before their image the rows of one DELETE may have gone.
+_CHILDREN = {
+    image_properties: keep.PROPERTIES_BEFORE,
+    image_tags: timedelta(0),
+    image_members: timedelta(0),
+}
 
 _Plan = Callable[[ImageRow | None, Sequence[LocationRow]], keep.Deletion]
 
@@ -96,10 +102,10 @@ def _went_with(
     table: sa.Table, image_id: str, deletion: keep.Deletion
 ) -> tuple[sa.ColumnElement[bool], ...]:
     """Rows that were deleted in the same DELETE."""
-    time = table.c.deleted_at
-    when = (
-        time.is_(None) if deletion.since is None else time.between(deletion.since, deletion.until)
-    )
+    time, at = table.c.deleted_at, deletion.at
+    when = time.is_(None)
+    if at is not None:
+        when = time.between(at - _CHILDREN[table], at + keep.AFTER)
     return (table.c.image_id == image_id, table.c.deleted.is_(sa.true()), when)
 
 

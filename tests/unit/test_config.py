@@ -198,6 +198,14 @@ def test_a_reload_changes_what_is_mutable_and_says_what(write: Write) -> None:
     assert config.reload(conf, own) == []
 
 
+def test_a_reload_with_a_value_that_is_wrong_is_refused(write: Write) -> None:
+    start = "[DEFAULT]\nglance_config_files =\n"
+    conf, own = config.load([write("evscrub.conf", start)])
+    write("evscrub.conf", f"{start}[scrubber]\nconcurrency = many\n")
+    with pytest.raises(ConfigError, match=r"not reloaded: \[scrubber\] concurrency "):
+        config.reload(conf, own)
+
+
 def test_a_reload_shows_no_key(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     start = "[DEFAULT]\nglance_config_files =\n"

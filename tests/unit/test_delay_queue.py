@@ -88,7 +88,41 @@ def test_a_full_queue_of_ready_images_turns_away_what_is_new() -> None:
     assert queue.take(None, 2)[0].image_id == "1"
 
 
-@given(st.lists(st.floats(-1e5, 1e7), min_size=1, max_size=20), st.floats(-1e5, 1e7))
+def test_what_is_due_last_makes_room() -> None:
+    queue = DelayQueue(2)
+    queue.add("late", 100)
+    queue.advance(50)
+    queue.add("early", -1000)
+    assert queue.add("new", 0) is Added.NEW
+    assert "late" not in queue
+    assert queue.dropped_due == 100
+    assert queue.add("even later", 99) is Added.DROPPED
+    assert queue.dropped_due == 99
+    assert queue.advance(0) == 2
+
+
+def test_owners_that_are_gone_are_forgotten() -> None:
+    queue = DelayQueue(10)
+    for number in range(100):
+        owner = f"tenant-{number}"
+        for image_id in ("taken", "cancelled", "made ready and cancelled"):
+            queue.add(image_id, number, owner=owner)
+        queue.cancel("cancelled")
+        queue.advance(number)
+        queue.cancel("made ready and cancelled")
+        assert [taken.owner for taken in queue.take(None, 10)] == [owner]
+        queue.done("taken")
+    assert not queue._groups
+    assert len(queue._group_names) == 1
+
+
+small_fractions = st.integers(-30, 30).map(lambda units: units / 10_000)
+
+
+@given(
+    st.lists(small_fractions | st.floats(-1e5, 1e7), min_size=1, max_size=20),
+    small_fractions | st.floats(-1e5, 1e7),
+)
 def test_whatever_the_fraction_nothing_is_early_or_a_millisecond_late(
     offsets: list[float], step: float
 ) -> None:
@@ -122,13 +156,13 @@ def _bytes_an_entry(spread: float) -> tuple[float, float]:
     """By how much the process grows for each entry; while all wait, and when all are ready."""
     rng = random.Random(spread)
     owners = [f"tenant-{number}" for number in range(1000)]
-    ids = [unpack(rng.getrandbits(128)) for _ in range(ENTRIES)]
+    numbers = [rng.getrandbits(128) for _ in range(ENTRIES)]  # a list of texts would be shared
     dues = [NOW + rng.random() * spread for _ in range(ENTRIES)]
     gc.collect()
     before = _resident_bytes()
     queue = DelayQueue(ENTRIES, origin=NOW)
-    for number, image_id in enumerate(ids):
-        queue.add(image_id, dues[number], owner=owners[number % 1000])
+    for at, number in enumerate(numbers):
+        queue.add(unpack(number), dues[at], owner=owners[at % 1000])
     waiting = _resident_bytes()
     assert queue.statistics.waiting == ENTRIES
     assert queue.advance(NOW + spread) == ENTRIES

@@ -119,6 +119,18 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
         answer = self.queue.add(image_id, due, source=source)
         self._added(image_id, Waiting(due, None, None, source), answer)
 
+    @precondition(lambda self: self.taken)
+    @rule(
+        data=st.data(),
+        offset=offsets,
+        owner=st.sampled_from(OWNERS),
+        source=st.sampled_from(Source),
+    )
+    def add_taken(
+        self, data: st.DataObject, offset: int, owner: str | None, source: Source
+    ) -> None:
+        self.add(data.draw(st.sampled_from(sorted(self.taken))), offset, owner, "fast", source)
+
     @rule(image_id=ids)
     def cancel(self, image_id: str) -> None:
         answer = self.queue.cancel(image_id)
@@ -334,5 +346,5 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
 
 TestDelayQueueAgainstModel = DelayQueueAgainstModel.TestCase
 TestDelayQueueAgainstModel.settings = settings(
-    settings.get_profile("evscrub"), max_examples=150, stateful_step_count=60
+    settings.get_profile("evscrub"), max_examples=100, stateful_step_count=60
 )

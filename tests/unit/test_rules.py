@@ -288,7 +288,7 @@ def leases_are_old(rows: tuple[LocationRow, ...], policy: Policy) -> bool:
     )
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(registries, policies)
 def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) -> None:
     row, locations = registry
@@ -326,7 +326,7 @@ def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) ->
                 assert one.deleted_at + policy.scrub_time + policy.orphan_grace <= NOW
 
 
-@settings(max_examples=1000)
+@settings(max_examples=500)
 @given(registries, policies)
 def test_who_waits_as_long_as_told_need_not_wait_again(registry: Registry, policy: Policy) -> None:
     row, locations = registry

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the demo from nothing to nothing, and says by an exit code how it went."""
+
+import logging
+import secrets
+import signal
+from dataclasses import dataclass
+
+import anyio
+from rich.console import Console
+
+from evscrub import config, redact
+from evscrub.demo.images import Fate, plan
+from evscrub.demo.play import DemoError, Play
+from evscrub.demo.report import print_commands, report, title
+from evscrub.demo.show import display_for
+from evscrub.demo.stage import Stage
+from evscrub.record import Scrubbed
+
+LOG = logging.getLogger(__name__)
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+#: A second's share of the deletes, at least: so that a storm is seen to fall due and be worked off.
+_RATE, _RATE_PART = 8.0, 6.0
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says.
+
+    :param keep: leave all running at the end, until Ctrl-C.
+    :param transport_url: the bus; None is one within this process.
+    :param database_url: an empty database; None is SQLite.
+    """
+
+    images: int
+    scrub_time: int
+    keep: bool
+    transport_url: str | None
+    database_url: str | None
+
+
+def run(options: Options) -> int:
+    """Run the demo; returns the exit code."""
+    console, errors = Console(), Console(stderr=True)
+    session = _Session(options, console)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        session.play()
+    except KeyboardInterrupt:
+        if session.code is None:
+            session.code = INTERRUPTED
+    except config.ConfigError as error:
+        _say(errors, f"evscrub demo: {error}")
+        session.code = MISUSED
+    except Exception as error:
+        cause = _cause(error)
+        said = str(cause) if isinstance(cause, DemoError) else _describe(cause)
+        if not isinstance(cause, DemoError):
+            LOG.exception("The demo broke")
+        _say(errors, f"evscrub demo: {redact.redact(said)}\n{session.log_tails()}")
+        session.code = FAILED
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the cleaning up is short
+        session.close(errors)
+    return FAILED if session.code is None else session.code
+
+
+class _Session:
+    """One run. `code` is None until it is known how it went."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        self.code: int | None = None
+        self._options = options
+        self._console = console
+        self._stage: Stage | None = None
+
+    def play(self) -> None:
+        options, console = self._options, self._console
+        plans = plan(options.images, secrets.randbits(32))
+        deleted = sum(plan.fate is not Fate.KEPT for plan in plans)
+        self._stage = stage = Stage(
+            scrub_time=options.scrub_time,
+            rate=max(_RATE, round(deleted / _RATE_PART)),
+            transport_url=options.transport_url,
+            database_url=options.database_url,
+        )
+        starting = f"Starting a Glance of its own in {stage.folder}"
+        if not console.is_terminal or console.is_dumb_terminal:
+            _say(console, starting)
+        with console.status(starting, spinner="line"):
+            conf, own = stage.build()
+        horizon = stage.scrub_time + 1.0
+        play = Play(stage, plans, conf, own, display_for(console, title(stage), horizon))
+        anyio.run(self._run, play, stage)
+
+    async def _run(self, play: Play, stage: Stage) -> None:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(play.agent.run)
+            outcome = await play.run()
+            self.code = DONE if report(self._console, outcome) else FAILED
+            if self.code == FAILED:
+                _say(self._console, "\n" + stage.log_tails())
+            if self._options.keep:
+                print_commands(self._console, stage)
+                await self._go_on(play)
+            play.agent.stop()
+
+    async def _go_on(self, play: Play) -> None:
+        """Tell what the agent does, a line for each change."""
+
+        def tell(scrubbed: Scrubbed) -> None:
+            late = f"{scrubbed.late_seconds:.2f} s late"
+            _say(self._console, f"scrubbed {scrubbed.image_id} of {scrubbed.owner}, {late}")
+
+        play.on_scrubbed = tell
+        before = 0
+        while True:
+            waiting = play.agent.queue.statistics.waiting
+            if waiting > before:
+                _say(self._console, f"waiting: {waiting}")
+            before = waiting
+            await anyio.sleep(_POLL_SECONDS)
+
+    def log_tails(self) -> str:
+        return "" if self._stage is None else self._stage.log_tails()
+
+    def close(self, errors: Console) -> None:
+        if self._stage is None:
+            return
+        try:
+            self._stage.close()
+        except Exception as error:  # noqa: BLE001 - told, whatever it is
+            _say(errors, f"evscrub demo: not all was cleaned up: {redact.redact(_describe(error))}")
+        else:
+            _say(self._console, f"\n Removed {self._stage.folder}")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error in a group of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)

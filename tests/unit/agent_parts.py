@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an agent that its status is read from, beside an empty registry in memory."""
+
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue
+from evscrub.listener import Dispatcher, Listener
+from evscrub.record import Trouble
+from evscrub.registry.claims import Claims
+from evscrub.registry.database import Database
+from evscrub.retry import Delays
+from evscrub.rules import Policy
+from evscrub.scrubber import Scrubber
+from evscrub.settings import Settings
+from evscrub.status.sources import Sources
+from evscrub.stores import Stores
+from evscrub.sweep import Sweep
+from evscrub.verdict import Outcome, Verdict
+
+NOW = 1_800_000_000.0
+SETTINGS = Settings(
+    policy=Policy(timedelta(hours=1), timedelta(minutes=2)),
+    concurrency=16,
+    rate=0,
+    burst=1,
+    batch_size=100,
+    delays=Delays(initial=5, longest=600, in_use=1800, parked=3600),
+    horizon_seconds=7200,
+)
+
+
+class FakeClock(Clock):
+    """A clock that stands where it is put."""
+
+    def __init__(self) -> None:
+        self.time = NOW
+        super().__init__(boot=lambda: self.time, wall=lambda: self.time)
+
+
+def make_sources(clock: Clock) -> Sources:
+    """Parts of an agent that has done nothing yet."""
+    queue = DelayQueue(1000, origin=NOW)
+    stores = cast("Stores", SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"]))
+    database_clock = DatabaseClock(clock)
+    claims = Claims(cast("Database", SimpleNamespace()))
+    scrubber = Scrubber(queue, claims, stores, clock, database_clock, SETTINGS)
+    listener = SimpleNamespace(dispatcher=Dispatcher(lambda _: None), joined=True)
+    sweep = SimpleNamespace(failing=False, count=0, added=0, last=None, last_at=None)
+    return Sources(
+        queue,
+        scrubber,
+        cast("Listener", listener),
+        cast("Sweep", sweep),
+        cast("Database", SimpleNamespace()),
+        database_clock,
+    )
+
+
+def trouble(outcome: Outcome, reason: str, **fields: Any) -> Trouble:  # noqa: ANN401
+    """An image's trouble, parked or not."""
+    values = {"tries": 1, "parked": False, "store": "fast", "owner": "somebody"} | fields
+    return Trouble(Verdict(outcome, reason, "Detail"), **values)
+
+
+def make_busy(sources: Sources) -> None:
+    """Let the parts look as if they had done something of everything."""
+    record, queue = sources.scrubber.record, sources.queue
+    for number in range(10):
+        queue.add(f"due-{number}", NOW - 60 - number, owner="a", lane="fast")
+        queue.add(f"waits-{number}", NOW + 100 * number + 1, owner=f"owner {number}")
+    queue.advance(NOW)
+    queue.take("fast", 2)
+    record.scrubbed = 7
+    record.retries = 3
+    record.missed_by_bus = 1
+    record.leases_lost = 2
+    record.outcomes["fast", "gone", "deleted"] = 6
+    record.outcomes["", "configuration", "bad_url"] = 1
+    record.bytes_reclaimed["fast"] = 6000
+    record.left_alone["alive"] = 4
+    for seconds in (0.05, 0.3, 400):
+        record.late_seconds.append(seconds)
+        record.lateness.add(seconds)
+    record.queued.add(0.2)
+    record.worked.add(2)
+    record.troubles |= {
+        "p1": trouble(Outcome.CONFIGURATION, "bad_url", parked=True, store=""),
+        "p2": trouble(Outcome.UNKNOWN, "unexpected", parked=True, tries=9),
+        "u1": trouble(Outcome.IN_USE, "in_use"),
+        "r1": trouble(Outcome.TRANSIENT, "timeout"),
+    }
+    record.damaged["d1"] = "the image is active but has no live location left"
+    lane = sources.scrubber.lanes.of("fast")
+    lane.breaker.blow("its directory is missing")
+    sources.scrubber.lanes.of("slow").pace.troubled(NOW)
+    dispatcher = sources.listener.dispatcher
+    dispatcher.received, dispatcher.ignored, dispatcher.last_at = 12, 2, NOW - 3
+    dispatcher.malformed["no owner"] = 1
+    sweep = cast("Any", sources.sweep)
+    sweep.count, sweep.added, sweep.last_at = 2, 20, NOW - 30
+    sweep.last = SimpleNamespace(full=True, found=20, added=20, seconds=0.5)

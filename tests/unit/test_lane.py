@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one store may be asked for at a time, and what its answers change."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.breaker import FAILURES, Breaker, State
+from evscrub.clock import Moment
+from evscrub.delay_queue import Source
+from evscrub.lane import Change, Lane
+from evscrub.pace import Pace
+from evscrub.registry.claims import Claim
+from evscrub.rules import ImageRow, Kind
+from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
+from evscrub.work import Work
+
+NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+IN_USE = Verdict(Outcome.IN_USE, "in_use")
+THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+UNEXPECTED = Verdict(Outcome.UNKNOWN, "unexpected")
+NO_ACCESS = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
+BAD_URL = Verdict(Outcome.CONFIGURATION, "bad_url")
+
+
+def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
+    return Lane("s", Pace(concurrent, rate), Breaker(limit, lambda low, high: (low + high) / 2))
+
+
+def new_work(name: str = "i") -> Work:
+    now = datetime(2026, 1, 1)  # noqa: DTZ001 - as the registry has it
+    claim = Claim(ImageRow(name, "o", 1, "deleted", True, now), Kind.PENDING, (), now)
+    return Work(claim, now, Moment(0, 0), 0.0, Source.EVENT)
+
+
+def answers(lane: Lane, verdict: Verdict, count: int, now: float = 0.0) -> list[Change | None]:
+    return [lane.answered(verdict, Kind.PENDING, now) for _ in range(count)]
+
+
+class TestAnswered:
+    def test_a_good_answer_changes_nothing(self) -> None:
+        assert answers(new_lane(), GONE, 3) == [None] * 3
+
+    def test_throttling_slows_and_then_opens(self) -> None:
+        lane = new_lane(16, 40)
+        assert answers(lane, THROTTLED, FAILURES) == [
+            Change.SLOWED,
+            *[None] * (FAILURES - 2),
+            Change.OPENED,
+        ]
+        assert (lane.pace.concurrent, lane.pace.rate) == (8, 20)
+        assert lane.is_shut(1)
+
+    def test_what_nobody_expected_opens_but_does_not_slow(self) -> None:
+        lane = new_lane(16, 40)
+        assert answers(lane, UNEXPECTED, FAILURES) == [*[None] * (FAILURES - 1), Change.OPENED]
+        assert not lane.pace.is_slowed
+
+    def test_lost_write_access_opens_at_once(self) -> None:
+        lane = new_lane()
+        assert answers(lane, NO_ACCESS, 2) == [Change.OPENED, None]
+
+    def test_a_missing_directory_blows_the_fuse(self) -> None:
+        lane = new_lane()
+        assert answers(lane, MISSING_DIRECTORY, 2) == [Change.BLOWN, None]
+        assert lane.is_shut(1e9)
+
+    def test_a_run_of_not_found_blows_the_fuse(self) -> None:
+        assert answers(new_lane(limit=3), NOT_FOUND, 4) == [None, None, Change.BLOWN, None]
+
+    def test_data_that_was_there_ends_the_run(self) -> None:
+        lane = new_lane(limit=3)
+        assert answers(lane, NOT_FOUND, 2) == [None, None]
+        assert answers(lane, GONE, 1) == [None]
+        assert answers(lane, NOT_FOUND, 2) == [None, None]
+
+    def test_what_is_in_use_says_nothing_about_the_run(self) -> None:
+        lane = new_lane(limit=3)
+        answers(lane, NOT_FOUND, 2)
+        answers(lane, IN_USE, 5)
+        assert answers(lane, NOT_FOUND, 1) == [Change.BLOWN]
+
+    def test_claims_taken_over_do_not_count(self) -> None:
+        lane = new_lane(limit=3)
+        for _ in range(50):
+            assert lane.answered(NOT_FOUND, Kind.STALE, 0) is None
+
+    @pytest.mark.parametrize("verdict", [GONE, NOT_FOUND, IN_USE])
+    def test_any_plain_answer_to_a_probe_closes(self, verdict: Verdict) -> None:
+        lane = new_lane()
+        answers(lane, UNEXPECTED, FAILURES)
+        assert not lane.is_shut(10)
+        assert answers(lane, verdict, 1, 10) == [Change.CLOSED]
+
+    def test_a_bad_url_says_nothing_about_the_store(self) -> None:
+        lane = new_lane()
+        answers(lane, UNEXPECTED, FAILURES - 1)
+        assert answers(lane, BAD_URL, 10) == [None] * 10
+        assert lane.breaker.state is State.CLOSED
+        assert answers(lane, UNEXPECTED, 1) == [Change.OPENED]
+
+    def test_recovery_is_told_once(self) -> None:
+        lane = new_lane(16, 40)
+        answers(lane, THROTTLED, 1)
+        changes = [lane.answered(GONE, Kind.PENDING, second) for second in range(1, 100)]
+        assert [change for change in changes if change] == [Change.RECOVERED]
+        assert (lane.pace.concurrent, lane.pace.rate) == (16, 40)
+
+    def test_failed_probes_do_not_slow_it_further(self) -> None:
+        """They tell that it is still down, not how much it would bear."""
+        lane = new_lane(16, 40)
+        now = 0.0
+        for _ in range(FAILURES):
+            lane.answered(THROTTLED, Kind.PENDING, now)
+        slowed = lane.pace.concurrent, lane.pace.rate
+        for _ in range(20):
+            now += 100
+            assert lane.breaker.lets_through(now, 0) == 1
+            lane.answered(THROTTLED, Kind.PENDING, now)
+        assert (lane.pace.concurrent, lane.pace.rate) == slowed
+
+
+class TestClaimSize:
+    def test_fills_the_free_slots(self) -> None:
+        assert new_lane(16).claim_size(0, 100, 0) == 16
+
+    def test_nothing_while_enough_is_claimed(self) -> None:
+        lane = new_lane(4)
+        lane.running = 4
+        assert lane.claim_size(0, 100, 0) == 0
+
+    def test_is_a_batch_at_most(self) -> None:
+        assert new_lane(1000).claim_size(0, 100, 0) == 100
+
+    def test_claims_ahead_for_a_fast_store(self) -> None:
+        lane = new_lane(4)
+        for number in range(2000):
+            lane.answered(GONE, Kind.PENDING, number / 200)
+        lane.running = 4
+        assert lane.claim_size(10, 100, 0) == pytest.approx(50, abs=2)
+
+    @pytest.mark.parametrize(("rate", "store_rate"), [(20, 0), (0, 20), (20, 400), (400, 20)])
+    def test_claims_a_quarter_seconds_worth_under_a_rate(
+        self, rate: float, store_rate: float
+    ) -> None:
+        assert new_lane(64, store_rate).claim_size(0, 100, rate) == 5
+
+    def test_claims_at_least_one_under_a_low_rate(self) -> None:
+        assert new_lane(64, 0.1).claim_size(0, 100, 0) == 1
+
+    def test_claims_one_for_a_probe(self) -> None:
+        lane = new_lane()
+        answers(lane, THROTTLED, FAILURES)
+        assert lane.claim_size(1, 100, 0) == 0
+        assert lane.claim_size(10, 100, 0) == 1
+        lane.backlog.append(new_work())
+        assert lane.claim_size(10, 100, 0) == 0
+        lane.running, _ = 1, lane.backlog.popleft()
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def test_claims_nothing_in_a_paused_store(self) -> None:
+        lane = new_lane()
+        lane.breaker.blow("x")
+        assert lane.claim_size(1e9, 100, 0) == 0
+
+
+@given(
+    st.integers(1, 64),
+    st.lists(
+        st.tuples(
+            st.floats(0, 3),
+            st.sampled_from([None, None, None, GONE, NOT_FOUND, IN_USE, THROTTLED, UNEXPECTED]),
+        ),
+        max_size=150,
+    ),
+)
+def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
+    concurrent: int, happens: list[tuple[float, Verdict | None]]
+) -> None:
+    lane = new_lane(concurrent, 0, 5)
+    now = 0.0
+    for seconds, verdict in happens:
+        now += seconds
+        if verdict is None:
+            lane.backlog.append(new_work())
+            shut = lane.breaker.state is not State.CLOSED
+            began = 0
+            while lane.may_begin(now):
+                lane.backlog.popleft()
+                lane.running += 1
+                began += 1
+                assert lane.running <= lane.pace.concurrent <= concurrent
+            if shut:
+                assert began == 0 or lane.running == 1
+        elif lane.running:
+            lane.running -= 1
+            lane.answered(verdict, Kind.PENDING, now)

@@ -1,0 +1,594 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lanes under the whole scrubber, in simulated time, on stores that do as a test says."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue
+from evscrub.registry.claims import Claim, Seen, Settlement, Sight
+from evscrub.retry import Delays
+from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
+from evscrub.scrubber import Scrubber
+from evscrub.settings import Settings
+from evscrub.stores import Target
+from evscrub.verdict import GONE, Outcome, Verdict
+from tests.unit.simulated_loop import run
+
+T = TypeVar("T")
+
+NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+DOWN = Verdict(Outcome.TRANSIENT, "connection")
+#: What a store does about a delete at a time: how long it takes, and what comes of it.
+Behavior = Callable[[float], tuple[float, Verdict]]
+
+REGISTRY_SECONDS = 0.01
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as the registry has times
+SETTINGS = Settings(
+    policy=Policy(scrub_time=timedelta(0), claim_timeout=timedelta(seconds=120)),
+    concurrency=16,
+    rate=0.0,
+    burst=1.0,
+    batch_size=100,
+    delays=Delays(initial=5, longest=600, in_use=1800, parked=3600),
+    horizon_seconds=7200,
+    not_found_limit=20,
+)
+
+
+def fast(_now: float) -> tuple[float, Verdict]:
+    return 0.02, GONE
+
+
+def missing(_now: float) -> tuple[float, Verdict]:
+    return 0.3, NOT_FOUND
+
+
+def down(_now: float) -> tuple[float, Verdict]:
+    return 0.05, DOWN
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A delete that a store was asked for."""
+
+    at: float
+    image_id: str
+    owner: str | None
+    store: str
+    verdict: Verdict
+
+
+class Throttle:
+    """A store that refuses what is above a rate, as a bucket of a fifth of a second."""
+
+    def __init__(self, rate: float, seconds: float = 0.02) -> None:
+        self.rate = rate
+        self._seconds = seconds
+        self._tokens = rate / 5
+        self._filled = 0.0
+
+    def __call__(self, now: float) -> tuple[float, Verdict]:
+        self._tokens = min(self.rate / 5, self._tokens + (now - self._filled) * self.rate)
+        self._filled = now
+        if self._tokens < 1:
+            return 0.005, THROTTLED
+        self._tokens -= 1
+        return self._seconds, GONE
+
+
+class World:
+    """A registry and stores in memory, and a scrubber on them.
+
+    :param stores: what each store does.
+    """
+
+    def __init__(self, settings: Settings = SETTINGS, **stores: Behavior) -> None:
+        self.settings = settings
+        self.stores = stores
+        self.asked: list[Asked] = []
+        self.under_way: Counter[str] = Counter()
+        self.most_under_way: Counter[str] = Counter()
+        self.database = None
+        self.encrypted = False
+        self.loads = 0
+        self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
+        self._row = 0
+
+    def add(self, owner: str, *stores: str) -> str:
+        """Make a deleted image with a location in each of the stores."""
+        image_id = f"00000000-0000-4000-8000-{len(self._images):012x}"
+        rows = []
+        for store in stores:
+            self._row += 1
+            url = f"{store}://{image_id}"
+            rows.append(LocationRow(self._row, url, store, "pending_delete", True, EPOCH, EPOCH))
+        image = ImageRow(image_id, owner, 1, "pending_delete", True, EPOCH)
+        self._images[image_id] = (image, rows)
+        return image_id
+
+    def statuses(self) -> Counter[str]:
+        return Counter(image.status for image, _ in self._images.values())
+
+    def left(self, image_id: str) -> set[str | None]:
+        """The stores of the locations that an image has left."""
+        return {row.store for row in self._images[image_id][1]}
+
+    def run(
+        self,
+        until: float,
+        meanwhile: Callable[[Scrubber], Any] | None = None,
+        *,
+        drain: float = 10.0,
+    ) -> float:
+        """Scrub until so many seconds, or until nothing is left; returns the time."""
+
+        async def main() -> float:
+            clock = Clock(anyio.current_time, anyio.current_time)
+            queue = DelayQueue(100_000)
+            claims: Any = self
+            database_clock = DatabaseClock(clock)
+            scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
+            shared: Any = self
+            scrubber._claimer._shared_urls = shared
+            for image, _ in self._images.values():
+                queue.add(image.id, 0.0, owner=image.owner)
+            stop = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(scrubber.run, drain, stop)
+                if meanwhile is not None:
+                    tasks.start_soon(meanwhile, scrubber)
+                while anyio.current_time() < until and len(queue) + queue.statistics.taken:
+                    await anyio.sleep(0.1)
+                ended = anyio.current_time()
+                stop.set()
+            return ended
+
+        return run(main)
+
+    # -- as the registry
+
+    def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        sights = {}
+        for image_id in image_ids:
+            image, rows = self._images[image_id]
+            wanted = image.status == "pending_delete"
+            decision = Scrub(Kind.PENDING, tuple(rows)) if wanted else Leave(UNKNOWN)
+            sights[image_id] = Sight(image, decision)
+        return Seen(self._now(), sights)
+
+    def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        seen = self.look(image_ids, policy)
+        claims = []
+        for image_id, sight in seen.sights.items():
+            if isinstance(sight.decision, Scrub) and sight.image is not None:
+                rows = sight.decision.locations
+                claims.append(Claim(sight.image, Kind.PENDING, rows, seen.now))
+                self._set(image_id, "deleted")
+        return Seen(seen.now, seen.sights, claims)
+
+    def renew(
+        self, held: Iterable[tuple[Claim, datetime]]
+    ) -> tuple[list[Claim], datetime]:
+        return [claim for claim, _ in held], self._now()
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            image, rows = self._images[settlement.image_id]
+            self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
+            if settlement.left:
+                self._set(image.id, "pending_delete")
+
+    def among(self, _rows: Collection[LocationRow]) -> set[int]:
+        return set()
+
+    def _set(self, image_id: str, status: str) -> None:
+        image, rows = self._images[image_id]
+        self._images[image_id] = (image._replace(status=status), rows)
+
+    def _now(self) -> datetime:
+        return EPOCH + timedelta(seconds=anyio.current_time())
+
+    # -- as the stores
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.stores)
+
+    @property
+    def deletable(self) -> list[str]:
+        return list(self.stores)
+
+    def resolve(self, row: LocationRow) -> Target:
+        assert row.store is not None
+        return Target(row.store, row.value, row.store)
+
+    def url(self, row: LocationRow) -> str:
+        return row.value
+
+    def load(self) -> None:
+        self.loads += 1
+
+    def delete(self, target: Target) -> Verdict:
+        raise AssertionError("run_sync below does it")
+
+    async def deleted(self, target: Target) -> Verdict:
+        now = anyio.current_time()
+        seconds, verdict = self.stores[target.store](now)
+        image, _ = self._images[target.url.rpartition("/")[2]]
+        self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
+        self.under_way[target.store] += 1
+        self.most_under_way[target.store] = max(
+            self.most_under_way[target.store], self.under_way[target.store]
+        )
+        await anyio.sleep(seconds)
+        self.under_way[target.store] -= 1
+        return verdict
+
+
+@pytest.fixture(autouse=True)
+def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what would block a thread take simulated time."""
+
+    async def run_sync(
+        function: Callable[..., T],
+        *arguments: Any,  # noqa: ANN401
+        limiter: anyio.CapacityLimiter | None = None,
+        abandon_on_cancel: bool = False,
+    ) -> T:
+        world = getattr(function, "__self__", None)
+        async with limiter or anyio.CapacityLimiter(1):
+            if isinstance(world, World) and function == world.delete:
+                answer: Any = await world.deleted(*arguments)
+                return answer  # type: ignore[no-any-return]
+            await anyio.sleep(REGISTRY_SECONDS)
+            return function(*arguments)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+
+
+def share_refused(asked: Sequence[Asked]) -> float:
+    return sum(one.verdict is THROTTLED for one in asked) / max(1, len(asked))
+
+
+def finished(world: World, store: str) -> list[float]:
+    """When a store was asked for what it deleted."""
+    return [one.at for one in world.asked if one.store == store and one.verdict is GONE]
+
+
+def test_everything_is_deleted_once() -> None:
+    world = World(a=fast, b=fast)
+    for number in range(500):
+        world.add(f"o{number % 7}", *["a", "b"][: 1 + number % 2])
+    took = world.run(60)
+    assert world.statuses() == {"deleted": 500}
+    assert len(world.asked) == len({(one.image_id, one.store) for one in world.asked}) == 750
+    assert took < 5
+    assert sum(world.most_under_way.values()) <= 32
+
+
+class TestStoreThatIsDown:
+    def test_is_asked_a_few_times_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "evscrub")
+        world = World(a=down)
+        for number in range(1000):
+            world.add(f"o{number % 50}", "a")
+        world.run(600)
+        assert world.statuses() == {"pending_delete": 1000}
+        times = [one.at for one in world.asked]
+        assert len([at for at in times if at < 60]) <= 30
+        for minute in range(1, 10):
+            assert len([at for at in times if 60 * minute <= at < 60 * (minute + 1)]) <= 4
+        assert len([at for at in times if at >= 60]) >= 6
+        assert len(caplog.records) < 20
+
+    def test_what_it_holds_is_released_meanwhile(self) -> None:
+        world = World(a=down)
+        for number in range(300):
+            world.add(f"o{number}", "a")
+        pending: list[int] = []
+
+        async def watch(_: Scrubber) -> None:
+            for _second in range(290):
+                await anyio.sleep(1)
+                pending.append(world.statuses()["pending_delete"])
+
+        world.run(300, watch)
+        # All but a probe.
+        assert min(pending[5:]) >= 299
+
+    def test_locations_that_come_from_other_lanes_are_released_too(self) -> None:
+        world = World(a=fast, b=down)
+        for number in range(100):
+            world.add(f"o{number % 5}", "a", "b")
+        pending: list[int] = []
+
+        async def watch(_: Scrubber) -> None:
+            for _second in range(290):
+                await anyio.sleep(1)
+                pending.append(world.statuses()["pending_delete"])
+
+        world.run(300, watch)
+        assert len(finished(world, "a")) == 100  # what is gone is not asked for again
+        assert min(pending[20:]) >= 99
+
+    def test_it_goes_on_when_it_is_back(self) -> None:
+        world = World(a=lambda now: fast(now) if now > 300 else down(now))
+        for number in range(1000):
+            world.add(f"o{number % 50}", "a")
+        took = world.run(1500)
+        assert world.statuses() == {"deleted": 1000}
+        assert took < 300 + 75 + 300
+
+    def test_others_go_on(self) -> None:
+        world = World(a=down, b=fast)
+        for number in range(400):
+            world.add(f"o{number % 5}", "a" if number % 2 else "b")
+        world.run(60)
+        assert len(finished(world, "b")) == 200
+        assert max(finished(world, "b")) < 5
+
+
+class TestSlowStore:
+    def test_does_not_hold_back_another(self) -> None:
+        """Here all slots are taken by one store before the other one's first image comes."""
+        world = World(a=lambda _: (5.0, GONE), b=fast)
+        for _ in range(300):
+            world.add("o", "a")
+        for _ in range(100):
+            world.add("o", "b")
+        world.run(120)
+        times = finished(world, "b")
+        assert len(times) == 100
+        assert max(times) < 20
+
+    def test_nor_does_one_that_hangs(self) -> None:
+        world = World(a=lambda _: (100_000.0, DOWN), b=fast)
+        for _ in range(100):
+            world.add("o", "a")
+        for _ in range(100):
+            world.add("o", "b")
+        world.run(60, drain=1)
+        assert len(finished(world, "b")) == 100
+
+    def test_two_that_are_alike_take_turns(self) -> None:
+        world = World(a=fast, b=fast)
+        for number in range(4000):
+            world.add("o", "a" if number < 2000 else "b")
+        world.run(120)
+        half = [one.store for one in world.asked[:2000]]
+        assert 600 < half.count("b") < 1400
+
+
+class TestLimits:
+    def test_concurrency_of_each_store(self) -> None:
+        settings = replace(SETTINGS, store_concurrency={"a": 2, "c": 100})
+        world = World(settings, a=fast, b=fast, c=fast)
+        for number in range(600):
+            world.add(f"o{number % 3}", "abc"[number % 3])
+        world.run(60)
+        assert world.statuses() == {"deleted": 600}
+        assert world.most_under_way["a"] == 2
+        assert world.most_under_way["b"] > 2
+        assert max(world.most_under_way.values()) <= 16
+
+    @pytest.mark.parametrize(("rate", "burst"), [(5.0, 1.0), (0.5, 1.0), (20.0, 10.0)])
+    def test_rate_of_a_store(self, rate: float, burst: float) -> None:
+        settings = replace(SETTINGS, store_rate={"a": rate}, burst=burst)
+        world = World(settings, a=fast, b=fast)
+        for number in range(400):
+            world.add(f"o{number % 3}", "a" if number < 200 else "b")
+        seconds = 150 / rate
+        world.run(seconds)
+        check_windows(world, "a", burst, rate)
+        times = finished(world, "a")
+        steady = [at for at in times if at > seconds / 3]
+        assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.02)
+        assert max(finished(world, "b")) < 10
+
+    def test_rate_of_a_store_that_takes_seconds(self) -> None:
+        settings = replace(SETTINGS, store_rate={"a": 2.5})
+        world = World(settings, a=lambda _: (4.0, GONE))
+        for _ in range(300):
+            world.add("o", "a")
+        world.run(80)
+        steady = [at for at in finished(world, "a") if at > 20]
+        assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(2.5, rel=0.02)
+
+    def test_a_change_takes_effect_within_a_second(self) -> None:
+        world = World(replace(SETTINGS, store_rate={"a": 10.0}), a=fast)
+        for _ in range(2000):
+            world.add("o", "a")
+
+        async def change(scrubber: Scrubber) -> None:
+            for seconds, rate in ((30, 40.0), (30, 4.0)):
+                await anyio.sleep(seconds)
+                scrubber.change(replace(world.settings, store_rate={"a": rate}))
+
+        world.run(90, change)
+        times = finished(world, "a")
+        for start, end, rate in ((0, 30, 10), (31, 60, 40), (61, 90, 4)):
+            steady = [at for at in times if start <= at < end]
+            assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.02)
+
+    def test_the_rate_is_kept_while_the_pace_climbs(self) -> None:
+        """However large the burst, and however often the pace changes."""
+        settings = replace(SETTINGS, store_rate={"a": 20.0}, burst=10.0)
+        trouble = iter([10.0, 25.0, 40.0, 1e9])
+        following = next(trouble)
+
+        def at_times(now: float) -> tuple[float, Verdict]:
+            nonlocal following
+            if now < following:
+                return fast(now)
+            following = next(trouble)
+            return 0.01, THROTTLED
+
+        world = World(settings, a=at_times)
+        for _ in range(1500):
+            world.add("o", "a")
+        world.run(100)
+        check_windows(world, "a", 10.0, 20.0)
+
+    def test_a_throttled_store_gets_no_more_than_its_pace(self) -> None:
+        """A cut to half is one: a new burst at each change of the pace would undo it."""
+        world = World(replace(SETTINGS, burst=50.0), a=Throttle(20.0))
+        for number in range(1500):
+            world.add(f"o{number % 5}", "a")
+        world.run(300)
+        later = [one for one in world.asked if one.at > 10]
+        assert share_refused(later) < 0.05
+
+
+def check_windows(world: World, store: str, burst: float, rate: float) -> None:
+    """Check that no window has more requests than the burst and the rate."""
+    times = [one.at for one in world.asked if one.store == store]
+    for first in range(0, len(times), 3):
+        for last in range(first, len(times), 7):
+            window = times[last] - times[first] + 0.001
+            assert last - first + 1 <= burst + rate * window + 1e-6, (times[first], times[last])
+
+
+class TestFlood:
+    def test_of_one_owner_on_a_store_that_throttles(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(logging.INFO, "evscrub")
+        world = World(a=Throttle(25.0))
+        for _ in range(5000):
+            world.add("flood", "a")
+        for number in range(50):
+            world.add(f"other{number}", "a")
+        took = world.run(1000)
+        assert world.statuses() == {"deleted": 5050}
+        gone = [one.owner for one in world.asked if one.verdict is GONE]
+        assert max(place for place, owner in enumerate(gone) if owner != "flood") < 400
+        assert share_refused([one for one in world.asked if one.at > 5]) < 0.05
+        assert took < 1.6 * 5050 / 25
+        assert len(caplog.records) < 120
+
+    def test_one_image_of_another_owner_waits_for_one_turn(self) -> None:
+        world = World(replace(SETTINGS, store_rate={"a": 10.0}), a=fast)
+        for _ in range(500):
+            world.add("flood", "a")
+        late = world.add("other", "a")
+        world.run(30)
+        (at,) = [one.at for one in world.asked if one.image_id == late]
+        assert at < 2.5
+
+    def test_under_a_cap_by_owner(self) -> None:
+        world = World(replace(SETTINGS, owner_rate=2.0), a=fast)
+        for _ in range(100):
+            world.add("flood", "a")
+        for number in range(50):
+            world.add(f"other{number}", "a")
+        took = world.run(120)
+        assert world.statuses() == {"deleted": 150}
+        assert took == pytest.approx(50, abs=2)
+        others = [one.at for one in world.asked if one.owner != "flood"]
+        assert max(others) < 2
+        times = [one.at for one in world.asked if one.owner == "flood"]
+        assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
+
+
+class TestFuse:
+    def test_nothing_is_believed_of_a_paused_store(self) -> None:
+        """Not even what was under way when it was paused."""
+        world = World(a=missing)
+        for number in range(200):
+            world.add(f"o{number % 3}", "a")
+        world.run(60)
+        assert world.statuses() == {"pending_delete": 200}
+        assert all(world.left(image_id) == {"a"} for image_id in world._images)
+        assert len(world.asked) <= 20 + 16
+
+    def test_a_few_are_believed_when_nothing_follows(self) -> None:
+        world = World(a=missing)
+        for number in range(10):
+            world.add(f"o{number}", "a")
+        assert world.run(60) >= 3
+        assert world.statuses() == {"deleted": 10}
+
+    def test_data_that_was_there_tells_that_the_store_is_right(self) -> None:
+        answers = iter([NOT_FOUND] * 10 + [GONE] * 10)
+        world = World(a=lambda _: (0.02, next(answers)))
+        for number in range(20):
+            world.add(f"o{number}", "a")
+        assert world.run(60) < 3
+        assert world.statuses() == {"deleted": 20}
+
+    def test_an_operator_may_acknowledge(self) -> None:
+        world = World(a=missing)
+        for number in range(200):
+            world.add(f"o{number % 3}", "a")
+
+        async def acknowledge(scrubber: Scrubber) -> None:
+            await anyio.sleep(30)
+            assert world.statuses() == {"pending_delete": 200}
+            acknowledged = frozenset({"a"})
+            scrubber.change(replace(world.settings, acknowledged_stores=acknowledged))
+
+        assert 30 < world.run(120, acknowledge) < 50
+        assert world.statuses() == {"deleted": 200}
+
+    def test_a_store_that_is_paused_from_the_start_is_not_asked(self) -> None:
+        world = World(a=fast, b=fast)
+        for number in range(20):
+            world.add("o", "ab"[number % 2])
+
+        async def pause(scrubber: Scrubber) -> None:
+            scrubber.lanes.pause("a", "its directory /x is missing")
+
+        world.run(30, pause)
+        assert {one.store for one in world.asked} == {"b"}
+        assert world.statuses() == {"pending_delete": 10, "deleted": 10}
+
+
+def test_lost_write_access_loads_the_store_again() -> None:
+    world = World(a=lambda _: (0.01, Verdict(Outcome.STORE_TROUBLE, "no_write_access")))
+    for _ in range(50):
+        world.add("o", "a")
+    world.run(4)
+    assert world.loads == 1
+    assert len(world.asked) <= 16
+
+
+def test_partial_success_is_kept() -> None:
+    world = World(a=fast, b=lambda now: fast(now) if now > 30 else down(now), c=fast)
+    images = [world.add(f"o{number}", "a", "b", "c") for number in range(10)]
+    left: list[set[str | None]] = []
+
+    async def watch(_: Scrubber) -> None:
+        await anyio.sleep(25)
+        left.extend(world.left(image_id) for image_id in images)
+
+    world.run(200, watch)
+    # A location in a store that is shut is not asked for, nor is any after it in that attempt.
+    assert all("a" not in stores and "b" in stores for stores in left)
+    assert world.statuses() == {"deleted": 10}
+    for store in "ac":
+        assert Counter(one.image_id for one in world.asked if one.store == store) == dict.fromkeys(
+            images, 1
+        )
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_what_waits_for_its_turn_is_released_at_the_end(rate: float) -> None:
+    world = World(replace(SETTINGS, store_rate={"a": rate}), a=fast)
+    for _ in range(100):
+        world.add("o", "a")
+    world.run(10, drain=30)
+    assert world.statuses()["pending_delete"] >= 90
+    assert all(world.left(i) == set() or world._images[i][0].status == "pending_delete"
+               for i in world._images)

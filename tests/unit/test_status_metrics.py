@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics as Prometheus reads them, and those that the alerts and the dashboard ask for."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from evscrub.status import metrics, snapshot
+from evscrub.status.sources import Sources
+from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "etc" / "prometheus" / "evscrub.rules.yml"
+DASHBOARD = ROOT / "etc" / "grafana" / "evscrub.json"
+
+#: What client-go's workqueue has, under evscrub's prefix.
+WORKQUEUE = {
+    "depth": "gauge",
+    "adds": "counter",
+    "queue_duration_seconds": "histogram",
+    "work_duration_seconds": "histogram",
+    "unfinished_work_seconds": "gauge",
+    "longest_running_processor_seconds": "gauge",
+    "retries": "counter",
+}
+
+
+def scrape(sources: Sources) -> dict[str, Metric]:
+    registry = metrics.registry(sources, lambda: snapshot.take(sources))
+    text = generate_latest(registry).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+@pytest.fixture
+def busy() -> Sources:
+    sources = make_sources(FakeClock())
+    make_busy(sources)
+    return sources
+
+
+def value(families: dict[str, Metric], sample_name: str, **labels: str) -> float:
+    (found,) = [
+        sample.value
+        for family in families.values()
+        for sample in family.samples
+        if sample.name == sample_name and sample.labels == labels
+    ]
+    return found
+
+
+def test_workqueue_s_names_are_there_with_their_types(busy: Sources) -> None:
+    families = scrape(busy)
+    for name, kind in WORKQUEUE.items():
+        assert families[f"evscrub_{name}"].type == kind
+
+
+def test_an_agent_that_did_nothing_has_metrics_without_samples() -> None:
+    families = scrape(make_sources(FakeClock()))
+    assert value(families, "evscrub_depth") == 0
+    assert value(families, "evscrub_oldest_due_age_seconds") == 0
+    assert not families["evscrub_last_sweep_timestamp_seconds"].samples
+    assert not families["evscrub_last_event_timestamp_seconds"].samples
+
+
+def test_values_are_those_of_the_agent(busy: Sources) -> None:
+    families = scrape(busy)
+    for name, wanted in {
+        "evscrub_depth": 8,
+        "evscrub_taken": 2,
+        "evscrub_backlog": 10,
+        "evscrub_waiting": 10,
+        "evscrub_adds_total": 20,
+        "evscrub_retries_total": 3,
+        "evscrub_images_scrubbed_total": 7,
+        "evscrub_missed_by_bus_total": 1,
+        "evscrub_leases_lost_total": 2,
+        "evscrub_damaged_images": 1,
+        "evscrub_events_received_total": 12,
+        "evscrub_bus_joined": 1,
+        "evscrub_registry_up": 1,
+        "evscrub_last_event_timestamp_seconds": NOW - 3,
+        "evscrub_last_sweep_timestamp_seconds": NOW - 30,
+        "evscrub_lateness_seconds_count": 3,
+        "evscrub_scrub_time_seconds": 3600,
+    }.items():
+        assert value(families, name) == wanted, name
+    # The two that were due longest are taken.
+    assert value(families, "evscrub_oldest_due_age_seconds") == pytest.approx(67)
+    assert value(families, "evscrub_reclaimed_bytes_total", store="fast") == 6000
+    assert value(families, "evscrub_parked_images", store="(none)", reason="bad_url") == 1
+    assert value(families, "evscrub_parked_images", store="fast", reason="unexpected") == 1
+    assert value(families, "evscrub_retrying_images", store="fast", reason="timeout") == 1
+    assert value(families, "evscrub_events_malformed_total", reason="no owner") == 1
+    assert value(families, "evscrub_breaker_state", store="fast", state="blown") == 1
+    assert value(families, "evscrub_breaker_state", store="fast", state="closed") == 0
+    assert value(families, "evscrub_lane_concurrency_limit", store="slow") == 8
+    assert value(families, "evscrub_lane_concurrency_max", store="slow") == 16
+
+
+def test_buckets_of_a_histogram_add_up(busy: Sources) -> None:
+    samples = scrape(busy)["evscrub_lateness_seconds"].samples
+    buckets = [sample.value for sample in samples if sample.name.endswith("_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == 3
+    assert value(
+        {"": scrape(busy)["evscrub_lateness_seconds"]}, "evscrub_lateness_seconds_sum"
+    ) == (pytest.approx(400.35))
+
+
+def test_the_registry_is_away_when_the_sweep_cannot_read_it(busy: Sources) -> None:
+    busy.sweep.failing = True
+    assert value(scrape(busy), "evscrub_registry_up") == 0
+
+
+def test_no_label_has_what_users_name_things(busy: Sources) -> None:
+    text = generate_latest(metrics.registry(busy, lambda: snapshot.take(busy))).decode()
+    for name in ("owner 3", "somebody", "p1", "r1", "Detail", "directory"):
+        assert name not in text
+
+
+def _expressions() -> Iterator[str]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            yield rule["expr"]
+    board = json.loads(DASHBOARD.read_text())
+    for panel in board["panels"]:
+        for target in panel["targets"]:
+            yield target["expr"]
+    for variable in board["templating"]["list"]:
+        if variable["type"] == "query":
+            yield variable["query"]["query"]
+
+
+def test_alerts_and_dashboard_name_only_metrics_that_are_there(busy: Sources) -> None:
+    there = {sample.name for family in scrape(busy).values() for sample in family.samples}
+    there |= {"evscrub_info", "up"}
+    wanted = {
+        name for expression in _expressions() for name in re.findall(r"\bevscrub_\w+", expression)
+    }
+    assert len(wanted) > 20
+    assert wanted <= there
+
+
+def test_alerts_and_dashboard_ask_for_labels_that_are_there(busy: Sources) -> None:
+    families = scrape(busy)
+    states = {s.labels["state"] for s in families["evscrub_breaker_state"].samples}
+    for expression in _expressions():
+        for selected in re.findall(r'state(?:=|=~)"([^"]+)"', expression):
+            assert set(selected.split("|")) <= states
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_likes_the_alerts_and_the_dashboard_s_queries(tmp_path: Path) -> None:
+    subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)
+    queries = [
+        re.sub(r"\$__\w+", "5m", text).replace("$job", "j").replace("$instance", ".*")
+        for text in _expressions()
+        if not text.startswith("label_values")
+    ]
+    rules = [{"record": f"query:{n}", "expr": text} for n, text in enumerate(queries)]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", path], check=False, capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
