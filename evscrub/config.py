@@ -8,7 +8,6 @@ services would write to glance-api's log.
 
 import argparse
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +33,7 @@ glance_opts = [
         "scrub_time",
         default=0,
         min=0,
+        max=100 * 365 * 86400,
         mutable=True,
         help="Seconds that a deleted image's data is kept, counted from deleted_at in the registry."
         " The same option as Glance's own. Longer leaves more time to restore an image and takes"
@@ -341,20 +341,13 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
     :raises ConfigError: a file is missing or a value is wrong.
     """
     files = list(find_config_files() if config_files is None else config_files)
-    own = cfg.ConfigOpts()
-    log.register_options(own)
-    own.register_opts(bootstrap_opts)
-    _read(own, files)
+    own = _read_own(files)
     glance_files = list(own.glance_config_files)
     if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
         glance_files = []
-    conf = cfg.CONF
     oslo_messaging.set_transport_defaults("glance")
-    for group, opts in GROUPS.items():
-        conf.register_opts(opts, None if group == "DEFAULT" else group)
-    _read(conf, [*glance_files, *files])
-    _check_all(conf)
-    return conf, own
+    _read_all(cfg.CONF, [*glance_files, *files])
+    return cfg.CONF, own
 
 
 def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
@@ -364,12 +357,32 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
     :raises ConfigError: a file is missing or a value is wrong; nothing was applied then.
     """
     try:
+        # Read elsewhere first, since a change that fails half-way would stay half applied.
+        _read_own(own.config_file)
+        _read_all(cfg.ConfigOpts(), conf.config_file)
         own.mutate_config_files()
         changed = conf.mutate_config_files()
-        _check_all(conf)
     except (cfg.Error, ValueError, OSError, ConfigError) as error:
         raise ConfigError(f"configuration not reloaded: {error}") from None
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
+
+
+def _read_own(files: list[str]) -> cfg.ConfigOpts:
+    own = cfg.ConfigOpts()
+    log.register_options(own)
+    own.register_opts(bootstrap_opts)
+    _read(own, files)
+    return own
+
+
+def _read_all(conf: cfg.ConfigOpts, files: list[str]) -> None:
+    """Read files and see that each of our options has a value that it may have."""
+    for group, opts in GROUPS.items():
+        conf.register_opts(opts, None if group == "DEFAULT" else group)
+    _read(conf, files)
+    for group, opts in GROUPS.items():
+        for opt in opts:
+            _check(conf, group, opt.name, files)
 
 
 def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
@@ -386,23 +399,21 @@ def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
             f"cannot read {', '.join(error.config_files)}: name Glance's files in [DEFAULT]"
             " glance_config_files, evscrub's with --config-file"
         ) from None
-    except (cfg.Error, ValueError) as error:
+    except UnicodeDecodeError:
+        raise ConfigError(f"one of {', '.join(files)} is not text in UTF-8") from None
+    except (cfg.Error, ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
+    except SystemExit:
+        # oslo.config reads some logging options as if they came from the command line.
+        raise ConfigError(f"a logging option in {', '.join(files)} has a wrong value") from None
 
 
-def _check_all(conf: cfg.ConfigOpts) -> None:
-    for group, opts in GROUPS.items():
-        for opt in opts:
-            _check(conf, group, opt.name)
-
-
-def _check(conf: cfg.ConfigOpts, group: str, name: str) -> None:
-    """Read a value once, so that a wrong one is told at start and not in the middle of work."""
+def _check(conf: cfg.ConfigOpts, group: str, name: str, files: list[str]) -> None:
+    """Read a value once, so that a wrong one is told now and not in the middle of work."""
     try:
         getattr(conf if group == "DEFAULT" else conf[group], name)
     except (cfg.Error, ValueError) as error:
-        text = str(error)
-        place = re.search(r"detail='([^']*)'", text)
-        where = f" in {place[1]}" if place else ""
-        reason = text.rpartition("is not valid: ")[2]
-        raise ConfigError(f"[{group}] {name}{where}: {reason}") from None
+        # oslo.config's own text names the last file, whichever one holds the value.
+        where = " or ".join(files)
+        reason = str(error).rpartition("is not valid: ")[2]
+        raise ConfigError(f"[{group}] {name} in {where}: {reason}") from None

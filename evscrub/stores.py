@@ -214,7 +214,7 @@ def _share_s3_sessions() -> None:
     The driver makes one for each, and each reads boto3's models anew, which takes 100 ms of
     computing: ten deletes a second were the most that an agent could do.
     """
-    driver = sys.modules.get("glance_store._drivers.s3")
+    driver: Any = sys.modules.get("glance_store._drivers.s3")
     if driver is None or not isinstance(driver.boto_session, ModuleType):
         return
     make, lock = driver.boto_session.Session, threading.Lock()

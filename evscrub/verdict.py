@@ -65,7 +65,8 @@ GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
 
-_THROTTLED_STATUSES = frozenset({429, 503, 509})
+#: 498 is what Swift answers above its rate limits.
+_THROTTLED_STATUSES = frozenset({429, 498, 503, 509})
 _THROTTLED_CODES = frozenset(
     {
         "RequestLimitExceeded",
@@ -131,12 +132,15 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
     status, code = _answer(error)
     if status in _THROTTLED_STATUSES or code in _THROTTLED_CODES:
         return Verdict(Outcome.TRANSIENT, "throttled", detail)
+    of_client = any(
+        base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).mro()
+    )
+    if of_client and "timeout" in detail.lower():
+        return Verdict(Outcome.TRANSIENT, "timeout", detail)
     for kind, outcome, reason in _BY_CLASS:
         if isinstance(error, kind):
             return Verdict(outcome, reason, detail)
-    if any(base.__module__.partition(".")[0] in _CLIENT_LIBRARIES for base in type(error).mro()):
-        if "timeout" in detail.lower():
-            return Verdict(Outcome.TRANSIENT, "timeout", detail)
+    if of_client:
         reason = "refused" if status in {401, 403} else "client"
         return Verdict(Outcome.TRANSIENT, reason, detail)
     return Verdict(Outcome.UNKNOWN, "unexpected", detail)
@@ -148,6 +152,9 @@ def _answer(error: Exception) -> tuple[int | None, str | None]:
     code = None
     response = getattr(error, "response", None)
     if isinstance(response, dict):
-        status = (response.get("ResponseMetadata") or {}).get("HTTPStatusCode", status)
-        code = (response.get("Error") or {}).get("Code")
+        metadata, fault = response.get("ResponseMetadata"), response.get("Error")
+        if isinstance(metadata, dict):
+            status = metadata.get("HTTPStatusCode", status)
+        if isinstance(fault, dict):
+            code = fault.get("Code")
     return (status if isinstance(status, int) else None, code if isinstance(code, str) else None)

@@ -74,10 +74,10 @@ class Database:
         )
         try:
             self.engine: sa.Engine = facade.writer.get_engine()
-        except sa.exc.ArgumentError:
-            raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
         except sa.exc.NoSuchModuleError as error:
             raise ValueError(f"[database] connection: {error}") from None
+        except sa.exc.ArgumentError:
+            raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
         except ModuleNotFoundError as error:
             raise ValueError(
                 f"[database] connection needs the Python module {error.name}, which is not"

@@ -155,7 +155,7 @@ class TestFuse:
     ),
     st.integers(0, 5),
 )
-def test_a_shut_breaker_lets_at_most_one_through(
+def test_a_shut_breaker_lets_at_most_one_through(  # noqa: C901, PLR0912 - an event a branch
     happens: list[tuple[float, str]], limit: int
 ) -> None:
     """However answers and beginnings come, beside those under way when it shut."""

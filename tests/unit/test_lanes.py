@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import anyio
@@ -149,7 +149,7 @@ class World:
                 tasks.start_soon(scrubber.run, drain, stop)
                 if meanwhile is not None:
                     tasks.start_soon(meanwhile, scrubber)
-                while anyio.current_time() < until and len(queue) + queue.statistics.taken:
+                while anyio.current_time() < until and len(queue) + queue.statistics.taken:  # noqa: ASYNC110 - costs nothing
                     await anyio.sleep(0.1)
                 ended = anyio.current_time()
                 stop.set()
@@ -178,9 +178,7 @@ class World:
                 self._set(image_id, "deleted")
         return Seen(seen.now, seen.sights, claims)
 
-    def renew(
-        self, held: Iterable[tuple[Claim, datetime]]
-    ) -> tuple[list[Claim], datetime]:
+    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
         return [claim for claim, _ in held], self._now()
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
@@ -461,9 +459,7 @@ def check_windows(world: World, store: str, burst: float, rate: float) -> None:
 
 
 class TestFlood:
-    def test_of_one_owner_on_a_store_that_throttles(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_of_one_owner_on_a_store_that_throttles(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "evscrub")
         world = World(a=Throttle(25.0))
         for _ in range(5000):
@@ -590,5 +586,7 @@ def test_what_waits_for_its_turn_is_released_at_the_end(rate: float) -> None:
         world.add("o", "a")
     world.run(10, drain=30)
     assert world.statuses()["pending_delete"] >= 90
-    assert all(world.left(i) == set() or world._images[i][0].status == "pending_delete"
-               for i in world._images)
+    assert all(
+        world.left(i) == set() or world._images[i][0].status == "pending_delete"
+        for i in world._images
+    )

@@ -57,9 +57,7 @@ def test_many_owners_are_forgotten_when_their_turn_has_come() -> None:
     st.floats(0.01, 100),
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=100),
 )
-def test_never_more_than_the_rate_for_anyone(
-    rate: float, asks: list[tuple[str, float]]
-) -> None:
+def test_never_more_than_the_rate_for_anyone(rate: float, asks: list[tuple[str, float]]) -> None:
     pace = OwnerPace(rate)
     now = 0.0
     turns: dict[str, list[float]] = {}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +84,7 @@ def test_it_climbs_step_by_step() -> None:
         answer(pace, second - 1, 1, 20)
         steps.append((pace.concurrent, pace.rate))
     assert steps[-1] == (16, 40)
-    for (concurrent, rate), (next_concurrent, next_rate) in zip(steps, steps[1:], strict=False):
+    for (concurrent, rate), (next_concurrent, next_rate) in pairwise(steps):
         assert concurrent <= next_concurrent <= concurrent + 1
         assert rate <= next_rate <= rate * 1.051
     assert 12 <= steps.index((16, 40)) <= 20
@@ -141,9 +143,7 @@ class TestAllow:
 events = st.lists(
     st.tuples(
         st.floats(0, 30),
-        st.one_of(
-            st.sampled_from(["answered", "troubled"]), st.tuples(concurrencies, rates)
-        ),
+        st.one_of(st.sampled_from(["answered", "troubled"]), st.tuples(concurrencies, rates)),
     ),
     max_size=60,
 )

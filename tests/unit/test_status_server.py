@@ -147,7 +147,7 @@ def test_a_port_that_is_taken_is_warned_of_and_taken_when_it_is_free(
                 port = other.getsockname()[1]
                 tasks.start_soon(serve, Address(HOST, port), respond)
                 with anyio.fail_after(20):
-                    while "Several agents" not in caplog.text:
+                    while "Several agents" not in caplog.text:  # noqa: ASYNC110 - a log tells none
                         await anyio.sleep(0.01)
                 await anyio.sleep(0.2)
             await until_open(port)
