@@ -155,6 +155,8 @@ def _cell(value: _Value, how: str) -> _Cell:
 
 
 def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 

@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 VENV=.venv-tests
-PACKAGES=(rabbitmq-server mariadb-server postgresql shellcheck)
+PACKAGES=(rabbitmq-server mariadb-server postgresql chromium shellcheck)
 
 say() {
     printf '\n== %s\n' "$*"
@@ -153,5 +153,5 @@ make_environment "$VENV" "$PYTHON"
 install_servers
 check
 say "$PYTHON: all tests"
-"$VENV/bin/python" -m pytest tests "$@"
+"$VENV/bin/python" -m pytest "$@"
 further

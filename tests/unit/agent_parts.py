@@ -43,7 +43,9 @@ class FakeClock(Clock):
 def make_sources(clock: Clock) -> Sources:
     """Parts of an agent that has done nothing yet."""
     queue = DelayQueue(1000, origin=NOW)
-    stores = cast("Stores", SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"]))
+    stores = cast(
+        "Stores", SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[])
+    )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))
     scrubber = Scrubber(queue, claims, stores, clock, database_clock, SETTINGS)

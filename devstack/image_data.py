@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Say whether an image's data is in its stores: ``there`` or ``gone``; for exercise.sh.
+
+Asks the stores themselves, each through glance_store, for what the registry says of the image,
+deleted or not. No location is ever shown.
+"""
+
+# ruff: noqa: INP001, T201
+
+import argparse
+import sys
+
+import glance_store
+import sqlalchemy as sa
+
+from evscrub import config
+from evscrub.registry.claims import LOCATION_COLUMNS, named_store
+from evscrub.registry.database import Database
+from evscrub.registry.tables import image_locations
+from evscrub.rules import LocationRow
+from evscrub.stores import Stores
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Say whether an image's data is there or gone.")
+    config.add_arguments(parser)
+    parser.add_argument("image", help="the image's id")
+    arguments = parser.parse_args()
+    conf, _ = config.load_for(arguments)
+    stores = Stores(conf)
+    query = sa.select(*LOCATION_COLUMNS).where(image_locations.c.image_id == arguments.image)
+    with Database(conf).reading() as connection:
+        rows = list(connection.execute(query))
+    if not rows:
+        print(f"{arguments.image} has no location in the registry", file=sys.stderr)
+        return 1
+    there = 0
+    for row in rows:
+        target = stores.resolve(
+            LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
+        )
+        try:
+            if conf.enabled_backends:
+                glance_store.get_size_from_uri_and_backend(target.url, target.store)
+            else:
+                glance_store.get_size_from_backend(target.url)
+        except glance_store.NotFound:
+            continue
+        there += 1
+    print("there" if there else "gone")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

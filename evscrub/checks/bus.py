@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the message bus: RabbitMQ, which oslo.messaging's own driver would wait for for ever.
+
+So each broker is asked with a connection of our own and a short time-out. Only what is there
+already is declared once more, as Glance's options say it is, so that nothing is made here.
+"""
+
+import ssl
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+import oslo_messaging
+from amqp import exceptions as amqp_errors  # type: ignore[import-untyped]
+from kombu.connection import Connection
+from kombu.exceptions import KombuError
+from oslo_config import cfg
+from oslo_messaging import TransportHost, TransportURL
+
+from evscrub.checks import glance
+from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.subject import Bus, Subject
+
+_SECONDS = 5.0
+_RABBIT = "oslo_messaging_rabbit"
+#: Glance's own topic by default; Ceilometer and others listen to it.
+_SHARED_TOPIC = "notifications"
+#: Messages on a queue that nobody reads, from which on it is told.
+_MANY = 1000
+_ERRORS = (amqp_errors.AMQPError, OSError, KombuError)
+
+
+def brokers(subject: Subject) -> Findings:
+    """Whether the brokers of the transport URL answer and let us in."""
+    found = Findings()
+    glance.register(subject.conf)
+    try:
+        transport = oslo_messaging.get_notification_transport(subject.conf)
+        url = TransportURL.parse(
+            subject.conf, subject.conf.oslo_messaging_notifications.transport_url
+        )
+    except (oslo_messaging.MessagingException, ValueError) as error:
+        # Some of these errors quote the URL, and it holds the broker's password.
+        found.fail(
+            f"The bus's URL cannot be used ({type(error).__name__}): check [DEFAULT] transport_url"
+            " and [oslo_messaging_notifications] transport_url in glance-api.conf."
+        )
+        return found
+    if url.transport.startswith("kombu+memory"):
+        found.note("The bus lives in this process alone.")
+        return found
+    if url.transport not in {"rabbit", "kombu"}:
+        found.warn(f"The bus is {url.transport}; only RabbitMQ can be checked here.")
+        return found
+    options = transport.conf[_RABBIT]
+    hosts = url.hosts or [TransportHost("localhost")]
+    unreachable = []
+    for host in hosts:
+        try:
+            with _connection(url, host, options):
+                subject.bus = subject.bus or Bus(url, host, options)
+        except _ERRORS as error:
+            unreachable.append(f"{_name(host)} ({_reason(error)})")
+    if unreachable:
+        tell = found.fail if subject.bus is None else found.warn
+        tell(
+            f"Not reachable: {'; '.join(unreachable)}. Check [DEFAULT] transport_url and"
+            f" [{_RABBIT}] in glance-api.conf, the broker itself, and its user, password and"
+            " virtual host."
+        )
+    return found
+
+
+def queues(subject: Subject) -> Findings:
+    """Whether exchange and queues, if they are there, are what Glance's options declare."""
+    if subject.bus is None:
+        raise NotCheckedError("no RabbitMQ can be reached")
+    found = Findings()
+    bus, listener = subject.bus, subject.conf.listener
+    if bus.options.rabbit_quorum_queue and bus.options.rabbit_ha_queues:
+        found.fail(
+            f"[{_RABBIT}] rabbit_quorum_queue and rabbit_ha_queues are both on: set the latter to"
+            " False in glance-api.conf and restart glance-api."
+        )
+        return found
+    with _connection(bus.url, bus.host, bus.options) as connection:
+        _check_exchange(found, connection, bus.options, listener.exchange)
+        names = [listener.pool] if listener.pool else [f"{topic}.info" for topic in listener.topics]
+        for name in names:
+            _check_queue(found, connection, bus.options, name)
+    if _SHARED_TOPIC in listener.topics and not listener.pool:
+        found.warn(
+            f"evscrub listens to the topic {_SHARED_TOPIC}, which others, Ceilometer for one, may"
+            " read too: each then gets a part of the messages, and neither all. Give evscrub a"
+            " topic of its own: [listener] topics in evscrub.conf, and the same in addition in"
+            " [oslo_messaging_notifications] topics in glance-api.conf."
+        )
+    return found
+
+
+def _check_exchange(
+    found: Findings, connection: Connection, options: cfg.ConfigOpts.GroupAttr, name: str
+) -> None:
+    try:
+        with _channel(connection) as channel:
+            channel.exchange_declare(name, "topic", passive=True)
+    except amqp_errors.NotFound:
+        found.note(f"The exchange {name} is not there yet: Glance's first notification makes it.")
+        return
+    except _ERRORS as error:
+        found.fail(_refused("exchange", name, error))
+        return
+    try:
+        with _channel(connection) as channel:
+            channel.exchange_declare(
+                name, "topic", durable=_durable(options), auto_delete=options.amqp_auto_delete
+            )
+    except _ERRORS as error:
+        found.fail(_refused("exchange", name, error))
+
+
+def _check_queue(
+    found: Findings, connection: Connection, options: cfg.ConfigOpts.GroupAttr, name: str
+) -> None:
+    try:
+        with _channel(connection) as channel:
+            queue = channel.queue_declare(name, passive=True)
+    except amqp_errors.NotFound:
+        found.note(f"The queue {name} is not there yet: the first agent or notification makes it.")
+        return
+    except _ERRORS as error:
+        found.fail(_refused("queue", name, error))
+        return
+    try:
+        with _channel(connection) as channel:
+            channel.queue_declare(
+                name,
+                durable=_durable(options),
+                auto_delete=options.amqp_auto_delete,
+                arguments=_arguments(options),
+            )
+    except _ERRORS as error:
+        found.fail(_refused("queue", name, error))
+        return
+    said = f"{name}: {count(queue.message_count, 'message')}, " + (
+        f"{count(queue.consumer_count, 'consumer')}. Each agent is one; if there are more than"
+        " agents, somebody else takes a part of the messages."
+        if queue.consumer_count
+        else "and no agent listens."
+    )
+    if queue.message_count >= _MANY and not queue.consumer_count:
+        found.warn(
+            f"{said} The queue grows until one does; start an agent, or take the topic out of"
+            " Glance's and delete the queue."
+        )
+    else:
+        found.note(said)
+
+
+def _refused(kind: str, name: str, error: Exception) -> str:
+    if isinstance(error, amqp_errors.PreconditionFailed):
+        return (
+            f"The {kind} {name} is of another type than Glance's options declare"
+            f" ({_reason(error)}). Let evscrub and every Glance use the same"
+            f" [{_RABBIT}] amqp_durable_queues, amqp_auto_delete and rabbit_quorum_*; if they do,"
+            f" delete the {kind} in RabbitMQ and restart them, so that it is made anew."
+        )
+    if isinstance(error, amqp_errors.AccessRefused):
+        return (
+            f"RabbitMQ refuses the {kind} {name} ({_reason(error)}). Give the user of transport_url"
+            " the configure, write and read permissions on it: rabbitmqctl set_permissions."
+        )
+    return f"The {kind} {name} cannot be looked at ({_reason(error)})."
+
+
+@contextmanager
+def _connection(
+    url: TransportURL, host: TransportHost, options: cfg.ConfigOpts.GroupAttr
+) -> Iterator[Connection]:
+    connection = Connection(  # type: ignore[no-untyped-call]
+        host.hostname or "localhost",
+        host.username or "guest",
+        host.password or "guest",
+        url.virtual_host or "/",
+        host.port or None,
+        ssl=_tls(options),
+        login_method=options.rabbit_login_method,
+        connect_timeout=_SECONDS,
+        transport="pyamqp",
+        transport_options={"max_retries": 0, "read_timeout": _SECONDS, "write_timeout": _SECONDS},
+    )
+    try:
+        connection.connect()  # type: ignore[no-untyped-call]
+        yield connection
+    finally:
+        connection.release()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _channel(connection: Connection) -> Iterator[Any]:
+    """A channel of its own for each question, because RabbitMQ closes it with a refusal."""
+    with closing(connection.channel()) as channel:  # type: ignore[no-untyped-call]
+        yield channel
+
+
+def _tls(options: cfg.ConfigOpts.GroupAttr) -> bool | dict[str, Any]:
+    if not options.ssl:
+        return False
+    settings: dict[str, Any] = {}
+    if options.ssl_key_file:
+        settings["keyfile"] = options.ssl_key_file
+    if options.ssl_cert_file:
+        settings["certfile"] = options.ssl_cert_file
+    if options.ssl_ca_file:
+        settings |= {"ca_certs": options.ssl_ca_file, "cert_reqs": ssl.CERT_REQUIRED}
+    return settings or True
+
+
+def _durable(options: cfg.ConfigOpts.GroupAttr) -> bool:
+    return bool(options.amqp_durable_queues or options.rabbit_quorum_queue)
+
+
+def _arguments(options: cfg.ConfigOpts.GroupAttr) -> dict[str, Any]:
+    """The arguments that oslo.messaging declares a notification queue with."""
+    arguments: dict[str, Any] = {}
+    if options.rabbit_ha_queues:
+        arguments["x-ha-policy"] = "all"
+    if options.rabbit_quorum_queue:
+        arguments["x-queue-type"] = "quorum"
+        limits = {
+            "x-delivery-limit": options.rabbit_quorum_delivery_limit,
+            "x-max-in-memory-length": options.rabbit_quorum_max_memory_length,
+            "x-max-in-memory-bytes": options.rabbit_quorum_max_memory_bytes,
+        }
+        arguments |= {name: limit for name, limit in limits.items() if limit}
+    return arguments
+
+
+def _name(host: TransportHost) -> str:
+    return f"{host.hostname or 'localhost'}:{host.port or 5672}"
+
+
+def _reason(error: Exception) -> str:
+    """What the broker or the socket said; neither knows a password."""
+    said = getattr(error, "reply_text", None) or getattr(error, "strerror", None)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checks of the registry, Glance's database."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import sqlalchemy as sa
+
+from evscrub.checks.report import Findings, NotCheckedError, count, in_words
+from evscrub.checks.subject import Subject
+from evscrub.clock import Clock, epoch
+from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.tables import image_locations, images, metadata
+from evscrub.rules import DELETED, PENDING_DELETE
+
+T = TypeVar("T")
+
+_CONNECTION = "[database] connection in glance-api.conf"
+#: A difference of clocks from which on it is told, beyond what the question itself took.
+_SKEW_SECONDS = 2.0
+_SHOWN_IDS = 3
+
+_live_location = (
+    sa.select(image_locations.c.id)
+    .where(image_locations.c.image_id == images.c.id, image_locations.c.deleted.is_(sa.false()))
+    .exists()
+)
+_pending_location = (
+    sa.select(image_locations.c.id)
+    .where(
+        image_locations.c.image_id == images.c.id,
+        image_locations.c.deleted.is_(sa.true()),
+        image_locations.c.status == PENDING_DELETE,
+    )
+    .exists()
+)
+
+
+def connection(subject: Subject) -> Findings:
+    """Whether the database answers."""
+    found = Findings()
+    try:
+        database = Database(subject.conf)
+    except ValueError as error:
+        said = str(error)
+        # A URL that is not understood is quoted in part, and it holds the password.
+        known = said.startswith("[database]")
+        found.fail(said + "." if known else f"{_CONNECTION} is not a URL that can be read.")
+        return found
+    except UNAVAILABLE as error:
+        found.fail(_unreachable(subject, error))
+        return found
+    try:
+        database.now()
+    except NotImplementedError:
+        found.fail(
+            f"evscrub does not know this database, {database.engine.dialect.name}: it works with"
+            " MySQL, MariaDB, PostgreSQL and SQLite."
+        )
+    except UNAVAILABLE as error:
+        found.fail(_unreachable(subject, error))
+    else:
+        subject.reach(database)
+        found.note(f"{database.engine.dialect.name} answers.")
+    return found
+
+
+def schema(subject: Subject) -> Findings:
+    """Whether Glance's tables and the columns that evscrub uses are there."""
+    found = Findings()
+    inspector = sa.inspect(subject.database.engine)
+    for table in metadata.sorted_tables:
+        if not inspector.has_table(table.name):
+            found.fail(f"The table {table.name} is missing.")
+            continue
+        there = {column["name"] for column in inspector.get_columns(table.name)}
+        missing = [column.name for column in table.columns if column.name not in there]
+        if missing:
+            found.fail(f"The table {table.name} lacks {', '.join(missing)}.")
+    if found.code:
+        found.fail(
+            f"Check that {_CONNECTION} names Glance's database, and that 'glance-manage db sync'"
+            " has been run."
+        )
+    subject.schema_known = not found.code
+    return found
+
+
+def privileges(subject: Subject) -> Findings:
+    """Whether we may read, lock and update, tried on no row at all."""
+    found = Findings()
+    database = subject.registry
+    none = sa.false()
+    tried: list[tuple[str, sa.Select[tuple[object, ...]] | sa.Update]] = [
+        (f"SELECT on {table.name}", sa.select(*table.columns).where(none))
+        for table in (images, image_locations)
+    ]
+    tried += [
+        (
+            "UPDATE of status and updated_at on images",
+            sa.update(images)
+            .where(none)
+            .values(status=images.c.status, updated_at=images.c.updated_at),
+        ),
+        (
+            "UPDATE of status, deleted_at and updated_at on image_locations",
+            sa.update(image_locations)
+            .where(none)
+            .values(
+                status=image_locations.c.status,
+                deleted_at=image_locations.c.deleted_at,
+                updated_at=image_locations.c.updated_at,
+            ),
+        ),
+        (
+            "SELECT FOR UPDATE SKIP LOCKED, which takes MySQL 8.0 or MariaDB 10.6, on images",
+            sa.select(images.c.id).where(none).with_for_update(skip_locked=True),
+        ),
+    ]
+    for name, statement in tried:
+        try:
+            with database.engine.connect() as session:
+                session.execute(statement)
+        except UNAVAILABLE as error:
+            found.fail(f"No {name} ({_reason(subject, error)}).")
+    if found.code:
+        found.fail(
+            f"Let the user of {_CONNECTION} SELECT and UPDATE these two tables, on a server that is"
+            " not read-only; Glance's own user may."
+        )
+    return found
+
+
+def clock(subject: Subject) -> Findings:
+    """Whether this host and the database agree on the time."""
+    found = Findings()
+    ours = Clock()
+    asked = ours.moment()
+    value = epoch(subject.database.now())
+    took = ours.since(asked)
+    # The database read its clock at some time between question and answer.
+    ahead, behind = asked.wall - value, value - (asked.wall + took)
+    skew = max(ahead, behind, 0.0)
+    if skew > _SKEW_SECONDS:
+        which = "ahead of" if ahead > behind else "behind"
+        found.warn(
+            f"This host's clock is {in_words(skew)} {which} the database's. evscrub goes by the"
+            " database's; but Glance stamps deleted_at by its own host's, and what that is off,"
+            " each image is scrubbed too early or too late. Let NTP keep the clocks of this host,"
+            " Glance's hosts and the database's."
+        )
+    return found
+
+
+def backlog(subject: Subject) -> Findings:
+    """How much waits, and whether any of it should have gone long since."""
+    found = Findings()
+    conf = subject.conf
+    query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(
+        images.c.deleted.is_(sa.true()), images.c.status == PENDING_DELETE
+    )
+    number, oldest, now = _ask(
+        subject, lambda session: (*session.execute(query).one(), read_now(session))
+    )
+    if not number or oldest is None:
+        found.note("No image awaits scrubbing.")
+        return found
+    said = f"{count(number, 'image')} await{'s' if number == 1 else ''} scrubbing"
+    overdue = (now - oldest).total_seconds() - conf.scrub_time
+    if overdue <= 0:
+        found.note(f"{said}; the first is due in {in_words(-overdue)}.")
+    elif overdue <= conf.sweep.full_interval:
+        found.note(f"{said}; the oldest has been due for {in_words(overdue)}.")
+    else:
+        found.warn(
+            f"{said}; the oldest has been due for {in_words(overdue)}, longer than a full sweep"
+            " takes to come by ([sweep] full_interval). Is an agent running? If so, its log says"
+            " which images it cannot scrub, and why; else it may be too slow: see [scrubber] rate"
+            " and concurrency in evscrub.conf."
+        )
+    return found
+
+
+def damage(subject: Subject) -> Findings:
+    """Whether there are images that evscrub leaves alone because only a person can judge them."""
+    found = Findings()
+    alive = sa.and_(
+        images.c.deleted.is_(sa.false()), images.c.status.not_in((PENDING_DELETE, DELETED))
+    )
+    kinds = (
+        (
+            "pending_delete but not marked as deleted, since their DELETE broke off",
+            sa.and_(images.c.deleted.is_(sa.false()), images.c.status == PENDING_DELETE),
+        ),
+        (
+            "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
+            sa.and_(alive, _pending_location, ~_live_location),
+        ),
+        (
+            "deleted, but with a location that is still live",
+            sa.and_(images.c.deleted.is_(sa.true()), _pending_location, _live_location),
+        ),
+    )
+    for what, where in kinds:
+        number, ids = _ask(subject, _counting(where))
+        if number:
+            shown = ", ".join(ids) + (", ..." if number > len(ids) else "")
+            found.warn(f"{count(number, 'image is', 'images are')} {what}: {shown}.")
+    if found.code:
+        found.warn(
+            "evscrub does not touch these images or their data. Decide for each whether it is to"
+            " live or to go, and make its rows in images and image_locations say so."
+        )
+    return found
+
+
+def _counting(
+    where: sa.ColumnElement[bool],
+) -> Callable[[sa.Connection], tuple[int, list[str]]]:
+    def ask(session: sa.Connection) -> tuple[int, list[str]]:
+        number = session.execute(sa.select(sa.func.count(images.c.id)).where(where)).scalar_one()
+        ids = sa.select(images.c.id).where(where).order_by(images.c.id).limit(_SHOWN_IDS)
+        return number, list(session.execute(ids).scalars()) if number else []
+
+    return ask
+
+
+def _ask(subject: Subject, query: Callable[[sa.Connection], T]) -> T:
+    try:
+        with subject.registry.reading() as session:
+            return query(session)
+    except UNAVAILABLE as error:
+        raise NotCheckedError(f"the registry cannot be read ({_reason(subject, error)})") from None
+
+
+def _unreachable(subject: Subject, error: Exception) -> str:
+    return (
+        f"The database cannot be reached ({_reason(subject, error)}). Check {_CONNECTION}, the"
+        " database server, and the user and its password."
+    )
+
+
+def _reason(subject: Subject, error: Exception) -> str:
+    """What the database's driver said, without statements and without the password."""
+    cause = getattr(error, "inner_exception", None) or error
+    cause = getattr(cause, "orig", None) or cause
+    said = " ".join(str(part) for part in cause.args) or type(cause).__name__
+    said = " ".join(said.split())
+    try:
+        password = sa.make_url(subject.conf.database.connection).password
+    except (sa.exc.ArgumentError, ValueError):
+        return type(cause).__name__
+    return said.replace(str(password), "***") if password else said

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the checks found, and how it is shown: as oslo.upgradecheck does for every service."""
+
+import json
+import warnings
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from oslo_upgradecheck.upgradecheck import Code, Result, UpgradeCommands
+
+TITLE = "evscrub check"
+
+
+class NotCheckedError(Exception):
+    """A check that cannot run because another one failed; the message says which."""
+
+
+@dataclass
+class Findings:
+    """What a check found; it succeeded if it found nothing worse than notes."""
+
+    code: Code = Code.SUCCESS
+    _texts: list[tuple[Code, str]] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Say something that is as it should be."""
+        self._add(Code.SUCCESS, text)
+
+    def warn(self, text: str) -> None:
+        """Say what should be looked at."""
+        self._add(Code.WARNING, text)
+
+    def fail(self, text: str) -> None:
+        """Say what keeps the agent from its work, and what to change where."""
+        self._add(Code.FAILURE, text)
+
+    @property
+    def details(self) -> str | None:
+        """All of it, the worst first."""
+        worst_first = sorted(self._texts, key=lambda found: -found[0])
+        return " ".join(text for _, text in worst_first) or None
+
+    def _add(self, code: Code, text: str) -> None:
+        self.code = max(self.code, code)
+        self._texts.append((code, text))
+
+
+Report = list[tuple[str, Findings]]
+
+
+def show(report: Report) -> Code:
+    """Print a report as a table; returns the exit code."""
+
+    class Commands(UpgradeCommands):
+        display_title = TITLE
+        _upgrade_checks = tuple(
+            (name, lambda _self, found=findings: Result(found.code, found.details))
+            for name, findings in report
+        )
+
+    with warnings.catch_warnings():
+        # oslo.upgradecheck draws its table with a constant that prettytable renamed.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return Commands().check()
+
+
+def to_json(report: Report) -> str:
+    """Return a report as JSON, in the form that oslo.upgradecheck gives it."""
+    checks = [
+        {"check": name, "result": int(findings.code), "details": findings.details}
+        for name, findings in report
+    ]
+    return json.dumps({"name": TITLE, "checks": checks}, indent=2)
+
+
+def worst(report: Report) -> Code:
+    """The exit code."""
+    return max((findings.code for _, findings in report), default=Code.SUCCESS)
+
+
+def in_words(seconds: float) -> str:
+    """Say a duration, to its two largest units."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    span = timedelta(seconds=round(seconds))
+    hours, rest = divmod(span.seconds, 3600)
+    parts = [
+        (span.days, "days" if span.days != 1 else "day"),
+        (hours, "h"),
+        (rest // 60, "min"),
+        (rest % 60, "s"),
+    ]
+    first = next(index for index, (number, _) in enumerate(parts) if number)
+    return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Say a number of things."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

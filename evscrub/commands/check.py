@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evscrub check``.
+
+Exit codes are those of oslo.upgradecheck, and so of every ``SERVICE-status upgrade check``: 0 all
+is well, 1 at least a warning, 2 at least a failure, 255 the check itself broke.
+"""
+
+import argparse
+import logging
+import sys
+import traceback
+
+from oslo_config import cfg
+from oslo_log import log
+
+from evscrub import checks, config
+from evscrub.checks import report
+from evscrub.checks.subject import Subject
+
+_BROKEN = 255
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    config.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    conf, own = config.load_for(arguments)
+    _log(own, debug=arguments.debug)
+    try:
+        found = checks.run(Subject(conf))
+    except config.ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - so that it is not taken for a failed check
+        # Where it happened, without what it says: that may hold a credential.
+        trace = "".join(traceback.format_tb(error.__traceback__))
+        print(f"evscrub: the check broke\n{trace}{type(error).__name__}", file=sys.stderr)
+        return _BROKEN
+    if arguments.json:
+        print(report.to_json(found))
+        return report.worst(found)
+    return report.show(found)
+
+
+def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
+    """Log to the terminal if asked to, and never where the agent logs."""
+    if not debug:
+        # All that matters comes in the table.
+        logging.disable()
+        return
+    for name in ("log_config_append", "log_file", "log_dir"):
+        own.set_override(name, None)
+    for name in ("use_syslog", "use_journal", "use_eventlog"):
+        own.set_override(name, False)
+    own.set_override("use_stderr", True)
+    log.setup(own, "evscrub")

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evscrub list``."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from oslo_config import cfg
+
+from evscrub import config, listing, listing_output
+from evscrub.listing import Line, Trouble
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.listing import Listing
+from evscrub.settings import scrubber_settings
+from evscrub.status import client
+from evscrub.status.address import Address, parse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List images whose data awaits scrubbing, in the order of their ids, as the registry has"
+        " them now. States: waiting (not due yet), due, claimed (an agent is at it), in use (clones"
+        " or snapshots keep it), parked (only an operator can help), held, damaged (left alone:"
+        " only a person can judge). Which images are in use or parked the agents know: they are"
+        " asked on their status ports, and where none answers such images are shown as due."
+    )
+    config.add_arguments(parser)
+    parser.add_argument("--due", action="store_true", help="only images that are due")
+    parser.add_argument("--parked", action="store_true", help="only images that are parked")
+    parser.add_argument(
+        "--held", action="store_true", help="only images that are held; with the others, either"
+    )
+    parser.add_argument("--owner", help="only images of this owner, a project's id")
+    parser.add_argument("--store", help="only images with a pending location in this store")
+    parser.add_argument("--limit", type=_natural, metavar="N", help="no more than this many images")
+    parser.add_argument(
+        "--agent",
+        action="append",
+        type=_address,
+        metavar="HOST:PORT",
+        help="an agent to ask which images are parked or in use; may be given more than once"
+        " (default: [status] listen)",
+    )
+    listing_output.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    conf, _ = config.load_for(arguments)
+    try:
+        listing_output.choose_columns(arguments.columns)
+        database = Database(conf)
+        database.probe()
+        agents = arguments.agent or _default_agents(conf)
+    except ValueError as error:
+        raise config.ConfigError(str(error)) from None
+    troubles = _ask(agents)
+    try:
+        listing_output.write(
+            _lines(conf, database, troubles or {}, arguments), sys.stdout, arguments
+        )
+    except UNAVAILABLE as error:
+        print(f"evscrub: the registry broke off: {type(error).__name__}", file=sys.stderr)
+        return 1
+    return 1 if arguments.parked and troubles is None else 0
+
+
+def _lines(
+    conf: cfg.ConfigOpts,
+    database: Database,
+    troubles: dict[str, Trouble],
+    arguments: argparse.Namespace,
+) -> Iterable[Line]:
+    policy = scrubber_settings(conf).policy
+    names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
+    states = {state for state, name in names.items() if getattr(arguments, name)}
+    found = Listing(database).read(owner=arguments.owner, held=states == {listing.HOLD})
+
+    def lines() -> Iterator[Line]:
+        for seen in found:
+            line = listing.line(seen.image, seen.name, seen.locations, seen.now, policy, troubles)
+            if line is None or (states and line.state not in states):
+                continue
+            if arguments.store is None or arguments.store in line.stores:
+                yield line
+
+    return islice(lines(), arguments.limit)
+
+
+def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
+    address = parse(conf.status.listen)
+    return [address] if address is not None and address.port else []
+
+
+def _ask(agents: Iterable[Address]) -> dict[str, Trouble] | None:
+    """Ask the agents; None if not one of them answers."""
+    found: dict[str, Trouble] = {}
+    answered = False
+    for address in agents:
+        try:
+            for told in client.troubles(address):
+                found[told["id"]] = _trouble(told)
+        except client.NoAnswerError as error:
+            print(f"evscrub: {error}", file=sys.stderr)
+        else:
+            answered = True
+    if not answered:
+        print("evscrub: images that are parked or in use are shown as due", file=sys.stderr)
+        return None
+    return found
+
+
+def _trouble(told: dict[str, str]) -> Trouble:
+    words = str(told.get("reason", "")).replace("_", " ")
+    if told.get("detail"):
+        words += f": {told['detail']}"
+    tries = told.get("tries")
+    if tries:
+        words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
+    # The same few texts come again and again.
+    return Trouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
+
+
+def _natural(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return number
+
+
+def _address(text: str) -> Address:
+    address = parse(text)
+    if address is None:
+        raise argparse.ArgumentTypeError("must be HOST:PORT")
+    return address

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: Apache-2.0
+"use strict";
+
+// Everything shown is set as text or as a number in an attribute, never as HTML: image ids and
+// owners are whatever users made them.
+
+const POLL_MS = 1000;
+const SLOW_MS = 5000;
+const SVG = "http://www.w3.org/2000/svg";
+
+const byId = (id) => document.getElementById(id);
+
+// -- building
+
+function el(name, attributes, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+function svg(name, attributes, ...children) {
+  const node = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes || {})) node.setAttribute(key, value);
+  node.append(...children.filter((child) => child !== null));
+  return node;
+}
+
+// Replace an element's content only when what it is made from has changed, so that text can be
+// selected and what was opened stays open.
+const drawn = new Map();
+function draw(id, data, make) {
+  const key = JSON.stringify(data);
+  if (drawn.get(id) === key) return;
+  drawn.set(id, key);
+  byId(id).replaceChildren(...[make(data)].flat());
+}
+
+function say(id, text) {
+  const node = byId(id);
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function badge(kind, text) {
+  const sign = { good: "✓", warn: "!", bad: "✕" }[kind];
+  return el("span", { class: `badge ${kind}` }, el("span", { "aria-hidden": "true" }, sign), text);
+}
+
+// -- words
+
+const whole = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
+const brief = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
+const fine = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 2 });
+
+const number = (n) => whole.format(n);
+const short = (n) => (n < 100000 ? whole.format(n) : brief.format(n));
+const images = (n) => `${number(n)} ${n === 1 ? "image" : "images"}`;
+
+function bytes(n) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+  let unit = 0;
+  while (n >= 1023.5 && unit < units.length - 1) {
+    n /= 1024;
+    unit += 1;
+  }
+  return `${unit && n < 100 ? n.toPrecision(n < 10 ? 2 : 3) : whole.format(n)} ${units[unit]}`;
+}
+
+function span(seconds) {
+  const s = Math.max(0, seconds);
+  if (s < 1) return `${fine.format(s)} s`;
+  if (s < 9.95) return `${s.toFixed(1).replace(/\.0$/, "")} s`;
+  if (s < 90) return `${Math.round(s)} s`;
+  if (s < 5400) return `${Math.round(s / 60)} min`;
+  if (s < 36 * 3600) return `${(s / 3600).toFixed(1).replace(/\.0$/, "")} h`;
+  return `${(s / 86400).toFixed(1).replace(/\.0$/, "")} d`;
+}
+
+const rate = (perSecond) => `${perSecond >= 10 ? whole.format(perSecond) : fine.format(perSecond)}/s`;
+
+function clock(seconds, withSeconds) {
+  const options = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  if (withSeconds) options.second = "2-digit";
+  return new Date(seconds * 1000).toLocaleTimeString("en-US", options);
+}
+
+function day(seconds) {
+  return new Date(seconds * 1000).toLocaleDateString("en-US", { month: "short", day: "numeric" });
+}
+
+const WORDS = {
+  connection: "connection lost",
+  client: "its client reports an error",
+  refused: "access refused",
+  backend: "backend error",
+  undecipherable: "cannot be decrypted",
+  store_not_enabled: "store not enabled",
+  store_not_loaded: "store did not load",
+  store_ambiguous: "which store is not clear",
+  bad_url: "URL the store does not understand",
+  in_use: "in use by clones",
+  has_snapshot: "has snapshots",
+  not_found: "not found",
+  no_write_access: "store may not be written to",
+  missing_directory: "directory is missing",
+  bad_store_configuration: "store's configuration",
+  unexpected: "unexpected answer",
+};
+const reason = (code) => WORDS[code] || code.replaceAll("_", " ");
+const storeName = (name) => name || "no store";
+const inStore = (name) => (name ? ` in ${name}` : "");
+
+// -- the parts of the page
+
+function attention(s) {
+  const list = [];
+  const add = (kind, label, text) => list.push([kind, label, text]);
+  if (!s.registry.answers)
+    add("bad", "Registry away", "Glance's database does not answer. Nothing is claimed until it does; what is deleted already is written down then.");
+  for (const store of s.stores) {
+    if (store.breaker === "blown")
+      add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Mend it and send the agents SIGHUP.`);
+    else if (store.breaker !== "closed")
+      add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
+  }
+  if (s.damaged.total)
+    add("bad", "Damaged", `${images(s.damaged.total)} only a person can judge. They are left alone; see below.`);
+  if (s.parked.total)
+    add("warn", "Parked", `${images(s.parked.total)} only an operator can help; see below.`);
+  if (!s.bus.joined)
+    add("warn", "Bus not joined", "No notification is heard. Sweeps of the registry find what is due, up to an interval late.");
+  if (s.bus.missed)
+    add("warn", "Missed by the bus", `${images(s.bus.missed)} came by a sweep although the bus should have told of them.`);
+  if (s.queue.oldest_due_age > 300)
+    add("warn", "Behind", `An image has been due for ${span(s.queue.oldest_due_age)}.`);
+  if (!s.sweep.count) add("warn", "Starting", "The first sweep of the registry is under way.");
+  if (!list.length) add("good", "All is well", "Nothing needs you.");
+  return list;
+}
+
+const attentionItems = (list) =>
+  list.map(([kind, label, text]) => el("li", { class: kind }, badge(kind, label), el("p", {}, text)));
+
+function tiles(s) {
+  const q = s.queue;
+  const list = [
+    ["Waiting", short(q.waiting), "not due yet"],
+    ["Due", short(q.ready + q.taken - q.in_work), q.oldest_due_age >= 1 ? `oldest for ${span(q.oldest_due_age)}` : "none is late"],
+    ["In work", short(q.in_work), q.in_work ? `longest for ${span(q.longest_in_work)}` : `up to ${s.settings.concurrency} at a time`],
+    ["Scrubbed", short(s.done.images), "since the start"],
+    ["Space freed", bytes(s.done.bytes), "since the start"],
+    ["Retries", short(s.done.retries), s.done.leases_lost ? `${number(s.done.leases_lost)} claims lost` : "no claim lost"],
+  ];
+  return list;
+}
+
+const tileItems = (list) =>
+  list.map(([name, value, note]) =>
+    el("div", {}, el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note)));
+
+const empty = (text) => el("p", { class: "empty" }, text);
+
+function frame(id) {
+  const box = byId(id).getBoundingClientRect();
+  return { width: Math.max(240, Math.round(box.width)), height: Math.max(100, Math.round(box.height)) };
+}
+
+// A picture of bars, with the numbers for those who cannot see it in its label and in each title.
+function bars(size, label, entries, ticks, peakLabel) {
+  const top = 18, bottom = 22;
+  const height = size.height - top - bottom;
+  const step = size.width / entries.length;
+  const peak = Math.max(1, ...entries.map((entry) => entry.count));
+  const picture = svg("svg", { viewBox: `0 0 ${size.width} ${size.height}`, role: "img", "aria-label": label });
+  picture.append(svg("line", { class: "grid", x1: 0, x2: size.width, y1: top, y2: top }));
+  picture.append(svg("text", { x: size.width, y: top - 6, "text-anchor": "end" }, peakLabel(peak)));
+  entries.forEach((entry, i) => {
+    const tall = entry.count ? Math.max(2, (entry.count / peak) * height) : 0;
+    const gap = Math.min(3, step * 0.2);
+    const group = svg("g", {}, svg("title", {}, entry.title),
+      svg("rect", { class: "slot", x: i * step, width: step, y: top, height }),
+      svg("rect", {
+        class: `bar ${entry.kind || ""}`, x: i * step + gap / 2, width: Math.max(1, step - gap),
+        y: top + height - tall, height: tall, rx: Math.min(2, step / 4),
+      }));
+    picture.append(group);
+  });
+  picture.append(svg("line", { class: "axis", x1: 0, x2: size.width, y1: top + height, y2: top + height }));
+  for (const [at, text, anchor] of ticks)
+    picture.append(svg("text", { x: at, y: size.height - 6, "text-anchor": anchor }, text));
+  return picture;
+}
+
+function due(s, size) {
+  const { start, width, counts } = s.forecast;
+  const total = counts.reduce((sum, n) => sum + n, 0);
+  if (!total) return empty("Nothing waits. What is deleted in Glance from now on appears here until it is due.");
+  const withSeconds = width < 60;
+  const end = start + width * counts.length;
+  const days = end - start > 86400;
+  const name = (t) => (days ? `${day(t)} ${clock(t)}` : clock(t, withSeconds));
+  const entries = counts.map((count, i) => ({
+    count, title: `${name(start + i * width)} to ${name(start + (i + 1) * width)}: ${images(count)}`,
+  }));
+  const fits = Math.max(2, Math.min(7, Math.floor(size.width / 110)));
+  const every = Math.max(1, Math.ceil(counts.length / fits));
+  const ticks = [];
+  const step = size.width / counts.length;
+  for (let i = 0; i < counts.length; i += every) {
+    if (i && size.width - i * step < 70) break;
+    ticks.push([i * step, i ? name(start + i * width) : "now", "start"]);
+  }
+  const most = counts.indexOf(Math.max(...counts));
+  const label = `${images(total)} waiting, from ${name(start)} to ${name(end)}; most, ${number(counts[most])}, at ${name(start + most * width)}`;
+  return bars(size, label, entries, ticks, (peak) => `${images(peak)} in ${span(width)}`);
+}
+
+function pace(s, size) {
+  const points = s.history.points;
+  if (points.length < 2) return empty("A first point comes in a few seconds.");
+  const top = 18, bottom = 22, height = size.height - top - bottom;
+  const values = points.map((point) => point[1] / s.history.step);
+  const peak = Math.max(1 / s.history.step, ...values);
+  const spanned = 120;
+  const x = (i) => size.width - ((points.length - 1 - i) / (spanned - 1)) * size.width;
+  const y = (value) => top + height - (value / peak) * height;
+  const path = values.map((value, i) => `${i ? "L" : "M"}${x(i).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const last = values[values.length - 1];
+  return svg("svg", {
+    viewBox: `0 0 ${size.width} ${size.height}`, role: "img",
+    "aria-label": `Images scrubbed a second over the last ten minutes: now ${rate(last)}, at most ${rate(peak)}`,
+  },
+    svg("line", { class: "grid", x1: 0, x2: size.width, y1: top, y2: top }),
+    svg("text", { x: size.width, y: top - 6, "text-anchor": "end" }, rate(peak)),
+    svg("path", { class: "area", d: `${path}L${size.width} ${top + height}L${x(0).toFixed(1)} ${top + height}Z` }),
+    svg("path", { class: "line", d: path }),
+    svg("line", { class: "axis", x1: 0, x2: size.width, y1: top + height, y2: top + height }),
+    svg("text", { x: 0, y: size.height - 6 }, "10 min ago"),
+    svg("text", { x: size.width / 2, y: size.height - 6, "text-anchor": "middle" }, "5 min"),
+    svg("text", { x: size.width, y: size.height - 6, "text-anchor": "end" }, "now"));
+}
+
+// The buckets of the metric, drawn together where a glance needs no finer ones.
+const LATE_EDGES = [0.5, 1, 5, 10, 60, 300, 3600, Infinity];
+
+function lateness(s, size) {
+  const { bounds, counts } = s.lateness;
+  const total = counts.reduce((sum, n) => sum + n, 0);
+  if (!total) return empty("Nothing is scrubbed yet.");
+  const entries = LATE_EDGES.map((edge, i) => ({
+    count: 0, kind: i > 4 ? "warn" : "",
+    from: i ? LATE_EDGES[i - 1] : 0, name: edge === Infinity ? "more" : span(edge).replace("60 s", "1 min"),
+  }));
+  counts.forEach((count, i) => {
+    const bound = i < bounds.length ? bounds[i] : Infinity;
+    entries[LATE_EDGES.findIndex((edge) => bound <= edge)].count += count;
+  });
+  for (const entry of entries)
+    entry.title = `${entry.name === "more" ? `more than ${span(entry.from)}` : `up to ${entry.name}`}: ${images(entry.count)}`;
+  const step = size.width / entries.length;
+  const narrow = step < 48;
+  const ticks = entries.map((entry, i) =>
+    [(i + 0.5) * step, entry.name === "more" ? entry.name : (narrow ? entry.name.replace(" ", "").replace("min", "m") : `≤ ${entry.name}`), "middle"]);
+  const label = `How late images were scrubbed. ${entries.filter((entry) => entry.count).map((entry) => entry.title).join("; ")}`;
+  return bars(size, label, entries, ticks, (peak) => images(peak));
+}
+
+function meter(label, text, part, capPart) {
+  const fill = el("div", { class: "fill" });
+  fill.style.width = `${Math.min(100, Math.max(0, part * 100))}%`;
+  const track = el("div", { class: "track", "aria-hidden": "true" }, fill);
+  if (capPart > 0) {
+    const cap = el("div", { class: "cap" });
+    cap.style.width = `${Math.min(100, capPart * 100)}%`;
+    track.append(cap);
+  }
+  return el("div", { class: "meter" }, el("div", { class: "label" }, el("span", {}, label), el("span", {}, text)), track);
+}
+
+// A store's deletes a second over the last ten seconds, from what it had deleted at each poll.
+const deletes = new Map();
+function follow(s) {
+  for (const store of s.stores) {
+    const seen = deletes.get(store.name) || [];
+    seen.push([s.now, store.gone]);
+    while (seen.length > 2 && s.now - seen[1][0] >= 10) seen.shift();
+    deletes.set(store.name, seen);
+  }
+}
+
+function perSecond(store) {
+  const seen = deletes.get(store.name) || [];
+  if (seen.length < 2) return store.running ? store.per_second : 0;
+  const [from, to] = [seen[0], seen[seen.length - 1]];
+  return to[0] > from[0] ? Math.max(0, to[1] - from[1]) / (to[0] - from[0]) : 0;
+}
+
+function storeState(store) {
+  if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Mend it and send SIGHUP.`];
+  if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
+  if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
+  if (store.slowed) return ["warn", "slowed", "the store showed signs of overload; its pace recovers by itself"];
+  return ["good", "working", ""];
+}
+
+function storeCard(store) {
+  if (!store.name) {
+    return el("article", { class: "store" },
+      el("div", { class: "title" }, el("h3", {}, "No store of this configuration"), badge("warn", "not usable")),
+      el("p", { class: "why" }, "Images whose store is not enabled, or whose location cannot be read. They are parked."));
+  }
+  const [kind, state, why] = storeState(store);
+  const most = store.most_concurrent;
+  const now = perSecond(store);
+  let rateText = store.rate ? `${rate(now)} of ${rate(store.rate)}` : `${rate(now)}, no limit`;
+  if (store.most_rate && store.rate < store.most_rate) rateText += ` (allowed ${rate(store.most_rate)})`;
+  const rateMost = store.most_rate || store.rate;
+  return el("article", { class: "store" },
+    el("div", { class: "title" }, el("h3", {}, store.name), badge(kind, state)),
+    why ? el("p", { class: "why" }, why) : null,
+    el("div", { class: "meters" },
+      meter("At a time", store.concurrent < most ? `${store.running} of ${store.concurrent} (allowed ${most})` : `${store.running} of ${most}`,
+        store.running / most, 1 - store.concurrent / most),
+      meter("Deletes", rateText, rateMost ? now / rateMost : 0, store.most_rate ? 1 - store.rate / store.most_rate : 0)),
+    el("dl", { class: "numbers" },
+      el("div", {}, el("dt", {}, "Due"), el("dd", {}, short(store.ready + store.claimed))),
+      el("div", {}, el("dt", {}, "Deleted"), el("dd", {}, short(store.gone))),
+      el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes)))));
+}
+
+function table(names, rows) {
+  return el("table", { class: "cards" },
+    el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ...rows.map((row) =>
+      el("tr", {}, ...row.map((cell, i) => el("td", { "data-name": names[i] }, cell))))));
+}
+
+const code = (text) => el("code", {}, text === null || text === "" ? "–" : String(text));
+
+// What was opened is opened again after the part is drawn anew.
+const opened = new Set();
+function folded(key, title, content) {
+  const node = el("details", {}, el("summary", {}, title), content);
+  node.open = opened.has(key);
+  node.addEventListener("toggle", () => (node.open ? opened.add(key) : opened.delete(key)));
+  return node;
+}
+
+function group(kind, label, title, hint, key, names, rows, total) {
+  const more = total > rows.length ? ` (the first ${number(rows.length)})` : "";
+  return el("div", { class: "group" },
+    el("div", { class: "title" }, badge(kind, label), el("h3", {}, title)),
+    hint ? el("p", { class: "hint" }, hint) : null,
+    rows.length ? folded(key, `Show images${more}`, table(names, rows)) : null);
+}
+
+function stuck(s) {
+  const groups = [];
+  if (s.damaged.total) {
+    groups.push(group("bad", "damaged", images(s.damaged.total),
+      "Never touched. Look at the image; if it should live, evscrub restore brings it back.", "damaged",
+      ["Image", "Why"], s.damaged.shown.map((image) => [code(image.id), image.reason]), s.damaged.total));
+  }
+  for (const [what, kind, list] of [["parked", "warn", s.parked], ["in use", "warn", s.in_use]]) {
+    const byReason = new Map();
+    for (const image of list.shown) {
+      const key = JSON.stringify([image.store, image.reason, what === "parked" ? image.detail : ""]);
+      if (!byReason.has(key)) byReason.set(key, []);
+      byReason.get(key).push(image);
+    }
+    for (const [key, members] of byReason) {
+      const first = members[0];
+      const whole = byReason.size === 1 ? list.total : members.length;
+      groups.push(group(kind, what, `${images(whole)}${inStore(first.store)}: ${reason(first.reason)}`,
+        what === "parked" ? first.detail : "The store will not delete them yet. They are tried again, rarely.",
+        what + key, ["Image", "Owner", "Tries"],
+        members.map((image) => [code(image.id), code(image.owner), number(image.tries)]), whole));
+    }
+  }
+  for (const item of s.retrying) {
+    if (item.reason === "in_use" || item.reason === "has_snapshot") continue;
+    groups.push(group("warn", "retried", `${images(item.images)}${inStore(item.store)}: ${reason(item.reason)}`, "", "", [], [], 0));
+  }
+  return groups.length ? groups : empty("Nothing is parked, damaged or retried.");
+}
+
+function space(s) {
+  if (!s) return empty("The registry is being asked…");
+  if (!s.owners.length) return empty("Nothing is pending in the registry.");
+  const most = Math.max(1, s.owners[0].bytes);
+  const list = s.owners.map((owner) => {
+    const fill = el("div", { class: "fill" });
+    fill.style.width = `${(owner.bytes / most) * 100}%`;
+    const held = owner.held ? `, ${number(owner.held)} held` : "";
+    return el("div", { class: "owner" },
+      el("div", { class: "label" }, el("span", {}, code(owner.owner)),
+        el("span", {}, el("b", {}, bytes(owner.bytes)), ` in ${images(owner.images)}${held}`)),
+      el("div", { class: "track", "aria-hidden": "true" }, fill));
+  });
+  const named = s.owners.reduce((sum, owner) => sum + owner.bytes, 0);
+  if (s.total.bytes > named) list.push(el("p", { class: "muted" }, `Others: ${bytes(s.total.bytes - named)}`));
+  return list;
+}
+
+const ago = (age) => `${span(age)} ago`;
+
+function facts(s) {
+  const b = s.bus, w = s.sweep, ahead = s.registry.clock_ahead;
+  return [
+    ["Bus", b.joined ? `joined; ${b.received ? `${number(b.received)} notifications, the last ${ago(Math.round(b.last_age))}` : "no notification yet"}` : "not joined"],
+    ["Malformed", number(b.malformed)],
+    ["Missed by bus", number(b.missed)],
+    ["Sweeps", w.count ? `${number(w.count)}; the last ${ago(Math.round(w.last_age))} found ${images(w.last_found)} in ${span(w.last_seconds)}` : "the first is under way"],
+    ["Registry", s.registry.answers ? "answers" : "does not answer"],
+    ["Clocks", Math.abs(ahead) < 2 ? "agree with the database's" : `this host's is ${span(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} the database's`],
+    ["Data is kept", span(s.settings.scrub_time)],
+    ["Limits", `${s.settings.concurrency} at a time, ${s.settings.rate ? `${rate(s.settings.rate)}` : "no rate limit"}${s.settings.owner_rate ? `, ${rate(s.settings.owner_rate)} an owner` : ""}`],
+    ["Queue", `${short(s.queue.waiting + s.queue.ready)} of ${short(s.queue.capacity)}${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
+  ];
+}
+
+const factItems = (list) => list.flatMap(([name, text]) => [el("dt", {}, name), el("dd", {}, text)]);
+
+// -- all of it
+
+function show(s) {
+  say("who", `${s.agent.version} on ${s.agent.host}, process ${s.agent.pid}`);
+  const needs = attention(s);
+  document.title = needs[0][0] === "good" ? "evscrub" : `(${needs.length}) evscrub`;
+  draw("attention-list", needs, attentionItems);
+  draw("tiles", tiles(s), tileItems);
+
+  const dueSize = frame("due-chart"), paceSize = frame("pace-chart"), lateSize = frame("late-chart");
+  const waiting = s.queue.waiting;
+  say("due-note", waiting ? `${images(waiting)} wait, those to be tried again included` : "");
+  draw("due-chart", [s.forecast, dueSize], () => due(s, dueSize));
+  const points = s.history.points;
+  const recent = points.slice(-12);
+  const lately = recent.reduce((sum, point) => sum + point[1], 0) / Math.max(1, recent.length * s.history.step);
+  const freed = points.reduce((sum, point) => sum + point[2], 0);
+  say("pace-note", points.length > 1 ? `${rate(lately)} over the last minute, ${bytes(freed)} in ten minutes` : "");
+  draw("pace-chart", [points, paceSize], () => pace(s, paceSize));
+  const late = s.lateness;
+  say("late-note", late.latest ? `latest ${number(late.latest)}: median ${span(late.median)}, 95 % ${span(late.p95)}, most ${span(late.most)}` : "");
+  draw("late-chart", [late.counts, lateSize], () => lateness(s, lateSize));
+
+  follow(s);
+  // By name, so that each stays where it was; what has no store comes last.
+  const stores = s.stores.filter((store) => store.name || store.troubled)
+    .sort((a, b) => !a.name - !b.name || (a.name < b.name ? -1 : 1));
+  draw("stores", [stores, stores.map(perSecond)], ([stores]) => stores.length
+    ? stores.map(storeCard) : empty("No store was asked for anything yet."));
+
+  const stuckCount = s.parked.total + s.damaged.total + s.in_use.total;
+  say("stuck-note", stuckCount ? images(stuckCount) : "");
+  draw("stuck-body", [s.parked, s.in_use, s.damaged, s.retrying], () => stuck(s));
+  say("space-note", s.space ? `${bytes(s.space.total.bytes)} in ${images(s.space.total.images)} pending${s.space.total.held ? `, ${number(s.space.total.held)} held` : ""}` : "");
+  draw("space-body", s.space && { ...s.space, age: 0 }, () => space(s.space));
+  draw("facts", facts(s), factItems);
+}
+
+let answeredAt = 0;
+function alive(yes) {
+  byId("live").classList.toggle("gone", !yes);
+  document.body.classList.toggle("gone", !yes && answeredAt > 0);
+  if (yes) say("live-text", "live");
+  else if (!answeredAt) say("live-text", "The agent does not answer");
+  else say("live-text", `The agent has not answered since ${clock(answeredAt / 1000, true)}`);
+}
+
+async function poll() {
+  let pause = POLL_MS;
+  try {
+    const answer = await fetch("status", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!answer.ok) throw new Error(answer.status);
+    show(await answer.json());
+    answeredAt = Date.now();
+    alive(true);
+  } catch {
+    alive(false);
+    pause = SLOW_MS;
+  }
+  setTimeout(poll, document.hidden ? SLOW_MS : pause);
+}
+
+poll();

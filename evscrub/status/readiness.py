@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an agent can do its work."""
+
+import anyio
+
+from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.sweep import Sweep
+
+_PROBE_SECONDS = 3.0
+
+
+class Readiness:
+    """Asks the registry, one question at a time however many want to know."""
+
+    def __init__(self, database: Database, sweep: Sweep) -> None:
+        self._database = database
+        self._sweep = sweep
+        # A question that hangs keeps its thread, and those who come after it wait in vain.
+        self._thread = anyio.CapacityLimiter(1)
+
+    async def what_lacks(self) -> list[str]:
+        """What must happen before the agent is ready; nothing when it is."""
+        lacking = []
+        if not await self._registry_answers():
+            lacking.append("the registry does not answer")
+        if not self._sweep.count:
+            lacking.append("the first sweep is not done")
+        return lacking
+
+    async def _registry_answers(self) -> bool:
+        with anyio.move_on_after(_PROBE_SECONDS):
+            try:
+                await anyio.to_thread.run_sync(
+                    self._ask, limiter=self._thread, abandon_on_cancel=True
+                )
+            except UNAVAILABLE:
+                return False
+            return True
+        return False
+
+    def _ask(self) -> None:
+        with self._database.reading() as connection:
+            read_now(connection)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A small HTTP server in the agent's event loop: h11 speaks the protocol, anyio the network.
+
+In the loop, so that an answer says that the loop goes round, and so that what is shown is not
+changed while it is read. One request a connection, for its clients come once a second or less.
+"""
+
+import errno
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+import anyio
+import h11
+from anyio.abc import SocketAttribute, SocketStream
+from oslo_log import log as logging
+
+from evscrub.status.address import Address
+
+LOG = logging.getLogger(__name__)
+
+_CONNECTIONS = 32
+_REQUEST_SECONDS = 10.0
+_ANSWER_SECONDS = 60.0
+_READ_BYTES = 16 * 1024
+_LISTEN_AGAIN_SECONDS = 30.0
+
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Connection": "close",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer; its body may come in pieces."""
+
+    body: str | bytes | AsyncIterable[bytes]
+    content_type: str = "text/plain; charset=utf-8"
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Respond = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
+
+
+async def serve(address: Address, respond: Respond) -> None:
+    """Answer until cancelled; where the port is taken, say so once and try again now and then.
+
+    :param respond: gives the answer to a GET of a path, with the headers asked by, in lower case.
+    """
+    told = False
+    while True:
+        try:
+            listener = await anyio.create_tcp_listener(
+                local_host=address.host, local_port=address.port
+            )
+        except OSError as error:
+            if not told:
+                told = True
+                taken = error.errno == errno.EADDRINUSE
+                LOG.warning(
+                    "No status page: cannot listen on %s: %s; the agent goes on without. %s",
+                    address,
+                    error.strerror or error,
+                    "Several agents on one host each need a [status] listen of their own"
+                    if taken
+                    else "See [status] listen",
+                )
+            await anyio.sleep(_LISTEN_AGAIN_SECONDS)
+            continue
+        port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
+        LOG.info("Status page on http://%s/", Address(address.host, port))
+        places = anyio.Semaphore(_CONNECTIONS)
+
+        async def handle(stream: SocketStream, places: anyio.Semaphore = places) -> None:
+            async with stream, places:
+                try:
+                    await _converse(stream, respond)
+                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    pass  # the client went away
+                except h11.LocalProtocolError as error:
+                    LOG.debug("A status answer broke off: %s", error)
+
+        async with listener:
+            await listener.serve(handle)
+
+
+async def _converse(stream: SocketStream, respond: Respond) -> None:
+    connection = h11.Connection(h11.SERVER)
+    with anyio.move_on_after(_REQUEST_SECONDS):
+        try:
+            request = await _read_request(stream, connection)
+        except h11.RemoteProtocolError as error:
+            status = HTTPStatus(error.error_status_hint)
+            await _send(stream, connection, Answer(f"{status.phrase}\n", status=status))
+            return
+        if request is None:
+            return
+        answer = await _answer(request, respond)
+        with anyio.move_on_after(_ANSWER_SECONDS):
+            await _send(stream, connection, answer, with_body=request.method != b"HEAD")
+
+
+async def _answer(request: h11.Request, respond: Respond) -> Answer:
+    if request.method not in {b"GET", b"HEAD"}:
+        return Answer(
+            "Read-only: GET and HEAD.\n",
+            status=HTTPStatus.METHOD_NOT_ALLOWED,
+            headers={"Allow": "GET, HEAD"},
+        )
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+    try:
+        path = urlsplit(request.target.decode("ascii")).path
+        return await respond(path, headers)
+    except Exception:
+        LOG.exception("A status request cannot be answered")
+        return Answer("It broke; see the agent's log.\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+async def _read_request(stream: SocketStream, connection: h11.Connection) -> h11.Request | None:
+    """Read until a request's headers are there; a body, which none should have, is not read."""
+    while True:
+        event = connection.next_event()
+        if isinstance(event, h11.Request):
+            return event
+        if event is not h11.NEED_DATA:
+            return None
+        try:
+            data = await stream.receive(_READ_BYTES)
+        except anyio.EndOfStream:
+            data = b""
+        connection.receive_data(data)
+
+
+async def _send(
+    stream: SocketStream, connection: h11.Connection, answer: Answer, *, with_body: bool = True
+) -> None:
+    headers = {"Content-Type": answer.content_type, **_ALWAYS, **answer.headers}
+    body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+    if isinstance(body, bytes):
+        headers["Content-Length"] = str(len(body))
+    response = h11.Response(
+        status_code=answer.status, reason=answer.status.phrase, headers=list(headers.items())
+    )
+    await stream.send(connection.send(response) or b"")
+    if with_body:
+        if isinstance(body, bytes):
+            await stream.send(connection.send(h11.Data(data=body)) or b"")
+        else:
+            async for piece in body:
+                await stream.send(connection.send(h11.Data(data=piece)) or b"")
+    await stream.send(connection.send(h11.EndOfMessage()) or b"")
+    await stream.send_eof()

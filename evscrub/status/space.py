@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the space is that waits: the registry's pending images, by owner."""
+
+import time
+from dataclasses import dataclass
+
+import anyio
+import sqlalchemy as sa
+from oslo_log import log as logging
+
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.tables import images
+from evscrub.rules import PENDING_DELETE
+
+LOG = logging.getLogger(__name__)
+
+_OWNERS = 10
+#: Asked of the registry this often at most, and less often where it takes long.
+_EVERY_SECONDS = 30.0
+_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What one owner, or all of them, have pending."""
+
+    images: int
+    size_bytes: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All that is pending.
+
+    :param at: when this was read, seconds of the monotonic clock.
+    :param owners: those with the most space, the largest first.
+    """
+
+    at: float
+    total: Owned
+    owners: tuple[tuple[str | None, Owned], ...]
+
+
+class SpaceReader:
+    """Reads it while somebody looks, never twice at once."""
+
+    def __init__(self, database: Database) -> None:
+        self.latest: Space | None = None
+        self._database = database
+        self._again_at = 0.0
+        self._reading = False
+
+    async def refresh(self) -> None:
+        """Read again if what is known is old."""
+        if self._reading or time.monotonic() < self._again_at:
+            return
+        self._reading = True
+        began = time.monotonic()
+        try:
+            self.latest = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+        except UNAVAILABLE as error:
+            LOG.debug("The space by owner cannot be read: %s", type(error).__name__)
+        finally:
+            self._reading = False
+            now = time.monotonic()
+            self._again_at = now + max(_EVERY_SECONDS, (now - began) / _SHARE)
+
+    def _read(self) -> Space:
+        pending = (images.c.deleted.is_(sa.true()), images.c.status == PENDING_DELETE)
+        size = sa.func.coalesce(sa.func.sum(images.c.size), 0)
+        held = sa.func.count(sa.case((images.c.deleted_at.is_(None), 1)))
+        columns = (sa.func.count(), size, held)
+        by_owner = (
+            sa.select(images.c.owner, *columns)
+            .where(*pending)
+            .group_by(images.c.owner)
+            .order_by(size.desc(), images.c.owner)
+            .limit(_OWNERS)
+        )
+        with self._database.reading() as connection:
+            total = connection.execute(sa.select(*columns).where(*pending)).one()
+            rows = connection.execute(by_owner).all()
+        owners = tuple((owner, _owned(*values)) for owner, *values in rows)
+        return Space(time.monotonic(), _owned(*total), owners)
+
+
+def _owned(count: int, size: float, held: int) -> Owned:
+    # A sum is a Decimal on MySQL and PostgreSQL.
+    return Owned(count, int(size), held)

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Long runs: `python -m tests.chaos --seed 7 --database mariadb --minutes 10`."""
+
+import argparse
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.run import run
+from tests.chaos.site import DATABASES
+
+
+def main() -> int:
+    """Run the seeds one after another; returns 1 if an invariant was violated."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=1, help="the first seed")
+    parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted up")
+    parser.add_argument("--database", choices=sorted(DATABASES), default="mariadb")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of faults, for each seed")
+    parser.add_argument("--keep", type=Path, help="a folder to leave logs in")
+    arguments = parser.parse_args()
+    code = 0
+    for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        directory = Path(tempfile.mkdtemp(prefix="evscrub-chaos-", dir=arguments.keep))
+        try:
+            report = run(seed, arguments.database, arguments.minutes * 60, directory)
+        finally:
+            if arguments.keep is None:
+                shutil.rmtree(directory, ignore_errors=True)
+        print(report, flush=True)  # noqa: T201
+        code |= bool(report.violations)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,642 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The claim protocol under fire, on each kind of database."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime, timedelta
+from threading import Barrier
+
+import pytest
+import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import options as db_options
+
+from evscrub.keep import RefusedError
+from evscrub.registry.claims import Claim, Claims, Seen, Settlement
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.keeping import Keeping
+from evscrub.registry.pages import Pages, Window
+from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
+from tests.chaos.rows import Rows, new_id, utc_now
+from tests.functional.agents import wait_for
+from tests.servers import DatabaseServer
+
+POLICY = Policy(scrub_time=timedelta(minutes=10), claim_timeout=timedelta(seconds=60))
+LONG = 7200.0
+STORES = ("fast", "archive", "tape")
+
+
+@pytest.fixture
+def rows(registry_url: str) -> Iterator[Rows]:
+    rows = Rows(registry_url)
+    yield rows
+    rows.engine.dispose()
+
+
+@pytest.fixture
+def new_claims(registry_url: str) -> Iterator[Callable[[], Claims]]:
+    """Return a function that connects one more agent's claims."""
+    databases = []
+
+    def make() -> Claims:
+        conf = cfg.ConfigOpts()
+        conf([], project="evscrub-tests", default_config_files=[])
+        conf.register_opts(db_options.database_opts, "database")
+        conf.set_override("connection", registry_url, "database")
+        databases.append(Database(conf))
+        return Claims(databases[-1])
+
+    yield make
+    for database in databases:
+        database.dispose()
+
+
+@pytest.fixture
+def claims(new_claims: Callable[[], Claims]) -> Claims:
+    return new_claims()
+
+
+@pytest.fixture
+def server(backend: str, request: pytest.FixtureRequest) -> DatabaseServer:
+    """Return the server of the registry, where there is one."""
+    if backend == "sqlite":
+        pytest.skip("SQLite has no server, no connections to lose and no locks on rows")
+    server: DatabaseServer = request.getfixturevalue(backend)
+    return server
+
+
+def pending(rows: Rows, *stores: str, ago: float = LONG) -> str:
+    """Add an image and delete it."""
+    image_id = new_id()
+    locations = [(store, f"file:///{store}/{image_id}") for store in stores or STORES[:1]]
+    rows.add(*locations, image_id=image_id)
+    rows.delete(image_id, ago=ago)
+    return image_id
+
+
+def orphaned(rows: Rows, *, ago: float = LONG) -> str:
+    """Add an image and take one of its two locations off."""
+    image_id = new_id()
+    rows.add(
+        ("fast", f"file:///fast/{image_id}"),
+        ("archive", f"file:///archive/{image_id}"),
+        image_id=image_id,
+    )
+    rows.take_off(image_id, "archive", ago=ago)
+    return image_id
+
+
+def claim_one(claims: Claims, image_id: str) -> Claim:
+    (claim,) = claims.claim([image_id], POLICY).claims
+    return claim
+
+
+def decision(seen: Seen, image_id: str) -> object:
+    return seen.sights[image_id].decision
+
+
+def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
+    """Make a claim older than it is."""
+    lease = claim.lease - timedelta(seconds=seconds)
+    for location in claim.locations:
+        rows.execute(
+            "UPDATE image_locations SET updated_at = :lease WHERE id = :id",
+            lease=lease,
+            id=location.id,
+        )
+    return replace(claim, lease=lease)
+
+
+def settle(claims: Claims, claim: Claim, *, left: Sequence[int] = ()) -> None:
+    """Settle a claim; what is not left is gone."""
+    gone = [location.id for location in claim.locations if location.id not in left]
+    claims.settle([Settlement(claim.image.id, claim.kind, claim.lease, gone, left)])
+
+
+def ids_of(claim: Claim) -> list[int]:
+    return [location.id for location in claim.locations]
+
+
+def stamps(rows: Rows, image_id: str) -> list[datetime]:
+    """Return the leases, or times of change, of an image's locations."""
+    values = [row["updated_at"] for row in rows.rows("image_locations", image_id)]
+    return [v if isinstance(v, datetime) else datetime.fromisoformat(str(v)) for v in values]
+
+
+# -- who gets an image
+
+
+def test_each_image_is_claimed_exactly_once(rows: Rows, new_claims: Callable[[], Claims]) -> None:
+    images = [pending(rows) for _ in range(60)]
+    orphans = [orphaned(rows) for _ in range(10)]
+    agents = 6
+    barrier = Barrier(agents)
+
+    def work(seed: int) -> list[tuple[str, int]]:
+        claims, chance, won = new_claims(), random.Random(seed), []
+        wanted = images + orphans
+        chance.shuffle(wanted)
+        barrier.wait(60)
+        while wanted:
+            batch = wanted[: chance.randint(1, 15)]
+            seen = claims.claim(batch, POLICY)
+            won += [(claim.image.id, n) for claim in seen.claims for n in ids_of(claim)]
+            # What was locked is asked for again.
+            wanted = [image for image in wanted if image not in seen.sights]
+        return won
+
+    with ThreadPoolExecutor(agents) as pool:
+        won = [item for part in pool.map(work, range(agents)) for item in part]
+    assert Counter(won).most_common(1)[0][1] == 1
+    assert {image_id for image_id, _ in won} == {*images, *orphans}
+    for image_id in images:
+        assert rows.status(image_id) == ("deleted", ["pending_delete"])
+    for image_id in orphans:
+        assert rows.status(image_id) == ("active", ["active", "pending_delete"])
+
+
+def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Claims]) -> None:
+    images = [pending(rows) for _ in range(30)]
+    claims, keeping = new_claims(), Keeping(new_claims().database)
+    barrier = Barrier(2)
+
+    def restore() -> set[str]:
+        done = set()
+        barrier.wait(60)
+        for image_id in images:
+            try:
+                keeping.restore(image_id)
+            except RefusedError as error:
+                assert str(error) == "it is being scrubbed"  # noqa: PT017
+            else:
+                done.add(image_id)
+        return done
+
+    def claim() -> set[str]:
+        won = set()
+        barrier.wait(60)
+        for image_id in reversed(images):
+            seen = claims.claim([image_id], POLICY)
+            while image_id not in seen.sights:
+                seen = claims.claim([image_id], POLICY)
+            won |= {claim.image.id for claim in seen.claims}
+        return won
+
+    with ThreadPoolExecutor(2) as pool:
+        restoring, claiming = pool.submit(restore), pool.submit(claim)
+    restored, claimed = restoring.result(), claiming.result()
+    assert restored | claimed == set(images)
+    assert not restored & claimed
+    for image_id in restored:
+        assert rows.status(image_id) == ("active", ["active"])
+    for image_id in claimed:
+        assert rows.status(image_id) == ("deleted", ["pending_delete"])
+
+
+def test_due_by_the_clock_of_the_registry(
+    rows: Rows, claims: Claims, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scrub_time = POLICY.scrub_time.total_seconds()
+    early, due = pending(rows, ago=scrub_time - 120), pending(rows, ago=scrub_time + 120)
+    for skew in (86400, -86400):
+        wall = time.time
+        monkeypatch.setattr(time, "time", lambda wall=wall, skew=skew: wall() + skew)
+        for seen in (claims.look([early, due], POLICY), claims.claim([early], POLICY)):
+            answer = decision(seen, early)
+            assert isinstance(answer, Wait)
+            assert 0 < answer.seconds <= 121
+            assert abs(seen.now - utc_now()) < timedelta(hours=1)
+        monkeypatch.undo()
+    assert claim_one(claims, due).kind is Kind.PENDING
+    assert rows.status(early) == ("pending_delete", ["pending_delete"])
+
+
+def test_a_look_changes_nothing(rows: Rows, claims: Claims) -> None:
+    image_id, unknown = pending(rows), new_id()
+    before = (rows.image(image_id), rows.rows("image_locations", image_id))
+    seen = claims.look([image_id, unknown], POLICY)
+    assert isinstance(decision(seen, image_id), Scrub)
+    assert decision(seen, unknown) == Leave(UNKNOWN)
+    assert seen.claims == ()
+    assert (rows.image(image_id), rows.rows("image_locations", image_id)) == before
+
+
+@pytest.mark.usefixtures("server")
+def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None:
+    locked, free = pending(rows), pending(rows)
+    with rows.engine.begin() as connection:
+        lock(connection, "images", locked)
+        seen = claims.claim([locked, free], POLICY)
+        assert [claim.image.id for claim in seen.claims] == [free]
+        assert set(seen.sights) == {free}
+    claim_one(claims, locked)
+
+
+# -- leases
+
+
+def test_a_lease_is_whole_seconds_of_the_registry(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    seen = claims.claim([image_id], POLICY)
+    (claim,) = seen.claims
+    assert claim.lease == seen.now.replace(microsecond=0)
+    assert stamps(rows, image_id) == [claim.lease] * 3
+
+
+def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
+    ours, lost = pending(rows, *STORES), pending(rows)
+    claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))
+    wrong = other.lease - timedelta(seconds=1)
+    kept, lease = claims.renew([(claim, claim.lease), (other, wrong)])
+    assert kept == [claim]
+    assert lease > claim.lease
+    assert stamps(rows, ours) == [lease] * 3
+    assert stamps(rows, lost) == [other.lease]
+
+
+def test_renewed_within_the_same_second(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    claim = claim_one(claims, image_id)
+    held = claim.lease
+    for _ in range(5):
+        kept, held = claims.renew([(claim, held)])
+        assert kept == [claim]
+
+
+def test_only_a_stale_lease_is_taken_over(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    image_id = pending(rows, *STORES[:2])
+    other = new_claims()
+    timeout = POLICY.claim_timeout.total_seconds()
+    first = claim_one(claims, image_id)
+    for seconds in (0, timeout / 2, timeout - 10):
+        aged = age(rows, first, seconds)
+        seen = other.claim([image_id], POLICY)
+        assert not seen.claims
+        assert isinstance(decision(seen, image_id), Wait)
+        assert stamps(rows, image_id) == [aged.lease] * 2
+    first = age(rows, first, timeout + 2)
+    second = claim_one(other, image_id)
+    assert second.kind is Kind.STALE
+    assert ids_of(second) == ids_of(first)
+    assert second.lease > first.lease
+    assert not claims.claim([image_id], POLICY).claims
+    # The first one wakes.
+    kept, _ = claims.renew([(first, first.lease)])
+    assert kept == []
+    assert stamps(rows, image_id) == [second.lease] * 2
+    settle(claims, first, left=ids_of(first))
+    assert rows.status(image_id) == ("deleted", ["pending_delete"] * 2)
+    kept, _ = other.renew([(second, second.lease)])
+    assert kept == [second]
+
+
+def test_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    claim = age(rows, claim_one(claims, image_id), 20)
+    rows.execute(
+        "UPDATE image_locations SET updated_at = :lease WHERE id = :id",
+        lease=claim.lease + timedelta(seconds=1),
+        id=ids_of(claim)[1],
+    )
+    assert claims.renew([(claim, claim.lease)])[0] == []
+
+
+def test_a_stale_lease_is_taken_over_by_one(rows: Rows, new_claims: Callable[[], Claims]) -> None:
+    first = new_claims()
+    images = [pending(rows) for _ in range(20)]
+    for image_id in images:
+        age(rows, claim_one(first, image_id), 3600)
+    barrier = Barrier(4)
+
+    def take_over(_: int) -> list[str]:
+        claims, won, wanted = new_claims(), [], list(images)
+        barrier.wait(60)
+        while wanted:
+            seen = claims.claim(wanted[:7], POLICY)
+            won += [claim.image.id for claim in seen.claims]
+            wanted = [image for image in wanted if image not in seen.sights]
+        return won
+
+    with ThreadPoolExecutor(4) as pool:
+        won = [image_id for part in pool.map(take_over, range(4)) for image_id in part]
+    assert sorted(won) == sorted(images)
+
+
+# -- the end of a claim
+
+
+def test_finish(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    settle(claims, claim_one(claims, image_id))
+    assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
+    assert not claims.claim([image_id], POLICY).claims
+
+
+def test_release(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    deleted_at = rows.image(image_id)["deleted_at"]
+    claim = claim_one(claims, image_id)
+    settle(claims, claim, left=ids_of(claim))
+    assert rows.status(image_id) == ("pending_delete", ["pending_delete"] * 3)
+    assert rows.image(image_id)["deleted_at"] == deleted_at
+    assert claim_one(claims, image_id).kind is Kind.PENDING
+
+
+def test_one_of_three_is_left(rows: Rows, claims: Claims) -> None:
+    image_id = pending(rows, *STORES)
+    claim = claim_one(claims, image_id)
+    left = ids_of(claim)[1]
+    settle(claims, claim, left=[left])
+    assert rows.status(image_id) == ("pending_delete", ["deleted", "pending_delete", "deleted"])
+    again = claim_one(claims, image_id)
+    assert ids_of(again) == [left]
+    settle(claims, again)
+    assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
+
+
+def test_release_is_refused_after_a_takeover_and_a_restore(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    """An agent slept; its image was taken over, released and restored meanwhile."""
+    image_id = pending(rows, *STORES[:2])
+    slept = age(rows, claim_one(claims, image_id), 3600)
+    other = new_claims()
+    second = claim_one(other, image_id)
+    settle(other, second, left=ids_of(second))
+    Keeping(other.database).restore(image_id)
+    whole = (rows.image(image_id), rows.rows("image_locations", image_id))
+    assert rows.status(image_id) == ("active", ["active", "active"])
+    assert claims.renew([(slept, slept.lease)])[0] == []
+    settle(claims, slept, left=ids_of(slept))
+    settle(claims, slept)
+    assert (rows.image(image_id), rows.rows("image_locations", image_id)) == whole
+
+
+def test_what_is_gone_is_written_down_whoever_has_the_claim(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    image_id = pending(rows)
+    slow = age(rows, claim_one(claims, image_id), 3600)
+    other = new_claims()
+    second = claim_one(other, image_id)
+    settle(claims, slow)
+    assert rows.status(image_id) == ("deleted", ["deleted"])
+    settle(other, second, left=ids_of(second))
+    assert rows.status(image_id) == ("deleted", ["deleted"])
+
+
+def test_many_ends_in_one_transaction(rows: Rows, claims: Claims) -> None:
+    finished, released, slept, orphan = pending(rows), pending(rows), pending(rows), orphaned(rows)
+    won = {c.image.id: c for c in claims.claim([finished, released, orphan], POLICY).claims}
+    stale = age(rows, claim_one(claims, slept), 3600)
+    claim_one(claims, slept)
+    ends = [
+        Settlement(finished, Kind.PENDING, won[finished].lease, ids_of(won[finished]), []),
+        Settlement(released, Kind.PENDING, won[released].lease, [], ids_of(won[released])),
+        Settlement(slept, Kind.PENDING, stale.lease, [], ids_of(stale)),
+        Settlement(orphan, Kind.ORPHAN, won[orphan].lease, ids_of(won[orphan]), []),
+    ]
+    claims.settle(ends)
+    assert rows.status(finished) == ("deleted", ["deleted"])
+    assert rows.status(released) == ("pending_delete", ["pending_delete"])
+    assert rows.status(slept) == ("deleted", ["pending_delete"])
+    assert rows.status(orphan) == ("active", ["active", "deleted"])
+
+
+def test_rows_that_vanish_mid_way(rows: Rows, claims: Claims) -> None:
+    gone, stays = pending(rows, *STORES), pending(rows)
+    first, second = (claim_one(claims, image_id) for image_id in (gone, stays))
+    rows.purge(gone)
+    kept, lease = claims.renew([(first, first.lease), (second, second.lease)])
+    assert kept == [second]
+    settle(claims, first, left=ids_of(first)[:1])
+    settle(claims, replace(second, lease=lease))
+    assert rows.status(stays) == ("deleted", ["deleted"])
+    assert rows.rows("images", gone) == []
+    assert claims.claim([gone], POLICY).sights == {}
+
+
+def test_lease_of_a_location_off_a_live_image(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    image_id, other = orphaned(rows), new_claims()
+    before, removed_at = (
+        rows.image(image_id),
+        rows.rows("image_locations", image_id)[1]["deleted_at"],
+    )
+    claim = claim_one(claims, image_id)
+    assert claim.kind is Kind.ORPHAN
+    assert len(claim.locations) == 1
+    assert isinstance(decision(other.claim([image_id], POLICY), image_id), Wait)
+    settle(claims, claim, left=ids_of(claim))
+    assert rows.rows("image_locations", image_id)[1]["updated_at"] == removed_at
+    slept = age(rows, claim_one(claims, image_id), 3600)
+    second = claim_one(other, image_id)
+    settle(claims, slept, left=ids_of(slept))
+    assert stamps(rows, image_id)[1] == second.lease
+    assert other.renew([(second, second.lease)])[0] == [second]
+    settle(other, second)
+    assert rows.status(image_id) == ("active", ["active", "deleted"])
+    assert rows.image(image_id) == before
+
+
+# -- trouble with the database
+
+
+def lock(connection: sa.Connection, table: str, image_id: str) -> None:
+    """Lock an image's rows in a table until the connection's transaction ends."""
+    key = "id" if table == "images" else "image_id"
+    query = f"SELECT id FROM {table} WHERE {key} = :id FOR UPDATE"
+    connection.execute(sa.text(query), {"id": image_id}).all()
+
+
+def waiting(rows: Rows) -> list[int]:
+    """Return the connections that wait for a lock."""
+    if rows.engine.dialect.name == "postgresql":
+        found = rows.read(
+            "SELECT DISTINCT l.pid FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid"
+            " WHERE NOT l.granted AND a.datname = current_database()"
+        )
+    else:
+        rows.read("SELECT SLEEP(0.15)")  # InnoDB shows the same again to whoever asks more often
+        found = rows.read(
+            "SELECT t.trx_mysql_thread_id FROM information_schema.innodb_trx t"
+            " JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id"
+            " WHERE t.trx_state = 'LOCK WAIT' AND p.db = database()"
+        )
+    return [int(number) for (number,) in found]
+
+
+def cut(rows: Rows, connection: int) -> None:
+    """End a connection from another one."""
+    if rows.engine.dialect.name == "postgresql":
+        rows.read("SELECT pg_terminate_backend(:number)", number=connection)
+    else:
+        rows.execute(f"KILL {connection}")
+
+
+@contextmanager
+def counted_rollbacks(claims: Claims) -> Iterator[list[None]]:
+    """Count the transactions that failed."""
+    seen: list[None] = []
+
+    def count(*_: object) -> None:
+        seen.append(None)
+
+    engine = claims.database.engine
+    for event in ("rollback", "handle_error"):
+        sa.event.listen(engine, event, count)
+    yield seen
+    for event in ("rollback", "handle_error"):
+        sa.event.remove(engine, event, count)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_deadlock_is_tried_again(rows: Rows, claims: Claims) -> None:
+    image_id, extra = pending(rows), [pending(rows) for _ in range(50)]
+    with counted_rollbacks(claims) as failed, ThreadPoolExecutor(1) as pool:
+        with rows.engine.begin() as connection:
+            # Who has changed more is not the one that MariaDB gives up.
+            update = sa.text("UPDATE images SET name = 'x' WHERE id = :id")
+            for other in extra:
+                connection.execute(update, {"id": other})
+            lock(connection, "image_locations", image_id)
+            claiming = pool.submit(claim_one, claims, image_id)
+            wait_for("the claim to wait", lambda: waiting(rows))
+            lock(connection, "images", image_id)
+        claim = claiming.result(60)
+    assert failed
+    assert claim.image.id == image_id
+    assert rows.status(image_id) == ("deleted", ["pending_delete"])
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.parametrize("step", ["claim", "renew", "finish", "release", "restore"])
+def test_a_connection_cut_in_the_middle(
+    step: str, rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    image_id = pending(rows, *STORES)
+    if step not in {"claim", "restore"}:
+        claim = claim_one(claims, image_id)
+    victim = new_claims()
+    steps: dict[str, Callable[[], object]] = {
+        "claim": lambda: victim.claim([image_id], POLICY),
+        "renew": lambda: victim.renew([(claim, claim.lease)]),
+        "finish": lambda: settle(victim, claim),
+        "release": lambda: settle(victim, claim, left=ids_of(claim)),
+        "restore": lambda: Keeping(victim.database).restore(image_id),
+    }
+    with counted_rollbacks(victim) as failed, ThreadPoolExecutor(1) as pool:
+        with rows.engine.begin() as connection:
+            # The last row that each of them wants.
+            lock(connection, "images" if step == "release" else "image_locations", image_id)
+            running: Future[object] = pool.submit(steps[step])
+            wait_for(f"{step} to wait", lambda: waiting(rows))
+            for number in waiting(rows):
+                cut(rows, number)
+            wait_for("the connection to break", lambda: failed)
+        running.result(60)
+    expected = {
+        "claim": ("deleted", ["pending_delete"] * 3),
+        "renew": ("deleted", ["pending_delete"] * 3),
+        "finish": ("deleted", ["deleted"] * 3),
+        "release": ("pending_delete", ["pending_delete"] * 3),
+        "restore": ("active", ["active"] * 3),
+    }
+    assert rows.status(image_id) == expected[step]
+
+
+def test_a_server_that_was_restarted(rows: Rows, claims: Claims, server: DatabaseServer) -> None:
+    image_id = pending(rows, *STORES)
+    claim = claim_one(claims, image_id)
+    server.restart()  # the pool's connections are dead now
+    kept, lease = claims.renew([(claim, claim.lease)])
+    assert kept == [claim]
+    server.stop()
+    try:
+        with pytest.raises(UNAVAILABLE):
+            settle(claims, replace(claim, lease=lease))
+    finally:
+        server.start()
+    settle(claims, replace(claim, lease=lease))
+    assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
+
+
+# -- pages
+
+
+@pytest.fixture
+def pages(claims: Claims) -> Pages:
+    return Pages(claims.database, 10)
+
+
+def window(*, since: datetime | None = None, start_at: str = "") -> Window:
+    now = utc_now()
+    return Window(
+        deleted_before=now - POLICY.scrub_time,
+        stale_before=now - POLICY.claim_timeout,
+        changed_since=since,
+        start_at=start_at,
+    )
+
+
+@pytest.mark.parametrize("way", ["full", "from the middle", "recent"])
+def test_a_pass_is_complete_and_says_nothing_twice_while_rows_change(
+    way: str, rows: Rows, claims: Claims, pages: Pages
+) -> None:
+    chance = random.Random(5)
+    due = [pending(rows) for _ in range(60)]
+    stale = [pending(rows, *STORES[:1]) for _ in range(15)]
+    for image_id in stale:
+        age(rows, claim_one(claims, image_id), 600)
+    orphans = [orphaned(rows) for _ in range(8)]
+    fresh = [pending(rows) for _ in range(5)]
+    for image_id in fresh:
+        claim_one(claims, image_id)
+    early = [pending(rows, ago=5) for _ in range(5)]
+    others = [rows.add(("fast", "file:///x")) for _ in range(5)]
+    changing = [pending(rows) for _ in range(30)]
+    left = list(changing)
+    keeping = Keeping(claims.database)
+    since = utc_now() - timedelta(hours=3) if way == "recent" else None
+    found: list[str] = []
+    for page in pages.read(
+        window(since=since, start_at=new_id() if way == "from the middle" else "")
+    ):
+        assert len(page) <= 10
+        found += [image.image_id for image in page]
+        for change in (keeping.restore, rows.purge, lambda i: settle(claims, claim_one(claims, i))):
+            if left:
+                change(left.pop(chance.randrange(len(left))))
+        pending(rows)
+    assert not set(found) & {*fresh, *early, *others}
+    counts = Counter(found)
+    assert {image_id: counts[image_id] for image_id in (*due, *stale, *orphans)} == dict.fromkeys(
+        (*due, *stale, *orphans), 1
+    )
+    assert max(counts.values()) == 1
+
+
+def test_recent_changes_alone(rows: Rows, claims: Claims, pages: Pages) -> None:
+    old, new, stale = pending(rows, ago=9000), pending(rows, ago=1000), pending(rows, ago=9000)
+    age(rows, claim_one(claims, stale), 600)
+    since = utc_now() - timedelta(seconds=2000)
+    found = [image for page in pages.read(window(since=since)) for image in page]
+    assert {image.image_id for image in found} == {new, stale}
+    assert {image.image_id for image in found if image.deleted_at is None} == {stale}
+    assert old not in {image.image_id for image in found}
+
+
+def test_pages_end_on_a_full_page(rows: Rows, pages: Pages) -> None:
+    images = {pending(rows) for _ in range(20)}
+    found = [image.image_id for page in pages.read(window()) for image in page]
+    assert sorted(found) == sorted(images)

@@ -1,0 +1,507 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Restore, hold and release: through the command line, beside a real Glance, and in plain rows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+from oslo_config import cfg
+from oslo_db import options as db_options
+
+from evscrub.demo.glance import GlanceClient, GlanceProcess
+from evscrub.keep import RefusedError
+from evscrub.registry.database import Database
+from evscrub.registry.keeping import Keeping
+from tests.chaos.rows import Rows, new_id, utc_now
+from tests.functional.agents import AgentProcess, wait_for
+from tests.functional.conftest import GlanceFactory
+from tests.servers import MariaDB, free_port
+
+DATA = bytes(range(256)) * 40
+SCRUB_TIME = 2
+LONG = 3600
+
+
+def evscrub(config: Path, command: str, *image_ids: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line."""
+    return subprocess.run(
+        [sys.executable, "-m", "evscrub", command, "--config-file", config, *image_ids],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def refused(config: Path, command: str, image_id: str) -> str:
+    """Run a command that must be refused; returns the reason."""
+    done = evscrub(config, command, image_id)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith(f"{image_id}: not ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0].partition(": not ")[2].partition(": ")[2]
+
+
+def accepted(config: Path, command: str, *image_ids: str) -> str:
+    """Run a command that must succeed; returns what it says beside that."""
+    done = evscrub(config, command, *image_ids)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for image_id in image_ids:
+        assert f"{image_id}: " in done.stdout
+    return done.stderr
+
+
+# -- beside a real Glance
+
+
+@dataclass
+class Site:
+    """A Glance with its registry."""
+
+    glance: GlanceProcess
+    client: GlanceClient
+    rows: Rows
+    config: Path
+    new_directory: Callable[[], Path]
+
+    def image(self, **fields: object) -> str:
+        """Create and upload an image."""
+        image_id = self.client.create("image", **fields)  # type: ignore[arg-type]
+        self.client.upload(image_id, DATA)
+        return image_id
+
+    def deleted(self, **fields: object) -> str:
+        """Create, upload and delete an image."""
+        image_id = self.image(**fields)
+        self.client.delete(image_id)
+        return image_id
+
+    def path(self, image_id: str) -> Path:
+        return self.glance.config.data_directory() / image_id
+
+    def members(self, image_id: str) -> set[str]:
+        answer = httpx.get(
+            f"{self.glance.url}/v2/images/{image_id}/members",
+            headers={"X-Project-Id": "admin"},
+            trust_env=False,
+        )
+        return {member["member_id"] for member in answer.raise_for_status().json()["members"]}
+
+    def agent(self, scrub_time: int = SCRUB_TIME) -> AgentProcess:
+        options: Mapping[str, Mapping[str, object]] = {
+            "DEFAULT": {"scrub_time": scrub_time},
+            "sweep": {"interval": 1},
+        }
+        return AgentProcess(self.new_directory(), self.glance.config, options)
+
+    def is_gone(self, image_id: str) -> bool:
+        return not self.path(image_id).exists() and self.rows.status(image_id) == (
+            "deleted",
+            ["deleted"],
+        )
+
+    def wait_gone(self, *image_ids: str) -> None:
+        for image_id in image_ids:
+            wait_for(f"scrubbing of {image_id}", partial(self.is_gone, image_id))
+
+    def glance_scrubber(self, *arguments: str) -> None:
+        """Run Glance's own scrubber once."""
+        command = [sys.executable, "-m", "tests.chaos.scrubber", *self._glance_config(), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def purge(self) -> None:
+        """Let Glance remove all rows that were deleted until now."""
+        for action in ("purge", "purge_images_table"):
+            command = [sys.executable, "-m", "glance.cmd.manage", *self._glance_config()]
+            command += ["db", action, "--age_in_days", "0", "--max_rows", "-1"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+    def _glance_config(self) -> list[str]:
+        return ["--config-file", str(self.glance.config.directory / "glance-api.conf")]
+
+
+@pytest.fixture(scope="module")
+def site(
+    glance: GlanceFactory, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    url = mariadb.new_database(f"test_keeping_{free_port()}")
+    process = glance(database_url=url)
+    config = tmp_path_factory.mktemp("evscrub") / "evscrub.conf"
+    glance_config = process.config.directory / "glance-api.conf"
+    config.write_text(f"[DEFAULT]\nglance_config_files = {glance_config}\n")
+    with GlanceClient(process.url) as client:
+        yield Site(process, client, Rows(url), config, lambda: tmp_path_factory.mktemp("agent"))
+
+
+PROPERTIES = {"colour": "red", "hw_disk_bus": "scsi"}
+
+
+def assert_whole(site: Site, image_id: str) -> None:
+    """Check that an image made by `rich_image` is as it was."""
+    shown = site.client.get(image_id)
+    assert shown["status"] == "active"
+    assert {name: shown.get(name) for name in PROPERTIES} == PROPERTIES
+    assert sorted(shown["tags"]) == ["new", "old"]
+    assert site.members(image_id) == {"bob", "carol"}
+    assert len(shown["locations"]) == 1
+    assert site.client.download(image_id) == DATA
+    image = site.rows.image(image_id)
+    assert not image["deleted"]
+    assert image["deleted_at"] is None
+    for table in ("image_locations", "image_properties", "image_tags", "image_members"):
+        for row in site.rows.rows(table, image_id):
+            assert bool(row["deleted"]) == (row["deleted_at"] is not None)
+
+
+def rich_image(site: Site) -> str:
+    """Make an image that had a tag and a member more, long ago."""
+    image_id = site.image(properties=PROPERTIES, tags=["old", "new", "dropped"])
+    for member in ("bob", "carol", "dropped"):
+        site.client.add_member(image_id, member)
+    for what in ("tags", "members"):
+        httpx.delete(
+            f"{site.glance.url}/v2/images/{image_id}/{what}/dropped",
+            headers={"X-Project-Id": "admin"},
+            trust_env=False,
+        ).raise_for_status()
+    for table in ("image_tags", "image_members"):
+        (dropped,) = [row for row in site.rows.rows(table, image_id) if row["deleted"]]
+        site.rows.execute(
+            f"UPDATE {table} SET deleted_at = :long_ago WHERE id = :id",
+            long_ago=utc_now() - timedelta(hours=1),
+            id=dropped["id"],
+        )
+    return image_id
+
+
+def test_a_restored_image_is_whole_and_lives_on(site: Site) -> None:
+    """Beside a running agent: restored, used, deleted again and only then scrubbed."""
+    image_id = rich_image(site)
+    with site.agent(LONG) as agent:
+        site.client.delete(image_id)
+        assert accepted(site.config, "restore", image_id) == ""
+        assert_whole(site, image_id)
+        agent.options["DEFAULT"]["scrub_time"] = SCRUB_TIME
+        agent.reload()
+        site.wait_gone(site.deleted())
+        assert_whole(site, image_id)
+        site.client.delete(image_id)
+        site.wait_gone(image_id)
+        assert refused(site.config, "restore", image_id) == "it is already scrubbed"
+
+
+def test_restored_twice(site: Site) -> None:
+    image_id = rich_image(site)
+    for _ in range(2):
+        site.client.delete(image_id)
+        accepted(site.config, "restore", image_id)
+        assert_whole(site, image_id)
+
+
+def test_a_property_removed_before_comes_back_too(site: Site) -> None:
+    """Glance's DELETE marks it anew: nothing in the registry tells it from the others."""
+    image_id = site.image(properties=PROPERTIES | {"dropped": "x"})
+    site.client.patch(image_id, [{"op": "remove", "path": "/dropped"}])
+    assert "dropped" not in site.client.get(image_id)
+    site.rows.execute(
+        "UPDATE image_properties SET deleted_at = :long_ago WHERE image_id = :id AND deleted",
+        long_ago=utc_now() - timedelta(hours=1),
+        id=image_id,
+    )
+    site.client.delete(image_id)
+    deleted_at = site.rows.image(image_id)["deleted_at"]
+    for row in site.rows.rows("image_properties", image_id):
+        assert deleted_at - timedelta(seconds=10) <= row["deleted_at"] <= deleted_at
+    accepted(site.config, "restore", image_id)
+    shown = site.client.get(image_id)
+    assert {name: shown.get(name) for name in PROPERTIES} == PROPERTIES
+    assert shown["dropped"] == "x"
+
+
+def test_several_at_once_and_one_refused(site: Site) -> None:
+    first, live, last = site.deleted(), site.image(), site.deleted()
+    done = evscrub(site.config, "restore", first, live, last)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"{first}: restored", f"{last}: restored"]
+    assert f"{live}: not restored: it is not pending delete but active" in done.stderr
+    for image_id in (first, live, last):
+        assert site.client.download(image_id) == DATA
+
+
+@pytest.mark.parametrize("agent_first", [False, True])
+def test_an_image_that_glance_scrubber_restored_is_repaired(
+    site: Site,
+    agent_first: bool,  # noqa: FBT001
+) -> None:
+    image_id = rich_image(site)
+    site.client.delete(image_id)
+    site.glance_scrubber("--restore", image_id)
+    assert site.client.download(image_id) == b""
+    if agent_first:
+        # Damage is told and left alone, until somebody restores the image.
+        with site.agent(0) as agent:
+            site.wait_gone(site.deleted())
+            agent.wait_for_log(f"Image {image_id} is damaged")
+        assert site.path(image_id).exists()
+    accepted(site.config, "restore", image_id)
+    assert_whole(site, image_id)
+    site.client.delete(image_id)
+    with site.agent():
+        site.wait_gone(image_id)
+
+
+def test_a_held_image_is_left_by_agents_scrubber_and_purge(site: Site) -> None:
+    image_id = rich_image(site)
+    site.client.delete(image_id)
+    accepted(site.config, "hold", image_id)
+    assert refused(site.config, "hold", image_id) == "it is held already"
+    with site.agent(0):
+        other = site.deleted()
+        site.wait_gone(other)
+    third = site.deleted()
+    site.glance_scrubber()
+    site.wait_gone(third)
+    until = time.time() + 2.1  # MySQL keeps whole seconds, and the purge wants older ones
+    wait_for("a later second", lambda: time.time() > until)
+    site.purge()
+    assert site.rows.rows("images", other) == []
+    assert site.rows.status(image_id) == ("pending_delete", ["pending_delete"])
+    assert site.path(image_id).read_bytes() == DATA
+    accepted(site.config, "restore", image_id)
+    assert_whole(site, image_id)
+    assert refused(site.config, "release", image_id) == "it is not pending delete but active"
+
+
+def test_a_released_image_is_scrubbed_after_a_whole_delay(site: Site) -> None:
+    image_id = site.deleted(tags=["a"])
+    accepted(site.config, "hold", image_id)
+    with site.agent():
+        site.wait_gone(site.deleted())
+        assert site.path(image_id).exists()
+        began = utc_now().replace(microsecond=0)
+        accepted(site.config, "release", image_id)
+        released_at = site.rows.image(image_id)["deleted_at"]
+        assert began <= released_at <= utc_now()
+        due = released_at.replace(tzinfo=UTC).timestamp() + SCRUB_TIME
+
+        def is_gone() -> bool:
+            # The clock first: what is there afterwards was there then.
+            now = time.time()
+            if site.path(image_id).exists():
+                return False
+            assert now >= due - 0.1
+            return True
+
+        wait_for("scrubbing", is_gone)
+        site.wait_gone(image_id)
+
+
+# -- in plain rows, on each kind of database
+
+
+@pytest.fixture
+def rows(registry_url: str) -> Iterator[Rows]:
+    rows = Rows(registry_url)
+    yield rows
+    rows.engine.dispose()
+
+
+@pytest.fixture
+def keeping(registry_url: str) -> Iterator[Keeping]:
+    database = open_database(registry_url)
+    yield Keeping(database)
+    database.dispose()
+
+
+@pytest.fixture
+def config(registry_url: str, tmp_path: Path) -> Path:
+    """A configuration of evscrub's own, which knows the registry and nothing else."""
+    path = tmp_path / "evscrub.conf"
+    path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {registry_url}\n")
+    return path
+
+
+def open_database(url: str) -> Database:
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub-tests", default_config_files=[])
+    conf.register_opts(db_options.database_opts, "database")
+    conf.set_override("connection", url, "database")
+    return Database(conf)
+
+
+def a_location(image_id: str, store: str = "fast") -> tuple[str, str]:
+    return store, f"file:///nowhere/{store}/{image_id}"
+
+
+def pending(rows: Rows, *, ago: float = 0.0, **fields: object) -> str:
+    """Add an image and delete it."""
+    image_id = new_id()
+    rows.add(a_location(image_id), image_id=image_id, **fields)  # type: ignore[arg-type]
+    rows.delete(image_id, ago=ago)
+    return image_id
+
+
+def claimed(rows: Rows) -> str:
+    image_id = pending(rows)
+    rows.execute("UPDATE images SET status = 'deleted' WHERE id = :id", id=image_id)
+    return image_id
+
+
+def scrubbed(rows: Rows) -> str:
+    image_id = claimed(rows)
+    rows.execute("UPDATE image_locations SET status = 'deleted' WHERE image_id = :id", id=image_id)
+    return image_id
+
+
+def without_location(rows: Rows) -> str:
+    image_id = pending(rows)
+    rows.execute("DELETE FROM image_locations WHERE image_id = :id", id=image_id)
+    return image_id
+
+
+def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
+    reasons = {
+        rows.add(a_location(new_id())): "it is not pending delete but active",
+        new_id(): "it is not in the registry",
+        claimed(rows): "it is being scrubbed",
+        scrubbed(rows): "it is already scrubbed",
+        without_location(rows): "it has no location left whose data could come back",
+    }
+    before = [rows.read(f"SELECT * FROM {table} ORDER BY id") for table in ("images", "image_tags")]
+    done = evscrub(config, "restore", *reasons)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    for image_id, reason in reasons.items():
+        assert f"{image_id}: not restored: {reason}\n" in done.stderr
+    after = [rows.read(f"SELECT * FROM {table} ORDER BY id") for table in ("images", "image_tags")]
+    assert after == before
+
+
+def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> None:
+    key = {
+        "cinder_encryption_key_id": "a-key",
+        "cinder_encryption_key_deletion_policy": "on_image_deletion",
+    }
+    image_id, other = pending(rows, properties=key), pending(rows)
+    said = accepted(config, "restore", image_id, other)
+    assert f"{image_id}: but its encryption key a-key was destroyed" in said
+    assert other not in said
+    assert rows.status(image_id) == ("active", ["active"])
+
+
+def test_only_what_went_with_the_image_comes_back(rows: Rows, keeping: Keeping) -> None:
+    image_id = new_id()
+    rows.add(
+        a_location(image_id, "fast"),
+        a_location(image_id, "archive"),
+        image_id=image_id,
+        properties={"kept": "1", "dropped": "2"},
+        tags=["kept", "dropped"],
+        members=["kept", "dropped"],
+    )
+    for table, column in (
+        ("image_properties", "name"),
+        ("image_tags", "value"),
+        ("image_members", "member"),
+    ):
+        rows.execute(
+            f"UPDATE {table} SET deleted = :yes, deleted_at = :then"
+            f" WHERE image_id = :id AND {column} = 'dropped'",
+            yes=True,
+            then=utc_now() - timedelta(hours=1),
+            id=image_id,
+        )
+    rows.take_off(image_id, "archive", ago=LONG)
+    rows.delete(image_id)
+    for step in (keeping.hold, keeping.release, keeping.hold, keeping.restore):
+        step(image_id)
+    image = rows.image(image_id)
+    assert (image["status"], bool(image["deleted"]), image["deleted_at"]) == ("active", False, None)
+    for table in ("image_properties", "image_tags", "image_members"):
+        assert [bool(row["deleted"]) for row in rows.rows(table, image_id)] == [False, True]
+    fast, archive = rows.rows("image_locations", image_id)
+    assert (fast["status"], bool(fast["deleted"]), fast["deleted_at"]) == ("active", False, None)
+    assert (archive["status"], bool(archive["deleted"])) == ("pending_delete", True)
+
+
+@pytest.mark.parametrize("steps", [(), ("hold",), ("hold", "release")])
+def test_a_member_and_a_tag_that_were_taken_and_given_back_come_back_once(
+    rows: Rows, keeping: Keeping, steps: tuple[str, ...]
+) -> None:
+    """Just before the DELETE; Glance cannot delete an image that has one member twice."""
+    image_id = new_id()
+    rows.add(a_location(image_id), image_id=image_id, members=["bob", "bob"], tags=["a", "a"])
+    for table in ("image_members", "image_tags"):
+        first = rows.rows(table, image_id)[0]["id"]
+        rows.execute(
+            f"UPDATE {table} SET deleted = :yes, deleted_at = :then WHERE id = :id",
+            yes=True,
+            then=utc_now() - timedelta(seconds=3),
+            id=first,
+        )
+    rows.delete(image_id)
+    for step in (*steps, "restore"):
+        getattr(keeping, step)(image_id)
+    for table in ("image_members", "image_tags"):
+        assert [bool(row["deleted"]) for row in rows.rows(table, image_id)] == [True, False]
+    rows.delete(image_id)
+    assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
+
+
+def test_what_is_scrubbed_in_part_comes_back_in_part(rows: Rows, keeping: Keeping) -> None:
+    image_id = new_id()
+    rows.add(a_location(image_id, "fast"), a_location(image_id, "archive"), image_id=image_id)
+    rows.delete(image_id)
+    gone = rows.rows("image_locations", image_id)[0]["id"]
+    rows.execute("UPDATE image_locations SET status = 'deleted' WHERE id = :id", id=gone)
+    keeping.restore(image_id)
+    assert rows.status(image_id) == ("active", ["deleted", "active"])
+
+
+def test_a_delete_that_broke_off_can_be_restored_but_not_held(rows: Rows, keeping: Keeping) -> None:
+    image_id = pending(rows)
+    rows.execute(
+        "UPDATE images SET deleted = :no, deleted_at = NULL WHERE id = :id", no=False, id=image_id
+    )
+    with pytest.raises(RefusedError, match="its DELETE did not complete"):
+        keeping.hold(image_id)
+    keeping.restore(image_id)
+    assert rows.status(image_id) == ("active", ["active"])
+
+
+def test_hold_takes_all_times_away_and_release_gives_them_back(
+    rows: Rows, keeping: Keeping, config: Path
+) -> None:
+    """What has no time, no purge takes: it compares each table's own."""
+    image_id = pending(rows, ago=5, properties={"a": "b"}, tags=["t"], members=["m"])
+    tables = ("images", "image_locations", "image_properties", "image_tags", "image_members")
+    accepted(config, "hold", image_id)
+    for table in tables:
+        assert [row["deleted_at"] for row in rows.rows(table, image_id)] == [None]
+    assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
+    assert refused(config, "hold", image_id) == "it is held already"
+    before = utc_now().replace(microsecond=0)
+    accepted(config, "release", image_id)
+    for table in tables:
+        (row,) = rows.rows(table, image_id)
+        assert row["deleted"]
+        assert before <= as_time(row["deleted_at"]) <= utc_now() + timedelta(seconds=1)
+    assert refused(config, "release", image_id) == "it is not held"
+
+
+def as_time(value: object) -> datetime:
+    """Return a time as every kind of database could have said it."""
+    return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evscrub list`` on a seeded registry of each kind, with and without an agent to ask."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evscrub.demo.glance import GlanceConfig, write_config
+from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.seed import Seed
+from tests.servers import free_port
+
+HOUR = 3600
+
+
+class Site:
+    """A seeded registry and the command on it."""
+
+    def __init__(self, directory: Path, registry_url: str) -> None:
+        self.glance = GlanceConfig(
+            directory,
+            free_port(),
+            registry_url,
+            "kombu+memory://",
+            stores={"fast": "file", "slow": "file"},
+        )
+        write_config(self.glance)
+        self.port = free_port()
+        self.seed = Seed(self.glance)
+        self.agent = AgentProcess(
+            directory,
+            self.glance,
+            {
+                "DEFAULT": {"scrub_time": HOUR},
+                "status": {"listen": f"127.0.0.1:{self.port}"},
+                "scrubber": {"claim_timeout": 60},
+            },
+        )
+        self.agent.write_config()
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "evscrub", "list"]
+        return subprocess.run(
+            [*command, "--config-file", self.agent.config_path, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def list(self, *arguments: str) -> dict[str, dict[str, object]]:
+        """Return rows by id."""
+        done = self.run("-f", "json", *arguments)
+        assert done.returncode == 0, done.stderr
+        return {row["ID"]: row for row in json.loads(done.stdout)}
+
+    def states(self, *arguments: str) -> dict[str, object]:
+        return {image_id: row["State"] for image_id, row in self.list(*arguments).items()}
+
+
+@pytest.fixture
+def site(tmp_path: Path, registry_url: str) -> Site:
+    return Site(tmp_path, registry_url)
+
+
+def test_each_state_is_told_and_can_be_asked_for(site: Site, registry_url: str) -> None:
+    seed = site.seed
+    waiting = seed.add(deleted_ago=HOUR / 2, owner="o1")
+    due = seed.add(deleted_ago=2 * HOUR, owner="o2", store="slow")
+    held = seed.add(deleted_ago=None, owner="o1")
+    damaged = seed.add(deleted_ago=2 * HOUR, status="active")
+    claimed = seed.add(deleted_ago=2 * HOUR, status="deleted")
+    stale = seed.add(deleted_ago=2 * HOUR, status="deleted")
+    seed.write()
+    Registry(registry_url).execute(
+        "UPDATE image_locations SET updated_at = deleted_at WHERE image_id = :id", id=stale
+    )
+    clock = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    if registry_url.startswith("postgresql"):
+        clock = "timezone('UTC', clock_timestamp())"
+    elif registry_url.startswith("mysql"):
+        clock = "UTC_TIMESTAMP()"
+    Registry(registry_url).execute(
+        f"UPDATE image_locations SET updated_at = {clock} WHERE image_id = :id", id=claimed
+    )
+    states = site.states()
+    assert states == {
+        waiting: "waiting",
+        due: "due",
+        held: "held",
+        damaged: "damaged",
+        claimed: "claimed",
+        stale: "due",
+    }
+    assert list(states) == sorted(states)
+    assert set(site.list("--due")) == {due, stale}
+    assert set(site.list("--held")) == {held}
+    assert set(site.list("--held", "--due", "--store", "slow")) == {due}
+    assert set(site.list("--owner", "o1")) == {waiting, held}
+    assert len(site.list("--limit", "2")) == 2
+    assert site.list("--limit", "0") == {}
+    row = site.list("--owner", "o2")[due]
+    assert row["Stores"] == ["slow"]
+    assert row["Size"] == 1000
+    assert -HOUR - 60 < int(str(row["Due In"])) <= -HOUR
+
+
+def test_what_is_parked_the_agent_says(site: Site) -> None:
+    parked = site.seed.add(deleted_ago=2 * HOUR, store="nowhere")
+    waiting = site.seed.add(deleted_ago=HOUR / 2)
+    site.seed.write()
+    done = site.run("--parked", "-f", "json")
+    assert done.returncode == 1
+    assert "shown as due" in done.stderr
+    assert site.states() == {parked: "due", waiting: "waiting"}
+    with site.agent:
+        wait_for("parking", lambda: site.states() == {parked: "parked", waiting: "waiting"})
+        (row,) = site.list("--parked").values()
+        assert "enabled_backends" in str(row["Reason"])
+        assert site.states("--agent", f"127.0.0.1:{site.port}", "--due") == {}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=False)
+def test_wrong_arguments_are_told(tmp_path: Path, database_url: str) -> None:
+    site = Site(tmp_path, f"sqlite:///{tmp_path / 'none.sqlite'}")
+    for arguments in (["-c", "colour"], ["--agent", "nowhere"], ["--limit", "-1"]):
+        done = site.run(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_many_rows_stream_in_constant_memory(site: Site) -> None:
+    peaks = []
+    for count in (1000, 9000):
+        for _ in range(count):
+            site.seed.add(deleted_ago=60, with_file=False)
+        site.seed.write()
+        rows, peak = _measure(site)
+        peaks.append(peak)
+    assert rows == 10_000
+    assert peaks[1] < peaks[0] + 10_000, "KiB"
+
+
+def _measure(site: Site) -> tuple[int, int]:
+    """Return how many rows came, and the most memory that the command took, in KiB."""
+    # Not getrusage: what it says begins with what the process had that this one was made from.
+    code = (
+        "import sys; from evscrub.cli import main; main(sys.argv[1:]);"
+        "print(open('/proc/self/status').read(), file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code, "list", "-f", "csv"]
+    done = subprocess.run(
+        [*command, "--config-file", str(site.agent.config_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = sum(1 for _ in csv.DictReader(io.StringIO(done.stdout)))
+    return rows, int(done.stderr.partition("VmHWM:")[2].split()[0])

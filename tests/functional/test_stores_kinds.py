@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stores of kind file and http for real, rbd and cinder above fakes of their libraries."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.functional import store_servers
+from tests.functional.agents import wait_for
+from tests.functional.store_servers import (
+    URL_KEY,
+    URL_USER,
+    FakeLibraries,
+    Location,
+    Site,
+    SiteFactory,
+)
+
+new_site = store_servers.new_site
+
+PENDING = ("pending_delete", {"pending_delete"})
+
+
+def seed_files(site: Site, count: int) -> dict[str, Path]:
+    """Make deleted images in a single file store; returns the paths of their data by id."""
+    names = [str(uuid.uuid4()) for _ in range(count)]
+    images = [[Location(None, site.file(name))] for name in names]
+    paths = [site.path(name) for name in names]
+    return dict(zip(site.images.add_many(images), paths, strict=True))
+
+
+class TestFile:
+    def test_missing_directory_at_start_pauses(self, new_site: SiteFactory) -> None:
+        site = new_site()
+        images = seed_files(site, 30)
+        directory = site.config.data_directory()
+        away = directory.rename(directory.with_name("away"))
+        with site.agent() as agent:
+            agent.wait_for_log(f"Store file is paused: its directory {directory} is missing")
+            site.wait_swept(agent)
+            assert site.images.statuses() == {"pending_delete": 30}
+            # glance_store has made the directory anew.
+            directory.rmdir()
+            away.rename(directory)
+            agent.reload()
+            site.wait_scrubbed(images)
+        assert not any(path.exists() for path in images.values())
+
+    def test_a_directory_that_goes_away_while_it_runs_pauses(self, new_site: SiteFactory) -> None:
+        site = new_site()
+        directory = site.config.data_directory()
+        with site.agent() as agent:
+            away = directory.rename(directory.with_name("away"))
+            directory.mkdir()
+            images = site.images.add_many(
+                [[Location(None, f"file://{directory}/deep/{n}")] for n in range(30)]
+            )
+            agent.wait_for_log("Store file is paused: its directory is missing")
+            site.wait_swept(agent)
+            assert site.images.statuses() == {"pending_delete": 30}
+            directory.rmdir()
+            away.rename(directory)
+            (directory / "deep").mkdir()
+            agent.options["scrubber"]["acknowledged_stores"] = "file"
+            agent.reload()
+            site.wait_scrubbed(images)
+
+    def test_an_emptied_directory_blows_the_fuse(self, new_site: SiteFactory) -> None:
+        """As when its file system is not mounted."""
+        site = new_site()
+        images = seed_files(site, 60)
+        directory = site.config.data_directory()
+        with site.agent({"rate": 0.001}) as agent:
+            away = directory.rename(directory.with_name("away"))
+            directory.mkdir()
+            gone = site.images.statuses()["deleted"]  # the first one may have been in time
+            agent.options["scrubber"]["rate"] = 0
+            agent.reload()
+            agent.wait_for_log("Store file is paused: 20 images in a row are not found in it")
+            site.wait_swept(agent)
+            assert site.images.statuses()["pending_delete"] >= 60 - gone - 1
+            directory.rmdir()
+            away.rename(directory)
+            agent.reload()
+            site.wait_scrubbed(images)
+        assert not any(path.exists() for path in images.values())
+
+    def test_what_the_system_refuses_is_tried_again(self, new_site: SiteFactory) -> None:
+        site = new_site()
+        images = seed_files(site, 2)
+        stuck, path = next(iter(images.items()))
+        path.unlink()
+        path.mkdir()  # cannot be unlinked, not even by root
+        with site.agent() as agent:
+            site.wait_scrubbed([image_id for image_id in images if image_id != stuck])
+            site.wait_swept(agent)
+            wait_for("release", lambda: site.images.status(stuck) == PENDING)
+            path.rmdir()
+            path.write_bytes(b"data")
+            site.wait_scrubbed([stuck])
+        assert not path.exists()
+
+
+def test_http_is_finished_and_counted_as_not_ours(new_site: SiteFactory) -> None:
+    site = new_site({"web": "http", "files": "file"})
+    url = f"http://{URL_USER}:{URL_KEY}@127.0.0.1:9/image"
+    images = site.images.add_many([[Location("web", url)] for _ in range(3)])
+    with site.agent() as agent:
+        site.wait_scrubbed(images)
+        metrics = site.status(agent, "metrics")
+        (line,) = [line for line in metrics.splitlines() if 'outcome="not_ours"' in line]
+        assert line.endswith((" 3", " 3.0"))
+        assert 'store="web"' in line
+        for page in ("", "status"):
+            site.status(agent, page)
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLibraries]:
+    """Let agents find the libraries of rbd and cinder."""
+    directory = tmp_path / "libraries"
+    directory.mkdir()
+    libraries = FakeLibraries(tmp_path / "asked")
+    monkeypatch.setenv("PYTHONPATH", store_servers.put_on_path(libraries, directory))
+    yield libraries
+    shutil.rmtree(directory)
+
+
+def rbd_url(name: str, pool: str = "images") -> str:
+    return f"rbd://fsid/{pool}/{name}/snap"
+
+
+class TestRbd:
+    def test_what_each_answer_does(self, libraries: FakeLibraries, new_site: SiteFactory) -> None:
+        site = new_site({"ceph": "rbd"})
+        images = {
+            name: site.images.add(Location("ceph", rbd_url(name)))
+            for name in ("fine", "missing", "snapshots", "busy", "watched", "trashbusy")
+        }
+        with site.agent() as agent:
+            site.wait_scrubbed([images[name] for name in ("fine", "missing", "snapshots")])
+            for name in ("busy", "watched", "trashbusy"):
+                agent.wait_for_log(f"Image {images[name]} is not scrubbed from store ceph: in_use")
+            site.wait_swept(agent, 5)
+            for name in ("busy", "watched", "trashbusy"):
+                assert site.images.status(images[name]) == PENDING
+            assert "ceph does not work" not in agent.log
+        asked = libraries.asked()
+        assert asked.count("fine") == 1
+        assert "trash:snapshots" in asked
+        # In use is no error, and waits for half an hour, whatever the sweep finds meanwhile.
+        assert asked.count("watched") == asked.count("trashbusy") == 1
+
+    def test_a_cluster_that_fails_is_left_alone(
+        self, libraries: FakeLibraries, new_site: SiteFactory
+    ) -> None:
+        site = new_site({"ceph": "rbd", "files": "file"})
+        broken = [site.images.add(Location("ceph", rbd_url(f"broken{n}"))) for n in range(50)]
+        nopool = site.images.add(Location("ceph", rbd_url("fine", "nopool")))
+        other = site.images.add(Location("files", site.file("other", "files")))
+        with site.agent() as agent:
+            agent.wait_for_log("Store ceph does not work")
+            site.wait_scrubbed([other])
+            site.wait_swept(agent, 3)
+            for image_id in [*broken, nopool]:
+                assert site.images.status(image_id) == PENDING
+            assert len(libraries.asked()) <= 5 + 16 + 2
+
+
+CINDER = {
+    "cinder_store_user_name": "glance",
+    "cinder_store_password": "configured-secret",
+    "cinder_store_project_name": "service",
+    "cinder_store_auth_address": "http://127.0.0.1:9/v3",
+}
+
+
+def volume(start: str) -> str:
+    return start + str(uuid.uuid4())[len(start) :]
+
+
+class TestCinder:
+    def test_what_each_answer_does(self, libraries: FakeLibraries, new_site: SiteFactory) -> None:
+        site = new_site({"volumes": "cinder"}, volumes=CINDER)
+        fine, missing, limited = volume("aa"), volume("40"), volume("0f")
+        images = {
+            name: site.images.add(Location("volumes", f"cinder://volumes/{name}"))
+            for name in (fine, missing, limited)
+        }
+        parked = site.images.add(Location("volumes", "cinder://volumes/not-a-volume"))
+        with site.agent() as agent:
+            site.wait_scrubbed([images[fine], images[missing]])
+            agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes: bad_url")
+            wait_for("a second try", lambda: libraries.asked().count(limited) > 1)
+        assert libraries.asked().count(fine) == 1
+        assert site.images.status(images[limited]) == PENDING
+        assert site.images.status(parked) == PENDING
+
+    def test_a_service_that_fails_is_left_alone(
+        self, libraries: FakeLibraries, new_site: SiteFactory
+    ) -> None:
+        site = new_site({"volumes": "cinder"}, volumes=CINDER)
+        site.images.add_many(
+            [[Location("volumes", f"cinder://volumes/{volume('50')}")] for _ in range(50)]
+        )
+        with site.agent() as agent:
+            agent.wait_for_log("Store volumes does not work (backend)")
+            site.wait_swept(agent, 3)
+            wait_for("release", lambda: site.images.statuses() == {"pending_delete": 50})
+        assert len(libraries.asked()) <= 5 + 16 + 2

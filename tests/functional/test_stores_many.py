@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several stores beside each other, limits and their tuning, encrypted locations, orphans."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+
+import pytest
+from glance.common import crypt
+
+from tests.functional import store_servers
+from tests.functional.agents import wait_for
+from tests.functional.store_servers import (
+    BUCKET,
+    Location,
+    Request,
+    Site,
+    SiteFactory,
+    StoreServer,
+    s3_options,
+    s3_url,
+)
+
+new_site, memory_s3 = store_servers.new_site, store_servers.memory_s3
+
+STORES = {"files": "file", "objects": "s3", "more": "file"}
+KEY = "0123456789abcdef0123456789abcdef"
+PENDING = ("pending_delete", {"pending_delete"})
+#: A location taken off a live image is scrubbed so long after, and scrub_time, which is 0 here.
+GRACE_SECONDS = 600
+
+
+@pytest.fixture
+def objects(memory_s3: StoreServer) -> Iterator[StoreServer]:
+    """Return an S3 that answers everything at once."""
+    yield memory_s3
+    memory_s3.behave()
+
+
+def in_objects(server: StoreServer, count: int) -> list[list[Location]]:
+    """Make objects; returns a list of locations for each."""
+    names = [str(uuid.uuid4()) for _ in range(count)]
+    server.put([f"/{BUCKET}/{name}" for name in names])
+    return [[Location("objects", s3_url(server, name))] for name in names]
+
+
+def in_files(site: Site, count: int) -> list[list[Location]]:
+    """Write files; returns a list of locations for each."""
+    return [[Location("files", site.file(str(uuid.uuid4()), "files"))] for _ in range(count)]
+
+
+class TestSeveralStores:
+    def test_only_the_location_that_failed_is_tried_again(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
+        site = new_site(STORES, objects=s3_options(objects))
+        ((third,),) = in_objects(objects, 1)
+        first, last = site.file("first", "files"), site.file("last", "more")
+        image_id = site.images.add(Location("files", first), third, Location("more", last))
+        objects.behave(refuse=503)
+        before = len(objects.requests())
+        with site.agent():
+            expected = {first: "deleted", third.url: "pending_delete", last: "deleted"}
+            wait_for("the others", lambda: site.images.locations(image_id) == expected)
+            assert not site.path("first", "files").exists()
+            assert not site.path("last", "more").exists()
+            # What was deleted is not asked for again: a file there now is another one's.
+            site.file("first", "files")
+            wait_for("a second try", lambda: len(objects.requests()) >= before + 2)
+            wait_for("release", lambda: site.images.status(image_id)[0] == "pending_delete")
+            objects.behave()
+            site.wait_scrubbed([image_id])
+            assert site.path("first", "files").exists()
+
+    def test_a_store_that_hangs_holds_back_none_of_the_others(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
+        site = new_site(STORES, objects=s3_options(objects))
+        objects.behave(hang=True)
+        hanging = site.images.add_many(in_objects(objects, 40))
+        with site.agent({"concurrency": 8}) as agent:
+            agent.wait_for_log("Sweep (full)")
+            # The hanging store has what it can get by now.
+            site.wait_swept(agent, 2)
+            site.wait_scrubbed(site.images.add_many(in_files(site, 40)))
+            assert not any(site.images.is_scrubbed(image_id) for image_id in hanging)
+            objects.behave()
+            site.wait_scrubbed(hanging)
+
+    def test_a_store_that_fails_holds_back_none_of_the_others(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
+        site = new_site(STORES, objects=s3_options(objects))
+        objects.behave(refuse=500)
+        site.images.add_many(in_objects(objects, 40))
+        files = site.images.add_many(in_files(site, 40))
+        with site.agent() as agent:
+            site.wait_scrubbed(files)
+            agent.wait_for_log("Store objects does not work")
+            wait_for("release", lambda: site.images.statuses()["pending_delete"] == 40)
+
+    def test_a_store_that_is_not_enabled_here_is_never_gone(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
+        site = new_site({"files": "file"})
+        ((location,),) = in_objects(objects, 1)
+        path = site.path("x", "files")
+        url = site.file("x", "files")
+        parked = [
+            site.images.add(location),
+            site.images.add(Location("elsewhere", url)),
+            site.images.add(Location("elsewhere", f"file://{path.parent}/never-there")),
+            site.images.add(Location(None, location.url)),
+        ]
+        mixed = site.images.add(Location("files", site.file("y", "files")), location)
+        other = site.images.add(*in_files(site, 1)[0])
+        with site.agent() as agent:
+            site.wait_scrubbed([other])
+            for image_id in [*parked, mixed]:
+                agent.wait_for_log(f"Image {image_id} is not scrubbed")
+            site.wait_swept(agent)
+            for image_id in parked:
+                assert site.images.status(image_id) == PENDING
+                # Told once, however often it was found.
+                assert agent.log.count(f"Image {image_id} is not scrubbed") == 1
+            assert sorted(site.images.locations(mixed).values()) == ["deleted", "pending_delete"]
+            assert "store_not_enabled" in agent.log
+            assert agent.process is not None
+            assert agent.process.poll() is None
+        assert path.exists()
+        assert not site.path("y", "files").exists()
+
+
+class TestEncrypted:
+    def encrypted(self, url: str) -> str:
+        return str(crypt.urlsafe_encrypt(KEY, url, 64))
+
+    def test_with_the_right_key(self, objects: StoreServer, new_site: SiteFactory) -> None:
+        site = new_site(STORES, KEY, objects=s3_options(objects))
+        plain, (secret,) = in_files(site, 1)[0], in_objects(objects, 1)[0]
+        images = [
+            site.images.add(*plain),
+            site.images.add(Location("objects", self.encrypted(secret.url))),
+        ]
+        with site.agent():
+            site.wait_scrubbed(images)
+        assert "/" + secret.url.split("/", 3)[3] not in objects.left()
+
+    def test_with_another_key(self, objects: StoreServer, new_site: SiteFactory) -> None:
+        site = new_site(STORES, KEY[::-1], objects=s3_options(objects))
+        (secret,) = in_objects(objects, 1)[0]
+        image_id = site.images.add(Location("objects", self.encrypted(secret.url)))
+        other = site.images.add(*in_files(site, 1)[0])
+        with site.agent() as agent:
+            agent.wait_for_log(f"Image {image_id} is not scrubbed from store objects")
+            site.wait_scrubbed([other])
+            assert "undecipherable" in agent.log
+            site.wait_swept(agent)
+            assert site.images.status(image_id) == PENDING
+        assert "/" + secret.url.split("/", 3)[3] in objects.left()
+
+
+class TestOrphans:
+    def test_a_location_removed_from_a_live_image_is_scrubbed_after_its_grace(
+        self, new_site: SiteFactory
+    ) -> None:
+        site = new_site({"files": "file"})
+        kept, removed, recent, kept_too = (
+            site.file(name, "files") for name in ("kept", "removed", "recent", "kept_too")
+        )
+        old = site.images.add(
+            Location("files", kept, "active"),
+            Location("files", removed),
+            status="active",
+            age=GRACE_SECONDS + 30,
+        )
+        young = site.images.add(
+            Location("files", kept_too, "active"),
+            Location("files", recent),
+            status="active",
+            age=GRACE_SECONDS - 120,
+        )
+        with site.agent() as agent:
+            wait_for(
+                "scrubbing",
+                lambda: site.images.locations(old) == {kept: "active", removed: "deleted"},
+            )
+            site.wait_swept(agent)
+            assert site.images.locations(young)[recent] == "pending_delete"
+        assert site.images.statuses() == {"active": 2}
+        there = {path.name for path in site.path("", "files").iterdir()}
+        assert there == {"kept", "kept_too", "recent"}
+
+    def test_without_orphans_they_stay(self, new_site: SiteFactory) -> None:
+        site = new_site({"files": "file"})
+        removed = site.file("removed", "files")
+        image_id = site.images.add(
+            Location("files", site.file("kept", "files"), "active"),
+            Location("files", removed),
+            status="active",
+            age=10 * GRACE_SECONDS,
+        )
+        with site.agent(sweep={"orphans": "false"}) as agent:
+            site.wait_scrubbed([site.images.add(*in_files(site, 1)[0])])
+            site.wait_swept(agent)
+        assert site.images.locations(image_id)[removed] == "pending_delete"
+        assert site.path("removed", "files").exists()
+
+    def test_a_live_image_without_a_live_location_is_reported_and_left_alone(
+        self, new_site: SiteFactory
+    ) -> None:
+        """As glance-scrubber --restore leaves it."""
+        site = new_site({"files": "file"})
+        url = site.file("data", "files")
+        image_id = site.images.add(Location("files", url), status="active", age=10 * GRACE_SECONDS)
+        with site.agent() as agent:
+            agent.wait_for_log(f"Image {image_id} is damaged and left alone")
+            site.wait_swept(agent)
+            assert agent.log.count(f"Image {image_id} is damaged") == 1
+        assert site.images.locations(image_id) == {url: "pending_delete"}
+        assert site.images.statuses() == {"active": 1}
+        assert site.path("data", "files").exists()
+
+    @pytest.mark.parametrize("key", [None, KEY])
+    def test_data_that_a_live_image_shares_stays(
+        self, new_site: SiteFactory, key: str | None
+    ) -> None:
+        site = new_site({"files": "file"}, key)
+        url = site.file("data", "files")
+
+        def written() -> str:
+            return url if key is None else str(crypt.urlsafe_encrypt(key, url, 64))
+
+        site.images.add(Location("files", written(), "active"), status="active")
+        deleted = site.images.add(Location("files", written()))
+        orphan = site.images.add(
+            Location("files", site.file("own", "files"), "active"),
+            Location("files", written()),
+            status="active",
+            age=10 * GRACE_SECONDS,
+        )
+        with site.agent():
+            site.wait_scrubbed([deleted])
+            wait_for(
+                "the orphan",
+                lambda: sorted(site.images.locations(orphan).values()) == ["active", "deleted"],
+            )
+        assert site.path("data", "files").exists()
+
+
+def deletes(requests: Sequence[Request]) -> list[float]:
+    """When deletes came."""
+    return [request.at for request in requests if request.method == "DELETE"]
+
+
+def most_at_once(requests: Sequence[Request], seconds: float) -> int:
+    """How many requests there were at once, each of which took so long."""
+    ends = [(request.at, 1) for request in requests]
+    ends += [(request.at + seconds, -1) for request in requests]
+    most = now = 0
+    for _, change in sorted(ends):
+        now += change
+        most = max(most, now)
+    return most
+
+
+def check_windows(times: Sequence[float], rate: float, slack: float = 1.0) -> None:
+    """Check that no window has more than a burst of one and the rate, but for what was delayed."""
+    for first in range(0, len(times), 5):
+        for last in range(first, len(times), 5):
+            most = 1 + rate * (times[last] - times[first] + slack)
+            assert last - first + 1 <= most, (times[first], times[last])
+
+
+class TestLimits:
+    def test_store_concurrency(self, objects: StoreServer, new_site: SiteFactory) -> None:
+        site = new_site(STORES, objects=s3_options(objects))
+        objects.behave(seconds=0.2)
+        before = len(objects.requests())
+        images = site.images.add_many([*in_objects(objects, 12), *in_files(site, 20)])
+        with site.agent({"store_concurrency": "objects:2"}):
+            site.wait_scrubbed(images)
+        assert most_at_once(objects.requests(before), 0.19) == 2
+
+    def test_store_rate_and_concurrency_changed_under_load(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
+        site = new_site(STORES, objects=s3_options(objects))
+        images = site.images.add_many(in_objects(objects, 120))
+        before = len(objects.requests())
+        quiet = {"debug": "false"}  # so that the rates are far below what an agent can do
+
+        def came() -> list[float]:
+            return deletes(objects.requests(before))
+
+        def enough(wanted: int) -> bool:
+            return len(came()) >= wanted
+
+        with site.agent({"store_rate": "objects:3"}, DEFAULT=quiet) as agent:
+            files = site.images.add_many(in_files(site, 20))
+            wait_for("some at 3/s", partial(enough, 18))
+            site.wait_scrubbed(files)
+            measures = {3: came()}
+            for rate, count in ((8, 40), (2, 8)):
+                agent.options["scrubber"]["store_rate"] = f"objects:{rate}"
+                agent.reload()
+                # Beside what was under way by then.
+                seen = len(came()) + 5
+                wait_for(f"some at {rate}/s", partial(enough, seen + count))
+                measures[rate] = came()[seen:]
+            agent.options["scrubber"].update(store_rate="objects:0", store_concurrency="objects:1")
+            agent.reload()
+            site.wait_scrubbed(images)
+        report = {rate: f"{measured(times):.2f}" for rate, times in measures.items()}
+        print(f"measured, by what was asked for: {report}")  # noqa: T201 - figures for people
+        for rate, times in measures.items():
+            check_windows(times, rate)
+        assert measured(measures[8]) > measured(measures[3]) > measured(measures[2]), report
+
+
+def measured(times: Sequence[float]) -> float:
+    """Return the rate of events."""
+    gaps = [after - before for before, after in pairwise(sorted(times))]
+    return len(gaps) / sum(gaps)

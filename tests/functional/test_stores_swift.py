@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The swift store through glance_store's own driver, on OpenStack's own Swift."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.functional import store_servers
+from tests.functional.agents import wait_for
+from tests.functional.store_servers import (
+    BUCKET,
+    URL_KEY,
+    Location,
+    Site,
+    SiteFactory,
+    StoreServer,
+)
+
+new_site = store_servers.new_site
+
+STORES = {"objects": "swift"}
+
+
+@pytest.fixture(scope="module")
+def _swift() -> Iterator[StoreServer]:
+    with StoreServer("swift") as server:
+        server.make(f"/{BUCKET}")
+        yield server
+
+
+@pytest.fixture
+def swift(_swift: StoreServer) -> Iterator[StoreServer]:
+    """Return a Swift with a container."""
+    yield _swift
+    _swift.behave()
+
+
+def new(server: StoreServer, new_site: SiteFactory) -> Site:
+    site: Site = new_site(
+        STORES,
+        objects={
+            "swift_store_auth_address": f"{server.url}/v3/",
+            "swift_store_user": "test:tester",
+            "swift_store_key": "configured-secret",
+            "swift_store_container": BUCKET,
+        },
+    )
+    return site
+
+
+def url(server: StoreServer, name: str) -> str:
+    """A location with the user and the key in it, as Glance writes them without references."""
+    return f"swift+http://test%3Atester:{URL_KEY}@{server.address}/v3/{BUCKET}/{name}"
+
+
+def test_deletes_what_is_there_and_finishes_what_is_not(
+    swift: StoreServer, new_site: SiteFactory
+) -> None:
+    site = new(swift, new_site)
+    paths = [f"/{BUCKET}/{number}" for number in range(6)]
+    swift.put([*paths[:4], f"/{BUCKET}/kept"])
+    images = [site.images.add(Location("objects", url(swift, str(n)))) for n in range(6)]
+    with site.agent(DEFAULT={"default_log_levels": ""}):
+        site.wait_scrubbed(images)
+    assert not any(swift.has(path) for path in paths)
+    assert swift.has(f"/{BUCKET}/kept")
+
+
+def test_segments_of_a_large_object_go_with_it(swift: StoreServer, new_site: SiteFactory) -> None:
+    site = new(swift, new_site)
+    segments = [f"/{BUCKET}/large-{number:05}" for number in range(3)]
+    swift.put(segments)
+    swift.put([f"/{BUCKET}/large"], **{"X-Object-Manifest": f"{BUCKET}/large-"})
+    image_id = site.images.add(Location("objects", url(swift, "large")))
+    with site.agent():
+        site.wait_scrubbed([image_id])
+    assert not any(swift.has(path) for path in [*segments, f"/{BUCKET}/large"])
+
+
+def test_refused_credentials_are_the_stores_trouble(
+    swift: StoreServer, new_site: SiteFactory
+) -> None:
+    site = new(swift, new_site)
+    swift.put([f"/{BUCKET}/{number}" for number in range(8)])
+    images = site.images.add_many(
+        [[Location("objects", url(swift, str(number)))] for number in range(8)]
+    )
+    swift.behave(refuse=403)
+    before = len(swift.requests())
+    with site.agent() as agent:
+        agent.wait_for_log("Store objects does not work")
+        wait_for("release", lambda: site.images.statuses() == {"pending_delete": 8})
+        # One fails for each, and some more when they are tried again, before the breaker opens.
+        assert len(swift.requests()) - before <= 2 * (8 + 5)
+        swift.behave()
+        site.wait_scrubbed(images)
+        agent.wait_for_log("Store objects works again")
+
+
+def test_throttled_deletes_are_waited_out(swift: StoreServer, new_site: SiteFactory) -> None:
+    """Swiftclient itself tries 5 times more, for half a minute, before the driver hears of it."""
+    site = new(swift, new_site)
+    path = f"/{BUCKET}/throttled"
+    swift.put([path])
+    image_id = site.images.add(Location("objects", url(swift, "throttled")))
+    swift.behave(refuse=503, refuse_methods=["DELETE"])
+    before = len(swift.requests())
+    with site.agent():
+        wait_for(
+            "two refusals",
+            lambda: sum(r.status == 503 for r in swift.requests(before)) >= 2,
+        )
+        assert swift.has(path)
+        swift.behave()
+        site.wait_scrubbed([image_id])
+    assert not swift.has(path)

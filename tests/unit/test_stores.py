@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which store a location is in, and what its real driver says to a delete."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from glance.common import crypt
+from glance_store import location as store_location
+from glance_store import multi_backend
+from oslo_config import cfg
+
+from evscrub.config import glance_opts
+from evscrub.rules import LocationRow
+from evscrub.stores import Stores, Target
+from evscrub.verdict import (
+    BAD_URL,
+    GONE,
+    MISSING_DIRECTORY,
+    STORE_AMBIGUOUS,
+    STORE_NOT_ENABLED,
+    STORE_NOT_LOADED,
+    UNDECIPHERABLE,
+    Outcome,
+    StoreNotUsableError,
+    Verdict,
+)
+
+KEY = "0123456789abcdef0123456789abcdef"
+S3 = {
+    "s3_store_host": "http://s3.test",
+    "s3_store_access_key": "a",
+    "s3_store_secret_key": "b",
+    "s3_store_bucket": "glance",
+    "s3_store_bucket_url_format": "path",
+}
+Loader = Callable[..., Stores]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
+    """Return a function that loads stores: kinds by name, none for a single store; options."""
+    monkeypatch.setattr(store_location, "SCHEME_TO_CLS_BACKEND_MAP", {})
+    monkeypatch.setattr(store_location, "SCHEME_TO_CLS_MAP", {})
+
+    def load(
+        kinds: Mapping[str, str] | None = None, key: str = "", **options: Mapping[str, str]
+    ) -> Stores:
+        lines = ["[DEFAULT]"]
+        if kinds:
+            lines.append("enabled_backends = " + ",".join(f"{n}:{k}" for n, k in kinds.items()))
+        if key:
+            lines.append(f"metadata_encryption_key = {key}")
+        groups = {name: dict(values) for name, values in options.items()}
+        if not kinds:
+            single = groups.setdefault("glance_store", {})
+            single.setdefault("stores", "file,http")
+            single["filesystem_store_datadir"] = str(tmp_path / "file")
+        for name, kind in (kinds or {}).items():
+            if kind == "file":
+                datadir = str(tmp_path / name)
+                groups.setdefault(name, {}).setdefault("filesystem_store_datadir", datadir)
+        for name, values in groups.items():
+            lines += [f"[{name}]", *(f"{option} = {value}" for option, value in values.items())]
+        path = tmp_path / "glance-api.conf"
+        path.write_text("\n".join(lines) + "\n")
+        conf = cfg.ConfigOpts()
+        conf.register_opts(glance_opts)
+        conf([], default_config_files=[str(path)], default_config_dirs=[])
+        # glance_store looks there, whatever it was given to load the stores.
+        monkeypatch.setattr(multi_backend, "CONF", conf)
+        return Stores(conf)
+
+    return load
+
+
+def row(value: str, store: str | None = None) -> LocationRow:
+    now = datetime(2026, 1, 1)  # noqa: DTZ001 - as the registry has it
+    return LocationRow(1, value, store, "pending_delete", True, now, now)
+
+
+def refusal(stores: Stores, location: LocationRow) -> str:
+    """The reason for which a location has no store."""
+    with pytest.raises(StoreNotUsableError) as caught:
+        stores.resolve(location)
+    assert "secret" not in str(caught.value)
+    return caught.value.reason
+
+
+class TestResolve:
+    def test_several_stores_by_name(self, load: Loader) -> None:
+        stores = load({"a": "file", "b": "file", "o": "s3"}, o=S3)
+        assert stores.names == ["a", "b", "o"]
+        assert stores.resolve(row("file:///x", "b")).store == "b"
+        assert stores.resolve(row("s3://u:secret@s3.test/glance/x", "o")).store == "o"
+
+    def test_a_name_that_is_not_enabled(self, load: Loader) -> None:
+        stores = load({"a": "file"})
+        assert refusal(stores, row("file:///secret", "elsewhere")) == STORE_NOT_ENABLED
+        assert refusal(stores, row("s3://u:secret@s3.test/glance/x", "o")) == STORE_NOT_ENABLED
+
+    def test_a_store_that_did_not_load(self, load: Loader) -> None:
+        stores = load({"a": "file", "o": "no-such-kind"})
+        assert refusal(stores, row("s3://u:secret@s3.test/glance/x", "o")) == STORE_NOT_LOADED
+
+    def test_a_name_with_the_url_of_another_kind(self, load: Loader) -> None:
+        stores = load({"a": "file", "o": "s3"}, o=S3)
+        assert refusal(stores, row("s3://u:secret@s3.test/glance/x", "a")) == STORE_NOT_LOADED
+
+    def test_without_a_name_by_prefix(self, load: Loader, tmp_path: Path) -> None:
+        stores = load({"a": "file", "b": "file"})
+        assert stores.resolve(row(f"file://{tmp_path}/b/x")).store == "b"
+        assert refusal(stores, row("file:///elsewhere/secret")) == STORE_NOT_ENABLED
+        assert refusal(stores, row("s3://u:secret@s3.test/glance/x")) == STORE_NOT_ENABLED
+
+    def test_without_a_name_where_two_fit(self, load: Loader) -> None:
+        stores = load({"o": "s3", "p": "s3"}, o=S3, p=S3)
+        assert refusal(stores, row("s3://s3.test/glance/secret")) == STORE_AMBIGUOUS
+
+    def test_a_single_store(self, load: Loader) -> None:
+        stores = load()
+        assert stores.resolve(row("file:///x")) == Target("file", "file:///x", "file")
+        assert refusal(stores, row("rbd://secret")) == STORE_NOT_ENABLED
+        assert refusal(stores, row("file:///secret", "a")) == STORE_NOT_ENABLED
+
+    def test_encrypted_locations(self, load: Loader) -> None:
+        stores = load({"a": "file"}, KEY)
+        value = str(crypt.urlsafe_encrypt(KEY, "file:///secret", 64))
+        assert stores.encrypted
+        assert stores.resolve(row(value, "a")).url == "file:///secret"
+        assert stores.resolve(row("file:///plain", "a")).url == "file:///plain"
+        other = str(crypt.urlsafe_encrypt(KEY[::-1], "file:///secret", 64))
+        assert refusal(stores, row(other, "a")) == UNDECIPHERABLE
+
+    def test_encrypted_locations_without_a_key(self, load: Loader) -> None:
+        value = str(crypt.urlsafe_encrypt(KEY, "file:///secret", 64))
+        assert refusal(load({"a": "file"}), row(value, "a")) == UNDECIPHERABLE
+
+    def test_a_target_does_not_show_its_url(self) -> None:
+        assert "secret" not in repr(Target("o", "s3://u:secret@host/b/x", "s3"))
+
+
+class TestDeleteFile:
+    @pytest.fixture(params=[True, False], ids=["several", "single"])
+    def stores(self, request: pytest.FixtureRequest, load: Loader) -> Stores:
+        return load({"file": "file", "other": "file"} if request.param else None)
+
+    def test_what_is_there(self, stores: Stores, tmp_path: Path) -> None:
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+        assert stores.delete(Target("file", f"file://{path}", "file")) == GONE
+        assert not path.exists()
+
+    def test_what_is_not(self, stores: Stores, tmp_path: Path) -> None:
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/x", "file"))
+        assert verdict == Verdict(Outcome.GONE, "not_found", "NotFound")
+
+    def test_in_a_directory_that_is_missing(self, stores: Stores, tmp_path: Path) -> None:
+        target = Target("file", f"file://{tmp_path}/file/un%20mounted/x", "file")
+        assert stores.delete(target) == MISSING_DIRECTORY
+        (tmp_path / "file" / "un mounted").mkdir()
+        assert stores.delete(target).outcome is Outcome.GONE
+
+    @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.ESTALE, errno.EROFS])
+    def test_what_the_system_refuses(
+        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    ) -> None:
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+
+        def unlink(*_: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            verdict = stores.delete(Target("file", f"file://{path}", "file"))
+        assert verdict == Verdict(Outcome.TRANSIENT, "forbidden", "Forbidden")
+        assert path.exists()
+
+
+def test_http_is_not_ours(load: Loader) -> None:
+    stores = load({"web": "http", "a": "file"})
+    verdict = stores.delete(Target("web", "http://127.0.0.1:9/x", "http"))
+    assert verdict.outcome is Outcome.NOT_OURS
+    assert stores.deletable == ["a"]
+
+
+@pytest.mark.parametrize("url", ["s3://secret", "s3://a://secret/b/c"])
+def test_a_bad_url_is_the_configurations(load: Loader, url: str) -> None:
+    verdict = load({"o": "s3"}, o=S3).delete(Target("o", url, "s3"))
+    assert (verdict.outcome, verdict.reason) == (Outcome.CONFIGURATION, BAD_URL)
+    assert "secret" not in verdict.detail
+
+
+def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
+    """Not even where a location that was resolved is deleted after its store went."""
+    stores = load({"a": "file"})
+    verdict = stores.delete(Target("o", "s3://s3.test/glance/x", "s3"))
+    assert verdict.outcome not in {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED}
+
+
+def test_missing_directories_are_found_before_the_driver_makes_them(
+    load: Loader, tmp_path: Path
+) -> None:
+    (tmp_path / "b").mkdir()
+    stores = load({"a": "file", "b": "file"})
+    assert stores.missing_directories == {"a": str(tmp_path / "a")}
+    assert (tmp_path / "a").is_dir()
+
+
+def test_several_directories_of_a_store(load: Loader, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    several = f"{tmp_path}/one:100"
+    options = {"filesystem_store_datadirs": several, "filesystem_store_datadir": ""}
+    assert load({"a": "file"}, a=options).missing_directories == {}
+
+
+def test_nothing_that_loads_is_an_error(load: Loader) -> None:
+    with pytest.raises(ValueError, match="no store of Glance could be loaded"):
+        load({"o": "no-such-kind"})
+
+
+def test_deletes_share_a_session_of_boto3(load: Loader) -> None:
+    """To make one takes a hundred times as long as a request."""
+    stores = load({"o": "s3"}, o=S3)
+    stores.load()
+    driver: Any = __import__("glance_store._drivers.s3", fromlist=["Store"])
+    made = driver.boto_session.Session(aws_access_key_id="a", aws_secret_access_key="b")
+    assert driver.boto_session.Session(aws_access_key_id="a", aws_secret_access_key="b") is made
+    assert driver.boto_session.Session(aws_access_key_id="c", aws_secret_access_key="b") is not made
+    client = made.client(service_name="s3", endpoint_url="http://s3.test", region_name="r")
+    assert client.meta.endpoint_url == "http://s3.test"
