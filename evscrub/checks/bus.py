@@ -177,7 +177,7 @@ def _refused(kind: str, name: str, error: Exception) -> str:
 def _connection(
     url: TransportURL, host: TransportHost, options: cfg.ConfigOpts.GroupAttr
 ) -> Iterator[Connection]:
-    connection = Connection(  # type: ignore[no-untyped-call]
+    connection = Connection(
         host.hostname or "localhost",
         host.username or "guest",
         host.password or "guest",
@@ -190,16 +190,16 @@ def _connection(
         transport_options={"max_retries": 0, "read_timeout": _SECONDS, "write_timeout": _SECONDS},
     )
     try:
-        connection.connect()  # type: ignore[no-untyped-call]
+        connection.connect()
         yield connection
     finally:
-        connection.release()  # type: ignore[no-untyped-call]
+        connection.release()
 
 
 @contextmanager
 def _channel(connection: Connection) -> Iterator[Any]:
     """A channel of its own for each question, because RabbitMQ closes it with a refusal."""
-    with closing(connection.channel()) as channel:  # type: ignore[no-untyped-call]
+    with closing(connection.channel()) as channel:
         yield channel
 
 

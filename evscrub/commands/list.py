@@ -5,6 +5,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 from oslo_config import cfg
 
@@ -110,7 +111,7 @@ def _ask(agents: Iterable[Address]) -> dict[str, Trouble] | None:
     return found
 
 
-def _trouble(told: dict[str, str]) -> Trouble:
+def _trouble(told: dict[str, Any]) -> Trouble:
     words = str(told.get("reason", "")).replace("_", " ")
     if told.get("detail"):
         words += f": {told['detail']}"

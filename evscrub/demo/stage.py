@@ -196,7 +196,7 @@ def _check_bus(url: str) -> str | None:
 
 
 def _connect_to_broker(host: oslo_messaging.TransportHost, virtual_host: str | None) -> None:
-    connection = Connection(  # type: ignore[no-untyped-call]
+    connection = Connection(
         hostname=host.hostname,
         port=host.port or 5672,
         userid=host.username or "guest",
@@ -205,9 +205,9 @@ def _connect_to_broker(host: oslo_messaging.TransportHost, virtual_host: str | N
         connect_timeout=_CONNECT_SECONDS,
     )
     try:
-        connection.connect()  # type: ignore[no-untyped-call]
+        connection.connect()
     finally:
-        connection.release()  # type: ignore[no-untyped-call]
+        connection.release()
 
 
 def _check_database(given: str) -> sa.URL:

@@ -10,7 +10,7 @@ import functools
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -117,7 +117,7 @@ class Claims:
             rows = read_images(connection, image_ids, lock=True)
             now = read_now(connection)
             sights = _decide_all(rows, rows, now, policy)
-            lease = now.replace(microsecond=0)
+            lease = _new_lease(sights.values(), now)
             claims = [
                 Claim(sight.image, sight.decision.kind, sight.decision.locations, lease)
                 for sight in sights.values()
@@ -255,6 +255,22 @@ def _decide_all(
         else:
             sights[image_id] = Sight(None, Leave(UNKNOWN))
     return sights
+
+
+def _new_lease(sights: Iterable[Sight], now: datetime) -> datetime:
+    """A lease that none of the locations has had.
+
+    One released and claimed again in the same second would have the same twice, and its first
+    owner, repeating a release whose answer was lost, would release the second one's claim.
+    """
+    stamps = [
+        location.updated_at + timedelta(seconds=1)
+        for sight in sights
+        if isinstance(sight.decision, Scrub)
+        for location in sight.decision.locations
+        if location.updated_at is not None
+    ]
+    return max([now, *stamps]).replace(microsecond=0)
 
 
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:

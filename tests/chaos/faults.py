@@ -85,6 +85,7 @@ class Faults:
 
     def _kill(self, fault: Fault) -> None:
         agent = self._site.agents[fault.agent]
+        self._catch_at_work(agent)
         agent.gone()
         agent.kill()
         self._over.wait(fault.seconds)
@@ -108,6 +109,7 @@ class Faults:
 
     def _stop(self, fault: Fault) -> None:
         agent = self._site.agents[fault.agent]
+        self._catch_at_work(agent)
         agent.gone()
         agent.signal(signal.SIGSTOP)
         self._over.wait(fault.seconds)
@@ -115,6 +117,12 @@ class Faults:
         agent.back()
 
     _stop_short = _stop_long = _stop
+
+    def _catch_at_work(self, agent: ChaosAgent) -> None:
+        """Wait a while for the agent to be in the middle of a delete."""
+        until = time.time() + 4
+        while not self._site.objects.deleting[agent.name] and time.time() < until:
+            time.sleep(0.01)
 
     def _launch(self, agent: ChaosAgent) -> None:
         # A file driver that starts while its folder is away makes the folder anew.

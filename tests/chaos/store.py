@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -71,6 +72,8 @@ class ObjectStore(ThreadingHTTPServer):
         self.mood = Mood.WELL
         self.slowness = 1.0
         self.requests: list[Request] = []
+        #: Deletes under way by who asked for them.
+        self.deleting: Counter[str] = Counter()
         self._objects: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
@@ -151,12 +154,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.remove(self._key())
             return 204
 
-        self._serve_scrubber(delete)
+        who = self._who()
+        self.server.deleting[who] += 1
+        try:
+            self._serve_scrubber(delete)
+        finally:
+            self.server.deleting[who] -= 1
 
     def _serve_scrubber(self, work: Callable[[], int]) -> None:
-        came = time.time()
-        found = re.search(r"\bapp/(\S+)", self.headers.get("User-Agent", ""))
-        who = found[1] if found else ""
+        came, who = time.time(), self._who()
         scrubs = who.startswith(self.server.scrubbers)
         status = self._refusal() if scrubs else None
         if status is None:
@@ -168,6 +174,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(status, _ERROR.format(code).encode() if code else b"")
         else:
             self.close_connection = True
+
+    def _who(self) -> str:
+        found = re.search(r"\bapp/(\S+)", self.headers.get("User-Agent", ""))
+        return found[1] if found else ""
 
     def _refusal(self) -> int | None:
         match self.server.mood:

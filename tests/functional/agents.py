@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -45,7 +45,7 @@ class AgentProcess:
         self,
         directory: Path,
         glance: GlanceConfig,
-        options: Mapping[str, Mapping[str, object]] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = directory
         self.config_path = directory / "evscrub.conf"

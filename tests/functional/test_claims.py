@@ -250,6 +250,23 @@ def test_a_lease_is_whole_seconds_of_the_registry(rows: Rows, claims: Claims) ->
     assert stamps(rows, image_id) == [claim.lease] * 3
 
 
+def test_a_release_that_is_repeated_does_not_release_the_next_claim(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    """A commit's answer was lost, and somebody else claimed the image in the same second."""
+    image_id, other = pending(rows), new_claims()
+    for _ in range(5):
+        first = claim_one(claims, image_id)
+        settle(claims, first, left=ids_of(first))
+        second = claim_one(other, image_id)
+        assert second.lease > first.lease
+        settle(claims, first, left=ids_of(first))
+        assert rows.status(image_id) == ("deleted", ["pending_delete"])
+        assert claims.renew([(first, first.lease)])[0] == []
+        assert other.renew([(second, second.lease)])[0] == [second]
+        settle(other, replace(second, lease=stamps(rows, image_id)[0]), left=ids_of(second))
+
+
 def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
     ours, lost = pending(rows, *STORES), pending(rows)
     claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))

@@ -223,7 +223,10 @@ class TestReadiness:
         )
         write_config(glance)
         migrate(glance)
-        options = {"status": {"listen": f"127.0.0.1:{port}"}, "sweep": {"interval": 1}}
+        options: dict[str, dict[str, object]] = {
+            "status": {"listen": f"127.0.0.1:{port}"},
+            "sweep": {"interval": 1},
+        }
         agent = AgentProcess(tmp_path, glance, options)
         seed = Seed(glance)
         for _ in range(20_000):  # which the first sweep takes a while to go through

@@ -63,8 +63,8 @@ def make_sources(clock: Clock) -> Sources:
 
 def trouble(outcome: Outcome, reason: str, **fields: Any) -> Trouble:  # noqa: ANN401
     """An image's trouble, parked or not."""
-    values = {"tries": 1, "parked": False, "store": "fast", "owner": "somebody"} | fields
-    return Trouble(Verdict(outcome, reason, "Detail"), **values)
+    values: dict[str, Any] = {"tries": 1, "parked": False, "store": "fast", "owner": "somebody"}
+    return Trouble(Verdict(outcome, reason, "Detail"), **(values | fields))
 
 
 def make_busy(sources: Sources) -> None:

@@ -168,8 +168,21 @@ class TestClaimSize:
         assert lane.claim_size(1e9, 100, 0) == 0
 
 
+def test_no_more_begin_than_the_pace_allows() -> None:
+    lane = new_lane(2)
+    lane.backlog.extend(new_work() for _ in range(3))
+    assert lane.may_begin(0)
+    lane.running = 1
+    assert lane.may_begin(0)
+    lane.running = 2
+    assert not lane.may_begin(0)
+    lane.backlog.clear()
+    lane.running = 0
+    assert not lane.may_begin(0)
+
+
 @given(
-    st.integers(1, 64),
+    st.integers(1, 6),
     st.lists(
         st.tuples(
             st.floats(0, 3),

@@ -76,6 +76,14 @@ def test_it_never_stops_wholly() -> None:
     assert (pace.concurrent, pace.rate) == (1, 0.1)
 
 
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.15])
+def test_a_low_rate_is_not_raised_by_trouble(rate: float) -> None:
+    pace = Pace(1, rate)
+    for second in range(10):
+        pace.troubled(second)
+        assert pace.rate == min(rate, 0.1)
+
+
 def test_it_climbs_step_by_step() -> None:
     pace = Pace(16, 40.0)
     pace.troubled(0)

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import json
 import re
+from typing import Any
 
 from evscrub.record import Record
 from evscrub.status import page, snapshot
@@ -20,12 +21,12 @@ from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources, trou
 SPACE = Space(0.0, Owned(5, 500, 1), (("an owner", Owned(3, 300, 1)), (None, Owned(2, 200, 0))))
 
 
-def seen(sources: Sources, space: Space | None = SPACE) -> dict[str, object]:
+def seen(sources: Sources, space: Space | None = SPACE) -> dict[str, Any]:
     history = History(sources.scrubber.record)
     history.step(NOW, 1)
     shown = view(sources, snapshot.take(sources), history, space)
     # As a browser gets it.
-    read: dict[str, object] = json.loads(json.dumps(shown))
+    read: dict[str, Any] = json.loads(json.dumps(shown))
     return read
 
 
@@ -38,19 +39,19 @@ def test_an_agent_that_did_nothing_can_be_shown() -> None:
 def test_what_is_shown_is_what_is() -> None:
     sources = make_sources(FakeClock())
     make_busy(sources)
-    shown: dict[str, dict[str, object]] = seen(sources)  # type: ignore[assignment]
+    shown = seen(sources)
     assert shown["queue"]["waiting"] == 10
     assert shown["queue"]["ready"] == 8
     assert shown["done"]["images"] == 7
     assert shown["parked"]["total"] == 2
-    assert [image["id"] for image in shown["parked"]["shown"]] == ["p2", "p1"]  # type: ignore[attr-defined]
+    assert [image["id"] for image in shown["parked"]["shown"]] == ["p2", "p1"]
     assert shown["in_use"]["total"] == 1
     assert shown["damaged"]["total"] == 1
     assert shown["lateness"]["most"] == 400
     fast, slow = shown["stores"]
-    assert (fast["breaker"], fast["reason"]) == ("blown", "its directory is missing")  # type: ignore[index]
-    assert (slow["breaker"], slow["reason"], slow["slowed"]) == ("closed", "", True)  # type: ignore[index]
-    assert shown["space"]["owners"][1]["owner"] is None  # type: ignore[index]
+    assert (fast["breaker"], fast["reason"]) == ("blown", "its directory is missing")
+    assert (slow["breaker"], slow["reason"], slow["slowed"]) == ("closed", "", True)
+    assert shown["space"]["owners"][1]["owner"] is None
 
 
 def test_only_so_many_images_are_named() -> None:
@@ -59,7 +60,7 @@ def test_only_so_many_images_are_named() -> None:
     for number in range(1000):
         record.troubles[f"p{number}"] = trouble(Outcome.CONFIGURATION, "bad_url", parked=True)
         record.damaged[f"d{number}"] = "why"
-    shown: dict[str, dict[str, list[object]]] = seen(sources)  # type: ignore[assignment]
+    shown = seen(sources)
     for kind in ("parked", "damaged"):
         assert shown[kind]["total"] == 1000
         assert len(shown[kind]["shown"]) == snapshot.SHOWN
