@@ -165,6 +165,8 @@ class Agent:
     def _take_in(self, events: list[DeleteEvent]) -> None:
         scrub_time = self.scrubber.settings.policy.scrub_time.total_seconds()
         for event in events:
+            if event.image_id in self.scrubber.record.troubles:
+                continue  # waiting for its next try, which an event cannot hasten
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)
         self.scrubber.wake()

@@ -85,6 +85,8 @@ class Settler:
             return
         for work in works:
             self._leases.works.pop(work.image_id, None)
+            if not work.is_complete:
+                self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
             if work.begun_at is not None:
                 self._record.worked.add(self._database_clock.now() - work.begun_at)

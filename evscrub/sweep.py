@@ -151,6 +151,8 @@ class Sweep:
         delay = self._settings.policy.scrub_time.total_seconds()
         added = 0
         for image in page:
+            if image.image_id in self._queue:
+                continue  # and not sooner than it knows: it may be waiting for its next try
             due = now
             if image.deleted_at is not None:
                 due = epoch(image.deleted_at) + delay

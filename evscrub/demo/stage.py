@@ -150,6 +150,7 @@ class Stage:
                     "log_file": self.agent_log,
                 },
                 "listener": {"topics": self._topic, "exchange": self._topic},
+                "status": {"listen": ""},
                 "scrubber": {"rate": self.rate, "concurrency": 4},
                 "sweep": {"interval": max(1, min(_LONGEST_SWEEP_SECONDS, self.scrub_time - 1))},
             }

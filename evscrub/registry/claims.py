@@ -134,8 +134,11 @@ class Claims:
         :returns: the claims that are still ours, and their new lease.
         """
         kept = []
+        held = list(held)
         with self.database.transaction() as connection:
-            lease = read_now(connection).replace(microsecond=0)
+            # Never older than it was: see _new_lease.
+            leases = [read_now(connection), *(old_lease for _, old_lease in held)]
+            lease = max(leases).replace(microsecond=0)
             for claim, old_lease in held:
                 # An image a statement: only its row count tells ours from a lease that another
                 # agent stamped in the same second.

@@ -58,6 +58,7 @@ class AgentProcess:
             },
             "scrubber": {"claim_timeout": 10, "drain_timeout": 10, "retry_initial": 0.2},
             "sweep": {"interval": 2},
+            "status": {"listen": ""},
         }
         for group, values in (options or {}).items():
             self.options.setdefault(group, {}).update(values)

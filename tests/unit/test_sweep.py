@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sweep: what it puts into the queue, and what it leaves there as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+import anyio
+
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue
+from evscrub.registry.pages import Found, Window
+from evscrub.rules import Policy
+from evscrub.settings import SweepSettings
+from evscrub.sweep import HEAD_START_SECONDS, Sweep
+
+NOW = 1_800_000_000.0
+EPOCH = datetime.fromisoformat("1970-01-01")
+DUE, LATER = "due", "later"
+
+
+class FakePages:
+    """Gives pages as the registry would."""
+
+    def __init__(self, *pages: list[Found]) -> None:
+        self.pages = pages
+        self.windows: list[Window] = []
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=NOW)
+
+    def read(self, window: Window) -> Iterator[list[Found]]:
+        self.windows.append(window)
+        yield from self.pages
+
+
+def found(image_id: str, deleted_ago: float) -> Found:
+    return Found(image_id, "owner", EPOCH + timedelta(seconds=NOW - deleted_ago))
+
+
+def sweep_of(queue: DelayQueue, pages: FakePages) -> Sweep:
+    clock = Clock(boot=lambda: 5.0, wall=lambda: NOW)
+    settings = SweepSettings(Policy(timedelta(seconds=100), timedelta(seconds=60)), 60, 3600)
+    return Sweep(queue, pages, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type]
+
+
+def test_reads_on_after_an_empty_page() -> None:
+    queue = DelayQueue(10)
+    pages = FakePages([], [found(DUE, 200)], [], [found(LATER, 10)])
+    report = anyio.run(sweep_of(queue, pages).once)
+    assert (report.found, report.added) == (2, 2)
+
+
+def test_what_is_due_comes_at_once_and_the_rest_after_a_head_start() -> None:
+    queue = DelayQueue(10)
+    anyio.run(sweep_of(queue, FakePages([found(DUE, 200), found(LATER, 10)])).once)
+    queue.advance(NOW)
+    assert [taken.image_id for taken in queue.take(None, 5)] == [DUE]
+    queue.advance(NOW + 90 + HEAD_START_SECONDS - 0.01)
+    assert not queue.has_ready(None)
+    queue.advance(NOW + 90 + HEAD_START_SECONDS)
+    assert [taken.image_id for taken in queue.take(None, 5)] == [LATER]
+
+
+def test_does_not_hasten_what_waits_for_its_next_try() -> None:
+    queue = DelayQueue(10)
+    queue.add(DUE, NOW + 500)
+    report = anyio.run(sweep_of(queue, FakePages([found(DUE, 200)])).once)
+    assert report.added == 0
+    queue.advance(NOW + 499)
+    assert not queue.has_ready(None)
+
+
+def test_only_the_first_sweep_goes_through_everything() -> None:
+    pages = FakePages([])
+    sweep = sweep_of(DelayQueue(10), pages)
+    anyio.run(sweep.once)
+    assert pages.windows[0].changed_since is None
+
+
+def test_what_a_full_queue_dropped_brings_a_full_sweep() -> None:
+    queue = DelayQueue(1)
+    pages = FakePages([found(DUE, 200), found(LATER, -1000)])
+    sweep = sweep_of(queue, pages)
+    anyio.run(sweep.once)
+    assert queue.dropped_due is not None
