@@ -22,14 +22,14 @@ _SHOWN_IDS = 3
 
 _live_location = (
     sa.select(image_locations.c.id)
-    .where(image_locations.c.image_id == images.c.id, image_locations.c.deleted.is_(sa.false()))
+    .where(image_locations.c.image_id == images.c.id, image_locations.c.deleted == sa.false())
     .exists()
 )
 _pending_location = (
     sa.select(image_locations.c.id)
     .where(
         image_locations.c.image_id == images.c.id,
-        image_locations.c.deleted.is_(sa.true()),
+        image_locations.c.deleted == sa.true(),
         image_locations.c.status == PENDING_DELETE,
     )
     .exists()
@@ -157,7 +157,7 @@ def backlog(subject: Subject) -> Findings:
     found = Findings()
     conf = subject.conf
     query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(
-        images.c.deleted.is_(sa.true()), images.c.status == PENDING_DELETE
+        images.c.deleted == sa.true(), images.c.status == PENDING_DELETE
     )
     number, oldest, now = _ask(
         subject, lambda session: (*session.execute(query).one(), read_now(session))
@@ -185,12 +185,12 @@ def damage(subject: Subject) -> Findings:
     """Whether there are images that evscrub leaves alone because only a person can judge them."""
     found = Findings()
     alive = sa.and_(
-        images.c.deleted.is_(sa.false()), images.c.status.not_in((PENDING_DELETE, DELETED))
+        images.c.deleted == sa.false(), images.c.status.not_in((PENDING_DELETE, DELETED))
     )
     kinds = (
         (
             "pending_delete but not marked as deleted, since their DELETE broke off",
-            sa.and_(images.c.deleted.is_(sa.false()), images.c.status == PENDING_DELETE),
+            sa.and_(images.c.deleted == sa.false(), images.c.status == PENDING_DELETE),
         ),
         (
             "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
@@ -198,7 +198,7 @@ def damage(subject: Subject) -> Findings:
         ),
         (
             "deleted, but with a location that is still live",
-            sa.and_(images.c.deleted.is_(sa.true()), _pending_location, _live_location),
+            sa.and_(images.c.deleted == sa.true(), _pending_location, _live_location),
         ),
     )
     for what, where in kinds:

@@ -66,7 +66,7 @@ class Keeping:
             properties = connection.execute(
                 sa.select(image_properties.c.name, image_properties.c.value).where(
                     image_properties.c.image_id == image_id,
-                    image_properties.c.deleted.is_(sa.false()),
+                    image_properties.c.deleted == sa.false(),
                 )
             ).all()
         return keep.warnings([(row.name, row.value) for row in properties])
@@ -106,7 +106,7 @@ def _went_with(
     when = time.is_(None)
     if at is not None:
         when = time.between(at - _CHILDREN[table], at + keep.AFTER)
-    return (table.c.image_id == image_id, table.c.deleted.is_(sa.true()), when)
+    return (table.c.image_id == image_id, table.c.deleted == sa.true(), when)
 
 
 def _set_times(

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages of work for sweeps: read by key, so that neither an offset nor the whole is ever held.
 
-Each kind of page is read on its own index: ``images.deleted`` and ``image_locations.deleted`` with
+Each kind of page is read on its own index (for which MariaDB needs ``deleted = true``, since it has
+none for ``IS true``): ``images.deleted`` and ``image_locations.deleted`` with
 the primary key for a full sweep, ``images.updated_at`` for what changed lately. A row that vanishes
 between pages was purged by Glance and is no error.
 """
@@ -63,7 +64,7 @@ class Pages:
             yield from self._changed(window, window.changed_since)
             return
         pending = (
-            images.c.deleted.is_(sa.true()),
+            images.c.deleted == sa.true(),
             images.c.status == PENDING_DELETE,
             images.c.deleted_at <= window.deleted_before,
         )
@@ -91,10 +92,10 @@ class Pages:
                 .join_from(image_locations, images, image_locations.c.image_id == images.c.id)
                 .where(
                     image_locations.c.id > last,
-                    image_locations.c.deleted.is_(sa.true()),
+                    image_locations.c.deleted == sa.true(),
                     image_locations.c.status == PENDING_DELETE,
                     image_locations.c.updated_at <= window.stale_before,
-                    sa.or_(images.c.status != PENDING_DELETE, images.c.deleted.is_(sa.false())),
+                    sa.or_(images.c.status != PENDING_DELETE, images.c.deleted == sa.false()),
                 )
                 .order_by(image_locations.c.id)
             )
@@ -107,14 +108,16 @@ class Pages:
         last = (since, "")
         while True:
             moment, image_id = last
-            has_leftovers = (
+            # A scalar, not EXISTS: PostgreSQL would hash all pending locations for that, each time.
+            leftover = (
                 sa.select(image_locations.c.id)
                 .where(
                     image_locations.c.image_id == images.c.id,
                     image_locations.c.status == PENDING_DELETE,
                     image_locations.c.updated_at <= window.stale_before,
                 )
-                .exists()
+                .limit(1)
+                .scalar_subquery()
             )
             page = self._page(
                 sa.select(
@@ -132,7 +135,7 @@ class Pages:
                             images.c.status == PENDING_DELETE,
                             images.c.deleted_at <= window.deleted_before,
                         ),
-                        else_=has_leftovers,
+                        else_=leftover.is_not(None),
                     ),
                 )
                 .order_by(images.c.updated_at, images.c.id)

@@ -48,7 +48,7 @@ class SharedUrls:
         with self.database.reading() as connection:
             yield from connection.execute(
                 sa.select(image_locations.c.value).where(
-                    image_locations.c.deleted.is_(sa.false()),
+                    image_locations.c.deleted == sa.false(),
                     image_locations.c.value.in_(list(urls)),
                 )
             ).scalars()
@@ -59,7 +59,7 @@ class SharedUrls:
             with self.database.reading() as connection:
                 page = connection.execute(
                     sa.select(image_locations.c.id, image_locations.c.value)
-                    .where(image_locations.c.deleted.is_(sa.false()), image_locations.c.id > last)
+                    .where(image_locations.c.deleted == sa.false(), image_locations.c.id > last)
                     .order_by(image_locations.c.id)
                     .limit(_PAGE_ROWS)
                 ).all()

@@ -67,7 +67,7 @@ class SpaceReader:
             self._again_at = now + max(_EVERY_SECONDS, (now - began) / _SHARE)
 
     def _read(self) -> Space:
-        pending = (images.c.deleted.is_(sa.true()), images.c.status == PENDING_DELETE)
+        pending = (images.c.deleted == sa.true(), images.c.status == PENDING_DELETE)
         size = sa.func.coalesce(sa.func.sum(images.c.size), 0)
         held = sa.func.count(sa.case((images.c.deleted_at.is_(None), 1)))
         columns = (sa.func.count(), size, held)

@@ -63,11 +63,11 @@ def run(seed: int, database: str, seconds: float, directory: Path) -> Report:
     report = Report(seed, database)
     with Site(database, directory) as site:
         began = time.time()
-        world = World(site, plan, began + seconds + 60)
+        world = World(site, plan, began + seconds + 120)
         watch = Watch(site, world.stories)
         watch.begin()
         watch.faults.begin(began, plan.faults)
-        world.live(began, lambda: time.time() < began + seconds + 30 and not watch.violations)
+        world.live(began, lambda: time.time() < began + seconds + 90 and not watch.violations)
         watch.faults.end()
         watch.faults.note("all is well from here on")
         report.quiet_after = _wait_quiet(site, watch, world)

@@ -146,14 +146,20 @@ class Site:
 
     :param kind: of the database, a key of `DATABASES`.
     :param directory: an empty folder.
+    :param agents: how many agents to start.
+    :param scrubber: whether glance-scrubber runs too.
     """
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(
+        self, kind: str, directory: Path, *, agents: int = AGENTS, scrubber: bool = True
+    ) -> None:
         self.directory = directory
         self.database = DATABASES[kind]()
         self.rabbitmq = RabbitMQ()
         self.objects = ObjectStore(("agent", SCRUBBER), delay=0.2)
         self.agents: list[ChaosAgent] = []
+        self._agent_count = agents
+        self._with_scrubber = scrubber
         #: Held by whoever uses the file store, and while it is away.
         self.mount = threading.Lock()
         #: Held while agents start: one that starts while the store is away makes its folder anew.
@@ -181,7 +187,7 @@ class Site:
         self.rows = Rows(self.url)
         self.keeping = Keeping(self._connect())
         self.notifier = self._make_notifier()
-        for number in range(AGENTS):
+        for number in range(self._agent_count):
             directory = self.directory / f"agent{number}"
             directory.mkdir()
             agent = ChaosAgent(directory.name, directory, self.glance.config)
@@ -229,6 +235,8 @@ class Site:
 
     def start_scrubber(self) -> None:
         """Start Glance's own scrubber as a daemon, unless it runs."""
+        if not self._with_scrubber:
+            return
         if self._scrubber is not None and self._scrubber.poll() is None:
             return
         config = self.glance.config.directory / "glance-api.conf"

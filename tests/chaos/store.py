@@ -71,6 +71,9 @@ class ObjectStore(ThreadingHTTPServer):
         self.delay = delay
         self.mood = Mood.WELL
         self.slowness = 1.0
+        #: While it is clear, a DELETE is taken in and not answered.
+        self.gate = threading.Event()
+        self.gate.set()
         self.requests: list[Request] = []
         #: Deletes under way by who asked for them.
         self.deleting: Counter[str] = Counter()
@@ -151,6 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         def delete() -> int:
             time.sleep(self.server.delay)
+            self.server.gate.wait()
             self.server.remove(self._key())
             return 204
 
