@@ -544,4 +544,4 @@ def test_status_listen(devstack: Start, address: str) -> None:
     """The status page's address is written where it is set, and only there."""
     there = devstack(f"EVSCRUB_STATUS_LISTEN={address}")
     there.run("eval", "set -o errexit; configure_evscrub")
-    assert read_ini(there.conf).get("status", {}).get("listen", "") == address
+    assert read_ini(there.conf).get("status", {}).get("listen") == (address or None)
