@@ -3,6 +3,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=1.0, help="of faults, for each seed")
     parser.add_argument("--keep", type=Path, help="a folder to leave logs in")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     code = 0
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
         directory = Path(tempfile.mkdtemp(prefix="evscrub-chaos-", dir=arguments.keep))

@@ -7,6 +7,7 @@ is as much contention as there can be. The store answers in 50 ms and costs no p
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=8, help="of each agent")
     parser.add_argument("--database", choices=sorted(DATABASES), default="mariadb")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     with DATABASES[arguments.database]() as server:
         results = [
             measure(server, n, arguments.images * n, concurrency=arguments.concurrency)
