@@ -6,24 +6,26 @@ an id as its creator wrote it, and some databases compare with case, so anything
 canonical lower-case form stays a string: the way back always gives the very same text.
 """
 
+from binascii import unhexlify
+
 ImageKey = int | str
 
+_LENGTH = 36
 _DIGITS = 32
-_HEXADECIMAL = "0123456789abcdef"
+_DASHES = "----"
 
 
 def pack(image_id: str) -> ImageKey:
     """Return the smallest key that :func:`unpack` turns back into exactly `image_id`."""
-    digits = image_id.replace("-", "")
-    # A regular expression says this more plainly and takes twice as long, for every event. int()
-    # alone would also take signs, prefixes, underscores and other scripts' digits.
-    if (
-        len(digits) == _DIGITS
-        and len(image_id) == _DIGITS + 4
-        and image_id[8:24:5] == "----"
-        and not digits.strip(_HEXADECIMAL)
-    ):
-        return int(digits, 16)
+    if len(image_id) == _LENGTH and image_id[8:24:5] == _DASHES:
+        digits = image_id.replace("-", "")
+        # int() and a look at each digit say the same and take twice as long, for every event.
+        try:
+            octets = unhexlify(digits)
+        except ValueError:
+            return image_id
+        if octets.hex() == digits and len(digits) == _DIGITS:  # not if there are capitals
+            return int.from_bytes(octets)
     return image_id
 
 

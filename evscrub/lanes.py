@@ -117,11 +117,11 @@ class Lanes:
         if verdict == GONE:
             # The store has what is in it, so what it has not is gone.
             self._end_all(lane.suspects)
+        if lane.is_shut(self._clock.boot()):
+            self._end_all(lane.backlog)
         if change is None:
             return
         _tell(lane, change)
-        if change in {Change.OPENED, Change.BLOWN}:
-            self._end_all(lane.backlog)
         if change is Change.BLOWN:
             work.doubt()
             self.doubt_suspects(lane)

@@ -9,11 +9,13 @@ import logging
 import re
 
 _CREDENTIALS = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.IGNORECASE)
+# glance_store's s3 driver names hosts as user:key@host, without a scheme.
+_BARE = re.compile(r"(?<![^\s'\"=(,\[])[^/\s'\"=(,\[@:]+:[^/\s'\"@]+@(?=[\w\[])")
 
 
 def redact(text: str) -> str:
-    """Return `text` with ``user:key@`` of each URL in it replaced."""
-    return _CREDENTIALS.sub(r"\1***@", text)
+    """Return `text` with each ``user:key@`` of a URL or a host in it replaced."""
+    return _BARE.sub("***@", _CREDENTIALS.sub(r"\1***@", text))
 
 
 class RedactingFilter(logging.Filter):

@@ -36,7 +36,7 @@ def run(lab: Lab, scale: Scale) -> Report:
             Metric("rows", "rows read by the server"),
             Metric("grown", "MB grown", 1),
         ),
-        charts=[Bars("seconds", "Seconds", logarithmic=True)],
+        charts=[Bars("seconds", "Seconds")],
         notes=[
             "a sweep here only reads; its memory is that of the whole process, over all pages",
             (

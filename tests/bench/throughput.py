@@ -34,7 +34,7 @@ def run(lab: Lab, scale: Scale) -> Report:
             Ratio("rate", BARE, "x bare"),
             Ratio("cpu", SCRUBBER, "CPU x scrubber"),
         ),
-        charts=[Bars("rate", "Images scrubbed a second", logarithmic=True)],
+        charts=[Bars("rate", "Images scrubbed a second")],
     )
     many, few = scale.count(20_000, 500), scale.count(2_000, 50)
     peers: dict[str, tuple[int, Callable[[Site, int], Span]]] = {

@@ -73,11 +73,7 @@ def _bar_panel(axes: Axes, report: Report, chart: Bars, case: str) -> None:
     colors = [_OURS[0] if is_ours(peer) else _THEIRS for peer in peers]
     axes.barh(peers, sizes, color=colors, height=0.68)
     axes.invert_yaxis()
-    if chart.logarithmic:
-        axes.set_xscale("log")
-        axes.set_xlim(min(sizes) / 3, max(sizes) * 3)
-    else:
-        axes.set_xlim(0, max(sizes) * _ROOM)
+    axes.set_xlim(0, max(sizes) * _ROOM)
     for row, size in enumerate(sizes):
         axes.annotate(
             number(size),

@@ -47,14 +47,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """A chart of one metric, a bar for each peer, a panel for each case.
-
-    :param logarithmic: whether bars are to be read by their ends alone.
-    """
+    """A chart of one metric, a bar for each peer, a panel for each case."""
 
     metric: str
     title: str
-    logarithmic: bool = False
 
 
 @dataclass(frozen=True, slots=True)
