@@ -140,7 +140,7 @@ class DelayQueue:
         self._group_sizes: list[int] = []
         self._free_groups: list[int] = []
         self._ready = 0
-        self._adds = 0
+        self._left = 0  # images that were in it and are not, ever; an add is to cost little
         self._dropped = 0
 
     # -- asking
@@ -160,7 +160,7 @@ class DelayQueue:
             waiting=len(self._entries) - self._ready,
             ready=self._ready,
             taken=len(self._taken),
-            adds=self._adds,
+            adds=self._left + len(self._entries),
             dropped=self._dropped,
         )
 
@@ -264,8 +264,9 @@ class DelayQueue:
         if group is None:
             group = self._new_group((lane, owner))
         self._group_sizes[group] += 1
-        self._adds += 1
-        entry = due_ms << _DUE_SHIFT | (group | _EVENT if source is _FROM_EVENT else group)
+        entry = due_ms << _DUE_SHIFT | group
+        if source is _FROM_EVENT:
+            entry |= _EVENT
         # What self._link() does for most, without the call: this is what a storm of events costs.
         bucket = self._far.get(due_ms >> _GRANULE_BITS)
         if bucket is None:
@@ -326,6 +327,7 @@ class DelayQueue:
             else:
                 del found.by_group[group]
             entry = self._entries.pop(key)
+            self._left += 1
             owner = self._group_names[group][1]
             self._leave_group(group)
             self._ready -= 1
@@ -415,6 +417,7 @@ class DelayQueue:
         else:
             self._unlink(key, entry)
         del self._entries[key]
+        self._left += 1
         self._leave_group(group)
 
     def _make_ready(self, key: ImageKey) -> None:

@@ -13,19 +13,20 @@ ImageKey = int | str
 _LENGTH = 36
 _DIGITS = 32
 _DASHES = "----"
+_from_bytes = int.from_bytes  # the look-up takes as long as the call
 
 
 def pack(image_id: str) -> ImageKey:
     """Return the smallest key that :func:`unpack` turns back into exactly `image_id`."""
     if len(image_id) == _LENGTH and image_id[8:24:5] == _DASHES:
         digits = image_id.replace("-", "")
-        # int() and a look at each digit say the same and take twice as long, for every event.
-        try:
-            octets = unhexlify(digits)
-        except ValueError:
-            return image_id
-        if octets.hex() == digits and len(digits) == _DIGITS:  # not if there are capitals
-            return int.from_bytes(octets)
+        if len(digits) == _DIGITS and digits.lower() == digits:
+            # int() takes signs, underscores and other scripts' digits; to look for those in each
+            # event takes twice as long.
+            try:
+                return _from_bytes(unhexlify(digits))
+            except ValueError:
+                pass
     return image_id
 
 
