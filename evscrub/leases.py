@@ -28,6 +28,9 @@ class Leases:
         self, claims: Claims, calls: RegistryCalls, clock: Clock, record: Record, timeout: float
     ) -> None:
         self.works: dict[str, Work] = {}
+        #: Held while the registry is asked to compare leases with the works': one that is renewed
+        #: meanwhile would be nobody's.
+        self.compared = anyio.Lock()
         self._claims = claims
         self._calls = calls
         self._clock = clock
@@ -50,6 +53,10 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew the leases that have aged."""
+        async with self.compared:
+            await self._renew()
+
+    async def _renew(self) -> None:
         aging = [
             work
             for work in self.works.values()

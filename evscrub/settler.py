@@ -77,7 +77,8 @@ class Settler:
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
         try:
-            await self._calls.call(self._claims.settle, [work.settlement() for work in works])
+            async with self._leases.compared:
+                await self._calls.call(self._claims.settle, [work.settlement() for work in works])
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended

@@ -90,7 +90,6 @@ class TestSeveralStores:
             objects.behave()
             site.wait_scrubbed(hanging)
 
-    @pytest.mark.open_defect
     def test_a_store_that_fails_holds_back_none_of_the_others(
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:

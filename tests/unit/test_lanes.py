@@ -104,6 +104,7 @@ class World:
         self.encrypted = False
         self.loads = 0
         self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
+        self._leases: dict[str, datetime] = {}
         self._row = 0
 
     def add(self, owner: str, *stores: str) -> str:
@@ -175,17 +176,20 @@ class World:
             if isinstance(sight.decision, Scrub) and sight.image is not None:
                 rows = sight.decision.locations
                 claims.append(Claim(sight.image, Kind.PENDING, rows, seen.now))
+                self._leases[image_id] = seen.now
                 self._set(image_id, "deleted")
         return Seen(seen.now, seen.sights, claims)
 
     def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
-        return [claim for claim, _ in held], self._now()
+        kept = [claim for claim, lease in held if self._leases[claim.image.id] == lease]
+        self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
+        return kept, self._now()
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
             image, rows = self._images[settlement.image_id]
             self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
-            if settlement.left:
+            if settlement.left and self._leases[image.id] == settlement.lease:
                 self._set(image.id, "pending_delete")
 
     def among(self, _rows: Collection[LocationRow]) -> set[int]:
@@ -577,6 +581,17 @@ def test_partial_success_is_kept() -> None:
         assert Counter(one.image_id for one in world.asked if one.store == store) == dict.fromkeys(
             images, 1
         )
+
+
+def test_what_fails_during_a_renewal_of_its_lease_is_released() -> None:
+    # Leases are looked at every 20 s, and renewed when they are 40 s old.
+    amid_renewal = 60 + REGISTRY_SECONDS / 2
+    world = World(a=lambda now: (max(0.0, amid_renewal - now), DOWN))
+    for number in range(10):
+        world.add(f"o{number}", "a")
+    world.run(62)
+    assert [one.at < 1 for one in world.asked] == [True] * 10
+    assert world.statuses() == {"pending_delete": 10}
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5])
