@@ -39,11 +39,15 @@ class Leases:
 
     def is_ours(self, work: Work) -> bool:
         """Whether a lease has ample time left; asked right before every delete."""
-        if not work.lost and self._clock.since(work.asked) > self._timeout * _AMPLE:
+        if not work.lost and not self.has_time(work):
             work.lost = True
             self._record.leases_lost += 1
             LOG.warning("The claim of image %s ran out before its data was deleted", work.image_id)
         return not work.lost
+
+    def has_time(self, work: Work) -> bool:
+        """Whether a lease has ample time left and is not known to be lost; for any thread."""
+        return not work.lost and self._clock.since(work.asked) <= self._timeout * _AMPLE
 
     async def run(self) -> None:
         """Renew leases for ever."""

@@ -9,6 +9,7 @@ and each arrow moves only what the step before found fit, so that any step may f
 die, and the image is found again by the queue or by a sweep.
 """
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -18,7 +19,7 @@ from oslo_log import log as logging
 from evscrub.claimer import UNKNOWN_LANE, Claimer
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Taken
-from evscrub.lane import Lane
+from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
 from evscrub.owner_pace import OwnerPace
@@ -27,8 +28,8 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
-from evscrub.stores import Stores
-from evscrub.verdict import Outcome, judge
+from evscrub.stores import Stores, Target
+from evscrub.verdict import GONE, Outcome, Verdict, judge
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class Scrubber:
         """Begin claimed images, and claim more where they run short."""
         now = self._clock.boot()
         while (lane := self.lanes.next_to_begin(now)) is not None:
-            self._begin(lane, lane.backlog.popleft())
+            self._begin(lane, self.lanes.take_run(lane))
         # A registry that takes no settlements gets no more claims either.
         if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
             for name in self.queue.lanes():
@@ -219,55 +220,90 @@ class Scrubber:
                 return
         self.settler.end(work)
 
-    def _begin(self, lane: Lane, work: Work) -> None:
+    def _begin(self, lane: Lane, run: deque[Work]) -> None:
         lane.running += 1
         self.running += 1
-        if work.begun_at is None:
-            work.begun_at = self._database_clock.now()
-            # What fell due before this agent was there waited for others.
-            self.record.queued.add(work.begun_at - max(work.ready_at, self._made_at))
-        self._tasks.start_soon(self._work, lane, work)
+        now = self._database_clock.now()
+        for work in run:
+            if work.begun_at is None:
+                work.begun_at = now
+                # What fell due before this agent was there waited for others.
+                self.record.queued.add(now - max(work.ready_at, self._made_at))
+        self._tasks.start_soon(self._work, lane, run)
 
-    async def _work(self, lane: Lane, work: Work) -> None:
-        """Delete an image's locations, one after another, as far as they are in this lane."""
+    async def _work(self, lane: Lane, run: deque[Work]) -> None:
+        """Delete images' locations, one after another, as far as they are in this lane."""
         try:
-            while work.next_store == lane.name:
+            while run:
                 # The slot was first: a token is not spent on waiting for one.
                 if await self.lanes.turn(lane):
                     self.wake()
                 if self._draining or lane.is_shut_for_others(self._clock.boot()):
                     break
-                if not self.leases.is_ours(work):
-                    break
-                await self._delete(lane, work)
+                if self.leases.is_ours(run[0]):
+                    await self._delete(lane, run)
+                else:
+                    self._worked(lane, run.popleft())
         except Exception as error:
             # A defect, which belongs to this image alone.
-            LOG.exception("Image %s cannot be worked on", work.image_id)
-            work.give_up((lane.name, judge(error, "")))
+            LOG.exception("Image %s cannot be worked on", run[0].image_id)
+            run[0].give_up((lane.name, judge(error, "")))
         finally:
             lane.running -= 1
             self.running -= 1
-            if self.lanes.keeps(lane, work):
-                self.wake()  # to be looked after in a while
-            else:
-                self._forward(work)
+            while run:
+                self._worked(lane, run.popleft())
             self._pump_lanes()
 
-    async def _delete(self, lane: Lane, work: Work) -> None:
-        row, target = work.targets.popleft()
-        verdict = await anyio.to_thread.run_sync(
-            self._stores.delete,
-            target,
+    def _worked(self, lane: Lane, work: Work) -> None:
+        """Send on an image that this lane is done with."""
+        if self.lanes.keeps(lane, work):
+            self.wake()  # to be looked after in a while
+        else:
+            self._forward(work)
+
+    async def _delete(self, lane: Lane, run: deque[Work]) -> None:
+        """Delete the next location, and those after it for as long as all goes well and fast."""
+        answers = await anyio.to_thread.run_sync(
+            self._delete_run,
+            lane,
+            [(work, target) for work in run for target in work.targets_in(lane.name)],
             limiter=self._threads,
             # Cancelled only when the process ends, drained or not; otherwise the slot is kept for
             # as long as the thread runs.
             abandon_on_cancel=True,
         )
-        work.judged(row, lane.name, verdict, self._database_clock.now())
-        self.record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-        if verdict.outcome is Outcome.GONE:
-            self.record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
-        self.lanes.answered(lane, work, verdict)
+        for verdict, ended_at in answers:
+            work = run[0]
+            row, _ = work.targets.popleft()
+            work.judged(row, lane.name, verdict, ended_at)
+            self.record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
+            if verdict.outcome is Outcome.GONE:
+                self.record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
+            self.lanes.answered(lane, work, verdict)
+            if work.next_store != lane.name:
+                self._worked(lane, run.popleft())
+
+    def _delete_run(
+        self, lane: Lane, run: Sequence[tuple[Work, Target]]
+    ) -> list[tuple[Verdict, float]]:
+        """Delete in a worker thread: the first location, whose lease was seen to, and maybe more.
+
+        :returns: the verdicts, each with its time by the database's clock.
+        """
+        began = before = self._clock.boot()
+        answers: list[tuple[Verdict, float]] = []
+        for work, target in run:
+            if answers and not self.leases.has_time(work):
+                break
+            verdict = self._stores.delete(target)
+            answers.append((verdict, self._database_clock.now()))
+            now = self._clock.boot()
+            lane.took(now - before)
+            before = now
+            if verdict != GONE or now - began > RUN_SECONDS or self._draining:
+                break
+        return answers
 
     def _reload_stores(self) -> None:
         self._tasks.start_soon(self._load_stores)

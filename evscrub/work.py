@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A claimed image on its way through the lanes."""
 
+import itertools
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -54,6 +56,12 @@ class Work:
     def next_store(self) -> str | None:
         """The store of the next location, None when there is none left."""
         return self.targets[0][1].store if self.targets else None
+
+    def targets_in(self, store: str) -> Iterator[Target]:
+        """The next locations, as far as they are in one store."""
+        return itertools.takewhile(
+            lambda target: target.store == store, (target for _, target in self.targets)
+        )
 
     @property
     def is_complete(self) -> bool:

@@ -212,3 +212,40 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
         elif lane.running:
             lane.running -= 1
             lane.answered(verdict, Kind.PENDING, now)
+
+
+class TestTakeRun:
+    """Images for one worker."""
+
+    @pytest.fixture
+    def lane(self) -> Lane:
+        lane = new_lane()
+        lane.backlog.extend(new_work(str(number)) for number in range(30))
+        return lane
+
+    def test_one_until_the_store_is_known(self, lane: Lane) -> None:
+        assert [work.image_id for work in lane.take_run()] == ["0"]
+
+    @pytest.mark.parametrize(
+        ("seconds", "count"), [(0.0, 30), (0.0003, 16), (0.001, 5), (0.0049, 1), (30.0, 1)]
+    )
+    def test_as_many_as_take_little_time(self, lane: Lane, seconds: float, count: int) -> None:
+        for _ in range(100):
+            lane.took(seconds)
+        taken = [work.image_id for work in lane.take_run()]
+        assert taken == [str(number) for number in range(count)]
+        assert len(lane.backlog) == 30 - count
+
+    @pytest.mark.parametrize("state", [State.PROBING, State.OPEN, State.BLOWN])
+    def test_a_probe_is_one(self, lane: Lane, state: State) -> None:
+        for _ in range(100):
+            lane.took(0)
+        lane.breaker.state = state
+        assert len(lane.take_run()) == 1
+
+    def test_one_where_each_needs_a_turn(self, lane: Lane) -> None:
+        for _ in range(100):
+            lane.took(0)
+        assert len(lane.take_run(1)) == 1
+        lane.pace.allow(16, 40)
+        assert len(lane.take_run()) == 1

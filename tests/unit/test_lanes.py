@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from evscrub.clock import Clock, DatabaseClock
-from evscrub.delay_queue import DelayQueue
+from evscrub.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
 from evscrub.retry import Delays
 from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
@@ -23,6 +23,7 @@ from evscrub.scrubber import Scrubber
 from evscrub.settings import Settings
 from evscrub.stores import Target
 from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.work import Work
 from tests.unit.simulated_loop import run
 
 T = TypeVar("T")
@@ -53,6 +54,10 @@ def fast(_now: float) -> tuple[float, Verdict]:
 
 def missing(_now: float) -> tuple[float, Verdict]:
     return 0.3, NOT_FOUND
+
+
+def instant(_now: float) -> tuple[float, Verdict]:
+    return 0, GONE
 
 
 def down(_now: float) -> tuple[float, Verdict]:
@@ -118,6 +123,13 @@ class World:
         image = ImageRow(image_id, owner, 1, "pending_delete", True, EPOCH)
         self._images[image_id] = (image, rows)
         return image_id
+
+    @property
+    def images(self) -> list[str]:
+        return list(self._images)
+
+    def status(self, image_id: str) -> str:
+        return self._images[image_id][0].status
 
     def statuses(self) -> Counter[str]:
         return Counter(image.status for image, _ in self._images.values())
@@ -223,13 +235,19 @@ class World:
         self.loads += 1
 
     def delete(self, target: Target) -> Verdict:
-        raise AssertionError("run_sync below does it")
+        """Delete in no time."""
+        return self._ask(target)[1]
 
-    async def deleted(self, target: Target) -> Verdict:
+    def _ask(self, target: Target) -> tuple[float, Verdict]:
         now = anyio.current_time()
         seconds, verdict = self.stores[target.store](now)
         image, _ = self._images[target.url.rpartition("/")[2]]
         self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
+        return seconds, verdict
+
+    async def deleted(self, target: Target) -> Verdict:
+        """Delete in as much time as the store says."""
+        seconds, verdict = self._ask(target)
         self.under_way[target.store] += 1
         self.most_under_way[target.store] = max(
             self.most_under_way[target.store], self.under_way[target.store]
@@ -249,12 +267,18 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
         limiter: anyio.CapacityLimiter | None = None,
         abandon_on_cancel: bool = False,
     ) -> T:
-        world = getattr(function, "__self__", None)
+        scrubber = getattr(function, "__self__", None)
         async with limiter or anyio.CapacityLimiter(1):
-            if isinstance(world, World) and function == world.delete:
-                answer: Any = await world.deleted(*arguments)
-                return answer  # type: ignore[no-any-return]
-            await anyio.sleep(REGISTRY_SECONDS)
+            if isinstance(scrubber, Scrubber) and function == scrubber._delete_run:
+                lane, targets = arguments
+                world: Any = scrubber._stores
+                if world.stores[lane.name] is not instant:
+                    verdict = await world.deleted(targets[0][1])
+                    answers: Any = [(verdict, anyio.current_time())]
+                    return answers  # type: ignore[no-any-return]
+                await anyio.sleep(0.001)
+            else:
+                await anyio.sleep(REGISTRY_SECONDS)
             return function(*arguments)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
@@ -278,6 +302,119 @@ def test_everything_is_deleted_once() -> None:
     assert len(world.asked) == len({(one.image_id, one.store) for one in world.asked}) == 750
     assert took < 5
     assert sum(world.most_under_way.values()) <= 32
+
+
+class TestStoreThatTakesNoTime:
+    def test_everything_is_deleted_once_by_few_threads(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs: list[int] = []
+        delete_run = Scrubber._delete_run
+
+        def counted(*arguments: Any) -> Any:  # noqa: ANN401
+            answers = delete_run(*arguments)
+            runs.append(len(answers))
+            return answers
+
+        monkeypatch.setattr(Scrubber, "_delete_run", counted)
+        world = World(a=instant, b=fast)
+        for number in range(2000):
+            world.add(f"o{number % 7}", *["a", "b"][: 1 + (number % 20 == 0)])
+        world.run(60)
+        assert world.statuses() == {"deleted": 2000}
+        assert len(world.asked) == len({(one.image_id, one.store) for one in world.asked}) == 2100
+        assert sum(runs) == 2000
+        assert len(runs) < 600
+
+    @pytest.mark.parametrize("rates", [{"rate": 50.0}, {"store_rate": {"a": 50.0}}])
+    def test_a_rate_is_kept(self, rates: dict[str, Any]) -> None:
+        world = World(replace(SETTINGS, **rates), a=instant)
+        for _ in range(300):
+            world.add("o", "a")
+        assert world.run(60) == pytest.approx(6, abs=0.3)
+
+    def test_what_was_not_begun_is_released_at_the_end(self) -> None:
+        world = World(a=instant)
+        for _ in range(20_000):
+            world.add("o", "a")
+        world.run(0.4)
+        assert world.statuses()["pending_delete"] > 5000
+        assert all(not world.left(i) or world.status(i) == "pending_delete" for i in world.images)
+
+
+class TestRun:
+    """Several deletes in one thread."""
+
+    @pytest.fixture
+    def world(self) -> World:
+        world = World(a=instant)
+        for _ in range(5):
+            world.add("o", "a")
+        return world
+
+    def run(
+        self,
+        world: World,
+        meanwhile: Callable[[Scrubber, list[Work], int], Verdict] = lambda *_: GONE,
+    ) -> int:
+        """Delete five images; returns how many were.
+
+        :param meanwhile: what happens in each delete, and its verdict.
+        """
+
+        async def main() -> int:
+            self.now = 1000.0
+            clock = Clock(lambda: self.now, lambda: self.now)
+            stores: Any = world
+            scrubber = Scrubber(
+                DelayQueue(10), stores, stores, clock, DatabaseClock(clock), world.settings
+            )
+            works = [
+                Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP)
+                for claim in world.claim(world.images, world.settings.policy).claims
+            ]
+            numbers = iter(range(5))
+            stores.delete = lambda _: meanwhile(scrubber, works, next(numbers))
+            targets = [(work, world.resolve(work.claim.locations[0])) for work in works]
+            return len(scrubber._delete_run(scrubber.lanes.of("a"), targets))
+
+        return run(main)
+
+    def test_is_done_to_its_end(self, world: World) -> None:
+        assert self.run(world) == 5
+
+    @pytest.mark.parametrize("verdict", [NOT_FOUND, THROTTLED])
+    def test_ends_with_what_is_not_plainly_gone(self, world: World, verdict: Verdict) -> None:
+        assert self.run(world, lambda _, __, number: verdict if number == 1 else GONE) == 2
+
+    def test_ends_when_it_took_long(self, world: World) -> None:
+        def slow(*_: object) -> Verdict:
+            self.now += 0.003
+            return GONE
+
+        assert self.run(world, slow) == 2
+
+    def test_ends_before_a_lease_that_is_lost(self, world: World) -> None:
+        def lose(_: Scrubber, works: list[Work], number: int) -> Verdict:
+            works[3].lost = number == 2
+            return GONE
+
+        assert self.run(world, lose) == 3
+
+    def test_ends_before_a_lease_that_is_old(self, world: World) -> None:
+        def age(_: Scrubber, works: list[Work], number: int) -> Verdict:
+            if number == 2:
+                works[3].asked = replace(works[3].asked, boot=self.now - 81)
+            return GONE
+
+        assert self.run(world, age) == 3
+
+    def test_ends_when_the_agent_ends(self, world: World) -> None:
+        def drain(scrubber: Scrubber, _: list[Work], number: int) -> Verdict:
+            scrubber._draining = number == 1
+            return GONE
+
+        assert self.run(world, drain) == 2
 
 
 class TestStoreThatIsDown:
@@ -601,7 +738,4 @@ def test_what_waits_for_its_turn_is_released_at_the_end(rate: float) -> None:
         world.add("o", "a")
     world.run(10, drain=30)
     assert world.statuses()["pending_delete"] >= 90
-    assert all(
-        world.left(i) == set() or world._images[i][0].status == "pending_delete"
-        for i in world._images
-    )
+    assert all(not world.left(i) or world.status(i) == "pending_delete" for i in world.images)
