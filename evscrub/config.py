@@ -194,8 +194,8 @@ scrubber_opts = [
         "acknowledged_stores",
         default=[],
         mutable=True,
-        help="Stores that are not paused by not_found_limit, nor for a missing directory: name one"
-        " here, and send SIGHUP, when its data is really gone.",
+        help="Stores that are not paused by not_found_limit, nor for a missing or empty directory:"
+        " name one here, and send SIGHUP, when its data is really gone.",
     ),
     cfg.FloatOpt(
         "retry_initial",

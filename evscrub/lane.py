@@ -10,7 +10,7 @@ from enum import Enum
 from evscrub.breaker import Breaker, State
 from evscrub.pace import Pace
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
+from evscrub.verdict import EMPTY_DIRECTORY, GONE, MISSING_DIRECTORY, NOT_FOUND, Outcome, Verdict
 from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
@@ -20,6 +20,10 @@ _AHEAD_SECONDS = 0.25
 RUN_SECONDS = 0.005
 #: What the last delete weighs in the mean of how long they take.
 _WEIGHT = 0.2
+_NOT_MOUNTED = {
+    MISSING_DIRECTORY: "its directory is missing",
+    EMPTY_DIRECTORY: "its directory is empty",
+}
 
 
 class Change(Enum):
@@ -102,6 +106,12 @@ class Lane:
         """Whether an image that is in work here may not go on; only a probe may."""
         return self.breaker.lets_through(now, self.running - 1) == 0
 
+    def believed(self, verdict: Verdict) -> Verdict:
+        """What an answer means where an operator may have said that the data is really gone."""
+        if verdict in _NOT_MOUNTED and not self.breaker.not_found_limit:
+            return NOT_FOUND
+        return verdict
+
     def answered(self, verdict: Verdict, kind: Kind, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes about the lane."""
         match verdict.outcome:
@@ -115,8 +125,8 @@ class Lane:
                 if self.breaker.failed(now, verdict.reason):
                     return Change.OPENED
                 return Change.SLOWED if slowed else None
-            case Outcome.STORE_TROUBLE if verdict == MISSING_DIRECTORY:
-                return Change.BLOWN if self.breaker.blow("its directory is missing") else None
+            case Outcome.STORE_TROUBLE if verdict in _NOT_MOUNTED:
+                return Change.BLOWN if self.breaker.blow(_NOT_MOUNTED[verdict]) else None
             case Outcome.STORE_TROUBLE:
                 opened = self.breaker.failed(now, verdict.reason, at_once=True)
                 return Change.OPENED if opened else None

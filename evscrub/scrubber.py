@@ -273,8 +273,8 @@ class Scrubber:
             # as long as the thread runs.
             abandon_on_cancel=True,
         )
-        for verdict, ended_at in answers:
-            work = run[0]
+        for answer, ended_at in answers:
+            work, verdict = run[0], lane.believed(answer)
             row, _ = work.targets.popleft()
             work.judged(row, lane.name, verdict, ended_at)
             self.record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1

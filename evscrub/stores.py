@@ -151,9 +151,8 @@ class Stores:
             else:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-            if isinstance(error, NotFound) and _directory_is_missing(target):
-                return verdict.MISSING_DIRECTORY
-            return verdict.judge(error, target.scheme)
+            not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
+            return not_mounted or verdict.judge(error, target.scheme)
         return verdict.judge(None, target.scheme)
 
     def _find_missing_directories(self) -> dict[str, str]:
@@ -201,11 +200,17 @@ class Stores:
         )
 
 
-def _directory_is_missing(target: Target) -> bool:
-    """Whether a file is not found because nothing is where it should be."""
+def _judge_directory(target: Target) -> Verdict | None:
+    """Look where a file is not found; None if there are others, as where a store is mounted."""
     if target.scheme not in {"file", "filesystem"}:
-        return False
-    return not Path(unquote(urlparse(target.url).path)).parent.is_dir()
+        return None
+    try:
+        with os.scandir(Path(unquote(urlparse(target.url).path)).parent) as entries:
+            return None if any(entries) else verdict.EMPTY_DIRECTORY
+    except (FileNotFoundError, NotADirectoryError):
+        return verdict.MISSING_DIRECTORY
+    except OSError:  # such as one that may be entered and not read
+        return None
 
 
 def _share_s3_sessions() -> None:

@@ -16,10 +16,9 @@ from evscrub.lane import Change, Lane
 from evscrub.pace import Pace
 from evscrub.registry.claims import Claim
 from evscrub.rules import ImageRow, Kind
-from evscrub.verdict import GONE, MISSING_DIRECTORY, Outcome, Verdict
+from evscrub.verdict import EMPTY_DIRECTORY, GONE, MISSING_DIRECTORY, NOT_FOUND, Outcome, Verdict
 from evscrub.work import Work
 
-NOT_FOUND = Verdict(Outcome.GONE, "not_found")
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
 UNEXPECTED = Verdict(Outcome.UNKNOWN, "unexpected")
@@ -64,10 +63,18 @@ class TestAnswered:
         lane = new_lane()
         assert answers(lane, NO_ACCESS, 2) == [Change.OPENED, None]
 
-    def test_a_missing_directory_blows_the_fuse(self) -> None:
+    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
+    def test_a_directory_that_is_not_mounted_blows_the_fuse(self, verdict: Verdict) -> None:
         lane = new_lane()
-        assert answers(lane, MISSING_DIRECTORY, 2) == [Change.BLOWN, None]
+        assert lane.believed(verdict) == verdict
+        assert answers(lane, verdict, 2) == [Change.BLOWN, None]
         assert lane.is_shut(1e9)
+
+    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
+    def test_such_a_directory_is_believed_where_not_found_is(self, verdict: Verdict) -> None:
+        lane = new_lane(limit=0)
+        assert lane.believed(verdict) == NOT_FOUND
+        assert lane.believed(THROTTLED) == THROTTLED
 
     def test_a_run_of_not_found_blows_the_fuse(self) -> None:
         assert answers(new_lane(limit=3), NOT_FOUND, 4) == [None, None, Change.BLOWN, None]
@@ -227,7 +234,7 @@ class TestTakeRun:
         assert [work.image_id for work in lane.take_run()] == ["0"]
 
     @pytest.mark.parametrize(
-        ("seconds", "count"), [(0.0, 30), (0.0003, 16), (0.001, 5), (0.0049, 1), (30.0, 1)]
+        ("seconds", "count"), [(0.0, 30), (0.0003, 16), (0.0009, 5), (0.0049, 1), (30.0, 1)]
     )
     def test_as_many_as_take_little_time(self, lane: Lane, seconds: float, count: int) -> None:
         for _ in range(100):

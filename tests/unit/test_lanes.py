@@ -22,13 +22,13 @@ from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, S
 from evscrub.scrubber import Scrubber
 from evscrub.settings import Settings
 from evscrub.stores import Target
-from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
 from evscrub.work import Work
 from tests.unit.simulated_loop import run
 
 T = TypeVar("T")
 
-NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
 DOWN = Verdict(Outcome.TRANSIENT, "connection")
 #: What a store does about a delete at a time: how long it takes, and what comes of it.
