@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``evscrub check`` beside a real Glance, RabbitMQ and MariaDB, with each thing broken once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from evscrub.demo.glance import GlanceClient, GlanceConfig, GlanceProcess
+from tests.servers import MariaDB, RabbitMQ, free_port
+
+KEY = "0123456789abcdef"
+SUCCESS, WARNING, FAILURE = 0, 1, 2
+
+
+@dataclass
+class Checked:
+    """What a check said."""
+
+    code: int
+    output: str
+    errors: str
+
+    def details(self, check: str) -> str:
+        """What it said of one thing."""
+        found = {one["check"]: one for one in json.loads(self.output)["checks"]}[check]
+        return str(found["details"])
+
+    def bad(self) -> list[str]:
+        """The names of the checks that did not succeed, without those that were not made."""
+        return [
+            one["check"]
+            for one in json.loads(self.output)["checks"]
+            if one["result"] and not str(one["details"]).startswith("Not checked")
+        ]
+
+
+class Deployment:
+    """A Glance with four images, one of them deleted, that is checked and broken."""
+
+    def __init__(self, home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
+        self.home = home
+        self.rabbitmq = rabbitmq
+        self.mariadb = mariadb
+        self.url = mariadb.new_database("checked")
+        self.process = GlanceProcess(
+            GlanceConfig(
+                home / "glance",
+                free_port(),
+                self.url,
+                rabbitmq.url,
+                stores={"fast": "file", "cheap": "file"},
+                metadata_encryption_key=KEY,
+            )
+        )
+        self.glance_conf = home / "glance/glance-api.conf"
+        self.images: list[str] = []
+
+    def fill(self) -> None:
+        """Make the images and delete the first."""
+        with GlanceClient(self.process.url) as client:
+            for number in range(4):
+                self.images.append(client.create(f"image {number}"))
+                client.upload(self.images[-1], b"x" * 100)
+            client.delete(self.images[0])
+
+    def check(
+        self, *changes: tuple[str, str], own: str = "", arguments: tuple[str, ...] = ("--json",)
+    ) -> Checked:
+        """Check, with changes made to Glance's configuration and options of our own."""
+        text = self.glance_conf.read_text()
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (self.home / "glance-api.conf").write_text(text)
+        (self.home / "evscrub.conf").write_text(
+            f"[DEFAULT]\nglance_config_files = {self.home}/glance-api.conf\n"
+            "[listener]\ntopics = evscrub\n"
+            f"[DEFAULT]\n{own}"
+        )
+        command = [sys.executable, "-m", "evscrub", "check"]
+        command += ["--config-file", f"{self.home}/evscrub.conf", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        assert "secret" not in said
+        assert KEY not in said
+        assert "file://" not in said
+        return Checked(done.returncode, done.stdout, done.stderr)
+
+    def sql(self, *statements: str) -> None:
+        """Run statements as the server's root, who alone may grant."""
+        engine = sa.create_engine(
+            f"mysql+pymysql://root@localhost/checked?unix_socket={self.mariadb.directory}/socket",
+            poolclass=NullPool,
+        )
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ, mariadb: MariaDB
+) -> Iterator[Deployment]:
+    """Return a deployment that works; who breaks it mends it."""
+    made = Deployment(tmp_path_factory.mktemp("check"), rabbitmq, mariadb)
+    with made.process:
+        made.fill()
+        yield made
+
+
+def test_all_is_well(deployment: Deployment) -> None:
+    """Nothing is wrong, and what is said fits."""
+    checked = deployment.check(own="scrub_time = 3600\n")
+    assert (checked.code, checked.bad()) == (SUCCESS, [])
+    assert "1 image awaits scrubbing; the first is due in 59 min" in checked.details("Backlog")
+    assert checked.details("Stores") == "Loaded: cheap, fast."
+    assert checked.details("Locations") == "4 locations looked at."
+
+
+def test_as_a_table(deployment: Deployment) -> None:
+    """Without --json it is oslo.upgradecheck's table."""
+    checked = deployment.check(own="scrub_time = 3600\n", arguments=())
+    assert checked.code == SUCCESS
+    assert "| Check: Delayed delete  " in checked.output
+    assert "| Result: Success  " in checked.output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "check", "said"),
+    [
+        ("delayed_delete = True", "", "Delayed delete", "Set [DEFAULT] delayed_delete = True in"),
+        ("driver = messagingv2", "driver = noop", "Notifications", "driver is noop"),
+        ("driver = messagingv2", "", "Notifications", "driver is not set"),
+        ("topics = notifications,evscrub", "topics = a", "Notifications", "topics = a,evscrub in"),
+        ("rabbit://guest", "rabit://guest", "Message bus", "cannot be used"),
+        ("guest:guest@", "guest:topsecret@", "Message bus", "AccessRefused"),
+        ("0.1:{rabbit}//", "0.1:1//", "Message bus", "127.0.0.1:1 (ConnectionRefused"),
+        ("0.1:{rabbit}//", "0.1:{rabbit}/nosuch", "Message bus", "vhost nosuch not found"),
+        ("{url}", "", "Database", "is not set"),
+        ("evscrub:secret@127.0.0.1:", "evscrub:secret/", "Database", "is not a URL"),
+        ("evscrub:secret@", "evscrub:topsecret@", "Database", "Access denied"),
+        ("0.1:{maria}/", "0.1:1/", "Database", "Connection refused"),
+        ("mysql+pymysql", "mysql+mysqldb", "Database", "needs the Python module MySQLdb"),
+        (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
+        ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "without write access"),
+        ("fast:file,cheap:file", "fast:file,cheap:no", "Stores", "cheap (no) did not load"),
+        ("{home}/glance/data/cheap", "/proc/sys", "Stores", "cannot be written to"),
+        ("{home}/glance/data/cheap", "/nosuch", "Stores", "has no directory /nosuch"),
+    ],
+)
+def test_glance_conf_is_wrong(
+    deployment: Deployment, old: str, new: str, check: str, said: str
+) -> None:
+    """One thing in glance-api.conf is wrong: that one check fails, and says it."""
+    values = {
+        "home": deployment.home,
+        "rabbit": deployment.rabbitmq.port,
+        "maria": deployment.mariadb.port,
+        "url": deployment.url,
+    }
+    checked = deployment.check((old.format(**values), new.format(**values)))
+    assert (checked.code, checked.bad()) == (FAILURE, [check])
+    assert said in checked.details(check)
+
+
+@pytest.mark.parametrize(
+    ("own", "code", "check", "said"),
+    [
+        ("disabled_notifications = x,image.delete", 2, "Notifications", "has image.delete"),
+        ("control_exchange = nova", 2, "Notifications", "Set [listener] exchange = nova"),
+        ("scrub_time = 3888000", 1, "scrub_time and db purge", "kept for 45 days"),
+        ("[listener]\ntopics = notifications", 1, "Exchange and queues", "a topic of its own"),
+        (
+            "[oslo_messaging_rabbit]\namqp_durable_queues = True",
+            2,
+            "Exchange and queues",
+            "inequivalent arg 'durable' for queue 'evscrub.info'",
+        ),
+        (
+            "[oslo_messaging_rabbit]\nrabbit_quorum_queue = True",
+            2,
+            "Exchange and queues",
+            "of another type",
+        ),
+    ],
+)
+def test_option_is_wrong(
+    deployment: Deployment, own: str, code: int, check: str, said: str
+) -> None:
+    """One option is wrong."""
+    checked = deployment.check(own=own + "\n")
+    assert (checked.code, checked.bad()) == (code, [check])
+    assert said in checked.details(check)
+
+
+def test_nothing_is_made_on_the_bus(deployment: Deployment) -> None:
+    """A queue that is not there is not there afterwards."""
+    checked = deployment.check(own="[listener]\ntopics = notifications\npool = mine\n")
+    assert checked.code == SUCCESS
+    assert "The queue mine is not there yet" in checked.details("Exchange and queues")
+    assert "mine" not in deployment.rabbitmq.list_queues()
+
+
+def test_one_of_two_brokers_is_away(deployment: Deployment) -> None:
+    """It works, but should be looked at."""
+    here = f"guest:guest@127.0.0.1:{deployment.rabbitmq.port}"
+    checked = deployment.check((here, f"guest:guest@127.0.0.1:1,{here}"))
+    assert (checked.code, checked.bad()) == (WARNING, ["Message bus"])
+    assert "127.0.0.1:1 (ConnectionRefusedError" in checked.details("Message bus")
+
+
+def test_database_is_not_glances(deployment: Deployment) -> None:
+    """Tables or columns are missing."""
+    empty = deployment.mariadb.new_database("empty")
+    checked = deployment.check((deployment.url, empty))
+    assert (checked.code, checked.bad()) == (FAILURE, ["Schema"])
+    assert "The table images is missing" in checked.details("Schema")
+    deployment.sql("CREATE TABLE empty.images LIKE checked.images")
+    deployment.sql("CREATE TABLE empty.image_locations LIKE checked.image_locations")
+    deployment.sql("ALTER TABLE empty.image_locations DROP COLUMN updated_at")
+    checked = deployment.check((deployment.url, empty))
+    assert "The table image_locations lacks updated_at" in checked.details("Schema")
+
+
+def test_privileges(deployment: Deployment) -> None:
+    """A user who may not do it all, and a server that nobody may write to."""
+    deployment.sql(
+        "CREATE OR REPLACE USER little@'%' IDENTIFIED BY 'secret'",
+        "GRANT SELECT ON checked.* TO little@'%'",
+        "GRANT UPDATE ON checked.images TO little@'%'",
+    )
+    little = ("evscrub:secret@", "little:secret@")
+    checked = deployment.check(little)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Privileges"])
+    assert "on image_locations (1142 UPDATE command denied" in checked.details("Privileges")
+    assert "on images (" not in checked.details("Privileges")
+    deployment.sql("GRANT UPDATE ON checked.* TO little@'%'")
+    assert deployment.check(little).code == SUCCESS
+    deployment.sql("SET GLOBAL read_only = 1")
+    try:
+        assert "--read-only" in deployment.check(little).details("Privileges")
+    finally:
+        deployment.sql("SET GLOBAL read_only = 0")
+
+
+def test_clock(deployment: Deployment) -> None:
+    """The database's clock is not this host's."""
+    deployment.sql(
+        "CREATE OR REPLACE USER late@'%' IDENTIFIED BY 'secret'",
+        "GRANT SELECT, UPDATE ON checked.* TO late@'%'",
+        # Not for those who, like the others, are administrators.
+        "SET GLOBAL init_connect = 'SET timestamp = UNIX_TIMESTAMP() - 600'",
+    )
+    try:
+        checked = deployment.check(("evscrub:secret@", "late:secret@"))
+    finally:
+        deployment.sql("SET GLOBAL init_connect = ''")
+    assert (checked.code, checked.bad()) == (WARNING, ["Clock"])
+    assert "10 min" in checked.details("Clock")
+    assert "ahead of the database's" in checked.details("Clock")
+
+
+def test_store_is_not_enabled(deployment: Deployment) -> None:
+    """Images lie in a store that this configuration does not know."""
+    checked = deployment.check(
+        ("fast:file,cheap:file", "cheap:file"),
+        ("default_backend = fast", "default_backend = cheap"),
+    )
+    assert (checked.code, checked.bad()) == (FAILURE, ["Locations"])
+    assert "'fast' is not in" in checked.details("Locations")
+
+
+def test_missing_directory_is_not_made(deployment: Deployment) -> None:
+    """Loading a file store would make its directory, and hide that it is not mounted."""
+    there, away = (deployment.home / "glance/data" / name for name in ("cheap", "away"))
+    there.rename(away)
+    checked = deployment.check()
+    assert (checked.code, checked.bad()) == (FAILURE, ["Stores"])
+    assert not there.exists()
+    away.rename(there)
+
+
+def test_store_is_not_mounted(deployment: Deployment) -> None:
+    """The directory is there, and nothing is in it."""
+    there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
+    there.rename(away)
+    there.mkdir()
+    checked = deployment.check()
+    shutil.rmtree(there)
+    away.rename(there)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Locations"])
+    assert "is its file system mounted here?" in checked.details("Locations")
+
+
+def test_backlog_and_damage(deployment: Deployment) -> None:
+    """Images that should have gone long since, and those that only a person can judge."""
+    long_due, restored, broken_off = deployment.images[:3]
+    with GlanceClient(deployment.process.url) as client:
+        client.delete(restored)
+    deployment.sql(
+        f"UPDATE images SET deleted_at = UTC_TIMESTAMP() - INTERVAL 3 HOUR WHERE id = '{long_due}'",
+        "UPDATE images SET status = 'active', deleted = 0, deleted_at = NULL"
+        f" WHERE id = '{restored}'",
+        f"UPDATE images SET status = 'pending_delete' WHERE id = '{broken_off}'",
+    )
+    checked = deployment.check()
+    assert (checked.code, checked.bad()) == (WARNING, ["Backlog", "Damaged images"])
+    assert "the oldest has been due for 3 h" in checked.details("Backlog")
+    for image in (restored, broken_off):
+        assert image in checked.details("Damaged images")
+
+
+def test_configuration_errors(deployment: Deployment) -> None:
+    """They end in one line, as with every command."""
+    checked = deployment.check(own="[scrubber]\nrate = fast\n")
+    assert checked.code == 2
+    assert not checked.output
+    assert checked.errors.splitlines()[-1].startswith("evscrub: [scrubber] rate")
