@@ -29,6 +29,10 @@ from tests.functional.agents import wait_for
 from tests.servers import DatabaseServer
 
 POLICY = Policy(scrub_time=timedelta(minutes=10), claim_timeout=timedelta(seconds=60))
+#: SQLite has no server, no connections to lose and no locks on rows.
+ON_A_SERVER = pytest.mark.parametrize(
+    "backend", ["mariadb", "postgresql"], indirect=True, scope="module"
+)
 LONG = 7200.0
 STORES = ("fast", "archive", "tape")
 
@@ -65,9 +69,7 @@ def claims(new_claims: Callable[[], Claims]) -> Claims:
 
 @pytest.fixture
 def server(backend: str, request: pytest.FixtureRequest) -> DatabaseServer:
-    """Return the server of the registry, where there is one."""
-    if backend == "sqlite":
-        pytest.skip("SQLite has no server, no connections to lose and no locks on rows")
+    """Return the server of the registry."""
     server: DatabaseServer = request.getfixturevalue(backend)
     return server
 
@@ -228,7 +230,7 @@ def test_a_look_changes_nothing(rows: Rows, claims: Claims) -> None:
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == before
 
 
-@pytest.mark.usefixtures("server")
+@ON_A_SERVER
 def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None:
     locked, free = pending(rows), pending(rows)
     with rows.engine.begin() as connection:
@@ -517,7 +519,7 @@ def counted_rollbacks(claims: Claims) -> Iterator[list[None]]:
         sa.event.remove(engine, event, count)
 
 
-@pytest.mark.usefixtures("server")
+@ON_A_SERVER
 def test_a_deadlock_is_tried_again(rows: Rows, claims: Claims) -> None:
     image_id, extra = pending(rows), [pending(rows) for _ in range(50)]
     with counted_rollbacks(claims) as failed, ThreadPoolExecutor(1) as pool:
@@ -536,7 +538,7 @@ def test_a_deadlock_is_tried_again(rows: Rows, claims: Claims) -> None:
     assert rows.status(image_id) == ("deleted", ["pending_delete"])
 
 
-@pytest.mark.usefixtures("server")
+@ON_A_SERVER
 @pytest.mark.parametrize("step", ["claim", "renew", "finish", "release", "restore"])
 def test_a_connection_cut_in_the_middle(
     step: str, rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
@@ -572,6 +574,7 @@ def test_a_connection_cut_in_the_middle(
     assert rows.status(image_id) == expected[step]
 
 
+@ON_A_SERVER
 def test_a_server_that_was_restarted(rows: Rows, claims: Claims, server: DatabaseServer) -> None:
     image_id = pending(rows, *STORES)
     claim = claim_one(claims, image_id)

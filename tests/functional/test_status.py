@@ -146,7 +146,6 @@ class TestBusyAgent:
             assert "Sweep (full)" in second.log
         assert get(port, "/healthz").text == "ok\n"
 
-    @pytest.mark.skipif(browser.find() is None, reason="Chromium is not installed")
     @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
     @pytest.mark.parametrize("width", [390, 1280])
     def test_the_page_shows_it(

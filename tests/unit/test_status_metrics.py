@@ -1,15 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics as Prometheus reads them, and those that the alerts and the dashboard ask for."""
 
-import json
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-import yaml
 from prometheus_client import Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,10 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from evscrub.status import metrics, snapshot
 from evscrub.status.sources import Sources
 from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources
-
-ROOT = Path(__file__).parents[2]
-RULES = ROOT / "etc" / "prometheus" / "evscrub.rules.yml"
-DASHBOARD = ROOT / "etc" / "grafana" / "evscrub.json"
+from tests.unit.monitoring import expressions
 
 #: What client-go's workqueue has, under evscrub's prefix.
 WORKQUEUE = {
@@ -127,24 +118,11 @@ def test_no_label_has_what_users_name_things(busy: Sources) -> None:
         assert name not in text
 
 
-def _expressions() -> Iterator[str]:
-    for group in yaml.safe_load(RULES.read_text())["groups"]:
-        for rule in group["rules"]:
-            yield rule["expr"]
-    board = json.loads(DASHBOARD.read_text())
-    for panel in board["panels"]:
-        for target in panel["targets"]:
-            yield target["expr"]
-    for variable in board["templating"]["list"]:
-        if variable["type"] == "query":
-            yield variable["query"]["query"]
-
-
 def test_alerts_and_dashboard_name_only_metrics_that_are_there(busy: Sources) -> None:
     there = {sample.name for family in scrape(busy).values() for sample in family.samples}
     there |= {"evscrub_info", "up"}
     wanted = {
-        name for expression in _expressions() for name in re.findall(r"\bevscrub_\w+", expression)
+        name for expression in expressions() for name in re.findall(r"\bevscrub_\w+", expression)
     }
     assert len(wanted) > 20
     assert wanted <= there
@@ -153,23 +131,6 @@ def test_alerts_and_dashboard_name_only_metrics_that_are_there(busy: Sources) ->
 def test_alerts_and_dashboard_ask_for_labels_that_are_there(busy: Sources) -> None:
     families = scrape(busy)
     states = {s.labels["state"] for s in families["evscrub_breaker_state"].samples}
-    for expression in _expressions():
+    for expression in expressions():
         for selected in re.findall(r'state(?:=|=~)"([^"]+)"', expression):
             assert set(selected.split("|")) <= states
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_likes_the_alerts_and_the_dashboard_s_queries(tmp_path: Path) -> None:
-    subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)
-    queries = [
-        re.sub(r"\$__\w+", "5m", text).replace("$job", "j").replace("$instance", ".*")
-        for text in _expressions()
-        if not text.startswith("label_values")
-    ]
-    rules = [{"record": f"query:{n}", "expr": text} for n, text in enumerate(queries)]
-    path = tmp_path / "rules.yml"
-    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    done = subprocess.run(
-        ["promtool", "check", "rules", path], check=False, capture_output=True, text=True
-    )
-    assert not done.returncode, done.stderr
