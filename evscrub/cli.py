@@ -19,7 +19,7 @@ from oslo_service import backend  # noqa: E402
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import config  # noqa: E402
+from evscrub import config, version  # noqa: E402
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
@@ -30,21 +30,70 @@ COMMANDS = {
     "hold": ("keep pending images from being scrubbed", "evscrub.commands.keep"),
     "release": ("let held images be scrubbed again, after a whole delay", "evscrub.commands.keep"),
     "demo": ("show evscrub at work beside a real Glance of its own", "evscrub.commands.demo"),
+    "completion": ("print a shell's completion of all this", "evscrub.commands.completion"),
 }
+_COMPLETION = "completion"
+
+_DESCRIPTION = """\
+Event-driven scrubber for OpenStack Glance: deletes the data of images that a
+DELETE has left in pending_delete, on time and no faster than stores can bear.
+"""
+_EPILOG = """\
+'evscrub COMMAND --help' tells what a command takes, does and returns.
+
+exit codes:
+  0  done
+  1  refused or failed, or, of a check, warnings
+  2  wrong usage or configuration, or, of a check, failures
+
+files:
+  /etc/evscrub/evscrub.conf  evscrub's options, in oslo.config's format. They
+                             are explained in evscrub.conf.sample.
+  /etc/glance/glance-api.conf
+                             Glance's database, bus and stores are read from
+                             it where [DEFAULT] glance_config_files names it.
+
+signals that an agent heeds:
+  TERM, INT  finish the deletes under way, release the rest, end
+  HUP        read the configuration again and apply what is mutable
+  USR2       print a Guru Meditation Report
+
+examples:
+  evscrub check                       is all set up as it should be?
+  evscrub list --due --parked         what is late, and what is stuck?
+  evscrub restore 2b7e4a0c-...        undo a DELETE
+"""
+
+
+def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """Make the parser for a command line, with the arguments of the command that it has.
+
+    The others are left out: their modules may need packages that are not installed. The command
+    that prints completions has them all.
+    """
+    parser = argparse.ArgumentParser(
+        prog="evscrub",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    release = f"evscrub {version.version_string_with_package()}"
+    parser.add_argument("--version", action="version", version=release)
+    parser.set_defaults(parser=parser)
+    command = next((argument for argument in argv if not argument.startswith("-")), None)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (summary, path) in COMMANDS.items():
+        description = f"{summary[0].upper()}{summary[1:]}."
+        subparser = subparsers.add_parser(name, help=summary, description=description)
+        if command in {name, _COMPLETION}:
+            importlib.import_module(path).add_arguments(subparser)
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="evscrub", description="Event-driven scrubber for OpenStack Glance."
-    )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    for name, (summary, path) in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=summary, description=summary + ".")
-        if name in argv:  # the others' modules may need packages that are not installed
-            importlib.import_module(path).add_arguments(subparser)
-    parsed = parser.parse_args(argv)
+    parsed = make_parser(argv).parse_args(argv)
     module = importlib.import_module(COMMANDS[parsed.command][1])
     try:
         code: int = module.main(parsed)

@@ -17,6 +17,15 @@ from evscrub.service_manager import ServiceManager
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run an agent beside Glance, in the foreground: it takes deleted images from the bus and"
+        " from the registry, and deletes their data when they are due. Any number may run. SIGTERM"
+        " and SIGINT end it when the deletes under way are done, SIGHUP applies changed options."
+    )
+    parser.epilog = (
+        "Exit codes: 0 ended by a signal, 1 broken, 2 the configuration is wrong or the database"
+        " cannot be reached at start."
+    )
     config.add_arguments(parser)
 
 

@@ -21,6 +21,14 @@ _BROKEN = 255
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "See whether an agent can do its work here: Glance's options, the bus, the database, the"
+        " stores, and what waits. Changes nothing. Each failure says what to change, and where."
+    )
+    parser.epilog = (
+        "Exit codes, those of oslo.upgradecheck: 0 all is well, 1 there are warnings, 2 something"
+        " must be changed, 255 the check itself broke."
+    )
     config.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

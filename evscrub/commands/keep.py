@@ -14,6 +14,10 @@ _DONE = {"restore": "restored", "hold": "held", "release": "released"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = (
+        "May be used while agents run. Exit codes: 0 all of the images are as they should be, 1"
+        " one was refused, with the reason, 2 wrong usage or configuration."
+    )
     config.add_arguments(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id")
 
