@@ -18,7 +18,7 @@ from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
 
-#: How long "not found" waits for something that tells whether the store can be believed.
+#: How long the last "not found" waits for something that tells if the store can be believed.
 SUSPECT_SECONDS = 3.0
 _IDLE_SECONDS = 60.0
 
@@ -152,10 +152,13 @@ class Lanes:
         now = self._clock.boot()
         pause = _IDLE_SECONDS
         for lane in self:
-            while lane.suspects and now - lane.suspects[0].suspect_since >= SUSPECT_SECONDS:
-                self._end(lane.suspects.popleft())
             if lane.suspects:
-                pause = min(pause, lane.suspects[0].suspect_since + SUSPECT_SECONDS - now)
+                # All wait for the last: those of a slow store come one after another.
+                believed_at = lane.suspects[-1].suspect_since + SUSPECT_SECONDS
+                if now >= believed_at:
+                    self._end_all(lane.suspects)
+                else:
+                    pause = min(pause, believed_at - now)
             if lane.breaker.state is State.OPEN:
                 pause = min(pause, lane.breaker.opened_until - now)
         return max(0.01, pause)

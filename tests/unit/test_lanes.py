@@ -650,6 +650,14 @@ class TestFuse:
         assert all(world.left(image_id) == {"a"} for image_id in world._images)
         assert len(world.asked) <= 20 + 16
 
+    def test_nothing_is_believed_of_a_slow_store_that_goes_on_to_find_nothing(self) -> None:
+        world = World(replace(SETTINGS, concurrency=1), a=lambda _: (2.0, NOT_FOUND))
+        for number in range(25):
+            world.add(f"o{number % 3}", "a")
+        world.run(90)
+        assert world.statuses() == {"pending_delete": 25}
+        assert len(world.asked) == 20
+
     def test_a_few_are_believed_when_nothing_follows(self) -> None:
         world = World(a=missing)
         for number in range(10):
