@@ -41,26 +41,29 @@ class Site:
 
     def image(self, **fields: object) -> str:
         """Create and upload an image."""
-        image_id = self.client.create("image", **fields)  # type: ignore[arg-type]
-        self.client.upload(image_id, DATA)
-        return image_id
+        made: list[str] = []
+        create = partial(self.client.create, "image", **fields)  # type: ignore[arg-type]
+        self._ask_glance("POST", lambda: made.append(create()))
+        self._ask_glance(f"upload of {made[0]}", partial(self.client.upload, made[0], DATA))
+        return made[0]
 
     def delete(self, image_id: str) -> None:
-        """Delete an image through the API.
+        """Delete an image through the API."""
+        self._ask_glance(f"DELETE of {image_id}", partial(self.client.delete, image_id))
 
-        On SQLite, Glance answers 500 where another process writes at the same moment.
-        """
+    def _ask_glance(self, what: str, ask: Callable[[], None]) -> None:
+        """Ask Glance, which on SQLite answers 500 where another process writes just then."""
 
-        def deleted() -> bool:
+        def done() -> bool:
             try:
-                self.client.delete(image_id)
+                ask()
             except httpx.HTTPStatusError as error:
                 if error.response.is_server_error and self.registry.is_sqlite:
                     return False
                 raise
             return True
 
-        wait_for(f"DELETE of {image_id}", deleted)
+        wait_for(what, done)
 
     def path(self, image_id: str) -> Path:
         return self.glance.config.data_directory() / image_id
