@@ -92,7 +92,7 @@ install_servers() {
 }
 
 check() {
-    local bin=$VENV/bin scripts devstack
+    local bin=$VENV/bin scripts devstack texts text
     mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- \
         '*.sh' .ci/run devstack/settings)
     mapfile -t devstack < <(printf '%s\n' "${scripts[@]}" | grep '^devstack/' || true)
@@ -107,8 +107,11 @@ check() {
         say "bashate: ${devstack[*]}"
         "$bin/bashate" --ignore E006 "${devstack[@]}"
     fi
-    say "README.rst"
-    "$bin/python" -m docutils --report=info --halt=info README.rst > /dev/null
+    mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- '*.rst')
+    say "docutils: ${texts[*]}"
+    for text in "${texts[@]}"; do
+        "$bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
+    done
 }
 
 # Say where the interpreter $1 is; a version manager may have it without showing it.
