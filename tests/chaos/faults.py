@@ -15,6 +15,7 @@ from tests.chaos.plan import Fault
 from tests.chaos.site import ChaosAgent, Site
 from tests.chaos.store import Mood
 
+_QUEUE = "evscrub.info"
 _MOODS = {
     "store_failing": Mood.FAILING,
     "store_throttling": Mood.THROTTLING,
@@ -138,11 +139,16 @@ class Faults:
         self._site.rabbitmq.start()
 
     def _broker_purge(self, _: Fault) -> None:
-        self._site.rabbitmq.purge_queue("evscrub.info")
+        self._purge_queue()
 
     def _broker_cut(self, _: Fault) -> None:
         self._site.rabbitmq.close_all_connections()
-        self._site.rabbitmq.purge_queue("evscrub.info")
+        self._purge_queue()
+
+    def _purge_queue(self) -> None:
+        # A broker that was away comes back without it, until somebody declares it again.
+        if _QUEUE in self._site.rabbitmq.list_queues():
+            self._site.rabbitmq.purge_queue(_QUEUE)
 
     def _database_down(self, fault: Fault) -> None:
         with self._outage():
