@@ -20,7 +20,7 @@ from kombu.connection import Connection
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from evscrub import config, redact
+from evscrub import config, options, redact
 from evscrub.demo.glance import GlanceConfig, GlanceThread
 from evscrub.demo.images import STORES
 from evscrub.registry.tables import images
@@ -109,7 +109,7 @@ class Stage:
         # alone; the agent then reads both, and its definitions of the options that they have in
         # common take the place of Glance's.
         cfg.CONF.clear()
-        cfg.CONF.unregister_opts(config.glance_opts)
+        cfg.CONF.unregister_opts(options.glance_opts)
         conf, own = config.load([str(self.agent_config)])
         quiet = ("glance_store=WARNING", "httpx=WARNING")
         oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *quiet])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from evscrub import config
+from evscrub import config, options
 from evscrub.config import ConfigError
 
 Write = Callable[[str, str], str]
@@ -20,7 +20,7 @@ def _own_global_configuration() -> Iterator[None]:
     """Leave the global configuration as it was found."""
     yield
     cfg.CONF.reset()
-    for group, opts in config.GROUPS.items():
+    for group, opts in options.GROUPS.items():
         cfg.CONF.unregister_opts(opts, None if group == "DEFAULT" else group)
 
 
@@ -252,14 +252,14 @@ def test_the_command_line_names_files_and_turns_debug_on(write: Write) -> None:
 
 
 def test_the_generator_of_sample_files_is_given_every_option_with_its_help() -> None:
-    listed = dict(config.list_opts())
-    assert set(listed) == set(config.GROUPS)
+    listed = dict(options.list_opts())
+    assert set(listed) == set(options.GROUPS)
     assert "glance_config_files" in {opt.name for opt in listed["DEFAULT"]}
-    for group, opts in config.GROUPS.items():
+    for group, opts in options.GROUPS.items():
         assert {opt.name for opt in opts} <= {opt.name for opt in listed[group]}
     for opts in listed.values():
         assert len({opt.name for opt in opts}) == len(opts)
         for opt in opts:
             assert opt.help
     # The generator changes what it is given.
-    assert listed["sweep"][0] is not config.sweep_opts[0]
+    assert listed["sweep"][0] is not options.sweep_opts[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
-from evscrub import config
+from evscrub import config, options
 from evscrub.config import ConfigError
 from evscrub.registry.database import Database
 from evscrub.rules import ImageRow, Policy, decide
@@ -20,7 +20,7 @@ START = "[DEFAULT]\nglance_config_files =\n"
 def _own_global_configuration() -> Iterator[None]:
     yield
     cfg.CONF.reset()
-    for group, opts in config.GROUPS.items():
+    for group, opts in options.GROUPS.items():
         cfg.CONF.unregister_opts(opts, None if group == "DEFAULT" else group)
 
 

@@ -16,7 +16,7 @@ from glance_store import location as store_location
 from glance_store import multi_backend
 from oslo_config import cfg
 
-from evscrub.config import glance_opts
+from evscrub.options import glance_opts
 from evscrub.rules import LocationRow
 from evscrub.stores import Stores, Target
 from evscrub.verdict import (
