@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import sqlalchemy as sa
 
-from evscrub.demo._client import GlanceClient
+from evscrub.demo.client import GlanceClient
 from evscrub.demo.images import STORES, Fate, Plan
 from evscrub.demo.stage import Stage
 from evscrub.registry.tables import image_locations, images

@@ -13,8 +13,8 @@ import anyio
 from oslo_config import cfg
 
 from evscrub.agent import Agent
-from evscrub.demo._client import GlanceClient
 from evscrub.demo.check import Check, check_all, check_uploaded
+from evscrub.demo.client import GlanceClient
 from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
 from evscrub.demo.snapshot import Snapshot

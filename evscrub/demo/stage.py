@@ -21,7 +21,8 @@ from oslo_config import cfg
 from oslo_log import log as oslo_log
 
 from evscrub import config, options, redact
-from evscrub.demo.glance import GlanceConfig, GlanceThread
+from evscrub.demo.glance import GlanceThread
+from evscrub.demo.glance_config import GlanceConfig
 from evscrub.demo.images import STORES
 from evscrub.registry.tables import images
 

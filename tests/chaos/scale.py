@@ -18,7 +18,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from evscrub.demo.glance import GlanceConfig, migrate, write_config
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.chaos.rows import Rows, new_id, utc_now
 from tests.chaos.site import DATABASES
 from tests.functional.agents import AgentProcess, wait_for

@@ -21,7 +21,9 @@ from oslo_config import cfg
 from oslo_db import options as db_options
 from oslo_service import backend as oslo_backend
 
-from evscrub.demo.glance import GlanceClient, GlanceConfig, GlanceProcess
+from evscrub.demo.client import GlanceClient
+from evscrub.demo.glance import GlanceProcess
+from evscrub.demo.glance_config import GlanceConfig
 from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
 from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from evscrub.demo.glance import PASTE
+from evscrub.demo.glance_config import PASTE
 from tests.servers import RabbitMQ, free_port, wait_until
 
 HERE = Path(__file__).parent
@@ -74,7 +74,8 @@ fi
 GLANCE_SERVER = """\
 import sys
 from pathlib import Path
-from evscrub.demo.glance import GlanceConfig, migrate, serve
+from evscrub.demo.glance import serve
+from evscrub.demo.glance_config import GlanceConfig, migrate
 
 directory = Path(sys.argv[sys.argv.index("--ini") + 1]).parent
 migrate(GlanceConfig(directory, {port}, "sqlite:///{root}/glance.sqlite", ""))
@@ -95,7 +96,7 @@ print(answer.status_code, end="")
 OPENSTACK = """\
 import argparse
 from pathlib import Path
-from evscrub.demo.glance import GlanceClient
+from evscrub.demo.client import GlanceClient
 
 parser = argparse.ArgumentParser()
 parser.add_argument("noun", choices=["image"])

@@ -14,7 +14,7 @@ from typing import Any, Self
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceConfig
+from evscrub.demo.glance_config import GlanceConfig
 
 DEADLINE_SECONDS = 30.0
 _POLL_SECONDS = 0.02

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from oslo_service import backend as oslo_backend
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceConfig, GlanceProcess, migrate, write_config
+from evscrub.demo.glance import GlanceProcess
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
 
 #: Glance's tables that belong to images, each before those that it refers to.

@@ -12,7 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceConfig
+from evscrub.demo.glance_config import GlanceConfig
 
 _DATA = b"data"
 

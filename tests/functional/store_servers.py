@@ -31,7 +31,7 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from evscrub.demo.glance import GlanceConfig, migrate, write_config
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.servers import Server, free_port, is_open
 

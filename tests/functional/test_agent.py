@@ -17,7 +17,8 @@ import oslo_messaging
 import pytest
 from oslo_config import cfg
 
-from evscrub.demo.glance import GlanceClient, GlanceProcess
+from evscrub.demo.client import GlanceClient
+from evscrub.demo.glance import GlanceProcess
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory
 from tests.servers import RabbitMQ

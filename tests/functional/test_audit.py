@@ -10,7 +10,7 @@ from typing import Any
 
 import kombu
 
-from evscrub.demo.glance import GlanceClient
+from evscrub.demo.client import GlanceClient
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory
 from tests.servers import RabbitMQ

@@ -15,7 +15,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceClient, GlanceConfig, GlanceProcess
+from evscrub.demo.client import GlanceClient
+from evscrub.demo.glance import GlanceProcess
+from evscrub.demo.glance_config import GlanceConfig
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"

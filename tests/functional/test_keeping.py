@@ -17,7 +17,8 @@ import pytest
 from oslo_config import cfg
 from oslo_db import options as db_options
 
-from evscrub.demo.glance import GlanceClient, GlanceProcess
+from evscrub.demo.client import GlanceClient
+from evscrub.demo.glance import GlanceProcess
 from evscrub.keep import RefusedError
 from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping

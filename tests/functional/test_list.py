@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from evscrub.demo.glance import GlanceConfig, write_config
+from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.seed import Seed
 from tests.servers import free_port

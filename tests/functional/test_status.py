@@ -12,7 +12,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from evscrub.demo.glance import GlanceConfig, migrate, write_config
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.functional import browser
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.seed import Seed

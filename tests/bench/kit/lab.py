@@ -13,7 +13,7 @@ from typing import Self
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceConfig, migrate, write_config
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.bench.kit import seed
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_port
 
