@@ -9,6 +9,7 @@ import errno
 from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import anyio
@@ -54,6 +55,7 @@ async def serve(address: Address, respond: Respond) -> None:
 
     :param respond: gives the answer to a GET of a path, with the headers asked by, in lower case.
     """
+    answering = _only_if_asked_for_here(respond) if _is_here(address.host) else respond
     told = False
     while True:
         try:
@@ -81,7 +83,7 @@ async def serve(address: Address, respond: Respond) -> None:
         async def handle(stream: SocketStream, places: anyio.Semaphore = places) -> None:
             async with stream, places:
                 try:
-                    await _converse(stream, respond)
+                    await _converse(stream, answering)
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # the client went away
                 except h11.LocalProtocolError as error:
@@ -89,6 +91,33 @@ async def serve(address: Address, respond: Respond) -> None:
 
         async with listener:
             await listener.serve(handle)
+
+
+def _only_if_asked_for_here(respond: Respond) -> Respond:
+    """Answer nobody who was led here by another host's name.
+
+    A web page can have its own host's name resolve to this host, and its visitor's browser then
+    lets it read what an agent there answers (DNS rebinding). The browser sends that name.
+    """
+
+    async def answer(path: str, headers: Mapping[str, str]) -> Answer:
+        try:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname
+        except ValueError:
+            host = "?"
+        if host is None or _is_here(host):
+            return await respond(path, headers)
+        return Answer("Ask for localhost.\n", status=HTTPStatus.MISDIRECTED_REQUEST)
+
+    return answer
+
+
+def _is_here(host: str) -> bool:
+    """Whether a name or address can mean this host alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _converse(stream: SocketStream, respond: Respond) -> None:

@@ -205,7 +205,9 @@ class Watch:
                 for key in after:
                     # Its first location's delete was under way, and the second one came next.
                     image_id = _image_of(key)
-                    if key != image_id and image_id in before - after:
+                    # One that it let go of may be claimed again, by itself too.
+                    let_go = f"The claim of image {image_id} ran out" in agent.log
+                    if key != image_id and image_id in before - after and not let_go:
                         self.violated(
                             image_id,
                             f"{agent.name} slept {slept:.2f}..{woke:.2f} and went on with {key}",

@@ -72,18 +72,18 @@ async def until_open(port: int) -> None:
 
 def test_get_and_head_are_answered() -> None:
     async def talk(port: int) -> None:
-        head, body = await ask(port, b"GET /?q=1 HTTP/1.1\r\nHost: h\r\nX-Name: me\r\n\r\n")
+        head, body = await ask(port, b"GET /?q=1 HTTP/1.1\r\nHost: localhost\r\nX-Name: me\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert body == b"hello me"
         for wanted in (b"X-Own: 1", b"X-Content-Type-Options: nosniff", b"Cache-Control: no-store"):
             assert wanted in head
         assert b"Server:" not in head
-        head, body = await ask(port, b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n")
+        head, body = await ask(port, b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b"Content-Length: 9" in head
         assert body == b""
         head, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
         assert body == b"hello you"
-        _, body = await ask(port, b"GET /pieces HTTP/1.1\r\nHost: h\r\n\r\n")
+        _, body = await ask(port, b"GET /pieces HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert body == b"4\r\none \r\n3\r\ntwo\r\n0\r\n\r\n"
         _, body = await ask(port, b"GET /pieces HTTP/1.0\r\n\r\n")
         assert body == b"one two"
@@ -94,7 +94,7 @@ def test_get_and_head_are_answered() -> None:
 @pytest.mark.parametrize("method", [b"POST", b"PUT", b"DELETE", b"OPTIONS", b"TRACE", b"X"])
 def test_nothing_else_is(method: bytes) -> None:
     async def talk(port: int) -> None:
-        request = method + b" / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"
+        request = method + b" / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello"
         head, _ = await ask(port, request)
         assert head.startswith(b"HTTP/1.1 405 ")
         assert b"Allow: GET, HEAD" in head
@@ -107,9 +107,9 @@ def test_nothing_else_is(method: bytes) -> None:
     [
         (b"nonsense\r\n\r\n", b"400"),
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),  # no Host
-        (b"GET / HTTP/1.1\r\nHost: h\r\nX: " + b"x" * 100_000, b"431"),
-        (b"GET /breaks HTTP/1.1\r\nHost: h\r\n\r\n", b"500"),
-        (b"GET http://[ HTTP/1.1\r\nHost: h\r\n\r\n", b"500"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, b"431"),
+        (b"GET /breaks HTTP/1.1\r\nHost: localhost\r\n\r\n", b"500"),
+        (b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"500"),
     ],
 )
 def test_what_is_wrong_is_told_and_the_next_one_is_answered(request_: bytes, status: bytes) -> None:
@@ -157,3 +157,24 @@ def test_a_port_that_is_taken_is_warned_of_and_taken_when_it_is_free(
 
     anyio.run(run)
     assert caplog.text.count("No status page") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        (b"127.0.0.1:9753", b"200"),
+        (b"localhost", b"200"),
+        (b"[::1]:9753", b"200"),
+        (b"evil.example:9753", b"421"),
+        (b"127.0.0.1.evil.example", b"421"),
+        (b"10.0.0.1", b"421"),
+        (b"[::1", b"421"),
+    ],
+)
+def test_on_loopback_only_those_who_ask_for_it_are_answered(host: bytes, status: bytes) -> None:
+    async def talk(port: int) -> None:
+        head, body = await ask(port, b"GET / HTTP/1.1\r\nHost: " + host + b"\r\n\r\n")
+        assert head.split()[1] == status
+        assert (body == b"hello you") is (status == b"200")
+
+    with_server(talk)
