@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config
+from evscrub import config, redact
 from evscrub.audit import Audit
 from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
@@ -94,8 +94,7 @@ class Agent:
             self.database_clock,
             sweep_settings(conf),
             self.scrubber.wake,
-            # What is still damaged is found anew.
-            self.scrubber.record.damaged.clear,
+            self.scrubber.record.sweep_begins,
         )
         self._database = database
         self._stop: anyio.Event | None = None
@@ -110,15 +109,13 @@ class Agent:
             )
         LOG.info("Stores: %s", ", ".join(self.stores.names))
         async with anyio.create_task_group() as scrubbing:
-            scrubbing.start_soon(
-                self.scrubber.run, float(self._conf.scrubber.drain_timeout), self._stop
-            )
+            scrubbing.start_soon(self._scrub, self._stop)
+            if self._audit is not None:
+                scrubbing.start_soon(self._audit.run)
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
                 intake.start_soon(status.run, self._status_address, self._sources())
-                if self._audit is not None:
-                    intake.start_soon(self._audit.run)
                 task_status.started()
                 await self._stop.wait()
                 LOG.info("Stopping: finishing what is under way")
@@ -148,9 +145,15 @@ class Agent:
         except config.ConfigError as error:
             LOG.error("%s", error)  # noqa: TRY400 - it is the operator's, no traceback
             return
+        redact.install()  # oslo.log may have made new handlers
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+
+    async def _scrub(self, stop: anyio.Event) -> None:
+        await self.scrubber.run(float(self._conf.scrubber.drain_timeout), stop)
+        if self._audit is not None:
+            await self._audit.finish()
 
     def _sources(self) -> Sources:
         return Sources(
@@ -173,7 +176,7 @@ class Agent:
 
     def _scrubbed(self, image: Scrubbed) -> None:
         self._on_scrubbed(image)
-        if self._audit is not None:
+        if self._audit is not None and image.data_went:
             self._audit.scrubbed(image)
 
     def _parked(self, image_id: str, trouble: Trouble) -> None:

@@ -6,6 +6,7 @@ topics that Glance's own notifications go to, with the names that those use for 
 """
 
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 
@@ -21,6 +22,7 @@ LOG = logging.getLogger(__name__)
 #: Notifications kept while the bus is away; what comes on top is counted and lost.
 _KEPT = 10_000
 _RETRIES = 2
+_FINISH_SECONDS = 5.0
 
 
 class Audit:
@@ -43,15 +45,25 @@ class Audit:
         self._send, self._receive = anyio.create_memory_object_stream[tuple[str, str, object]](
             _KEPT
         )
+        self._sending: anyio.CancelScope
+        self._sent = anyio.Event()
 
     def scrubbed(self, image: Scrubbed) -> None:
         """Tell that an image's data is gone."""
-        self._put("info", "image.scrub", _payload(image.image_id, image.owner, image.size_bytes))
+        payload = {
+            "id": image.image_id,
+            "owner": image.owner,
+            "size": image.size_bytes,
+            "status": "deleted",
+            "scrubbed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        self._put("info", "image.scrub", payload)
 
     def failed(self, image_id: str, trouble: Trouble) -> None:
         """Tell that an image's data cannot be removed without an operator."""
-        payload = _payload(image_id, trouble.owner, None)
-        payload |= {
+        payload = {
+            "id": image_id,
+            "owner": trouble.owner,
             "status": "pending_delete",
             "store": trouble.store,
             "reason": trouble.verdict.reason,
@@ -59,17 +71,31 @@ class Audit:
         self._put("error", "image.scrub.error", payload)
 
     async def run(self) -> None:
-        """Send for ever."""
-        async for priority, event_type, payload in self._receive:
-            try:
-                await anyio.to_thread.run_sync(
-                    partial(getattr(self._notifier, priority), {}, event_type, payload),
-                    abandon_on_cancel=True,
-                )
-            except Exception as error:  # noqa: BLE001 - the driver's own and its client's
-                self._lose(type(error).__name__)
+        """Send until :meth:`finish`."""
+        self._sending = anyio.CancelScope()
+        with self._sending:
+            async for priority, event_type, payload in self._receive:
+                try:
+                    await anyio.to_thread.run_sync(
+                        partial(getattr(self._notifier, priority), {}, event_type, payload),
+                        abandon_on_cancel=True,
+                    )
+                except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+                    self._lose(type(error).__name__)
+        self._sent.set()
 
-    def _put(self, priority: str, event_type: str, payload: dict[str, object]) -> None:
+    async def finish(self) -> None:
+        """Send what is left, as far as it goes in a few seconds."""
+        self._send.close()
+        with anyio.move_on_after(_FINISH_SECONDS):
+            await self._sent.wait()
+        self._sending.cancel()
+        self.lost += self._receive.statistics().current_buffer_used
+        self._receive.close()
+        if self.lost:
+            LOG.warning("%d audit notifications were lost", self.lost)
+
+    def _put(self, priority: str, event_type: str, payload: Mapping[str, object]) -> None:
         try:
             self._send.send_nowait((priority, event_type, payload))
         except anyio.WouldBlock:
@@ -77,15 +103,5 @@ class Audit:
 
     def _lose(self, reason: str) -> None:
         if not self.lost:
-            LOG.warning("An audit notification is lost: %s; more of them are counted", reason)
+            LOG.warning("An audit notification is lost: %s; how many is told at the end", reason)
         self.lost += 1
-
-
-def _payload(image_id: str, owner: str | None, size_bytes: int | None) -> dict[str, object]:
-    return {
-        "id": image_id,
-        "owner": owner,
-        "size": size_bytes,
-        "status": "deleted",
-        "scrubbed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }

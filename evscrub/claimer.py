@@ -21,7 +21,7 @@ from evscrub.work import Work
 LOG = logging.getLogger(__name__)
 
 #: The lane of images whose store is not known yet.
-UNKNOWN_LANE = None
+UNKNOWN_LANE = "?"
 #: The lane of images that no usable store has a location of; claims end at once there.
 NO_STORE = ""
 _LOCKED_SECONDS = 1.0
@@ -98,9 +98,9 @@ class Claimer:
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0
     ) -> None:
-        """Return images to the queue that nothing was done about."""
+        """Return images to the queue that nothing was done about, as far as they are out of it."""
         now = self._database_clock.now()
-        for image in taken:
+        for image in filter(lambda image: self._queue.is_taken(image.image_id), taken):
             self._queue.done(image.image_id)
             due = max(image.due, now + after_seconds) if after_seconds else image.due
             self._queue.add(image.image_id, due, owner=image.owner, lane=lane, source=image.source)
@@ -128,9 +128,8 @@ class Claimer:
                     due = self._database_clock.now() + seconds
                     self._queue.add(taken.image_id, due, owner=taken.owner, source=taken.source)
             case Damaged(reason):
-                if taken.image_id not in self._record.damaged:
+                if self._record.found_damaged(taken.image_id, reason):
                     LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)
-                self._record.damaged[taken.image_id] = reason
             case Leave(reason):
                 self._record.forget(taken.image_id)
                 self._record.left_alone[reason] += 1
@@ -156,6 +155,6 @@ class Claimer:
         """Judge a location that no store needs to be asked about."""
         verdict = SHARED if error is None else judge(error, "")
         # A name from the registry would give the metric as many labels as people can think of.
-        store = row.store if row.store in self._stores.names else NO_STORE
-        self._record.outcomes[store or NO_STORE, verdict.outcome.value, verdict.reason] += 1
-        work.judged(row, store or NO_STORE, verdict, self._database_clock.now())
+        store = row.store if row.store and row.store in self._stores.names else NO_STORE
+        self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
+        work.judged(row, store, verdict, self._database_clock.now())

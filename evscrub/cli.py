@@ -20,6 +20,7 @@ from oslo_service import backend  # noqa: E402
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import config, version  # noqa: E402
+from evscrub.redact import redact  # noqa: E402
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = module.main(parsed)
     except config.ConfigError as error:
-        print(f"evscrub: {error}", file=sys.stderr)
+        print(f"evscrub: {redact(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever read the output has seen enough.

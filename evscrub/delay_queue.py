@@ -178,6 +178,10 @@ class DelayQueue:
         """The lanes that an image is ready in."""
         return [name for name, lane in self._lanes.items() if lane.turns]
 
+    def is_taken(self, image_id: str) -> bool:
+        """Whether the image is being worked on."""
+        return pack(image_id) in self._taken
+
     def next_advance(self) -> float | None:
         """When to call :meth:`advance` next; None when nothing waits.
 

@@ -7,7 +7,7 @@ rows that were deleted with it lose their time too, for the purge looks at each 
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
@@ -31,10 +31,12 @@ class Deletion:
 
     :param locations: those that can come back.
     :param at: when; None stands for rows without a time, as a hold leaves them.
+    :param status: the image's, once it is back.
     """
 
     locations: tuple[LocationRow, ...]
     at: datetime | None
+    status: str = "active"
 
 
 def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
@@ -54,6 +56,9 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     deletion = _deletion(image, locations)
     if not deletion.locations:
         raise RefusedError("it has no location left whose data could come back")
+    if image.status != PENDING_DELETE:
+        # It lives, and only its locations are to come back: a deactivated one stays so.
+        return replace(deletion, status=image.status)
     return deletion
 
 

@@ -10,12 +10,17 @@ from evscrub.verdict import Verdict
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """An image whose data is gone."""
+    """An image that nothing is left to do about.
+
+    :param data_went: whether a store had its data, or has it no more; it stays where a live image
+        shares it, or the store is not Glance's.
+    """
 
     image_id: str
     owner: str | None
     size_bytes: int
     late_seconds: float  #: from when it was due to when its last location was gone
+    data_went: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,21 @@ class Record:
     """By image id."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Reasons by image id."""
+    _damaged_lately: set[str] = field(default_factory=set)
+
+    def found_damaged(self, image_id: str, reason: str) -> bool:
+        """An image is damaged; returns whether that is new."""
+        new = image_id not in self.damaged
+        self.damaged[image_id] = reason
+        self._damaged_lately.add(image_id)
+        return new
+
+    def sweep_begins(self) -> None:
+        """A full sweep is to find anew what is damaged: what the last one did not is forgotten."""
+        self.damaged = {
+            name: self.damaged[name] for name in self._damaged_lately & set(self.damaged)
+        }
+        self._damaged_lately.clear()
 
     def forget(self, image_id: str) -> None:
         """An image is as it should be."""

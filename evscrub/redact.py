@@ -33,6 +33,8 @@ class RedactingFilter(logging.Filter):
 
 
 def install() -> None:
-    """Let every handler of the root logger redact what it writes."""
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RedactingFilter())
+    """Let every handler there is redact what it writes, but for those that do already."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    for handler in {handler for logger in loggers for handler in logger.handlers}:
+        if not any(isinstance(known, RedactingFilter) for known in handler.filters):
+            handler.addFilter(RedactingFilter())

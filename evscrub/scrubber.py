@@ -29,7 +29,7 @@ from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
 from evscrub.stores import Stores, Target
-from evscrub.verdict import GONE, Outcome, Verdict, judge
+from evscrub.verdict import GONE, Verdict, judge
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -103,12 +103,13 @@ class Scrubber:
         """Apply changed options at once."""
         old, self.settings = self.settings, settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
-        if moved:
+        if moved < 0:  # what is looked at too early is told how long to wait
             self.queue.shift(moved)
         self._claimer.settings = settings
         self.settler.delays = settings.delays
         self.lanes.change(settings)
-        self._owners.rate = settings.owner_rate
+        if settings.owner_rate != old.owner_rate:
+            self._change_owner_rate(settings.owner_rate)
         self._threads.total_tokens = settings.concurrency
         self.wake()
 
@@ -168,8 +169,9 @@ class Scrubber:
             return
         size = lane.claim_size(now, self.settings.batch_size, self.settings.rate)
         taken = self.queue.take(lane.name, size) if size else []
-        if self.settings.owner_rate:
+        if taken and self.settings.owner_rate:
             taken = [image for image in taken if self._is_owners_turn(image, lane)]
+            self.wake()  # those whose turn it is not made room
         if taken:
             lane.claiming = True
             self._tasks.start_soon(self._claim, lane, taken)
@@ -185,6 +187,15 @@ class Scrubber:
             self._promised.add(image.image_id)
             self._claimer.put_back([image], lane.name, after_seconds=turn - now)
         return turn <= now
+
+    def _change_owner_rate(self, rate: float) -> None:
+        """Let those that wait for a turn at the old rate come for one at the new."""
+        self._owners = OwnerPace(rate)
+        now = self._database_clock.now()
+        for image_id in self._promised:
+            if image_id in self.queue:
+                self.queue.add(image_id, now)
+        self._promised.clear()
 
     async def _look(self, taken: Sequence[Taken]) -> None:
         try:
@@ -278,7 +289,7 @@ class Scrubber:
             row, _ = work.targets.popleft()
             work.judged(row, lane.name, verdict, ended_at)
             self.record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-            if verdict.outcome is Outcome.GONE:
+            if verdict == GONE:
                 self.record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
             self.lanes.answered(lane, work, verdict)
             if work.next_store != lane.name:
@@ -287,14 +298,16 @@ class Scrubber:
     def _delete_run(
         self, lane: Lane, run: Sequence[tuple[Work, Target]]
     ) -> list[tuple[Verdict, float]]:
-        """Delete in a worker thread: the first location, whose lease was seen to, and maybe more.
+        """Delete in a worker thread: the first location, and those after it that go as well.
 
-        :returns: the verdicts, each with its time by the database's clock.
+        :returns: the verdicts, each with its time by the database's clock; none at all where the
+            first one's lease has run out.
         """
         began = before = self._clock.boot()
         answers: list[tuple[Verdict, float]] = []
         for work, target in run:
-            if answers and not self.leases.has_time(work):
+            # Between the look at it in the loop and this thread's beginning, it may have run out.
+            if not self.leases.has_time(work):
                 break
             verdict = self._stores.delete(target)
             answers.append((verdict, self._database_clock.now()))

@@ -107,7 +107,7 @@ class Settler:
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         LOG.debug("Image %s is scrubbed", image.id)
-        self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late))
+        self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late, work.data_went))
 
     def _bus_should_have_told(self, work: Work) -> bool:
         deleted_at = work.claim.image.deleted_at

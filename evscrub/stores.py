@@ -107,7 +107,10 @@ class Stores:
         :raises StoreNotUsableError: none, or more than one, is configured here that fits.
         """
         url = self.url(row)
-        scheme = urlparse(url).scheme
+        try:
+            scheme = urlparse(url).scheme
+        except ValueError:
+            raise StoreNotUsableError(verdict.BAD_URL, "the location is no URL") from None
         if self._multiple:
             return Target(self._resolve_multiple(row.store, url, scheme), url, scheme)
         if row.store is not None:

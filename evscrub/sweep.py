@@ -73,9 +73,9 @@ class Sweep:
         self._changed = anyio.Event()
 
     def change(self, settings: SweepSettings) -> None:
-        """Apply changed options; a shorter delay needs a full sweep, since more is due now."""
-        old, self._settings = self._settings, settings
-        if settings.policy.scrub_time < old.policy.scrub_time:
+        """Apply changed options; they need a full sweep, for others may be due, or looked for."""
+        if settings != self._settings:
+            self._settings = settings
             self._full_due = self._clock.boot()
         self._changed.set()
 
@@ -124,7 +124,7 @@ class Sweep:
         ) is not None:
             found += len(page)
             added += self._take_in(page)
-        if full:
+        if full and settings is self._settings:
             self._full_due = self._clock.boot() + settings.full_interval * random.uniform(0.9, 1.0)
         overlap = _OVERLAP_SECONDS + 2 * settings.policy.claim_timeout.total_seconds()
         self._swept_until = now - timedelta(seconds=overlap)

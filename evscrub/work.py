@@ -30,6 +30,7 @@ class Work:
     :param suspect_since: since when it waits for its store to be believed, seconds since boot.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param begun_at: when its first delete began, seconds since the epoch; None before.
+    :param data_went: a store had data of it, or has it no more.
     """
 
     claim: Claim
@@ -47,6 +48,7 @@ class Work:
     suspect_since: float = 0.0
     ready_at: float = 0.0
     begun_at: float | None = None
+    data_went: bool = False
 
     @property
     def image_id(self) -> str:
@@ -76,6 +78,7 @@ class Work:
             self.trouble = (store, verdict)
             return
         self.gone.append(row.id)
+        self.data_went |= verdict.outcome is Outcome.GONE
         if verdict.outcome is Outcome.GONE and verdict != GONE:
             self.not_found.append(row.id)
 

@@ -93,7 +93,7 @@ def privileges(subject: Subject) -> Findings:
     none = sa.false()
     tried: list[tuple[str, sa.Select[tuple[object, ...]] | sa.Update]] = [
         (f"SELECT on {table.name}", sa.select(*table.columns).where(none))
-        for table in (images, image_locations)
+        for table in metadata.sorted_tables
     ]
     tried += [
         (
@@ -125,8 +125,8 @@ def privileges(subject: Subject) -> Findings:
             found.fail(f"No {name} ({_reason(subject, error)}).")
     if found.code:
         found.fail(
-            f"Let the user of {_CONNECTION} SELECT and UPDATE these two tables, on a server that is"
-            " not read-only; Glance's own user may."
+            f"Let the user of {_CONNECTION} SELECT Glance's tables and UPDATE images and"
+            " image_locations, on a server that is not read-only; Glance's own user may."
         )
     return found
 

@@ -15,6 +15,8 @@ from evscrub import config, redact, version
 from evscrub.agent import Agent
 from evscrub.service_manager import ServiceManager
 
+LOG = log.getLogger(__name__)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -40,12 +42,17 @@ def main(arguments: argparse.Namespace) -> int:
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)
     agent = Agent(conf, own)
-    anyio.run(partial(_run, agent))
+    code = 0
+    try:
+        anyio.run(partial(_run, agent))
+    except Exception:
+        LOG.exception("The agent broke")
+        code = 1
     # oslo.messaging's threads may hang on a broker that is away, and a store call that outlived
     # drain_timeout on its store: neither is to keep the process.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 async def _run(agent: Agent) -> None:

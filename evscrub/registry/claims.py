@@ -223,7 +223,12 @@ def read_images(
         of_images = of_images.with_for_update(skip_locked=skip_locked)
         # So that a renewal by an agent that was away cannot come between look and stamp.
         of_locations = of_locations.with_for_update()
-    found: Rows = {row.id: (ImageRow._make(row), []) for row in connection.execute(of_images).all()}
+    wanted = set(image_ids)  # some databases compare without case, and find others too
+    found: Rows = {
+        row.id: (ImageRow._make(row), [])
+        for row in connection.execute(of_images).all()
+        if row.id in wanted
+    }
     if found:
         where = image_locations.c.image_id.in_(list(found))
         for image_id, number, value, metadata, *rest in connection.execute(

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -22,10 +22,6 @@ R = TypeVar("R")
 
 #: What says that the database is away or refuses, after oslo.db's own retries.
 UNAVAILABLE = (db_exception.DBError, sa.exc.SQLAlchemyError)
-
-
-class HasDatabase(Protocol):
-    database: "Database"
 
 
 def retried(
@@ -76,7 +72,7 @@ class Database:
             self.engine: sa.Engine = facade.writer.get_engine()
         except sa.exc.NoSuchModuleError as error:
             raise ValueError(f"[database] connection: {error}") from None
-        except sa.exc.ArgumentError:
+        except (sa.exc.ArgumentError, ValueError):  # which quote it, password and all
             raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
         except ModuleNotFoundError as error:
             raise ValueError(

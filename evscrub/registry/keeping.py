@@ -61,7 +61,7 @@ class Keeping:
             connection.execute(
                 sa.update(images)
                 .where(images.c.id == image_id)
-                .values(status="active", deleted=False, deleted_at=None, updated_at=now)
+                .values(status=deletion.status, deleted=False, deleted_at=None, updated_at=now)
             )
             properties = connection.execute(
                 sa.select(image_properties.c.name, image_properties.c.value).where(

@@ -78,19 +78,29 @@ async def serve(address: Address, respond: Respond) -> None:
             continue
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
         LOG.info("Status page on http://%s/", Address(address.host, port))
-        places = anyio.Semaphore(_CONNECTIONS)
+        places = anyio.CapacityLimiter(_CONNECTIONS)
 
-        async def handle(stream: SocketStream, places: anyio.Semaphore = places) -> None:
-            async with stream, places:
+        async def handle(stream: SocketStream, places: anyio.CapacityLimiter = places) -> None:
+            async with stream:
+                try:
+                    places.acquire_nowait()
+                except anyio.WouldBlock:
+                    return  # who has so many open is answered no more
                 try:
                     await _converse(stream, answering)
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # the client went away
                 except h11.LocalProtocolError as error:
                     LOG.debug("A status answer broke off: %s", error)
+                finally:
+                    places.release()
 
-        async with listener:
-            await listener.serve(handle)
+        try:
+            async with listener:
+                await listener.serve(handle)
+        except* OSError as errors:  # no connection can be taken, as where too many files are open
+            LOG.warning("The status page is gone for a while: %s", errors.exceptions[0])
+        await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
 def _only_if_asked_for_here(respond: Respond) -> Respond:
@@ -122,6 +132,7 @@ def _is_here(host: str) -> bool:
 
 async def _converse(stream: SocketStream, respond: Respond) -> None:
     connection = h11.Connection(h11.SERVER)
+    request = None
     with anyio.move_on_after(_REQUEST_SECONDS):
         try:
             request = await _read_request(stream, connection)
@@ -129,11 +140,11 @@ async def _converse(stream: SocketStream, respond: Respond) -> None:
             status = HTTPStatus(error.error_status_hint)
             await _send(stream, connection, Answer(f"{status.phrase}\n", status=status))
             return
-        if request is None:
-            return
+    if request is None:
+        return
+    with anyio.move_on_after(_ANSWER_SECONDS):
         answer = await _answer(request, respond)
-        with anyio.move_on_after(_ANSWER_SECONDS):
-            await _send(stream, connection, answer, with_body=request.method != b"HEAD")
+        await _send(stream, connection, answer, with_body=request.method != b"HEAD")
 
 
 async def _answer(request: h11.Request, respond: Respond) -> Answer:

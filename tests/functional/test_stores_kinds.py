@@ -45,7 +45,7 @@ class TestFile:
             site.wait_swept(agent)
             assert site.images.statuses() == {"pending_delete": 30}
             # glance_store has made the directory anew.
-            directory.rmdir()
+            shutil.rmtree(directory)
             away.rename(directory)
             agent.reload()
             site.wait_scrubbed(images)
@@ -70,18 +70,32 @@ class TestFile:
             agent.reload()
             site.wait_scrubbed(images)
 
-    def test_an_emptied_directory_blows_the_fuse(self, new_site: SiteFactory) -> None:
-        """As when its file system is not mounted."""
+    @pytest.mark.parametrize(
+        ("stray", "reason"),
+        [
+            (False, "its directory is empty"),
+            (True, "20 images in a row are not found in it"),
+        ],
+    )
+    def test_an_emptied_directory_blows_the_fuse(
+        self,
+        stray: bool,  # noqa: FBT001
+        reason: str,
+        new_site: SiteFactory,
+    ) -> None:
+        """As when nothing is mounted there, whether somebody wrote to it or not."""
         site = new_site()
         images = seed_files(site, 60)
         directory = site.config.data_directory()
         with site.agent({"rate": 0.001}) as agent:
             away = directory.rename(directory.with_name("away"))
             directory.mkdir()
+            if stray:
+                (directory / "stray").touch()
             gone = site.images.statuses()["deleted"]  # the first one may have been in time
             agent.options["scrubber"]["rate"] = 0
             agent.reload()
-            agent.wait_for_log("Store file is paused: 20 images in a row are not found in it")
+            agent.wait_for_log(f"Store file is paused: {reason}")
             site.wait_swept(agent)
             assert site.images.statuses()["pending_delete"] >= 60 - gone - 1
             directory.rmdir()

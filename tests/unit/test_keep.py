@@ -98,7 +98,9 @@ def test_restore_is_refused(
 def test_what_a_restore_brings_back(
     row: ImageRow, locations: list[LocationRow], back: set[int]
 ) -> None:
-    assert {found.id for found in keep.to_restore(row, locations).locations} == back
+    deletion = keep.to_restore(row, locations)
+    assert {found.id for found in deletion.locations} == back
+    assert deletion.status == ("deactivated" if row.status == "deactivated" else "active")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
+from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
@@ -149,7 +150,7 @@ class World:
 
         async def main() -> float:
             clock = Clock(anyio.current_time, anyio.current_time)
-            queue = DelayQueue(100_000)
+            queue = DelayQueue(100_000, first_lane=UNKNOWN_LANE)
             claims: Any = self
             database_clock = DatabaseClock(clock)
             scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
@@ -175,6 +176,9 @@ class World:
     def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
         sights = {}
         for image_id in image_ids:
+            if image_id not in self._images:
+                sights[image_id] = Sight(None, Leave(UNKNOWN))
+                continue
             image, rows = self._images[image_id]
             wanted = image.status == "pending_delete"
             decision = Scrub(Kind.PENDING, tuple(rows)) if wanted else Leave(UNKNOWN)
@@ -356,10 +360,13 @@ class TestRun:
         self,
         world: World,
         meanwhile: Callable[[Scrubber, list[Work], int], Verdict] = lambda *_: GONE,
+        *,
+        old: bool = False,
     ) -> int:
         """Delete five images; returns how many were.
 
         :param meanwhile: what happens in each delete, and its verdict.
+        :param old: whether their leases are.
         """
 
         async def main() -> int:
@@ -373,6 +380,7 @@ class TestRun:
                 Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP)
                 for claim in world.claim(world.images, world.settings.policy).claims
             ]
+            self.now += 81 * old
             numbers = iter(range(5))
             stores.delete = lambda _: meanwhile(scrubber, works, next(numbers))
             targets = [(work, world.resolve(work.claim.locations[0])) for work in works]
@@ -393,6 +401,10 @@ class TestRun:
             return GONE
 
         assert self.run(world, slow) == 2
+
+    def test_does_nothing_without_a_lease(self, world: World) -> None:
+        """As where it ran out while the thread was waited for."""
+        assert self.run(world, old=True) == 0
 
     def test_ends_before_a_lease_that_is_lost(self, world: World) -> None:
         def lose(_: Scrubber, works: list[Work], number: int) -> Verdict:
@@ -637,6 +649,53 @@ class TestFlood:
         assert max(others) < 2
         times = [one.at for one in world.asked if one.owner == "flood"]
         assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
+
+
+def test_a_cap_by_owner_that_is_lifted_lets_all_come_at_once() -> None:
+    world = World(replace(SETTINGS, owner_rate=0.01), a=fast)
+    for number in range(100):
+        world.add(f"o{number % 2}", "a")
+
+    async def lift(scrubber: Scrubber) -> None:
+        await anyio.sleep(20)
+        assert world.statuses()["deleted"] == 2
+        scrubber.change(SETTINGS)
+
+    assert world.run(100, lift) == pytest.approx(20, abs=2)
+    assert world.statuses() == {"deleted": 100}
+
+
+def test_a_longer_delay_does_not_put_off_what_waits_for_its_next_try() -> None:
+    world = World(a=lambda now: fast(now) if now > 10 else down(now))
+    for _ in range(10):
+        world.add("o", "a")
+
+    async def lengthen(scrubber: Scrubber) -> None:
+        await anyio.sleep(5)
+        policy = replace(SETTINGS.policy, scrub_time=timedelta(days=30))
+        scrubber.change(replace(SETTINGS, policy=policy))
+
+    assert world.run(1000, lengthen) < 200
+
+
+def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> None:
+    world = World(a=fast)
+    claims: list[Collection[str]] = []
+    claim = world.claim
+
+    def counted(image_ids: Collection[str], policy: Policy) -> Seen:
+        claims.append(image_ids)
+        return claim([name for name in image_ids if name in world.images], policy)
+
+    world.claim = counted  # type: ignore[method-assign]
+
+    async def forge(scrubber: Scrubber) -> None:
+        scrubber.queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0, lane="a")
+        scrubber.wake()
+
+    world.add("o", "a")
+    world.run(20, forge)
+    assert len(claims) <= 2
 
 
 class TestFuse:

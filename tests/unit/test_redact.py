@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from evscrub.redact import RedactingFilter, redact
+from evscrub.redact import RedactingFilter, install, redact
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,16 @@ def test_filter_rewrites_arguments_and_traceback() -> None:
     shown = logging.Formatter().format(record)
     assert "hidden" not in shown
     assert "***@host/key" in shown
+
+
+def test_handlers_that_come_later_are_found_and_none_twice() -> None:
+    logger, handler = logging.getLogger("evscrub.tests.redact"), logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        install()
+        install()
+        assert [type(known) for known in handler.filters] == [RedactingFilter]
+    finally:
+        logger.removeHandler(handler)
+        for known in logging.getLogger().handlers:
+            known.filters = [f for f in known.filters if not isinstance(f, RedactingFilter)]

@@ -22,6 +22,8 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
     [
         ("", "is not set"),
         ("no-url-with-secret", "not a URL"),
+        ("mysql+pymysql://glance:p@ss:secret@host/glance", "not a URL"),
+        ("mysql+pymysql://glance:secret", "not a URL"),
         ("oracle9i://user:secret@host/glance", ""),
         ("mysql+nodriver://user:secret@host/glance", ""),
         ("oracle+oracledb://user:secret@host/glance", "Python module oracledb"),

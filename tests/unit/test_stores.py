@@ -130,6 +130,11 @@ class TestResolve:
         assert refusal(stores, row("rbd://secret")) == STORE_NOT_ENABLED
         assert refusal(stores, row("file:///secret", "a")) == STORE_NOT_ENABLED
 
+    @pytest.mark.parametrize("several", [True, False])
+    def test_what_is_no_url(self, load: Loader, several: bool) -> None:  # noqa: FBT001
+        stores = load({"a": "file"} if several else None)
+        assert refusal(stores, row("file://u:pa[ss@host/x", "a" if several else None)) == BAD_URL
+
     def test_encrypted_locations(self, load: Loader) -> None:
         stores = load({"a": "file"}, KEY)
         value = str(crypt.urlsafe_encrypt(KEY, "file:///secret", 64))

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import anyio
+import pytest
 
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
@@ -85,3 +87,24 @@ def test_what_a_full_queue_dropped_brings_a_full_sweep() -> None:
     sweep = sweep_of(queue, pages)
     anyio.run(sweep.once)
     assert queue.dropped_due is not None
+
+
+@pytest.mark.parametrize("during", [False, True])
+def test_changed_options_bring_a_full_sweep(during: bool) -> None:  # noqa: FBT001
+    pages = FakePages([])
+    sweep = sweep_of(DelayQueue(10), pages)
+    settings = sweep._settings
+
+    def change() -> None:
+        sweep.change(replace(settings, full_interval=600))
+
+    if during:
+        sweep._on_full = change
+    anyio.run(sweep.once)
+    sweep._on_full = lambda: None
+    sweep.change(sweep._settings)  # this changes nothing
+    if not during:
+        change()
+    anyio.run(sweep.once)
+    anyio.run(sweep.once)
+    assert [window.changed_since is None for window in pages.windows] == [True, True, False]
