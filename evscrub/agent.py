@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config, redact
+from evscrub import config, redact, version
 from evscrub.audit import Audit
 from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
@@ -107,7 +107,7 @@ class Agent:
                 "delayed_delete is off in Glance's configuration as read here: Glance deletes data"
                 " itself and leaves nothing to scrub"
             )
-        LOG.info("Stores: %s", ", ".join(self.stores.names))
+        self._introduce()
         async with anyio.create_task_group() as scrubbing:
             scrubbing.start_soon(self._scrub, self._stop)
             if self._audit is not None:
@@ -139,16 +139,49 @@ class Agent:
 
     def reload(self) -> None:
         """Read the configuration again and apply what is mutable."""
+        wrong = None
         try:
             changed = config.reload(self._conf, self._own)
             settings, sweep = scrubber_settings(self._conf), sweep_settings(self._conf)
         except config.ConfigError as error:
-            LOG.error("%s", error)  # noqa: TRY400 - it is the operator's, no traceback
+            wrong = str(error)
+        if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
+            LOG.error("%s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
         self.scrubber.change(settings)
         self.sweep.change(sweep)
+        self._warn_of_unknown_stores()
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
+
+    def _introduce(self) -> None:
+        settings = self.scrubber.settings
+        LOG.info(
+            "evscrub %s, configured by %s; stores: %s; delay %.0f s, concurrency %d, rate %s",
+            version.version_string_with_package(),
+            ", ".join(self._conf.config_file) or "no file",
+            ", ".join(self.stores.names),
+            settings.policy.scrub_time.total_seconds(),
+            settings.concurrency,
+            f"{settings.rate:g}/s" if settings.rate else "not limited",
+        )
+        self._warn_of_unknown_stores()
+
+    def _warn_of_unknown_stores(self) -> None:
+        settings = self.scrubber.settings
+        for option, stores in (
+            ("store_concurrency", settings.store_concurrency),
+            ("store_rate", settings.store_rate),
+            ("acknowledged_stores", settings.acknowledged_stores),
+        ):
+            unknown = sorted(set(stores) - set(self.stores.names))
+            if unknown:
+                LOG.warning(
+                    "[scrubber] %s names %s, which is no store here: there are %s",
+                    option,
+                    ", ".join(unknown),
+                    ", ".join(self.stores.names),
+                )
 
     async def _scrub(self, stop: anyio.Event) -> None:
         await self.scrubber.run(float(self._conf.scrubber.drain_timeout), stop)
@@ -183,5 +216,5 @@ class Agent:
         if self._audit is not None:
             self._audit.failed(image_id, trouble)
 
-    def _joined(self) -> None:
-        self.scrubber.settler.bus_since = self.database_clock.now()
+    def _joined(self, joined: bool) -> None:  # noqa: FBT001
+        self.scrubber.settler.bus_since = self.database_clock.now() if joined else None

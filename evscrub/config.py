@@ -79,7 +79,7 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
         own.mutate_config_files()
         changed = conf.mutate_config_files()
     except (cfg.Error, ValueError, OSError, ConfigError) as error:
-        raise ConfigError(f"configuration not reloaded: {error}") from None
+        raise ConfigError(f"Configuration not reloaded: {error}") from None
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
 
 

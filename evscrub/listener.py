@@ -19,6 +19,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
+from evscrub.broker_watch import broker_hosts, watch
 from evscrub.events import DeleteEvent, MalformedError, NotForUsError, parse
 
 LOG = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Listener:
     """The listener on the bus.
 
     :param on_events: called in the event loop with each batch.
-    :param on_joined: called in the event loop when the listener is connected.
+    :param on_joined: called in the event loop with whether the bus is joined, when that changes.
     :raises ValueError: the bus's configuration cannot be understood.
     """
 
@@ -88,10 +89,11 @@ class Listener:
         self,
         conf: cfg.ConfigOpts,
         on_events: Callable[[list[DeleteEvent]], None],
-        on_joined: Callable[[], None],
+        on_joined: Callable[[bool], None],
     ) -> None:
         self.dispatcher = Dispatcher(self._deliver)
         self.joined = False
+        self._joining = anyio.Event()
         self._conf = conf
         self._on_events = on_events
         self._on_joined = on_joined
@@ -113,6 +115,10 @@ class Listener:
         thread = threading.Thread(target=self._listen, name="listener", daemon=True)
         thread.start()
         try:
+            await self._joining.wait()
+            hosts = broker_hosts(self._conf)
+            if hosts:
+                await watch(hosts, self._bus_changed)
             await anyio.sleep_forever()
         finally:
             self._stop.set()
@@ -148,9 +154,18 @@ class Listener:
             server.wait()
 
     def _joined(self) -> None:
-        self.joined = True
         LOG.info("Listening on the bus")
-        self._on_joined()
+        self.joined = True
+        self._on_joined(True)
+        self._joining.set()
+
+    def _bus_changed(self, there: bool) -> None:  # noqa: FBT001
+        if there:
+            LOG.info("The bus is back")
+        else:
+            LOG.warning("The bus is away: until it is back, sweeps find what is deleted")
+        self.joined = there
+        self._on_joined(there)
 
     def _deliver(self, events: list[DeleteEvent]) -> None:
         self._tell(self._on_events, events)

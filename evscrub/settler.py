@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the end of works into the registry, as many as have come together at a time."""
 
+import math
 import random
 from collections.abc import Callable
 
@@ -19,6 +20,10 @@ from evscrub.verdict import Outcome
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
+
+#: What was scrubbed is logged so often, or when it is so many.
+_TRACE_SECONDS = 5.0
+_TRACE_IMAGES = 100
 
 
 class Settler:
@@ -55,6 +60,8 @@ class Settler:
         self._on_scrubbed = on_scrubbed
         self._on_parked = on_parked
         self._ended: list[Work] = []
+        self._untold: list[str] = []
+        self._told_at = 0.0
         self._some = anyio.Event()
 
     def __len__(self) -> int:
@@ -68,11 +75,17 @@ class Settler:
 
     async def run(self) -> None:
         """Settle for ever."""
-        while True:
-            await self._some.wait()
-            self._some = anyio.Event()
-            while self._ended:
-                await self._settle()
+        try:
+            while True:
+                with anyio.move_on_after(_TRACE_SECONDS if self._untold else math.inf):
+                    await self._some.wait()
+                self._some = anyio.Event()
+                while self._ended:
+                    await self._settle()
+                if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
+                    self._tell()
+        finally:
+            self._tell()
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
@@ -97,8 +110,24 @@ class Settler:
                 self._try_again(work)
         self._on_settled()
 
+    def _tell(self) -> None:
+        """Leave a trace of what cannot be undone: one line for many."""
+        if self._untold:
+            LOG.info("Scrubbed %d images: %s", len(self._untold), " ".join(self._untold))
+        self._untold = []
+        self._told_at = anyio.current_time()
+
     def _scrubbed(self, work: Work) -> None:
         image = work.claim.image
+        self._untold.append(image.id)
+        if len(self._untold) >= _TRACE_IMAGES:
+            self._tell()
+        if work.not_found and work.claim.kind is not Kind.STALE:
+            LOG.warning(
+                "Image %s is scrubbed, but %d of its locations had no data any more",
+                image.id,
+                len(work.not_found),
+            )
         self._record.forget(image.id)
         self._record.scrubbed += 1
         late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
@@ -106,7 +135,6 @@ class Settler:
         self._record.lateness.add(late)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
-        LOG.debug("Image %s is scrubbed", image.id)
         self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late, work.data_went))
 
     def _bus_should_have_told(self, work: Work) -> bool:

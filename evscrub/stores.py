@@ -6,6 +6,7 @@ is the one module that touches them. A location's store is always resolved here 
 glance_store itself would ask one store after another and call the data gone when none has it.
 """
 
+import contextlib
 import functools
 import os
 import sys
@@ -61,6 +62,10 @@ class Stores:
         #: so this is the last time that an unmounted one can be told.
         self.missing_directories = self._find_missing_directories()
         self.load()
+        for directory in self.missing_directories.values():
+            # What is mended by putting the right one there should find the place free.
+            with contextlib.suppress(OSError):
+                Path(directory).rmdir()
 
     def load(self) -> None:
         """Load the drivers, or load them again after a store lost its write access.
