@@ -212,13 +212,13 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
     assert verdict.outcome not in {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED}
 
 
-def test_missing_directories_are_found_before_the_driver_makes_them(
+def test_missing_directories_are_found_and_not_left_made(
     load: Loader, tmp_path: Path
 ) -> None:
     (tmp_path / "b").mkdir()
     stores = load({"a": "file", "b": "file"})
     assert stores.missing_directories == {"a": str(tmp_path / "a")}
-    assert (tmp_path / "a").is_dir()
+    assert not (tmp_path / "a").exists()
 
 
 def test_several_directories_of_a_store(load: Loader, tmp_path: Path) -> None:
