@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,18 @@ Loader = Callable[..., Stores]
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
-    """Return a function that loads stores: kinds by name, none for a single store; options."""
+    """Return a function that loads stores.
+
+    It takes kinds by name, none for a single store; whose directories are missing; options.
+    """
     monkeypatch.setattr(store_location, "SCHEME_TO_CLS_BACKEND_MAP", {})
     monkeypatch.setattr(store_location, "SCHEME_TO_CLS_MAP", {})
 
     def load(
-        kinds: Mapping[str, str] | None = None, key: str = "", **options: Mapping[str, str]
+        kinds: Mapping[str, str] | None = None,
+        key: str = "",
+        missing: Collection[str] = (),
+        **options: Mapping[str, str],
     ) -> Stores:
         lines = ["[DEFAULT]"]
         if kinds:
@@ -67,6 +73,9 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
             if kind == "file":
                 datadir = str(tmp_path / name)
                 groups.setdefault(name, {}).setdefault("filesystem_store_datadir", datadir)
+        for name in ["file", *(kinds or ())]:
+            if name not in missing:
+                (tmp_path / name).mkdir(exist_ok=True)
         for name, values in groups.items():
             lines += [f"[{name}]", *(f"{option} = {value}" for option, value in values.items())]
         path = tmp_path / "glance-api.conf"
@@ -212,11 +221,8 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
     assert verdict.outcome not in {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED}
 
 
-def test_missing_directories_are_found_and_not_left_made(
-    load: Loader, tmp_path: Path
-) -> None:
-    (tmp_path / "b").mkdir()
-    stores = load({"a": "file", "b": "file"})
+def test_missing_directories_are_found_and_not_left_made(load: Loader, tmp_path: Path) -> None:
+    stores = load({"a": "file", "b": "file"}, missing=["a"])
     assert stores.missing_directories == {"a": str(tmp_path / "a")}
     assert not (tmp_path / "a").exists()
 
