@@ -79,8 +79,11 @@ def line(
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
-            due_at = now + timedelta(seconds=seconds)
             state, reason = _waiting(image, pending)
+            if state == CLAIMED:  # what is left to wait for is the claim, not the image
+                due_at = _due_since(image, pending, now, policy)
+            else:
+                due_at = now + timedelta(seconds=seconds)
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
             reason = _OF_KIND[kind]
@@ -109,7 +112,7 @@ def line(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.STALE: "its claim ran out: taken over",
+    Kind.STALE: "its claim ran out: to be taken over",
     Kind.ORPHAN: "location taken off a live image",
 }
 

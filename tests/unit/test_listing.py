@@ -65,11 +65,13 @@ class TestStates:
 
     def test_claimed_and_left_by_who_claimed_it(self) -> None:
         fresh = location(updated_at=NOW)
-        assert state(line(image("deleted"), None, [fresh], NOW, POLICY, {})) == "claimed"
+        claimed = line(image("deleted"), None, [fresh], NOW, POLICY, {})
+        assert claimed is not None
+        assert (claimed.state, claimed.due_at) == ("claimed", NOW - HOUR)
         stale = line(image("deleted"), None, [location()], NOW, POLICY, {})
         assert state(stale) == "due"
         assert stale is not None
-        assert "taken over" in stale.reason
+        assert "to be taken over" in stale.reason
 
     def test_damaged(self) -> None:
         found = line(image("active", None), None, [location()], NOW, POLICY, {})
