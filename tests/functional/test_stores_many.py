@@ -85,7 +85,8 @@ class TestSeveralStores:
             agent.wait_for_log("Sweep (full)")
             # The hanging store has what it can get by now.
             site.wait_swept(agent, 2)
-            site.wait_scrubbed(site.images.add_many(in_files(site, 40)))
+            # Sooner than its requests time out, after which there would be place for others.
+            site.wait_scrubbed(site.images.add_many(in_files(site, 40)), deadline=40)
             assert not any(site.images.is_scrubbed(image_id) for image_id in hanging)
             objects.behave()
             site.wait_scrubbed(hanging)
