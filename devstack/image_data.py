@@ -5,6 +5,7 @@ Asks the stores themselves, each through glance_store, for what the registry say
 deleted or not. No location is ever shown.
 """
 
+# A script, which answers on its output.
 # ruff: noqa: INP001, T201
 
 import argparse

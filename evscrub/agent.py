@@ -216,5 +216,5 @@ class Agent:
         if self._audit is not None:
             self._audit.failed(image_id, trouble)
 
-    def _joined(self, joined: bool) -> None:  # noqa: FBT001
+    def _joined(self, joined: bool) -> None:  # noqa: FBT001 - a callback
         self.scrubber.settler.bus_since = self.database_clock.now() if joined else None

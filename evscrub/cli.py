@@ -15,12 +15,12 @@ from collections.abc import Sequence
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
 
 # Before anything imports oslo.messaging: it would pick eventlet otherwise, which is deprecated.
-from oslo_service import backend  # noqa: E402
+from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import config, version  # noqa: E402
-from evscrub.redact import redact  # noqa: E402
+from evscrub import config, version
+from evscrub.redact import redact
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {

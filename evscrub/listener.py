@@ -159,7 +159,7 @@ class Listener:
         self._on_joined(True)
         self._joining.set()
 
-    def _bus_changed(self, there: bool) -> None:  # noqa: FBT001
+    def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
         if there:
             LOG.info("The bus is back")
         else:

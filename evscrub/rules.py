@@ -152,7 +152,7 @@ def _decide_pending(
 def _decide_deleted(
     image: ImageRow,
     pending: tuple[LocationRow, ...],
-    has_live: bool,  # noqa: FBT001
+    has_live: bool,  # noqa: FBT001 - as above
     now: datetime,
     policy: Policy,
 ) -> Decision:
@@ -173,7 +173,7 @@ def _decide_deleted(
 def _decide_live(
     image: ImageRow,
     pending: tuple[LocationRow, ...],
-    has_live: bool,  # noqa: FBT001
+    has_live: bool,  # noqa: FBT001 - as above
     now: datetime,
     policy: Policy,
 ) -> Decision:

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import oslo_messaging
-from amqp import exceptions as amqp_errors  # type: ignore[import-untyped]
+from amqp import exceptions as amqp_errors
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from oslo_config import cfg

@@ -27,6 +27,6 @@ def _complete_files(parser: argparse.ArgumentParser) -> None:
     """Say which options take a file's name; shtab looks for that at each."""
     for action in parser._actions:  # noqa: SLF001 - as shtab itself does
         if action.metavar in _FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+            action.complete = shtab.FILE  # type: ignore[attr-defined] # shtab's own
         for subparser in action.choices.values() if isinstance(action.choices, dict) else ():
             _complete_files(subparser)

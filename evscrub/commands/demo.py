@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 2
     try:
         # Imported here: it needs what was looked for above, and takes a second.
-        from evscrub.demo.run import Options, run  # noqa: PLC0415
+        from evscrub.demo.run import Options, run  # noqa: PLC0415 - see above
 
         code = run(
             Options(

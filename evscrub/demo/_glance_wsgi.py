@@ -62,8 +62,8 @@ def make_server(directory: Path, port: int) -> wsgi.Server:
     :raises OSError: the port is taken.
     """
     # Imported here, because importing Glance registers options and takes a second.
-    from glance.common import wsgi_app  # noqa: PLC0415
-    from glance.db.sqlalchemy import api as db_api  # noqa: PLC0415
+    from glance.common import wsgi_app
+    from glance.db.sqlalchemy import api as db_api
 
     db_api.clear_db_env()  # a Glance that ran here before may have used another database
     with _environment("OS_GLANCE_CONFIG_DIR", str(directory)):

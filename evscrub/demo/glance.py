@@ -115,7 +115,7 @@ class GlanceProcess:
         directory, port = self.config.directory, self.config.port
         command = [sys.executable, "-m", "evscrub.demo.glance", str(directory), str(port)]
         with (directory / "glance.out").open("ab") as out:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out
             )
         atexit.register(self.stop)

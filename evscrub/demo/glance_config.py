@@ -111,7 +111,7 @@ def write_config(config: GlanceConfig) -> Path:
         if "filesystem_store_datadir" in options:
             Path(options["filesystem_store_datadir"]).mkdir(parents=True, exist_ok=True)
     ini = configparser.RawConfigParser(default_section="", strict=True)
-    ini.optionxform = str  # type: ignore[assignment,method-assign]
+    ini.optionxform = str  # type: ignore[assignment,method-assign] # as documented
     # oslo.config reads `$name` as a reference; URLs and keys may hold a plain dollar sign.
     ini.read_dict({g: {k: v.replace("$", "$$") for k, v in o.items()} for g, o in groups.items()})
     path = config.directory / "glance-api.conf"
@@ -135,7 +135,7 @@ def migrate(config: GlanceConfig) -> None:
         connection.close()
     command = [sys.executable, "-m", "glance.cmd.manage"]
     command += ["--config-file", str(config.directory / "glance-api.conf"), "db", "sync"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
             f"glance-manage db sync failed: {done.stderr or done.stdout}{log_tail(config)}"

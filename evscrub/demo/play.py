@@ -3,11 +3,11 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 from oslo_config import cfg
@@ -153,7 +153,7 @@ class Play:
         self._deleted_at[image_id] = time.time()
 
     @contextmanager
-    def _no_notifications(self) -> Any:  # noqa: ANN401
+    def _no_notifications(self) -> Iterator[None]:
         """Let Glance send no image.delete, by its own option."""
         self._conf.set_override("disabled_notifications", ["image.delete"])
         try:
@@ -239,7 +239,7 @@ class Play:
 
 
 @contextmanager
-def _nothing() -> Any:  # noqa: ANN401
+def _nothing() -> Iterator[None]:
     yield
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import oslo_messaging
 import sqlalchemy as sa
-from amqp.exceptions import AMQPError  # type: ignore[import-untyped]
+from amqp.exceptions import AMQPError
 from kombu.connection import Connection
 from oslo_config import cfg
 from oslo_log import log as oslo_log
@@ -167,7 +167,7 @@ def _queue_for_sqlite() -> None:
     server has no such trouble.
     """
     # Imported here, because importing Glance registers options and takes a second.
-    from glance.db.sqlalchemy import api  # noqa: PLC0415
+    from glance.db.sqlalchemy import api
 
     sa.event.listen(api.get_engine(), "begin", _lock)
 
@@ -252,7 +252,7 @@ def _tables(url: sa.URL) -> set[str]:
 def _drop_glance_tables(url: sa.URL) -> None:
     """Drop Glance's tables from a database that was empty before."""
     # Imported here, because importing Glance registers options and takes a second.
-    from glance.db.sqlalchemy import models, models_metadef  # noqa: PLC0415
+    from glance.db.sqlalchemy import models, models_metadef
 
     known = {"alembic_version", *models.BASE.metadata.tables}
     known |= {*models_metadef.BASE_DICT.metadata.tables}

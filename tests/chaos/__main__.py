@@ -30,7 +30,7 @@ def main() -> int:
         finally:
             if arguments.keep is None:
                 shutil.rmtree(directory, ignore_errors=True)
-        print(report, flush=True)  # noqa: T201
+        print(report, flush=True)
         code |= bool(report.violations)
     return code
 

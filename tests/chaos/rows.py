@@ -144,7 +144,7 @@ class Rows:
     ) -> None:
         table = self._tables[name]
         if name == "image_locations":
-            values |= {"updated_at": then}  # type: ignore[dict-item]
+            values |= {"updated_at": then}  # type: ignore[dict-item] # of two kinds of values
         connection.execute(
             table.update()
             .where(table.c.image_id.in_(image_ids), table.c.deleted.is_(sa.false()))

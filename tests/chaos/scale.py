@@ -137,11 +137,11 @@ def main() -> int:
             for n in (1, arguments.agents)
         ]
     for result in results:
-        print(  # noqa: T201
+        print(
             f"{result.agents} agents: {result.images} images in {result.seconds:.1f} s,"
             f" {result.rate:.0f}/s, by agent {result.shares}, worked on twice: {result.twice}"
         )
-    print(f"ratio {results[1].rate / results[0].rate:.2f}")  # noqa: T201
+    print(f"ratio {results[1].rate / results[0].rate:.2f}")
     return int(any(result.twice for result in results))
 
 

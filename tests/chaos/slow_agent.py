@@ -22,7 +22,7 @@ def main() -> int:
 
     def slow(self: filesystem.Store, location: object, context: object = None) -> None:
         time.sleep(seconds)
-        path = location.store_location.path  # type: ignore[attr-defined]
+        path = location.store_location.path  # type: ignore[attr-defined] # glance_store is untyped
         os.write(log, f"{time.time():.4f} {os.getpid()} {path}\n".encode())
         delete(self, location, context)
 

@@ -96,7 +96,7 @@ class Browser:
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=url)
 
-    def value(self, expression: str) -> Any:  # noqa: ANN401
+    def value(self, expression: str) -> Any:
         """Return what a JavaScript expression gives, as JSON has it."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         assert "exceptionDetails" not in answer, answer

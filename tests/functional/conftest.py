@@ -100,7 +100,7 @@ def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
     """
     with ExitStack() as stack:
 
-        def start(**fields: Any) -> GlanceProcess:  # noqa: ANN401
+        def start(**fields: Any) -> GlanceProcess:
             directory = tmp_path_factory.mktemp("glance")
             fields.setdefault("database_url", f"sqlite:///{directory / 'glance.sqlite'}")
             fields.setdefault("transport_url", "kombu+memory://")

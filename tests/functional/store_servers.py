@@ -115,7 +115,7 @@ class Front:
             answer = _refuse(refused, method, start_response)
         else:
 
-            def started(status: str, headers: list[Any], *rest: Any) -> Any:  # noqa: ANN401
+            def started(status: str, headers: list[Any], *rest: Any) -> Any:
                 statuses.append(int(status[:3]))
                 return start_response(status, headers, *rest)
 
@@ -689,14 +689,14 @@ class FakeLibraries:
 class _Resource:
     """Something to be used in a with statement."""
 
-    def __enter__(self) -> Any:  # noqa: ANN401
+    def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *_: object) -> None:
         pass
 
 
-def _module(name: str) -> Any:  # noqa: ANN401 - what is set on it is its interface
+def _module(name: str) -> Any:
     return types.ModuleType(name)
 
 
@@ -807,7 +807,7 @@ class _Cache:
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
 
-    def get(self, key: str, **_: object) -> Any:  # noqa: ANN401
+    def get(self, key: str, **_: object) -> Any:
         return self._values.get(key)
 
     def set(self, key: str, value: object, **_: object) -> None:

@@ -44,7 +44,7 @@ class Site:
     def image(self, **fields: object) -> str:
         """Create and upload an image."""
         made: list[str] = []
-        create = partial(self.client.create, "image", **fields)  # type: ignore[arg-type]
+        create = partial(self.client.create, "image", **fields)  # type: ignore[arg-type] # fields of create
         self._ask_glance("POST", lambda: made.append(create()))
         self._ask_glance(f"upload of {made[0]}", partial(self.client.upload, made[0], DATA))
         return made[0]

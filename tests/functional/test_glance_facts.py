@@ -148,7 +148,7 @@ def data(server: GlanceProcess, store: str, image_id: str) -> Path:
     return server.config.data_directory(store) / image_id
 
 
-def new_image(client: GlanceClient, *, copies: bool = False, **fields: Any) -> str:  # noqa: ANN401
+def new_image(client: GlanceClient, *, copies: bool = False, **fields: Any) -> str:
     """Make an image with data in the store `fast`, and in `archive` if `copies`."""
     image_id = client.create("an image", **fields)
     client.upload(image_id, b"data")

@@ -78,7 +78,7 @@ class Site:
 
     def image(self, **fields: object) -> str:
         """Create and upload an image."""
-        image_id = self.client.create("image", **fields)  # type: ignore[arg-type]
+        image_id = self.client.create("image", **fields)  # type: ignore[arg-type] # passed on
         self.client.upload(image_id, DATA)
         return image_id
 
@@ -245,7 +245,7 @@ def test_several_at_once_and_one_refused(site: Site) -> None:
 @pytest.mark.parametrize("agent_first", [False, True])
 def test_an_image_that_glance_scrubber_restored_is_repaired(
     site: Site,
-    agent_first: bool,  # noqa: FBT001
+    agent_first: bool,
 ) -> None:
     image_id = rich_image(site)
     site.client.delete(image_id)
@@ -350,7 +350,7 @@ def a_location(image_id: str, store: str = "fast") -> tuple[str, str]:
 def pending(rows: Rows, *, ago: float = 0.0, **fields: object) -> str:
     """Add an image and delete it."""
     image_id = new_id()
-    rows.add(a_location(image_id), image_id=image_id, **fields)  # type: ignore[arg-type]
+    rows.add(a_location(image_id), image_id=image_id, **fields)  # type: ignore[arg-type] # passed on
     rows.delete(image_id, ago=ago)
     return image_id
 

@@ -152,7 +152,7 @@ class TestBusyAgent:
         self,
         port: int,
         width: int,
-        dark: bool,  # noqa: FBT001
+        dark: bool,
         tmp_path: Path,
     ) -> None:
         with browser.Browser() as page:

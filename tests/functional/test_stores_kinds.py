@@ -78,7 +78,7 @@ class TestFile:
     )
     def test_an_emptied_directory_blows_the_fuse(
         self,
-        stray: bool,  # noqa: FBT001
+        stray: bool,
         reason: str,
         new_site: SiteFactory,
     ) -> None:

@@ -316,7 +316,7 @@ class TestLimits:
             agent.reload()
             site.wait_scrubbed(images)
         report = {rate: f"{measured(times):.2f}" for rate, times in measures.items()}
-        print(f"measured, by what was asked for: {report}")  # noqa: T201 - figures for people
+        print(f"measured, by what was asked for: {report}")
         for rate, times in measures.items():
             check_windows(times, rate)
         assert measured(measures[8]) > measured(measures[3]) > measured(measures[2]), report

@@ -191,7 +191,7 @@ def test_flood_of_one_owner(memory_s3: StoreServer, new_site: SiteFactory) -> No
         f" {share_refused(requests):.1%} refused, {refused:.1%} after {FLOOD.first} s;"
         f" last of the others {last + 1}th of {len(deleted)}; {len(lines)} lines logged"
     )
-    print(report)  # noqa: T201 - figures for people
+    print(report)
     assert last < len(deleted) / 2, report
     assert refused < 0.05, report
     # evscrub's own lines are about states; the libraries' are a few at start and each refusal's.

@@ -61,7 +61,7 @@ def make_sources(clock: Clock) -> Sources:
     )
 
 
-def trouble(outcome: Outcome, reason: str, **fields: Any) -> Trouble:  # noqa: ANN401
+def trouble(outcome: Outcome, reason: str, **fields: Any) -> Trouble:
     """An image's trouble, parked or not."""
     values: dict[str, Any] = {"tries": 1, "parked": False, "store": "fast", "owner": "somebody"}
     return Trouble(Verdict(outcome, reason, "Detail"), **(values | fields))

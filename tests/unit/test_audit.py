@@ -26,7 +26,7 @@ class FakeNotifier:
         self.open = threading.Event()
         self.open.set()
 
-    def info(self, _context: object, _event_type: str, payload: Any) -> None:  # noqa: ANN401
+    def info(self, _context: object, _event_type: str, payload: Any) -> None:
         self.open.wait(30)
         self.sent.append(payload["id"])
 

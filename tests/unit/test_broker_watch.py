@@ -35,7 +35,7 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[bool] = []
     changed = anyio.Event()
 
-    def on_change(reachable: bool) -> None:  # noqa: FBT001
+    def on_change(reachable: bool) -> None:
         told.append(reachable)
         changed.set()
 

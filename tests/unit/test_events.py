@@ -170,7 +170,7 @@ json_values = st.recursive(
 )
 times = st.builds(
     lambda moment, offset: moment.isoformat() + offset,
-    st.datetimes() | st.datetimes(datetime(2009, 6, 1), datetime(2027, 1, 1)),  # noqa: DTZ001
+    st.datetimes() | st.datetimes(datetime(2009, 6, 1), datetime(2027, 1, 1)),
     st.sampled_from(["", "Z", "+14:00", "-14:00", "+23:59:59", "-23:59:59.999999"]),
 )
 fields: dict[str, st.SearchStrategy[object]] = {
@@ -192,7 +192,7 @@ payloads = st.one_of(
 @given(
     st.just(EVENT_TYPE) | json_values,
     payloads | json_values,
-    st.just(NOW) | st.datetimes(datetime(2011, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    st.just(NOW) | st.datetimes(datetime(2011, 1, 1), timezones=st.just(UTC)),
 )
 def test_an_event_has_checked_fields_or_is_refused(
     event_type: object, payload: object, now: datetime
@@ -218,7 +218,7 @@ def test_an_event_has_checked_fields_or_is_refused(
     assert earliest.timestamp() <= found.deleted_at <= (now + timedelta(days=1)).timestamp()
 
 
-@given(st.datetimes(datetime(2010, 1, 1), NOW.replace(tzinfo=None)))  # noqa: DTZ001
+@given(st.datetimes(datetime(2010, 1, 1), NOW.replace(tzinfo=None)))
 def test_a_time_is_taken_for_utc_where_it_does_not_say(moment: datetime) -> None:
     event = parse(EVENT_TYPE, PAYLOAD | {"deleted_at": moment.isoformat()}, NOW)
     assert event.deleted_at == pytest.approx(

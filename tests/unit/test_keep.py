@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evscrub import keep
 from evscrub.rules import HELD, ImageRow, Leave, LocationRow, Policy, decide
 
-AT = datetime(2026, 3, 1, 12)  # noqa: DTZ001 - naive, as the registry's
+AT = datetime(2026, 3, 1, 12)
 POLICY = Policy(scrub_time=timedelta(hours=1), claim_timeout=timedelta(minutes=2))
 
 Plan = Callable[[ImageRow | None, Sequence[LocationRow]], keep.Deletion]

@@ -31,7 +31,7 @@ def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
 
 
 def new_work(name: str = "i") -> Work:
-    now = datetime(2026, 1, 1)  # noqa: DTZ001 - as the registry has it
+    now = datetime(2026, 1, 1)
     claim = Claim(ImageRow(name, "o", 1, "deleted", True, now), Kind.PENDING, (), now)
     return Work(claim, now, Moment(0, 0), 0.0, Source.EVENT)
 

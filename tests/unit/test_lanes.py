@@ -36,7 +36,7 @@ DOWN = Verdict(Outcome.TRANSIENT, "connection")
 Behavior = Callable[[float], tuple[float, Verdict]]
 
 REGISTRY_SECONDS = 0.01
-EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - as the registry has times
+EPOCH = datetime(1970, 1, 1)
 SETTINGS = Settings(
     policy=Policy(scrub_time=timedelta(0), claim_timeout=timedelta(seconds=120)),
     concurrency=16,
@@ -267,7 +267,7 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run_sync(
         function: Callable[..., T],
-        *arguments: Any,  # noqa: ANN401
+        *arguments: Any,
         limiter: anyio.CapacityLimiter | None = None,
         abandon_on_cancel: bool = False,
     ) -> T:
@@ -279,7 +279,7 @@ def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
                 if world.stores[lane.name] is not instant:
                     verdict = await world.deleted(targets[0][1])
                     answers: Any = [(verdict, anyio.current_time())]
-                    return answers  # type: ignore[no-any-return]
+                    return answers  # type: ignore[no-any-return] # run_sync's own type
                 await anyio.sleep(0.001)
             else:
                 await anyio.sleep(REGISTRY_SECONDS)
@@ -315,7 +315,7 @@ class TestStoreThatTakesNoTime:
         runs: list[int] = []
         delete_run = Scrubber._delete_run
 
-        def counted(*arguments: Any) -> Any:  # noqa: ANN401
+        def counted(*arguments: Any) -> Any:
             answers = delete_run(*arguments)
             runs.append(len(answers))
             return answers
@@ -687,7 +687,7 @@ def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> N
         claims.append(image_ids)
         return claim([name for name in image_ids if name in world.images], policy)
 
-    world.claim = counted  # type: ignore[method-assign]
+    world.claim = counted  # type: ignore[method-assign] # counted
 
     async def forge(scrubber: Scrubber) -> None:
         scrubber.queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0, lane="a")

@@ -25,7 +25,7 @@ from evscrub.rules import (
     decide,
 )
 
-NOW = datetime(2026, 11, 23, 12, 0, 0)  # noqa: DTZ001 - naive, as the registry's
+NOW = datetime(2026, 11, 23, 12, 0, 0)
 SECRET = "swift+https://user:secret@host/container/object"
 POLICY = Policy(
     scrub_time=timedelta(hours=1),
@@ -241,7 +241,7 @@ def test_no_url_is_shown() -> None:
 
 # Times that lie close together, so that limits are met from both sides and exactly.
 moments = st.integers(-20, 3).map(lambda units: NOW + units * timedelta(seconds=30))
-moments |= st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1))  # noqa: DTZ001
+moments |= st.datetimes(datetime(2020, 1, 1), datetime(2030, 1, 1))
 statuses = st.sampled_from(["pending_delete", "deleted", "active", "queued", "killed", ""])
 
 any_images = st.builds(

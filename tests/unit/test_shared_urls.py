@@ -61,7 +61,7 @@ def registry() -> Registry:
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_finds_those_that_share(registry: Registry, encrypted: bool) -> None:  # noqa: FBT001
+def test_finds_those_that_share(registry: Registry, encrypted: bool) -> None:
     rows = [row(1, "file:///a"), row(2, "file:///b#2"), row(3, "file:///A"), row(4, "file:///c")]
     shared = registry.shared(encrypted=encrypted)
     assert shared.among(rows) == ({1, 2} if encrypted else {1})

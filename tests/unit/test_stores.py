@@ -91,7 +91,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Loader:
 
 
 def row(value: str, store: str | None = None) -> LocationRow:
-    now = datetime(2026, 1, 1)  # noqa: DTZ001 - as the registry has it
+    now = datetime(2026, 1, 1)
     return LocationRow(1, value, store, "pending_delete", True, now, now)
 
 
@@ -140,7 +140,7 @@ class TestResolve:
         assert refusal(stores, row("file:///secret", "a")) == STORE_NOT_ENABLED
 
     @pytest.mark.parametrize("several", [True, False])
-    def test_what_is_no_url(self, load: Loader, several: bool) -> None:  # noqa: FBT001
+    def test_what_is_no_url(self, load: Loader, several: bool) -> None:
         stores = load({"a": "file"} if several else None)
         assert refusal(stores, row("file://u:pa[ss@host/x", "a" if several else None)) == BAD_URL
 

@@ -44,7 +44,7 @@ def found(image_id: str, deleted_ago: float) -> Found:
 def sweep_of(queue: DelayQueue, pages: FakePages) -> Sweep:
     clock = Clock(boot=lambda: 5.0, wall=lambda: NOW)
     settings = SweepSettings(Policy(timedelta(seconds=100), timedelta(seconds=60)), 60, 3600)
-    return Sweep(queue, pages, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type]
+    return Sweep(queue, pages, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type] # fake pages
 
 
 def test_reads_on_after_an_empty_page() -> None:
@@ -90,7 +90,7 @@ def test_what_a_full_queue_dropped_brings_a_full_sweep() -> None:
 
 
 @pytest.mark.parametrize("during", [False, True])
-def test_changed_options_bring_a_full_sweep(during: bool) -> None:  # noqa: FBT001
+def test_changed_options_bring_a_full_sweep(during: bool) -> None:
     pages = FakePages([])
     sweep = sweep_of(DelayQueue(10), pages)
     settings = sweep._settings

@@ -128,7 +128,7 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
     ("http", requests.ConnectionError(URL), TRANSIENT, "connection"),
     ("http", http_error(500), TRANSIENT, "connection"),
     ("s3", urllib3.exceptions.ProtocolError(URL), TRANSIENT, "client"),
-    ("s3", urllib3.exceptions.ReadTimeoutError(None, URL, URL), TRANSIENT, "timeout"),  # type: ignore[arg-type]
+    ("s3", urllib3.exceptions.ReadTimeoutError(None, URL, URL), TRANSIENT, "timeout"),  # type: ignore[arg-type] # no pool
     ("rbd", TimeoutError(), TRANSIENT, "timeout"),
     ("rbd", TimeoutError(errno.ETIMEDOUT, URL), TRANSIENT, "timeout"),
     ("rbd", socket.gaierror(-2, URL), TRANSIENT, "connection"),

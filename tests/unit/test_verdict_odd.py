@@ -27,5 +27,5 @@ def test_reason(error: Exception, reason: str) -> None:
 @pytest.mark.parametrize("response", [{"Error": "text"}, {"ResponseMetadata": "x"}])
 def test_a_response_of_another_shape(response: dict[str, str]) -> None:
     error = Exception()
-    error.response = response  # type: ignore[attr-defined]
+    error.response = response  # type: ignore[attr-defined] # as botocore's have it
     assert judge(error, "s3").reason == "unexpected"

@@ -69,7 +69,7 @@ class Bus:
     :param broker: must run.
     """
 
-    def __init__(self, broker: RabbitMQ, channel: Any) -> None:  # noqa: ANN401 - kombu is untyped
+    def __init__(self, broker: RabbitMQ, channel: Any) -> None:
         self._broker = broker
         exchange = kombu.Exchange(EXCHANGE, type="topic", durable=False, auto_delete=False)
         queue = kombu.Queue(

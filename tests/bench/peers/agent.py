@@ -57,7 +57,7 @@ class Count:
 
 async def _run(agent: Agent, arguments: argparse.Namespace) -> None:
     if arguments.no_sweep:
-        agent.sweep.run = anyio.sleep_forever  # type: ignore[method-assign]
+        agent.sweep.run = anyio.sleep_forever  # type: ignore[method-assign] # a stand-in
     say("begin")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(agent.handle_signals)
@@ -83,7 +83,7 @@ def main() -> None:
     agent = count.agent = Agent(conf, own, count)
     store = SlowStore(arguments.delete_seconds or 0.0)
     if arguments.delete_seconds is not None:
-        agent.stores.delete = store.standing_in(verdict.GONE)  # type: ignore[method-assign]
+        agent.stores.delete = store.standing_in(verdict.GONE)  # type: ignore[method-assign] # a stand-in
     if arguments.wait:
         wait_for_go()
     anyio.run(_run, agent, arguments)

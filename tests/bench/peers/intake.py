@@ -54,7 +54,7 @@ class Noop:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    def dispatch(self, incoming: Any) -> Any:  # noqa: ANN401 - one message or several
+    def dispatch(self, incoming: Any) -> Any:
         several = isinstance(incoming, list)
         self._meter.took(len(incoming) if several else 1)
         return set() if several else oslo_messaging.NotificationResult.HANDLED
@@ -71,7 +71,7 @@ class MeteredDispatcher(Dispatcher):
         return left
 
 
-def _run_noop(conf: Any, meter: Meter, *, batches: bool) -> None:  # noqa: ANN401 - oslo.config's
+def _run_noop(conf: Any, meter: Meter, *, batches: bool) -> None:
     options = conf.listener
     transport = oslo_messaging.get_notification_transport(conf)
     conf.set_default("rabbit_qos_prefetch_count", 5 * options.batch_size, "oslo_messaging_rabbit")

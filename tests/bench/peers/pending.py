@@ -101,7 +101,7 @@ class Timers(Pending):
     def __init__(self, count: int) -> None:
         self._now = NOW
         self._loop = asyncio.new_event_loop()
-        self._loop.time = lambda: self._now  # type: ignore[method-assign]
+        self._loop.time = lambda: self._now  # type: ignore[method-assign] # a clock that stands
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._count = 0
 

@@ -49,7 +49,7 @@ class Catcher:
         """Say whose statements come next."""
         self._by = name
 
-    def _catch(self, *event: Any) -> None:  # noqa: ANN401 - SQLAlchemy's six
+    def _catch(self, *event: Any) -> None:
         _connection, _cursor, statement, parameters, *_ = event
         key = shorten(statement)
         if " FROM " in key or key.startswith("UPDATE"):
@@ -64,7 +64,7 @@ def shorten(statement: str) -> str:
     return re.sub(r"^SELECT .*? FROM", "SELECT ... FROM", text)
 
 
-def exercise(database: Database, conf: Any, catcher: Catcher) -> None:  # noqa: ANN401 - oslo.config's
+def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     """Let evscrub's code send all that it can send."""
     settings = sweep_settings(conf)
     policy = settings.policy
@@ -126,7 +126,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:  # noqa: 
 def explain(database: Database, statement: str, parameters: object) -> str:
     """Return the plan, a line a step."""
     with database.engine.connect() as connection:
-        result = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)  # type: ignore[arg-type]
+        result = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)  # type: ignore[arg-type] # as recorded
         if database.engine.dialect.name == "postgresql":
             return "\n".join(shorten_condition(row[0]) for row in result)
         return "\n".join(

@@ -19,11 +19,11 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 
-from glance import scrubber  # noqa: E402
-from glance.cmd import scrubber as command  # noqa: E402
+from glance import scrubber
+from glance.cmd import scrubber as command
 
-from tests.bench.peers.saying import limit, say, wait_for_go  # noqa: E402
-from tests.bench.peers.slow_store import SlowStore  # noqa: E402
+from tests.bench.peers.saying import limit, say, wait_for_go
+from tests.bench.peers.slow_store import SlowStore
 
 Scrubber = Any
 
