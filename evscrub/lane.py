@@ -83,15 +83,14 @@ class Lane:
             and self.breaker.lets_through(now, self.running) != 0
         )
 
-    def take_run(self, most: int | None = None) -> deque[Work]:
+    def take_run(self, *, limited: bool) -> deque[Work]:
         """Take claimed images for one worker, as many as it deletes in no time.
 
-        :param most: how many at most; None for any number.
+        :param limited: whether there is a rate over all stores; then each needs a turn of its own.
         """
         count = 1
-        if not self.pace.rate and self.breaker.state is State.CLOSED:
-            count = max(1, int(RUN_SECONDS / self.delete_seconds))
-            count = min(count, len(self.backlog), most or count)
+        if not (limited or self.pace.rate) and self.breaker.state is State.CLOSED:
+            count = min(max(1, int(RUN_SECONDS / self.delete_seconds)), len(self.backlog))
         return deque(self.backlog.popleft() for _ in range(count))
 
     def took(self, seconds: float) -> None:

@@ -77,11 +77,6 @@ class Lanes:
         kept = min(idle, self._settings.concurrency // 2) if chosen.running else 0
         return chosen if free > kept else None
 
-    def take_run(self, lane: Lane) -> deque[Work]:
-        """Take the claimed images that one worker begins with."""
-        # With a rate, each needs a turn of its own.
-        return lane.take_run(1) if self._settings.rate else lane.take_run()
-
     async def turn(self, lane: Lane) -> bool:
         """Wait until the lane's rate, and that of all together, allow one more request.
 

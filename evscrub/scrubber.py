@@ -154,7 +154,7 @@ class Scrubber:
         """Begin claimed images, and claim more where they run short."""
         now = self._clock.boot()
         while (lane := self.lanes.next_to_begin(now)) is not None:
-            self._begin(lane, self.lanes.take_run(lane))
+            self._begin(lane, lane.take_run(limited=bool(self.settings.rate)))
         # A registry that takes no settlements gets no more claims either.
         if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
             for name in self.queue.lanes():
@@ -257,8 +257,9 @@ class Scrubber:
                     self._worked(lane, run.popleft())
         except Exception as error:
             # A defect, which belongs to this image alone.
-            LOG.exception("Image %s cannot be worked on", run[0].image_id)
-            run[0].give_up((lane.name, judge(error, "")))
+            LOG.exception("Image %s cannot be worked on", run[0].image_id if run else "?")
+            if run:
+                run[0].give_up((lane.name, judge(error, "")))
         finally:
             lane.running -= 1
             self.running -= 1

@@ -231,7 +231,7 @@ class TestTakeRun:
         return lane
 
     def test_one_until_the_store_is_known(self, lane: Lane) -> None:
-        assert [work.image_id for work in lane.take_run()] == ["0"]
+        assert [work.image_id for work in lane.take_run(limited=False)] == ["0"]
 
     @pytest.mark.parametrize(
         ("seconds", "count"), [(0.0, 30), (0.0003, 16), (0.0009, 5), (0.0049, 1), (30.0, 1)]
@@ -239,7 +239,7 @@ class TestTakeRun:
     def test_as_many_as_take_little_time(self, lane: Lane, seconds: float, count: int) -> None:
         for _ in range(100):
             lane.took(seconds)
-        taken = [work.image_id for work in lane.take_run()]
+        taken = [work.image_id for work in lane.take_run(limited=False)]
         assert taken == [str(number) for number in range(count)]
         assert len(lane.backlog) == 30 - count
 
@@ -248,11 +248,11 @@ class TestTakeRun:
         for _ in range(100):
             lane.took(0)
         lane.breaker.state = state
-        assert len(lane.take_run()) == 1
+        assert len(lane.take_run(limited=False)) == 1
 
     def test_one_where_each_needs_a_turn(self, lane: Lane) -> None:
         for _ in range(100):
             lane.took(0)
-        assert len(lane.take_run(1)) == 1
+        assert len(lane.take_run(limited=True)) == 1
         lane.pace.allow(16, 40)
-        assert len(lane.take_run()) == 1
+        assert len(lane.take_run(limited=False)) == 1
