@@ -230,6 +230,15 @@ def test_a_look_changes_nothing(rows: Rows, claims: Claims) -> None:
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == before
 
 
+def test_an_id_in_other_letters_claims_nothing(rows: Rows, claims: Claims) -> None:
+    """MariaDB compares without case, and finds the image by it."""
+    image_id = pending(rows)
+    other = image_id.upper()
+    assert claims.look([other], POLICY).sights[other].image is None
+    assert claims.claim([other], POLICY).claims == []
+    assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
+
+
 @ON_A_SERVER
 def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None:
     locked, free = pending(rows), pending(rows)

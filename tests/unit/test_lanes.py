@@ -106,6 +106,8 @@ class World:
         self.asked: list[Asked] = []
         self.under_way: Counter[str] = Counter()
         self.most_under_way: Counter[str] = Counter()
+        #: As an agent has it: the store, where there is one alone.
+        self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
         self.database = None
         self.encrypted = False
         self.loads = 0
@@ -150,7 +152,7 @@ class World:
 
         async def main() -> float:
             clock = Clock(anyio.current_time, anyio.current_time)
-            queue = DelayQueue(100_000, first_lane=UNKNOWN_LANE)
+            queue = DelayQueue(100_000, first_lane=self.first_lane)
             claims: Any = self
             database_clock = DatabaseClock(clock)
             scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
@@ -690,12 +692,29 @@ def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> N
     world.claim = counted  # type: ignore[method-assign] # counted
 
     async def forge(scrubber: Scrubber) -> None:
-        scrubber.queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0, lane="a")
+        scrubber.queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0)
         scrubber.wake()
 
     world.add("o", "a")
     world.run(20, forge)
     assert len(claims) <= 2
+
+
+def test_a_defect_in_a_look_costs_its_batch_a_minute_and_nothing_else() -> None:
+    world = World(a=fast, b=fast)
+    images = [world.add("o", "a") for _ in range(9)]
+    resolve, broken = world.resolve, [images[4]]
+
+    def break_once(row: LocationRow) -> Target:
+        if broken and row.value.endswith(broken[0]):
+            broken.clear()
+            raise RuntimeError("a defect")
+        return resolve(row)
+
+    world.resolve = break_once  # type: ignore[method-assign] # a defect
+    assert world.run(200) == pytest.approx(60, abs=2)
+    assert world.statuses() == {"deleted": 9}
+    assert len(world.asked) == 9
 
 
 class TestFuse:
@@ -721,8 +740,14 @@ class TestFuse:
         world = World(a=missing)
         for number in range(10):
             world.add(f"o{number}", "a")
-        assert world.run(60) >= 3
+        scrubbers: list[Scrubber] = []
+
+        async def keep(scrubber: Scrubber) -> None:
+            scrubbers.append(scrubber)
+
+        assert world.run(60, keep) >= 3
         assert world.statuses() == {"deleted": 10}
+        assert scrubbers[0].record.bytes_reclaimed.total() == 0
 
     def test_data_that_was_there_tells_that_the_store_is_right(self) -> None:
         answers = iter([NOT_FOUND] * 10 + [GONE] * 10)

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The HTTP server: what it answers, and to whom it does not."""
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.streams.stapled import MultiListener
 
 from evscrub.status.address import Address
 from evscrub.status.server import Answer, serve
@@ -131,6 +135,50 @@ def test_who_says_nothing_or_goes_away_holds_up_nobody() -> None:
             await stream.aclose()
         async with await anyio.connect_tcp(HOST, port):
             _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
+        assert body == b"hello you"
+
+    with_server(talk)
+
+
+def test_no_more_at_a_time_than_there_are_places() -> None:
+    async def talk(port: int) -> None:
+        async with AsyncExitStack() as stack:
+            idle = [
+                await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
+                for _ in range(32)
+            ]
+            stream = await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+            await idle[0].aclose()
+            body = b""
+            while not body:  # until the server has seen it go
+                with suppress(anyio.BrokenResourceError):
+                    _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
+            assert body == b"hello you"
+
+    with_server(talk)
+
+
+def test_a_host_that_takes_no_connection_for_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("evscrub.status.server._LISTEN_AGAIN_SECONDS", 0.05)
+    serve_for_ever = MultiListener.serve
+    failures = [OSError(errno.EMFILE, "Too many open files")]
+
+    async def fail_once(self: Any, handler: Any, task_group: Any = None) -> None:
+        if failures:
+            raise failures.pop()
+        await serve_for_ever(self, handler, task_group)
+
+    monkeypatch.setattr(MultiListener, "serve", fail_once)
+
+    async def talk(port: int) -> None:
+        while "Too many open files" not in caplog.text:  # noqa: ASYNC110 - a log tells none
+            await anyio.sleep(0.01)
+        await until_open(port)
+        _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
         assert body == b"hello you"
 
     with_server(talk)
