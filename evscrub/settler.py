@@ -21,6 +21,10 @@ from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
 
+#: What has ended is settled after so long, or when it is so many: a transaction for each image
+#: would cost the agent and the database more than all else that is done for it.
+_GATHER_SECONDS = 0.1
+_GATHER_IMAGES = 100
 #: What was scrubbed is logged so often, or when it is so many.
 _TRACE_SECONDS = 5.0
 _TRACE_IMAGES = 100
@@ -63,6 +67,7 @@ class Settler:
         self._untold: list[str] = []
         self._told_at = 0.0
         self._some = anyio.Event()
+        self._many = anyio.Event()
 
     def __len__(self) -> int:
         """How many works wait to be settled."""
@@ -72,6 +77,8 @@ class Settler:
         """Take over work that goes no further."""
         self._ended.append(work)
         self._some.set()
+        if len(self._ended) >= _GATHER_IMAGES:
+            self._many.set()
 
     async def run(self) -> None:
         """Settle for ever."""
@@ -79,8 +86,11 @@ class Settler:
             while True:
                 with anyio.move_on_after(_TRACE_SECONDS if self._untold else math.inf):
                     await self._some.wait()
-                self._some = anyio.Event()
+                if self._ended:
+                    with anyio.move_on_after(_GATHER_SECONDS):
+                        await self._many.wait()
                 while self._ended:
+                    self._some, self._many = anyio.Event(), anyio.Event()
                     await self._settle()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
