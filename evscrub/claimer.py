@@ -12,7 +12,7 @@ from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
-from evscrub.rules import Damaged, Kind, Leave, LocationRow, Scrub, Wait
+from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.settings import Settings
 from evscrub.stores import Stores
 from evscrub.verdict import SHARED, StoreNotUsableError, judge
@@ -73,14 +73,12 @@ class Claimer:
         asked = self._clock.moment()
         ids = [image.image_id for image in taken]
         try:
-            seen = await self._calls.call(self._claims.claim, ids, self.settings.policy)
-            self._database_clock.observe(seen.now, asked)
-            rows = [row for claim in seen.claims for row in claim.locations]
-            shared = await self._calls.call(self._shared_urls.among, rows)
+            seen, shared = await self._calls.call(self._claim, ids, self.settings.policy)
         except RegistryAwayError:
             # Claims that were made, if any, run out and are taken over.
             self.put_back(taken, lane.name)
             return []
+        self._database_clock.observe(seen.now, asked)
         claims = {claim.image.id: claim for claim in seen.claims}
         works = []
         for image in taken:
@@ -94,6 +92,12 @@ class Claimer:
                 # Locked by somebody, or gone from the registry: a look will tell.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
         return works
+
+    def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, set[int]]:
+        """Claim images, and tell which of their locations share a URL with a live one."""
+        seen = self._claims.claim(image_ids, policy)
+        rows = [row for claim in seen.claims for row in claim.locations]
+        return seen, self._shared_urls.among(rows)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0

@@ -6,6 +6,7 @@ Pure: it counts and decides, it never waits.
 
 from collections import deque
 from enum import Enum
+from math import ceil
 
 from evscrub.breaker import Breaker, State
 from evscrub.pace import Pace
@@ -15,11 +16,19 @@ from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
-#: A worker does so much of fast deletes at a time that its way to a thread and back, some 200 us
-#: of computing, is little beside them.
-RUN_SECONDS = 0.005
-#: What the last delete weighs in the mean of how long they take.
-_WEIGHT = 0.2
+#: Claims under way at a time: while one waits for the database, the other computes.
+_CLAIMS = 2
+_LEAST_YIELD = 0.01
+#: A worker goes on with further images for so long before it says what came of them: its way to a
+#: thread and back costs more than a fast delete.
+RUN_SECONDS = 0.05
+#: Deletes that take less are fast. Workers that do them hold each other up, for one alone runs in
+#: Python, so there is another only when those that there are would have more than a run to do.
+_FAST_SECONDS = 0.005
+#: After so long without an answer from any of them, there is need of another worker.
+STALL_SECONDS = 0.1
+#: What a delete that is slower than those before weighs in what they are taken to need.
+_WEIGHT = 0.05
 _NOT_MOUNTED = {
     MISSING_DIRECTORY: "its directory is missing",
     EMPTY_DIRECTORY: "its directory is empty",
@@ -47,9 +56,14 @@ class Lane:
         self.pace = pace
         self.breaker = breaker
         self.running = 0  #: workers, each with one image, or with several whose deletes are fast
-        self.delete_seconds = 1.0  #: how long a delete takes, lately
+        self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
+        self._heard_at = float("-inf")  #: of a worker's beginning, or of a delete's end
         self.waiting = 0  #: of those that run, how many wait for a turn at the rates
-        self.claiming = False
+        self.claims = 0  #: under way
+        self.claiming = 0  #: images that they ask for
+        #: Which part of what was asked for lately was there to claim; little where other agents
+        #: go through the same images.
+        self.yielded = 1.0
         self.backlog: deque[Work] = deque()
         #: Work whose data was not there, until something tells whether the store can be believed.
         self.suspects: deque[Work] = deque()
@@ -61,41 +75,84 @@ class Lane:
         :param batch_size: the most in one transaction.
         :param rate: deletes a second that all stores together are allowed, 0 for no limit.
         """
-        claimed = len(self.backlog) + self.running
-        probes = self.breaker.lets_through(now, claimed)
+        ahead = len(self.backlog) + self.claiming
+        probes = self.breaker.lets_through(now, ahead + self.running)
         if probes is not None:
             return probes
-        free = max(0, self.pace.concurrent - claimed)
-        ahead = max(free, min(batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
+        if self.claims == _CLAIMS:
+            return 0
+        free = max(0, self.pace.concurrent - ahead - self.running)
+        wanted = max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
         rates = [limit for limit in (rate, self.pace.rate) if limit]
         if rates:
             # What only waits for its turn is better left to other agents, and to other owners.
             turns = max(1, int(min(rates) * _AHEAD_SECONDS))
-            ahead = min(ahead, turns - len(self.backlog) - self.waiting)
-        wanted = min(batch_size, ahead) - len(self.backlog)
-        return wanted if wanted > len(self.backlog) else 0
+            wanted = min(wanted, turns - ahead - self.waiting)
+        wanted -= ahead
+        if wanted <= ahead:
+            return 0
+        return min(batch_size, wanted if rates else ceil(wanted / self.yielded))
+
+    def claim_begins(self, asked: int) -> None:
+        """So many images are being claimed."""
+        self.claims += 1
+        self.claiming += asked
+
+    def claim_ends(self, asked: int, got: int) -> None:
+        """A claim of so many images got so many."""
+        self.claims -= 1
+        self.claiming -= asked
+        self.yielded = max(_LEAST_YIELD, (self.yielded + got / asked) / 2)
 
     def may_begin(self, now: float) -> bool:
-        """Whether the next claimed image may begin."""
+        """Whether there is a claimed image that another worker may begin."""
         return (
             bool(self.backlog)
             and self.running < self.pace.concurrent
             and self.breaker.lets_through(now, self.running) != 0
+            and self._needs_worker(now)
         )
 
-    def take_run(self, *, limited: bool) -> deque[Work]:
-        """Take claimed images for one worker, as many as it deletes in no time.
+    def _needs_worker(self, now: float) -> bool:
+        """Whether another worker does more than those that take what is in the backlog anyway."""
+        busy = self.running - self.waiting
+        return (
+            self.delete_seconds >= _FAST_SECONDS
+            or len(self.backlog) * self.delete_seconds > busy * RUN_SECONDS
+            or now - self._heard_at >= STALL_SECONDS
+        )
 
-        :param limited: whether there is a rate over all stores; then each needs a turn of its own.
+    def begin(self, now: float) -> Work | None:
+        """Take the next claimed image for another worker."""
+        work = self.next_of_run()
+        if work is not None:
+            self.running += 1
+            self._heard_at = now
+        return work
+
+    def next_of_run(self) -> Work | None:
+        """Take the next claimed image for a worker that is there; None without any, any thread."""
+        try:
+            return self.backlog.popleft()
+        except IndexError:
+            return None
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether a worker may go on with further images at once."""
+        return self.breaker.state is State.CLOSED
+
+    def took(self, seconds: float, now: float) -> None:
+        """Take in how long a delete took; any thread: nothing depends on each one counting.
+
+        The fastest count most. Those that are slow now and then are so because of other threads, or
+        because of their images.
         """
-        count = 1
-        if not (limited or self.pace.rate) and self.breaker.state is State.CLOSED:
-            count = min(max(1, int(RUN_SECONDS / self.delete_seconds)), len(self.backlog))
-        return deque(self.backlog.popleft() for _ in range(count))
-
-    def took(self, seconds: float) -> None:
-        """Take in how long a delete took. For any thread: nothing depends on each one counting."""
-        self.delete_seconds += (max(seconds, 1e-6) - self.delete_seconds) * _WEIGHT
+        seconds = max(seconds, 1e-6)
+        if seconds > self.delete_seconds > 0:
+            seconds = self.delete_seconds + (seconds - self.delete_seconds) * _WEIGHT
+        self.delete_seconds = seconds
+        self._heard_at = now
 
     def is_shut(self, now: float) -> bool:
         """Whether nothing may begin here, so that there is no use in holding claims for it."""

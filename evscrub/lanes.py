@@ -4,12 +4,13 @@
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from oslo_log import log as logging
 
 from evscrub.breaker import Breaker, State
 from evscrub.clock import Clock
-from evscrub.lane import Change, Lane
+from evscrub.lane import STALL_SECONDS, Change, Lane
 from evscrub.limits import RateLimit
 from evscrub.pace import Pace
 from evscrub.settings import Settings
@@ -62,13 +63,18 @@ class Lanes:
             self._rates[store] = RateLimit(pace.rate, self._settings.burst)
         return lane
 
+    @property
+    def running(self) -> int:
+        """How many workers there are."""
+        return sum(lane.running for lane in self)
+
     def next_to_begin(self, now: float) -> Lane | None:
         """Choose the lane whose next claimed image may begin; None while no slot is free.
 
         The lane with the fewest in work is first. A slot is kept for each other store that has
         nothing in work, at most half of all, so that a store that hangs never has all of them.
         """
-        free = self._settings.concurrency - sum(lane.running for lane in self)
+        free = self._settings.concurrency - self.running
         able = [lane for lane in self if lane.may_begin(now)] if free > 0 else []
         if not able:
             return None
@@ -142,7 +148,7 @@ class Lanes:
     def next_look(self) -> float:
         """Believe stores whose "not found" was not followed by more of them.
 
-        :returns: seconds until that, or a probe, is due next.
+        :returns: seconds until that, a probe, or another worker where there are few, is due next.
         """
         now = self._clock.boot()
         pause = _IDLE_SECONDS
@@ -154,6 +160,8 @@ class Lanes:
                     self._end_all(lane.suspects)
                 else:
                     pause = min(pause, believed_at - now)
+            if lane.backlog and lane.running:
+                pause = min(pause, STALL_SECONDS)
             if lane.breaker.state is State.OPEN:
                 pause = min(pause, lane.breaker.opened_until - now)
         return max(0.01, pause)
@@ -173,8 +181,9 @@ class Lanes:
         self._end_all(lane.suspects)
 
     def _end_all(self, works: deque[Work]) -> None:
-        while works:
-            self._end(works.popleft())
+        with suppress(IndexError):  # a worker's thread may take the last of a backlog
+            while works:
+                self._end(works.popleft())
 
 
 def _tell(lane: Lane, change: Change) -> None:

@@ -15,6 +15,8 @@ _LOWEST_RATE = 0.1
 _FREE_AGAIN = 4.0
 #: Answers to requests that were under way at a cut say nothing new.
 _CUT_EVERY_SECONDS = 1.0
+#: What a rate is measured over; less at first, so that there is one soon.
+_MEASURE_SECONDS = 1.0
 #: A rate measured over longer than this says little of how fast the store is.
 _FORGET_SECONDS = 10.0
 
@@ -66,7 +68,7 @@ class Pace:
         """Take in a good answer."""
         self._answers += 1
         elapsed = now - self._second
-        if elapsed < 1.0:
+        if elapsed < (_MEASURE_SECONDS if self._per_second else _MEASURE_SECONDS / 10):
             return
         if elapsed < _FORGET_SECONDS:
             self._per_second = self._answers / elapsed

@@ -16,8 +16,8 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RETRY_SECONDS = 5.0
-#: A look, a claim or two, and a settlement at the same time.
-_THREADS = 4
+#: A look, claims of a few stores, and a settlement or a renewal at the same time.
+_THREADS = 6
 
 
 class RegistryAwayError(Exception):

@@ -9,7 +9,6 @@ and each arrow moves only what the step before found fit, so that any step may f
 die, and the image is found again by the queue or by a sweep.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 
 import anyio
@@ -19,7 +18,7 @@ from oslo_log import log as logging
 from evscrub.claimer import UNKNOWN_LANE, Claimer
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Taken
-from evscrub.lane import RUN_SECONDS, Lane
+from evscrub.lane import Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
 from evscrub.owner_pace import OwnerPace
@@ -28,9 +27,9 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
-from evscrub.stores import Stores, Target
-from evscrub.verdict import GONE, Verdict, judge
+from evscrub.stores import Stores
 from evscrub.work import Work
+from evscrub.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -60,11 +59,9 @@ class Scrubber:
     ) -> None:
         self.queue = queue
         self.record = Record()
-        self.running = 0  #: images being deleted right now
         self._stores = stores
         self._clock = clock
         self._database_clock = database_clock
-        self._made_at = database_clock.now()
         self.settings = settings
         self.calls = RegistryCalls(clock)
         self.leases = Leases(
@@ -86,10 +83,20 @@ class Scrubber:
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )
+        self.workers = Workers(
+            stores,
+            self.lanes,
+            self.leases,
+            clock,
+            database_clock,
+            self.record,
+            settings.concurrency,
+            self.wake,
+            self._worked,
+        )
         self._owners = OwnerPace(settings.owner_rate)
         #: Images that wait for their owner's turn, which is theirs when they come back.
         self._promised: set[str] = set()
-        self._threads = anyio.CapacityLimiter(settings.concurrency)
         self._looking = False
         self._draining = False
         self._changed = anyio.Event()
@@ -110,7 +117,7 @@ class Scrubber:
         self.lanes.change(settings)
         if settings.owner_rate != old.owner_rate:
             self._change_owner_rate(settings.owner_rate)
-        self._threads.total_tokens = settings.concurrency
+        self.workers.change(settings.concurrency)
         self.wake()
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
@@ -153,8 +160,8 @@ class Scrubber:
     def _pump_lanes(self) -> None:
         """Begin claimed images, and claim more where they run short."""
         now = self._clock.boot()
-        while (lane := self.lanes.next_to_begin(now)) is not None:
-            self._begin(lane, lane.take_run(limited=bool(self.settings.rate)))
+        while (lane := self.lanes.next_to_begin(now)) and (work := lane.begin(now)):
+            self._tasks.start_soon(self._work, lane, work)
         # A registry that takes no settlements gets no more claims either.
         if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
             for name in self.queue.lanes():
@@ -165,15 +172,14 @@ class Scrubber:
         return not self._draining and not self.calls.away_seconds
 
     def _claim_more(self, lane: Lane, now: float) -> None:
-        if lane.claiming:
-            return
-        size = lane.claim_size(now, self.settings.batch_size, self.settings.rate)
-        taken = self.queue.take(lane.name, size) if size else []
-        if taken and self.settings.owner_rate:
-            taken = [image for image in taken if self._is_owners_turn(image, lane)]
-            self.wake()  # those whose turn it is not made room
-        if taken:
-            lane.claiming = True
+        while size := lane.claim_size(now, self.settings.batch_size, self.settings.rate):
+            taken = self.queue.take(lane.name, size)
+            if taken and self.settings.owner_rate:
+                taken = [image for image in taken if self._is_owners_turn(image, lane)]
+                self.wake()  # those whose turn it is not made room
+            if not taken:
+                return
+            lane.claim_begins(len(taken))
             self._tasks.start_soon(self._claim, lane, taken)
 
     def _is_owners_turn(self, image: Taken, lane: Lane) -> bool:
@@ -213,13 +219,18 @@ class Scrubber:
             LOG.exception("%d images cannot be claimed", len(taken))
             self._claimer.put_back(taken, UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
             works = []
-        lane.claiming = False
+        lane.claim_ends(len(taken), len(works))
         for work in works:
             self.leases.works[work.image_id] = work
             self._forward(work)
         self.wake()
 
-    # -- work
+    async def _work(self, lane: Lane, work: Work) -> None:
+        try:
+            await self.workers.work(lane, work)
+        finally:
+            lane.running -= 1
+            self._pump_lanes()
 
     def _forward(self, work: Work) -> None:
         """Send work to the lane of its next location, or end it where there is none."""
@@ -231,93 +242,12 @@ class Scrubber:
                 return
         self.settler.end(work)
 
-    def _begin(self, lane: Lane, run: deque[Work]) -> None:
-        lane.running += 1
-        self.running += 1
-        now = self._database_clock.now()
-        for work in run:
-            if work.begun_at is None:
-                work.begun_at = now
-                # What fell due before this agent was there waited for others.
-                self.record.queued.add(now - max(work.ready_at, self._made_at))
-        self._tasks.start_soon(self._work, lane, run)
-
-    async def _work(self, lane: Lane, run: deque[Work]) -> None:
-        """Delete images' locations, one after another, as far as they are in this lane."""
-        try:
-            while run:
-                # The slot was first: a token is not spent on waiting for one.
-                if await self.lanes.turn(lane):
-                    self.wake()
-                if self._draining or lane.is_shut_for_others(self._clock.boot()):
-                    break
-                if self.leases.is_ours(run[0]):
-                    await self._delete(lane, run)
-                else:
-                    self._worked(lane, run.popleft())
-        except Exception as error:
-            # A defect, which belongs to this image alone.
-            LOG.exception("Image %s cannot be worked on", run[0].image_id if run else "?")
-            if run:
-                run[0].give_up((lane.name, judge(error, "")))
-        finally:
-            lane.running -= 1
-            self.running -= 1
-            while run:
-                self._worked(lane, run.popleft())
-            self._pump_lanes()
-
     def _worked(self, lane: Lane, work: Work) -> None:
-        """Send on an image that this lane is done with."""
+        """Send on an image that a lane is done with."""
         if self.lanes.keeps(lane, work):
             self.wake()  # to be looked after in a while
         else:
             self._forward(work)
-
-    async def _delete(self, lane: Lane, run: deque[Work]) -> None:
-        """Delete the next location, and those after it for as long as all goes well and fast."""
-        answers = await anyio.to_thread.run_sync(
-            self._delete_run,
-            lane,
-            [(work, target) for work in run for target in work.targets_in(lane.name)],
-            limiter=self._threads,
-            # Cancelled only when the process ends, drained or not; otherwise the slot is kept for
-            # as long as the thread runs.
-            abandon_on_cancel=True,
-        )
-        for answer, ended_at in answers:
-            work, verdict = run[0], lane.believed(answer)
-            row, _ = work.targets.popleft()
-            work.judged(row, lane.name, verdict, ended_at)
-            self.record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-            if verdict == GONE:
-                self.record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
-            self.lanes.answered(lane, work, verdict)
-            if work.next_store != lane.name:
-                self._worked(lane, run.popleft())
-
-    def _delete_run(
-        self, lane: Lane, run: Sequence[tuple[Work, Target]]
-    ) -> list[tuple[Verdict, float]]:
-        """Delete in a worker thread: the first location, and those after it that go as well.
-
-        :returns: the verdicts, each with its time by the database's clock; none at all where the
-            first one's lease has run out.
-        """
-        began = before = self._clock.boot()
-        answers: list[tuple[Verdict, float]] = []
-        for work, target in run:
-            # Between the look at it in the loop and this thread's beginning, it may have run out.
-            if not self.leases.has_time(work):
-                break
-            verdict = self._stores.delete(target)
-            answers.append((verdict, self._database_clock.now()))
-            now = self._clock.boot()
-            lane.took(now - before)
-            before = now
-            if verdict != GONE or now - began > RUN_SECONDS or self._draining:
-                break
-        return answers
 
     def _reload_stores(self) -> None:
         self._tasks.start_soon(self._load_stores)
@@ -333,12 +263,12 @@ class Scrubber:
 
     async def _drain(self, seconds: float) -> None:
         """Release what was not begun and wait for what was."""
-        self._draining = True
+        self._draining = self.workers.stopping = True
         self.wake()  # the pump, for the last time: from here the event is only waited for below
         with anyio.move_on_after(seconds):
             while True:
                 self.lanes.release()
-                if not self.leases.works and not any(lane.claiming for lane in self.lanes):
+                if not self.leases.works and not any(lane.claims for lane in self.lanes):
                     break
                 self._changed = anyio.Event()
                 await self._changed.wait()

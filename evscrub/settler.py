@@ -59,6 +59,7 @@ class Settler:
         self._calls = calls
         self._leases = leases
         self._database_clock = database_clock
+        self._made_at = database_clock.now()
         self._record = record
         self._on_settled = on_settled
         self._on_scrubbed = on_scrubbed
@@ -113,6 +114,8 @@ class Settler:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
             if work.begun_at is not None:
+                # What fell due before this agent was there waited for others.
+                self._record.queued.add(work.begun_at - max(work.ready_at, self._made_at))
                 self._record.worked.add(self._database_clock.now() - work.begun_at)
             if work.is_complete:
                 self._scrubbed(work)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from evscrub.breaker import FAILURES, Breaker, State
 from evscrub.clock import Moment
 from evscrub.delay_queue import Source
-from evscrub.lane import Change, Lane
+from evscrub.lane import STALL_SECONDS, Change, Lane
 from evscrub.pace import Pace
 from evscrub.registry.claims import Claim
 from evscrub.rules import ImageRow, Kind
@@ -169,6 +169,53 @@ class TestClaimSize:
         lane.running, _ = 1, lane.backlog.popleft()
         assert lane.claim_size(10, 100, 0) == 0
 
+    def test_goes_on_while_one_claim_waits_for_the_database(self) -> None:
+        lane = self.busy_lane()
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.claim_begins(90)
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.claim_begins(9)
+        assert lane.claim_size(10, 100, 0) == 0
+        lane.claim_ends(90, 90)
+        lane.backlog.extend(new_work() for _ in range(90))
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.backlog.append(new_work())
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def busy_lane(self) -> Lane:
+        """One whose deletes are fast, with all slots in use."""
+        lane = new_lane(4)
+        for number in range(20_000):
+            lane.answered(GONE, Kind.PENDING, number / 2000)
+        lane.running = 4
+        return lane
+
+    def test_a_probe_is_not_claimed_twice(self) -> None:
+        lane = new_lane()
+        answers(lane, THROTTLED, FAILURES)
+        assert lane.claim_size(10, 100, 0) == 1
+        lane.claim_begins(1)
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def test_asks_for_more_where_other_agents_were_first(self) -> None:
+        lane = new_lane(8)
+        for got, size in ((8, 8), (4, 11), (0, 22), (0, 43), (0, 86), (0, 100)):
+            lane.claim_begins(8)
+            lane.claim_ends(8, got)
+            assert lane.claim_size(0, 100, 0) == size
+        for _ in range(100):
+            lane.claim_begins(100)
+            lane.claim_ends(100, 0)
+        lane.claim_begins(100)
+        lane.claim_ends(100, 100)
+        assert lane.claim_size(0, 100, 0) == 16
+
+    def test_asks_for_no_more_than_a_rate_allows(self) -> None:
+        lane = new_lane(8, 40)
+        lane.claim_begins(8)
+        lane.claim_ends(8, 1)
+        assert lane.claim_size(0, 100, 0) == 8
+
     def test_claims_nothing_in_a_paused_store(self) -> None:
         lane = new_lane()
         lane.breaker.blow("x")
@@ -210,8 +257,7 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
             shut = lane.breaker.state is not State.CLOSED
             began = 0
             while lane.may_begin(now):
-                lane.backlog.popleft()
-                lane.running += 1
+                lane.begin(now)
                 began += 1
                 assert lane.running <= lane.pace.concurrent <= concurrent
             if shut:
@@ -221,38 +267,63 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
             lane.answered(verdict, Kind.PENDING, now)
 
 
-class TestTakeRun:
-    """Images for one worker."""
+class TestWorkers:
+    """How many workers a lane has."""
 
-    @pytest.fixture
-    def lane(self) -> Lane:
+    def begun(self, lane: Lane, now: float = 1.0) -> int:
+        """Begin what may be begun; returns how many workers that makes."""
+        count = 0
+        while lane.may_begin(now):
+            assert lane.begin(now) is not None
+            count += 1
+        return count
+
+    def lane(self, seconds: float | None, images: int = 100) -> Lane:
         lane = new_lane()
-        lane.backlog.extend(new_work(str(number)) for number in range(30))
+        lane.backlog.extend(new_work(str(number)) for number in range(images))
+        if seconds is not None:
+            lane.took(seconds, 0)
         return lane
 
-    def test_one_until_the_store_is_known(self, lane: Lane) -> None:
-        assert [work.image_id for work in lane.take_run(limited=False)] == ["0"]
+    def test_one_is_first_where_nothing_is_known(self) -> None:
+        assert self.begun(self.lane(None)) == 1
 
     @pytest.mark.parametrize(
-        ("seconds", "count"), [(0.0, 30), (0.0003, 16), (0.0009, 5), (0.0049, 1), (30.0, 1)]
+        ("seconds", "workers"), [(0.00006, 1), (0.001, 2), (0.003, 6), (0.005, 16), (30, 16)]
     )
-    def test_as_many_as_take_little_time(self, lane: Lane, seconds: float, count: int) -> None:
-        for _ in range(100):
-            lane.took(seconds)
-        taken = [work.image_id for work in lane.take_run(limited=False)]
-        assert taken == [str(number) for number in range(count)]
-        assert len(lane.backlog) == 30 - count
+    def test_as_many_as_have_something_to_do(self, seconds: float, workers: int) -> None:
+        assert self.begun(self.lane(seconds)) == workers
+
+    def test_another_when_nothing_is_heard_of_those_there_are(self) -> None:
+        lane = self.lane(0.00006)
+        assert self.begun(lane, 1) == 1
+        assert self.begun(lane, 1 + STALL_SECONDS / 2) == 0
+        assert self.begun(lane, 1 + STALL_SECONDS) == 1
+        lane.took(0.00006, 1.5 * STALL_SECONDS)
+        assert self.begun(lane, 1.9 * STALL_SECONDS) == 0
+
+    def test_those_that_wait_for_a_turn_do_not_count(self) -> None:
+        lane = self.lane(0.0001)
+        assert self.begun(lane) == 1
+        lane.waiting = 1
+        assert self.begun(lane) == 1
+
+    def test_the_fastest_deletes_count_most(self) -> None:
+        lane = self.lane(0.001)
+        lane.took(1.001, 0)
+        assert lane.delete_seconds == pytest.approx(0.051)
+        lane.took(0.002, 0)
+        assert lane.delete_seconds == 0.002
+
+    def test_nothing_is_taken_from_an_empty_backlog(self) -> None:
+        lane = new_lane()
+        assert lane.begin(0) is None
+        assert lane.next_of_run() is None
+        assert lane.running == 0
 
     @pytest.mark.parametrize("state", [State.PROBING, State.OPEN, State.BLOWN])
-    def test_a_probe_is_one(self, lane: Lane, state: State) -> None:
-        for _ in range(100):
-            lane.took(0)
+    def test_a_probe_is_one(self, state: State) -> None:
+        lane = self.lane(0)
+        assert lane.has_runs
         lane.breaker.state = state
-        assert len(lane.take_run(limited=False)) == 1
-
-    def test_one_where_each_needs_a_turn(self, lane: Lane) -> None:
-        for _ in range(100):
-            lane.took(0)
-        assert len(lane.take_run(limited=True)) == 1
-        lane.pace.allow(16, 40)
-        assert len(lane.take_run(limited=False)) == 1
+        assert not lane.has_runs

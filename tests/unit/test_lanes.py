@@ -5,289 +5,34 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.claimer import UNKNOWN_LANE
-from evscrub.clock import Clock, DatabaseClock
-from evscrub.delay_queue import DelayQueue, Source
-from evscrub.registry.claims import Claim, Seen, Settlement, Sight
-from evscrub.retry import Delays
-from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
+from evscrub.registry.claims import Seen
+from evscrub.rules import LocationRow, Policy
 from evscrub.scrubber import Scrubber
-from evscrub.settings import Settings
 from evscrub.stores import Target
 from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
-from evscrub.work import Work
-from tests.unit.simulated_loop import run
-
-T = TypeVar("T")
-
-
-THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
-DOWN = Verdict(Outcome.TRANSIENT, "connection")
-#: What a store does about a delete at a time: how long it takes, and what comes of it.
-Behavior = Callable[[float], tuple[float, Verdict]]
-
-REGISTRY_SECONDS = 0.01
-EPOCH = datetime(1970, 1, 1)
-SETTINGS = Settings(
-    policy=Policy(scrub_time=timedelta(0), claim_timeout=timedelta(seconds=120)),
-    concurrency=16,
-    rate=0.0,
-    burst=1.0,
-    batch_size=100,
-    delays=Delays(initial=5, longest=600, in_use=1800, parked=3600),
-    horizon_seconds=7200,
-    not_found_limit=20,
+from evscrub.workers import Workers
+from tests.unit.world import (
+    DOWN,
+    REGISTRY_SECONDS,
+    SETTINGS,
+    THROTTLED,
+    Asked,
+    Throttle,
+    World,
+    down,
+    fast,
+    instant,
+    missing,
 )
-
-
-def fast(_now: float) -> tuple[float, Verdict]:
-    return 0.02, GONE
-
-
-def missing(_now: float) -> tuple[float, Verdict]:
-    return 0.3, NOT_FOUND
-
-
-def instant(_now: float) -> tuple[float, Verdict]:
-    return 0, GONE
-
-
-def down(_now: float) -> tuple[float, Verdict]:
-    return 0.05, DOWN
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A delete that a store was asked for."""
-
-    at: float
-    image_id: str
-    owner: str | None
-    store: str
-    verdict: Verdict
-
-
-class Throttle:
-    """A store that refuses what is above a rate, as a bucket of a fifth of a second."""
-
-    def __init__(self, rate: float, seconds: float = 0.02) -> None:
-        self.rate = rate
-        self._seconds = seconds
-        self._tokens = rate / 5
-        self._filled = 0.0
-
-    def __call__(self, now: float) -> tuple[float, Verdict]:
-        self._tokens = min(self.rate / 5, self._tokens + (now - self._filled) * self.rate)
-        self._filled = now
-        if self._tokens < 1:
-            return 0.005, THROTTLED
-        self._tokens -= 1
-        return self._seconds, GONE
-
-
-class World:
-    """A registry and stores in memory, and a scrubber on them.
-
-    :param stores: what each store does.
-    """
-
-    def __init__(self, settings: Settings = SETTINGS, **stores: Behavior) -> None:
-        self.settings = settings
-        self.stores = stores
-        self.asked: list[Asked] = []
-        self.under_way: Counter[str] = Counter()
-        self.most_under_way: Counter[str] = Counter()
-        #: As an agent has it: the store, where there is one alone.
-        self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
-        self.database = None
-        self.encrypted = False
-        self.loads = 0
-        self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
-        self._leases: dict[str, datetime] = {}
-        self._row = 0
-
-    def add(self, owner: str, *stores: str) -> str:
-        """Make a deleted image with a location in each of the stores."""
-        image_id = f"00000000-0000-4000-8000-{len(self._images):012x}"
-        rows = []
-        for store in stores:
-            self._row += 1
-            url = f"{store}://{image_id}"
-            rows.append(LocationRow(self._row, url, store, "pending_delete", True, EPOCH, EPOCH))
-        image = ImageRow(image_id, owner, 1, "pending_delete", True, EPOCH)
-        self._images[image_id] = (image, rows)
-        return image_id
-
-    @property
-    def images(self) -> list[str]:
-        return list(self._images)
-
-    def status(self, image_id: str) -> str:
-        return self._images[image_id][0].status
-
-    def statuses(self) -> Counter[str]:
-        return Counter(image.status for image, _ in self._images.values())
-
-    def left(self, image_id: str) -> set[str | None]:
-        """The stores of the locations that an image has left."""
-        return {row.store for row in self._images[image_id][1]}
-
-    def run(
-        self,
-        until: float,
-        meanwhile: Callable[[Scrubber], Any] | None = None,
-        *,
-        drain: float = 10.0,
-    ) -> float:
-        """Scrub until so many seconds, or until nothing is left; returns the time."""
-
-        async def main() -> float:
-            clock = Clock(anyio.current_time, anyio.current_time)
-            queue = DelayQueue(100_000, first_lane=self.first_lane)
-            claims: Any = self
-            database_clock = DatabaseClock(clock)
-            scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
-            shared: Any = self
-            scrubber._claimer._shared_urls = shared
-            for image, _ in self._images.values():
-                queue.add(image.id, 0.0, owner=image.owner)
-            stop = anyio.Event()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(scrubber.run, drain, stop)
-                if meanwhile is not None:
-                    tasks.start_soon(meanwhile, scrubber)
-                while anyio.current_time() < until and len(queue) + queue.statistics.taken:  # noqa: ASYNC110 - costs nothing
-                    await anyio.sleep(0.1)
-                ended = anyio.current_time()
-                stop.set()
-            return ended
-
-        return run(main)
-
-    # -- as the registry
-
-    def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
-        sights = {}
-        for image_id in image_ids:
-            if image_id not in self._images:
-                sights[image_id] = Sight(None, Leave(UNKNOWN))
-                continue
-            image, rows = self._images[image_id]
-            wanted = image.status == "pending_delete"
-            decision = Scrub(Kind.PENDING, tuple(rows)) if wanted else Leave(UNKNOWN)
-            sights[image_id] = Sight(image, decision)
-        return Seen(self._now(), sights)
-
-    def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
-        seen = self.look(image_ids, policy)
-        claims = []
-        for image_id, sight in seen.sights.items():
-            if isinstance(sight.decision, Scrub) and sight.image is not None:
-                rows = sight.decision.locations
-                claims.append(Claim(sight.image, Kind.PENDING, rows, seen.now))
-                self._leases[image_id] = seen.now
-                self._set(image_id, "deleted")
-        return Seen(seen.now, seen.sights, claims)
-
-    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
-        kept = [claim for claim, lease in held if self._leases[claim.image.id] == lease]
-        self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
-        return kept, self._now()
-
-    def settle(self, settlements: Sequence[Settlement]) -> None:
-        for settlement in settlements:
-            image, rows = self._images[settlement.image_id]
-            self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
-            if settlement.left and self._leases[image.id] == settlement.lease:
-                self._set(image.id, "pending_delete")
-
-    def among(self, _rows: Collection[LocationRow]) -> set[int]:
-        return set()
-
-    def _set(self, image_id: str, status: str) -> None:
-        image, rows = self._images[image_id]
-        self._images[image_id] = (image._replace(status=status), rows)
-
-    def _now(self) -> datetime:
-        return EPOCH + timedelta(seconds=anyio.current_time())
-
-    # -- as the stores
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.stores)
-
-    @property
-    def deletable(self) -> list[str]:
-        return list(self.stores)
-
-    def resolve(self, row: LocationRow) -> Target:
-        assert row.store is not None
-        return Target(row.store, row.value, row.store)
-
-    def url(self, row: LocationRow) -> str:
-        return row.value
-
-    def load(self) -> None:
-        self.loads += 1
-
-    def delete(self, target: Target) -> Verdict:
-        """Delete in no time."""
-        return self._ask(target)[1]
-
-    def _ask(self, target: Target) -> tuple[float, Verdict]:
-        now = anyio.current_time()
-        seconds, verdict = self.stores[target.store](now)
-        image, _ = self._images[target.url.rpartition("/")[2]]
-        self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
-        return seconds, verdict
-
-    async def deleted(self, target: Target) -> Verdict:
-        """Delete in as much time as the store says."""
-        seconds, verdict = self._ask(target)
-        self.under_way[target.store] += 1
-        self.most_under_way[target.store] = max(
-            self.most_under_way[target.store], self.under_way[target.store]
-        )
-        await anyio.sleep(seconds)
-        self.under_way[target.store] -= 1
-        return verdict
-
-
-@pytest.fixture(autouse=True)
-def _threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let what would block a thread take simulated time."""
-
-    async def run_sync(
-        function: Callable[..., T],
-        *arguments: Any,
-        limiter: anyio.CapacityLimiter | None = None,
-        abandon_on_cancel: bool = False,
-    ) -> T:
-        scrubber = getattr(function, "__self__", None)
-        async with limiter or anyio.CapacityLimiter(1):
-            if isinstance(scrubber, Scrubber) and function == scrubber._delete_run:
-                lane, targets = arguments
-                world: Any = scrubber._stores
-                if world.stores[lane.name] is not instant:
-                    verdict = await world.deleted(targets[0][1])
-                    answers: Any = [(verdict, anyio.current_time())]
-                    return answers  # type: ignore[no-any-return] # run_sync's own type
-                await anyio.sleep(0.001)
-            else:
-                await anyio.sleep(REGISTRY_SECONDS)
-            return function(*arguments)
-
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
 
 
 def share_refused(asked: Sequence[Asked]) -> float:
@@ -315,14 +60,13 @@ class TestStoreThatTakesNoTime:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         runs: list[int] = []
-        delete_run = Scrubber._delete_run
+        delete_some = Workers._delete_some
 
-        def counted(*arguments: Any) -> Any:
-            answers = delete_run(*arguments)
-            runs.append(len(answers))
-            return answers
+        def counted(*arguments: Any) -> None:
+            delete_some(*arguments)
+            runs.append(len(arguments[-1]))
 
-        monkeypatch.setattr(Scrubber, "_delete_run", counted)
+        monkeypatch.setattr(Workers, "_delete_some", counted)
         world = World(a=instant, b=fast)
         for number in range(2000):
             world.add(f"o{number % 7}", *["a", "b"][: 1 + (number % 20 == 0)])
@@ -346,89 +90,6 @@ class TestStoreThatTakesNoTime:
         world.run(0.4)
         assert world.statuses()["pending_delete"] > 5000
         assert all(not world.left(i) or world.status(i) == "pending_delete" for i in world.images)
-
-
-class TestRun:
-    """Several deletes in one thread."""
-
-    @pytest.fixture
-    def world(self) -> World:
-        world = World(a=instant)
-        for _ in range(5):
-            world.add("o", "a")
-        return world
-
-    def run(
-        self,
-        world: World,
-        meanwhile: Callable[[Scrubber, list[Work], int], Verdict] = lambda *_: GONE,
-        *,
-        old: bool = False,
-    ) -> int:
-        """Delete five images; returns how many were.
-
-        :param meanwhile: what happens in each delete, and its verdict.
-        :param old: whether their leases are.
-        """
-
-        async def main() -> int:
-            self.now = 1000.0
-            clock = Clock(lambda: self.now, lambda: self.now)
-            stores: Any = world
-            scrubber = Scrubber(
-                DelayQueue(10), stores, stores, clock, DatabaseClock(clock), world.settings
-            )
-            works = [
-                Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP)
-                for claim in world.claim(world.images, world.settings.policy).claims
-            ]
-            self.now += 81 * old
-            numbers = iter(range(5))
-            stores.delete = lambda _: meanwhile(scrubber, works, next(numbers))
-            targets = [(work, world.resolve(work.claim.locations[0])) for work in works]
-            return len(scrubber._delete_run(scrubber.lanes.of("a"), targets))
-
-        return run(main)
-
-    def test_is_done_to_its_end(self, world: World) -> None:
-        assert self.run(world) == 5
-
-    @pytest.mark.parametrize("verdict", [NOT_FOUND, THROTTLED])
-    def test_ends_with_what_is_not_plainly_gone(self, world: World, verdict: Verdict) -> None:
-        assert self.run(world, lambda _, __, number: verdict if number == 1 else GONE) == 2
-
-    def test_ends_when_it_took_long(self, world: World) -> None:
-        def slow(*_: object) -> Verdict:
-            self.now += 0.003
-            return GONE
-
-        assert self.run(world, slow) == 2
-
-    def test_does_nothing_without_a_lease(self, world: World) -> None:
-        """As where it ran out while the thread was waited for."""
-        assert self.run(world, old=True) == 0
-
-    def test_ends_before_a_lease_that_is_lost(self, world: World) -> None:
-        def lose(_: Scrubber, works: list[Work], number: int) -> Verdict:
-            works[3].lost = number == 2
-            return GONE
-
-        assert self.run(world, lose) == 3
-
-    def test_ends_before_a_lease_that_is_old(self, world: World) -> None:
-        def age(_: Scrubber, works: list[Work], number: int) -> Verdict:
-            if number == 2:
-                works[3].asked = replace(works[3].asked, boot=self.now - 81)
-            return GONE
-
-        assert self.run(world, age) == 3
-
-    def test_ends_when_the_agent_ends(self, world: World) -> None:
-        def drain(scrubber: Scrubber, _: list[Work], number: int) -> Verdict:
-            scrubber._draining = number == 1
-            return GONE
-
-        assert self.run(world, drain) == 2
 
 
 class TestStoreThatIsDown:

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers: each deletes claimed images of a lane in a thread, one location after another.
+
+The store's driver blocks, so that is where it runs. A delete that takes no time is cheaper than the
+way to a thread and back; a worker therefore goes on with what is in the lane's backlog, and tells
+what came of it when it has been at it for a while, or when something is not as it should be.
+"""
+
+from collections.abc import Callable
+
+import anyio
+from oslo_log import log as logging
+
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.lane import RUN_SECONDS, Lane
+from evscrub.lanes import Lanes
+from evscrub.leases import Leases
+from evscrub.record import Record
+from evscrub.stores import Stores
+from evscrub.verdict import GONE, Verdict, judge
+from evscrub.work import Work
+
+LOG = logging.getLogger(__name__)
+
+#: Images that a thread took, each with the verdicts on its locations and their times, seconds since
+#: the epoch by the database's clock.
+Answers = list[tuple[Work, list[tuple[Verdict, float]]]]
+
+
+class Workers:
+    """What all workers share.
+
+    :param concurrency: how many may delete at a time, at least 1.
+    :param on_turn: called when one has got its turn at the rates.
+    :param on_worked: takes each image that its lane is done with.
+    """
+
+    def __init__(
+        self,
+        stores: Stores,
+        lanes: Lanes,
+        leases: Leases,
+        clock: Clock,
+        database_clock: DatabaseClock,
+        record: Record,
+        concurrency: int,
+        on_turn: Callable[[], None],
+        on_worked: Callable[[Lane, Work], None],
+    ) -> None:
+        self.stopping = False  #: nothing further is begun
+        self._stores = stores
+        self._lanes = lanes
+        self._leases = leases
+        self._clock = clock
+        self._database_clock = database_clock
+        self._record = record
+        self._threads = anyio.CapacityLimiter(concurrency)
+        self._on_turn = on_turn
+        self._on_worked = on_worked
+
+    def change(self, concurrency: int) -> None:
+        """Let another number of them delete at a time."""
+        self._threads.total_tokens = concurrency
+
+    async def work(self, lane: Lane, first: Work) -> None:
+        """Delete an image's locations as far as they are in this lane, and then those of others."""
+        work: Work | None = first
+        while work is not None:
+            # The slot was first: a token is not spent on waiting for one.
+            limited = await self._lanes.turn(lane)
+            if limited:
+                self._on_turn()
+            shut = self.stopping or lane.is_shut_for_others(self._clock.boot())
+            if shut or not self._leases.is_ours(work):
+                self._on_worked(lane, work)
+                return
+            work = await self._delete(lane, work, alone=limited or not lane.has_runs)
+
+    async def _delete(self, lane: Lane, work: Work, *, alone: bool) -> Work | None:
+        """Delete the next location, and those after it for as long as all goes well and fast.
+
+        :param alone: only the one.
+        :returns: an image that this lane is not done with.
+        """
+        answers: Answers = []
+        defect: Exception | None = None
+        try:
+            await anyio.to_thread.run_sync(
+                self._delete_some,
+                lane,
+                work,
+                alone,
+                answers,
+                limiter=self._threads,
+                # Cancelled only when the process ends, drained or not; otherwise the slot is kept
+                # for as long as the thread runs.
+                abandon_on_cancel=True,
+            )
+        except Exception as error:  # noqa: BLE001 - it is told below, of the image that it met
+            defect = error
+        unfinished = None
+        for answered, verdicts in answers:
+            self._take_in(lane, answered, verdicts, defect if answered is answers[-1][0] else None)
+            if answered.next_store == lane.name:
+                unfinished = answered
+            else:
+                self._on_worked(lane, answered)
+        return unfinished
+
+    def _take_in(
+        self,
+        lane: Lane,
+        work: Work,
+        verdicts: list[tuple[Verdict, float]],
+        defect: Exception | None,
+    ) -> None:
+        """Write down what came of an image; a defect belongs to it alone."""
+        try:
+            for answer, ended_at in verdicts:
+                verdict = lane.believed(answer)
+                row, _ = work.targets.popleft()
+                work.judged(row, lane.name, verdict, ended_at)
+                self._record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
+                if verdict == GONE:
+                    self._record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
+                self._lanes.answered(lane, work, verdict)
+        except Exception as error:  # noqa: BLE001 - told with those of the thread
+            defect = error
+        if defect is not None:
+            LOG.error("Image %s cannot be worked on", work.image_id, exc_info=defect)
+            work.give_up((lane.name, judge(defect, "")))
+
+    def _delete_some(self, lane: Lane, first: Work, alone: bool, answers: Answers) -> None:  # noqa: FBT001 - to_thread passes no names
+        """Delete in a worker thread: first one image, then what is next in the lane's backlog.
+
+        Nothing follows what is not plainly gone.
+
+        :param answers: where each image is put before anything is done about it, and then what
+            came of it; no verdict at all where its lease has run out.
+        """
+        began = before = self._clock.boot()
+        work: Work | None = first
+        while work is not None:
+            verdicts: list[tuple[Verdict, float]] = []
+            answers.append((work, verdicts))
+            if work.begun_at is None:
+                work.begun_at = self._database_clock.now()
+            for target in work.targets_in(lane.name):
+                # Since it was looked at in the loop, if it was, it may have run out.
+                if not self._leases.has_time(work):
+                    return
+                verdict = self._stores.delete(target)
+                verdicts.append((verdict, self._database_clock.now()))
+                now = self._clock.boot()
+                lane.took(now - before, now)
+                before = now
+                if verdict != GONE or alone or now - began > RUN_SECONDS or self.stopping:
+                    return
+            work = lane.next_of_run()

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker's thread: an image, and those after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue, Source
+from evscrub.lane import RUN_SECONDS, Lane
+from evscrub.registry.claims import Claim
+from evscrub.scrubber import Scrubber
+from evscrub.stores import Target
+from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
+from evscrub.work import Work
+from evscrub.workers import Answers
+from tests.unit.simulated_loop import run
+from tests.unit.world import EPOCH, THROTTLED, World, instant, simulated_threads
+
+
+class Bench:
+    """A scrubber with claimed images, whose clock moves only when a test says so.
+
+    :param images: the stores of each.
+    """
+
+    def __init__(self, *images: tuple[str, ...]) -> None:
+        self.now = 1000.0
+        self.deleted: list[str] = []
+        self.meanwhile: Callable[[int], Verdict] = lambda _: GONE  #: told how many went before
+        world: Any = World(a=instant, b=instant)
+        ids = [world.add("o", *stores) for stores in images]
+        world.delete = self._delete
+        clock = Clock(lambda: self.now, lambda: self.now)
+
+        async def make() -> tuple[Scrubber, list[Claim]]:
+            queue, policy = DelayQueue(10), world.settings.policy
+            scrubber = Scrubber(queue, world, world, clock, DatabaseClock(clock), world.settings)
+            return scrubber, world.claim(ids, policy).claims
+
+        self.scrubber, claims = run(make)
+        self.lane = self.scrubber.lanes.of("a")
+        self.works = [Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP) for claim in claims]
+        for work in self.works:
+            work.targets.extend((row, world.resolve(row)) for row in work.claim.locations)
+            self.lane.backlog.append(work)
+
+    def _delete(self, target: Target) -> Verdict:
+        verdict = self.meanwhile(len(self.deleted))
+        self.deleted.append(target.url)
+        return verdict
+
+    def delete(self, *, alone: bool = False) -> Answers:
+        """Let one thread do what it does."""
+        answers: Answers = []
+        first = self.lane.begin(self.now)
+        assert first is not None
+        self.scrubber.workers._delete_some(self.lane, first, alone, answers)
+        return answers
+
+    def work(self) -> list[Work]:
+        """Let one worker do what it does; returns the images that its lane is done with."""
+        done: list[Work] = []
+        self.scrubber.workers._on_worked = lambda _, work: done.append(work)
+        first = self.lane.begin(self.now)
+        assert first is not None
+        with simulated_threads():
+            run(lambda: self.scrubber.workers.work(self.lane, first))
+        return done
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(*[("a",)] * 5)
+
+
+def test_takes_all_that_waits(bench: Bench) -> None:
+    answers = bench.delete()
+    assert [work for work, _ in answers] == bench.works
+    assert all(len(verdicts) == 1 for _, verdicts in answers)
+    assert all(work.begun_at is not None for work in bench.works)
+    assert not bench.lane.backlog
+
+
+def test_takes_one_where_each_needs_a_turn(bench: Bench) -> None:
+    assert len(bench.delete(alone=True)) == 1
+    assert len(bench.lane.backlog) == 4
+
+
+@pytest.mark.parametrize("verdict", [NOT_FOUND, THROTTLED])
+def test_ends_with_what_is_not_plainly_gone(bench: Bench, verdict: Verdict) -> None:
+    bench.meanwhile = lambda number: verdict if number == 1 else GONE
+    assert len(bench.delete()) == 2
+    assert len(bench.lane.backlog) == 3
+
+
+def test_ends_when_it_took_long(bench: Bench) -> None:
+    def slow(_: int) -> Verdict:
+        bench.now += RUN_SECONDS * 0.6
+        return GONE
+
+    bench.meanwhile = slow
+    assert len(bench.delete()) == 2
+    assert len(bench.lane.backlog) == 3
+
+
+def test_does_nothing_without_a_lease(bench: Bench) -> None:
+    """As where it ran out while the thread was waited for."""
+    bench.now += 81
+    assert bench.delete() == [(bench.works[0], [])]
+    assert not bench.deleted
+
+
+def test_ends_before_a_lease_that_is_lost(bench: Bench) -> None:
+    def lose(number: int) -> Verdict:
+        bench.works[3].lost = number == 2
+        return GONE
+
+    bench.meanwhile = lose
+    assert [len(verdicts) for _, verdicts in bench.delete()] == [1, 1, 1, 0]
+
+
+def test_ends_before_a_lease_that_is_old(bench: Bench) -> None:
+    def age(number: int) -> Verdict:
+        if number == 2:
+            bench.works[3].asked = replace(bench.works[3].asked, boot=bench.now - 81)
+        return GONE
+
+    bench.meanwhile = age
+    assert [len(verdicts) for _, verdicts in bench.delete()] == [1, 1, 1, 0]
+
+
+def test_what_has_no_lease_goes_on_undeleted(bench: Bench) -> None:
+    bench.works[0].lost = True
+    assert bench.work() == [bench.works[0]]
+    assert not bench.deleted
+    assert not bench.works[0].gone
+
+
+def test_ends_when_the_agent_ends(bench: Bench) -> None:
+    def stop(number: int) -> Verdict:
+        bench.scrubber.workers.stopping = number == 1
+        return GONE
+
+    bench.meanwhile = stop
+    assert bench.work() == bench.works[:2]
+    assert len(bench.deleted) == 2
+
+
+def test_what_the_backlog_lost_meanwhile_is_left(bench: Bench) -> None:
+    """As when a store is paused: its claims are released at once."""
+
+    def release(number: int) -> Verdict:
+        if number == 1:
+            bench.lane.backlog.clear()
+        return GONE
+
+    bench.meanwhile = release
+    assert len(bench.delete()) == 2
+
+
+def test_locations_of_an_image_go_one_after_another() -> None:
+    bench = Bench(("a", "a", "b"), ("a",))
+    assert bench.work() == bench.works
+    first, second = bench.works
+    assert bench.deleted == [
+        *[row.value for row in first.claim.locations[:2]],
+        second.claim.locations[0].value,
+    ]
+    assert first.next_store == "b"
+    assert second.next_store is None
+
+
+def test_a_location_that_stays_holds_back_no_other_of_its_image() -> None:
+    bench = Bench(("a", "a"), ("a",))
+    bench.meanwhile = lambda number: THROTTLED if number == 0 else GONE
+    (first,) = bench.work()  # and with what it is slowed to, each has a turn of its own
+    assert (len(first.left), len(first.gone)) == (1, 1)
+
+
+def test_a_defect_in_the_thread_belongs_to_its_image(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(number: int) -> Verdict:
+        if number == 2:
+            raise LookupError("no such thing")
+        return GONE
+
+    bench.meanwhile = fail
+    caplog.set_level(logging.ERROR)
+    assert bench.work() == bench.works[:3]
+    check_defect(bench, caplog)
+    assert len(bench.lane.backlog) == 2
+
+
+def test_a_defect_in_the_loop_belongs_to_its_image(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Lane, work: Work, __: Verdict) -> None:
+        if work is bench.works[2]:
+            raise LookupError("no such thing")
+
+    monkeypatch.setattr(bench.scrubber.lanes, "answered", fail)
+    caplog.set_level(logging.ERROR)
+    assert bench.work() == bench.works
+    check_defect(bench, caplog)
+    assert all(work.is_complete for work in bench.works[3:])
+
+
+def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The third image is given up, the two before it are done."""
+    third = bench.works[2]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Image {third.image_id} cannot be worked on"
+    ]
+    assert third.trouble is not None
+    assert third.trouble[1].outcome is Outcome.UNKNOWN
+    assert not third.is_complete
+    assert all(work.is_complete for work in bench.works[:2])

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A registry and stores in memory, and a scrubber on them, in simulated time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from evscrub.claimer import UNKNOWN_LANE
+from evscrub.clock import Clock, DatabaseClock
+from evscrub.delay_queue import DelayQueue
+from evscrub.registry.claims import Claim, Seen, Settlement, Sight
+from evscrub.retry import Delays
+from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
+from evscrub.scrubber import Scrubber
+from evscrub.settings import Settings
+from evscrub.stores import Target
+from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
+from evscrub.workers import Workers
+from tests.unit.simulated_loop import run
+
+T = TypeVar("T")
+
+
+THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+DOWN = Verdict(Outcome.TRANSIENT, "connection")
+#: What a store does about a delete at a time: how long it takes, and what comes of it.
+Behavior = Callable[[float], tuple[float, Verdict]]
+
+REGISTRY_SECONDS = 0.01
+EPOCH = datetime(1970, 1, 1)
+SETTINGS = Settings(
+    policy=Policy(scrub_time=timedelta(0), claim_timeout=timedelta(seconds=120)),
+    concurrency=16,
+    rate=0.0,
+    burst=1.0,
+    batch_size=100,
+    delays=Delays(initial=5, longest=600, in_use=1800, parked=3600),
+    horizon_seconds=7200,
+    not_found_limit=20,
+)
+
+
+def fast(_now: float) -> tuple[float, Verdict]:
+    return 0.02, GONE
+
+
+def missing(_now: float) -> tuple[float, Verdict]:
+    return 0.3, NOT_FOUND
+
+
+def instant(_now: float) -> tuple[float, Verdict]:
+    return 0, GONE
+
+
+def down(_now: float) -> tuple[float, Verdict]:
+    return 0.05, DOWN
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A delete that a store was asked for."""
+
+    at: float
+    image_id: str
+    owner: str | None
+    store: str
+    verdict: Verdict
+
+
+class Throttle:
+    """A store that refuses what is above a rate, as a bucket of a fifth of a second."""
+
+    def __init__(self, rate: float, seconds: float = 0.02) -> None:
+        self.rate = rate
+        self._seconds = seconds
+        self._tokens = rate / 5
+        self._filled = 0.0
+
+    def __call__(self, now: float) -> tuple[float, Verdict]:
+        self._tokens = min(self.rate / 5, self._tokens + (now - self._filled) * self.rate)
+        self._filled = now
+        if self._tokens < 1:
+            return 0.005, THROTTLED
+        self._tokens -= 1
+        return self._seconds, GONE
+
+
+class World:
+    """A registry and stores in memory, and a scrubber on them.
+
+    :param stores: what each store does.
+    """
+
+    def __init__(self, settings: Settings = SETTINGS, **stores: Behavior) -> None:
+        self.settings = settings
+        self.stores = stores
+        self.asked: list[Asked] = []
+        self.under_way: Counter[str] = Counter()
+        self.most_under_way: Counter[str] = Counter()
+        #: As an agent has it: the store, where there is one alone.
+        self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
+        self.database = None
+        self.encrypted = False
+        self.loads = 0
+        self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
+        self._leases: dict[str, datetime] = {}
+        self._row = 0
+
+    def add(self, owner: str, *stores: str) -> str:
+        """Make a deleted image with a location in each of the stores."""
+        image_id = f"00000000-0000-4000-8000-{len(self._images):012x}"
+        rows = []
+        for store in stores:
+            self._row += 1
+            url = f"{store}://{image_id}"
+            rows.append(LocationRow(self._row, url, store, "pending_delete", True, EPOCH, EPOCH))
+        image = ImageRow(image_id, owner, 1, "pending_delete", True, EPOCH)
+        self._images[image_id] = (image, rows)
+        return image_id
+
+    @property
+    def images(self) -> list[str]:
+        return list(self._images)
+
+    def status(self, image_id: str) -> str:
+        return self._images[image_id][0].status
+
+    def statuses(self) -> Counter[str]:
+        return Counter(image.status for image, _ in self._images.values())
+
+    def left(self, image_id: str) -> set[str | None]:
+        """The stores of the locations that an image has left."""
+        return {row.store for row in self._images[image_id][1]}
+
+    def run(
+        self,
+        until: float,
+        meanwhile: Callable[[Scrubber], Any] | None = None,
+        *,
+        drain: float = 10.0,
+    ) -> float:
+        """Scrub until so many seconds, or until nothing is left; returns the time."""
+
+        async def main() -> float:
+            clock = Clock(anyio.current_time, anyio.current_time)
+            queue = DelayQueue(100_000, first_lane=self.first_lane)
+            claims: Any = self
+            database_clock = DatabaseClock(clock)
+            scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
+            shared: Any = self
+            scrubber._claimer._shared_urls = shared
+            for image, _ in self._images.values():
+                queue.add(image.id, 0.0, owner=image.owner)
+            stop = anyio.Event()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(scrubber.run, drain, stop)
+                if meanwhile is not None:
+                    tasks.start_soon(meanwhile, scrubber)
+                while anyio.current_time() < until and len(queue) + queue.statistics.taken:  # noqa: ASYNC110 - costs nothing
+                    await anyio.sleep(0.1)
+                ended = anyio.current_time()
+                stop.set()
+            return ended
+
+        with simulated_threads():
+            return run(main)
+
+    # -- as the registry
+
+    def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        sights = {}
+        for image_id in image_ids:
+            if image_id not in self._images:
+                sights[image_id] = Sight(None, Leave(UNKNOWN))
+                continue
+            image, rows = self._images[image_id]
+            wanted = image.status == "pending_delete"
+            decision = Scrub(Kind.PENDING, tuple(rows)) if wanted else Leave(UNKNOWN)
+            sights[image_id] = Sight(image, decision)
+        return Seen(self._now(), sights)
+
+    def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        seen = self.look(image_ids, policy)
+        claims = []
+        for image_id, sight in seen.sights.items():
+            if isinstance(sight.decision, Scrub) and sight.image is not None:
+                rows = sight.decision.locations
+                claims.append(Claim(sight.image, Kind.PENDING, rows, seen.now))
+                self._leases[image_id] = seen.now
+                self._set(image_id, "deleted")
+        return Seen(seen.now, seen.sights, claims)
+
+    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+        kept = [claim for claim, lease in held if self._leases[claim.image.id] == lease]
+        self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
+        return kept, self._now()
+
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        for settlement in settlements:
+            image, rows = self._images[settlement.image_id]
+            self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
+            if settlement.left and self._leases[image.id] == settlement.lease:
+                self._set(image.id, "pending_delete")
+
+    def among(self, _rows: Collection[LocationRow]) -> set[int]:
+        return set()
+
+    def _set(self, image_id: str, status: str) -> None:
+        image, rows = self._images[image_id]
+        self._images[image_id] = (image._replace(status=status), rows)
+
+    def _now(self) -> datetime:
+        return EPOCH + timedelta(seconds=anyio.current_time())
+
+    # -- as the stores
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.stores)
+
+    @property
+    def deletable(self) -> list[str]:
+        return list(self.stores)
+
+    def resolve(self, row: LocationRow) -> Target:
+        assert row.store is not None
+        return Target(row.store, row.value, row.store)
+
+    def url(self, row: LocationRow) -> str:
+        return row.value
+
+    def load(self) -> None:
+        self.loads += 1
+
+    def delete(self, target: Target) -> Verdict:
+        """Delete in no time."""
+        return self._ask(target)[1]
+
+    def _ask(self, target: Target) -> tuple[float, Verdict]:
+        now = anyio.current_time()
+        seconds, verdict = self.stores[target.store](now)
+        image, _ = self._images[target.url.rpartition("/")[2]]
+        self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
+        return seconds, verdict
+
+    async def deleted(self, target: Target) -> Verdict:
+        """Delete in as much time as the store says."""
+        seconds, verdict = self._ask(target)
+        self.under_way[target.store] += 1
+        self.most_under_way[target.store] = max(
+            self.most_under_way[target.store], self.under_way[target.store]
+        )
+        await anyio.sleep(seconds)
+        self.under_way[target.store] -= 1
+        return verdict
+
+
+@contextmanager
+def simulated_threads() -> Iterator[None]:
+    """Let what would block a thread take simulated time."""
+
+    async def run_sync(
+        function: Callable[..., T],
+        *arguments: Any,
+        limiter: anyio.CapacityLimiter | None = None,
+        abandon_on_cancel: bool = False,
+    ) -> T:
+        workers = getattr(function, "__self__", None)
+        async with limiter or anyio.CapacityLimiter(1):
+            if isinstance(workers, Workers):
+                lane, work, _alone, answers = arguments
+                world: Any = workers._stores
+                if world.stores[lane.name] is not instant:
+                    began = anyio.current_time()
+                    verdict = await world.deleted(next(work.targets_in(lane.name)))
+                    now = anyio.current_time()
+                    lane.took(now - began, now)
+                    answers.append((work, [(verdict, now)]))
+                    return None  # type: ignore[return-value] # run_sync's own type
+                await anyio.sleep(0.001)
+            else:
+                await anyio.sleep(REGISTRY_SECONDS)
+            return function(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(anyio.to_thread, "run_sync", run_sync)
+        yield
