@@ -21,10 +21,11 @@ _CLAIMS = 2
 _LEAST_YIELD = 0.01
 #: A worker goes on with further images for so long before it says what came of them: its way to a
 #: thread and back costs more than a fast delete.
-RUN_SECONDS = 0.05
+RUN_SECONDS = 0.25
 #: Deletes that take less are fast. Workers that do them hold each other up, for one alone runs in
-#: Python, so there is another only when those that there are would have more than a run to do.
+#: Python, so there is another only for so much more to do.
 _FAST_SECONDS = 0.005
+_WORTH_SECONDS = 0.05
 #: After so long without an answer from any of them, there is need of another worker.
 STALL_SECONDS = 0.1
 #: What a delete that is slower than those before weighs in what they are taken to need.
@@ -118,7 +119,7 @@ class Lane:
         busy = self.running - self.waiting
         return (
             self.delete_seconds >= _FAST_SECONDS
-            or len(self.backlog) * self.delete_seconds > busy * RUN_SECONDS
+            or len(self.backlog) * self.delete_seconds > busy * _WORTH_SECONDS
             or now - self._heard_at >= STALL_SECONDS
         )
 
@@ -139,8 +140,8 @@ class Lane:
 
     @property
     def has_runs(self) -> bool:
-        """Whether a worker may go on with further images at once."""
-        return self.breaker.state is State.CLOSED
+        """Whether a worker may go on with further images at once; for any thread."""
+        return self.breaker.state is State.CLOSED and not self.pace.rate
 
     def took(self, seconds: float, now: float) -> None:
         """Take in how long a delete took; any thread: nothing depends on each one counting.

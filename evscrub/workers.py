@@ -74,7 +74,7 @@ class Workers:
             if shut or not self._leases.is_ours(work):
                 self._on_worked(lane, work)
                 return
-            work = await self._delete(lane, work, alone=limited or not lane.has_runs)
+            work = await self._delete(lane, work, alone=limited)
 
     async def _delete(self, lane: Lane, work: Work, *, alone: bool) -> Work | None:
         """Delete the next location, and those after it for as long as all goes well and fast.
@@ -154,6 +154,7 @@ class Workers:
                 now = self._clock.boot()
                 lane.took(now - before, now)
                 before = now
-                if verdict != GONE or alone or now - began > RUN_SECONDS or self.stopping:
+                over = now - began > RUN_SECONDS or alone or not lane.has_runs
+                if verdict != GONE or over or self.stopping:
                     return
             work = lane.next_of_run()

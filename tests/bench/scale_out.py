@@ -19,7 +19,7 @@ from tests.bench.peers.saying import GO
 _DEADLINE_SECONDS = 600.0
 _POLL_SECONDS = 0.05
 _SLOW_SECONDS = 0.05
-_SLOW_CONCURRENCY = 16
+_SLOW_CONCURRENCY = 8
 
 
 def run(lab: Lab, scale: Scale) -> Report:

@@ -14,6 +14,7 @@ from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.registry.claims import Claim
+from evscrub.rules import Kind
 from evscrub.scrubber import Scrubber
 from evscrub.stores import Target
 from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
@@ -107,6 +108,18 @@ def test_ends_when_it_took_long(bench: Bench) -> None:
     bench.meanwhile = slow
     assert len(bench.delete()) == 2
     assert len(bench.lane.backlog) == 3
+
+
+def test_ends_when_the_store_is_slowed_meanwhile(bench: Bench) -> None:
+    """By what another worker was told."""
+
+    def slow(number: int) -> Verdict:
+        if number == 1:
+            bench.lane.answered(THROTTLED, Kind.PENDING, 0)
+        return GONE
+
+    bench.meanwhile = slow
+    assert len(bench.delete()) == 2
 
 
 def test_does_nothing_without_a_lease(bench: Bench) -> None:
