@@ -228,6 +228,8 @@ class Scrubber:
     async def _work(self, lane: Lane, work: Work) -> None:
         try:
             await self.workers.work(lane, work)
+        except Exception:
+            LOG.exception("A worker of store %s has ended", lane.name)
         finally:
             lane.running -= 1
             self._pump_lanes()

@@ -77,7 +77,7 @@ class Workers:
             work = await self._delete(lane, work, alone=limited)
 
     async def _delete(self, lane: Lane, work: Work, *, alone: bool) -> Work | None:
-        """Delete the next location, and those after it for as long as all goes well and fast.
+        """Delete the next location, and those after it for a while, as long as all goes well.
 
         :param alone: only the one.
         :returns: an image that this lane is not done with.
@@ -98,6 +98,7 @@ class Workers:
             )
         except Exception as error:  # noqa: BLE001 - it is told below, of the image that it met
             defect = error
+            answers = answers or [(work, [])]  # no thread could be had
         unfinished = None
         for answered, verdicts in answers:
             self._take_in(lane, answered, verdicts, defect if answered is answers[-1][0] else None)

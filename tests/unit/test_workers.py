@@ -225,6 +225,19 @@ def test_a_defect_in_the_loop_belongs_to_its_image(
     assert all(work.is_complete for work in bench.works[3:])
 
 
+def test_an_image_that_no_thread_is_there_for_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(bench.scrubber.workers, "_delete_some", fail)
+    (first,) = bench.work()
+    assert first is bench.works[0]
+    assert first.trouble is not None
+    assert not first.targets
+
+
 def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """The third image is given up, the two before it are done."""
     third = bench.works[2]
