@@ -139,9 +139,16 @@ class Lane:
             return None
 
     @property
+    def turns_worth_taking(self) -> int:
+        """How many further turns at the rates one worker has a use for: where deletes are fast."""
+        if not 0 < self.delete_seconds < _FAST_SECONDS:
+            return 0
+        return min(len(self.backlog), int(_WORTH_SECONDS / self.delete_seconds))
+
+    @property
     def has_runs(self) -> bool:
         """Whether a worker may go on with further images at once; for any thread."""
-        return self.breaker.state is State.CLOSED and not self.pace.rate
+        return self.breaker.state is State.CLOSED
 
     def took(self, seconds: float, now: float) -> None:
         """Take in how long a delete took; any thread: nothing depends on each one counting.

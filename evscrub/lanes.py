@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All lanes: makes them, tunes them, and carries out what an answer changes about one."""
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -83,20 +84,27 @@ class Lanes:
         kept = min(idle, self._settings.concurrency // 2) if chosen.running else 0
         return chosen if free > kept else None
 
-    async def turn(self, lane: Lane) -> bool:
+    async def turns(self, lane: Lane) -> float:
         """Wait until the lane's rate, and that of all together, allow one more request.
 
-        :returns: whether there is a rate at all, so that the turn's end makes room for a claim.
+        :returns: how many requests they allow: more than one where several turns are ready and a
+            worker has a use for them; infinite without a rate.
         """
         if not lane.pace.rate and not self._settings.rate:
-            return False
+            return math.inf
+        limits = self._rates[lane.name], self._rate
         lane.waiting += 1
         try:
-            await self._rates[lane.name].acquire()
-            await self._rate.acquire()
+            for limit in limits:
+                await limit.acquire()
         finally:
             lane.waiting -= 1
-        return True
+        count, most = 1, 1 + lane.turns_worth_taking
+        while count < most and all(limit.ready for limit in limits):
+            for limit in limits:
+                limit.take_ready()
+            count += 1
+        return count
 
     def change(self, settings: Settings) -> None:
         """Apply changed options, and give stores that are paused another chance."""

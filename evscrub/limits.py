@@ -37,6 +37,17 @@ class RateLimit:
             with suppress(StopIteration):  # it ends at once, for nothing is used up yet
                 self._limiter.acquire(self.burst).send(None)
 
+    @property
+    def ready(self) -> bool:
+        """Whether there is a turn that needs no waiting for."""
+        return self._limiter is None or self._limiter.has_capacity()
+
+    def take_ready(self) -> None:
+        """Take a turn that is ready."""
+        if self._limiter is not None:
+            with suppress(StopIteration):  # it ends at once, for there is one
+                self._limiter.acquire().send(None)
+
     async def acquire(self) -> None:
         """Wait for one's turn."""
         while (limiter := self._limiter) is not None:

@@ -7,6 +7,7 @@ what came of it when it has been at it for a while, or when something is not as 
 """
 
 from collections.abc import Callable
+from math import isfinite, isinf
 
 import anyio
 from oslo_log import log as logging
@@ -67,19 +68,19 @@ class Workers:
         work: Work | None = first
         while work is not None:
             # The slot was first: a token is not spent on waiting for one.
-            limited = await self._lanes.turn(lane)
-            if limited:
+            turns = await self._lanes.turns(lane)
+            if isfinite(turns):
                 self._on_turn()
             shut = self.stopping or lane.is_shut_for_others(self._clock.boot())
             if shut or not self._leases.is_ours(work):
                 self._on_worked(lane, work)
                 return
-            work = await self._delete(lane, work, alone=limited)
+            work = await self._delete(lane, work, turns)
 
-    async def _delete(self, lane: Lane, work: Work, *, alone: bool) -> Work | None:
+    async def _delete(self, lane: Lane, work: Work, turns: float) -> Work | None:
         """Delete the next location, and those after it for a while, as long as all goes well.
 
-        :param alone: only the one.
+        :param turns: no more than so many.
         :returns: an image that this lane is not done with.
         """
         answers: Answers = []
@@ -89,7 +90,7 @@ class Workers:
                 self._delete_some,
                 lane,
                 work,
-                alone,
+                turns,
                 answers,
                 limiter=self._threads,
                 # Cancelled only when the process ends, drained or not; otherwise the slot is kept
@@ -131,7 +132,7 @@ class Workers:
             LOG.error("Image %s cannot be worked on", work.image_id, exc_info=defect)
             work.give_up((lane.name, judge(defect, "")))
 
-    def _delete_some(self, lane: Lane, first: Work, alone: bool, answers: Answers) -> None:  # noqa: FBT001 - to_thread passes no names
+    def _delete_some(self, lane: Lane, first: Work, turns: float, answers: Answers) -> None:
         """Delete in a worker thread: first one image, then what is next in the lane's backlog.
 
         Nothing follows what is not plainly gone.
@@ -155,7 +156,12 @@ class Workers:
                 now = self._clock.boot()
                 lane.took(now - before, now)
                 before = now
-                over = now - began > RUN_SECONDS or alone or not lane.has_runs
-                if verdict != GONE or over or self.stopping:
+                turns -= 1
+                if verdict != GONE or self._is_over(lane, turns, now - began):
                     return
             work = lane.next_of_run()
+
+    def _is_over(self, lane: Lane, turns: float, seconds: float) -> bool:
+        """Whether a thread that did well for so long ends here."""
+        slowed = isinf(turns) and lane.pace.rate > 0
+        return seconds > RUN_SECONDS or turns < 1 or self.stopping or slowed or not lane.has_runs

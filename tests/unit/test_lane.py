@@ -327,3 +327,20 @@ class TestWorkers:
         assert lane.has_runs
         lane.breaker.state = state
         assert not lane.has_runs
+
+    @pytest.mark.parametrize(
+        ("seconds", "images", "turns"),
+        [
+            (None, 100, 0),
+            (0.0001, 100, 100),
+            (0.001, 100, 50),
+            (0.001, 20, 20),
+            (0.004, 100, 12),
+            (0.005, 100, 0),
+            (1, 9, 0),
+        ],
+    )
+    def test_turns_are_taken_ahead_where_deletes_are_fast(
+        self, seconds: float | None, images: int, turns: int
+    ) -> None:
+        assert self.lane(seconds, images).turns_worth_taking == turns

@@ -16,14 +16,22 @@ bursts = st.floats(1, 50)
 workers = st.integers(1, 20)
 
 
-def acquisitions(rate: float, burst: float, count: int, workers: int) -> list[float]:
-    """When each of `count` acquisitions came, by so many workers who want as many as they can."""
+def acquisitions(
+    rate: float, burst: float, count: int, workers: int, *, more: bool = False
+) -> list[float]:
+    """When each of `count` acquisitions came, by so many workers who want as many as they can.
+
+    :param more: whether they take all that are ready at once.
+    """
     times: list[float] = []
 
     async def work(limit: RateLimit) -> None:
         while len(times) < count:
             await limit.acquire()
             times.append(anyio.current_time())
+            while more and limit.ready:
+                limit.take_ready()
+                times.append(anyio.current_time())
 
     async def main() -> None:
         limit = RateLimit(rate, burst)
@@ -36,11 +44,11 @@ def acquisitions(rate: float, burst: float, count: int, workers: int) -> list[fl
 
 
 @settings(max_examples=60)
-@given(rates, bursts, workers)
+@given(rates, bursts, workers, st.booleans())
 def test_no_window_has_more_than_the_burst_and_the_rate(
-    rate: float, burst: float, workers: int
+    rate: float, burst: float, workers: int, more: bool
 ) -> None:
-    times = acquisitions(rate, burst, 150, workers)
+    times = acquisitions(rate, burst, 150, workers, more=more)
     # A few turns of the loop lie between the limiter's look at the clock and the test's.
     slack = 20 * workers * TURN_SECONDS
     for first, start in enumerate(times):
@@ -50,11 +58,11 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
 
 
 @settings(max_examples=20)
-@given(rates, bursts, workers)
+@given(rates, bursts, workers, st.booleans())
 def test_over_a_long_time_the_rate_is_what_was_asked_for(
-    rate: float, burst: float, workers: int
+    rate: float, burst: float, workers: int, more: bool
 ) -> None:
-    times = acquisitions(rate, burst, 1000, workers)
+    times = acquisitions(rate, burst, 1000, workers, more=more)
     start = int(burst) + 1  # when the burst is spent
     measured = (len(times) - 1 - start) / (times[-1] - times[start])
     assert measured == pytest.approx(rate, rel=0.02)
@@ -201,3 +209,28 @@ def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
 
     run(main)
     assert times == pytest.approx([1 + 2 * number for number in range(shared)], abs=1e-3)
+
+
+def test_without_a_rate_there_is_always_a_turn() -> None:
+    async def main() -> None:
+        limit = RateLimit(0, 1)
+        for _ in range(3):
+            assert limit.ready
+            limit.take_ready()
+            await limit.acquire()
+
+    run(main)
+
+
+def test_what_is_ready_is_the_burst() -> None:
+    async def main() -> int:
+        limit = RateLimit(10, 3)
+        count = 0
+        while limit.ready:
+            limit.take_ready()
+            count += 1
+        await anyio.sleep(0.11)
+        assert limit.ready
+        return count
+
+    assert run(main) == 3

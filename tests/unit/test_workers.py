@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -56,12 +57,12 @@ class Bench:
         self.deleted.append(target.url)
         return verdict
 
-    def delete(self, *, alone: bool = False) -> Answers:
+    def delete(self, turns: float = math.inf) -> Answers:
         """Let one thread do what it does."""
         answers: Answers = []
         first = self.lane.begin(self.now)
         assert first is not None
-        self.scrubber.workers._delete_some(self.lane, first, alone, answers)
+        self.scrubber.workers._delete_some(self.lane, first, turns, answers)
         return answers
 
     def work(self) -> list[Work]:
@@ -88,9 +89,15 @@ def test_takes_all_that_waits(bench: Bench) -> None:
     assert not bench.lane.backlog
 
 
-def test_takes_one_where_each_needs_a_turn(bench: Bench) -> None:
-    assert len(bench.delete(alone=True)) == 1
-    assert len(bench.lane.backlog) == 4
+@pytest.mark.parametrize("turns", [1, 3])
+def test_takes_as_many_as_it_has_turns(bench: Bench, turns: int) -> None:
+    assert len(bench.delete(turns)) == turns
+    assert len(bench.lane.backlog) == 5 - turns
+
+
+def test_locations_need_a_turn_each() -> None:
+    bench = Bench(("a", "a"), ("a", "a"))
+    assert [len(verdicts) for _, verdicts in bench.delete(3)] == [2, 1]
 
 
 @pytest.mark.parametrize("verdict", [NOT_FOUND, THROTTLED])

@@ -277,7 +277,7 @@ def simulated_threads() -> Iterator[None]:
         workers = getattr(function, "__self__", None)
         async with limiter or anyio.CapacityLimiter(1):
             if isinstance(workers, Workers):
-                lane, work, _alone, answers = arguments
+                lane, work, _turns, answers = arguments
                 world: Any = workers._stores
                 if world.stores[lane.name] is not instant:
                     began = anyio.current_time()
