@@ -107,7 +107,8 @@ scrubber_opts = [
         help="Images scrubbed at the same time, each by one delete after another; 1 is serial"
         " scrubbing. Each takes a thread, about 100 KB. What to weigh: a store that answers in t"
         " seconds is used at most concurrency/t times a second. Of several stores each keeps a"
-        " slot, so that one that hangs does not hold up the others.",
+        " slot, so that one that hangs does not hold up the others. Beyond 64 or so one agent is"
+        " bound by its processor, at about a thousand deletes a second: start several.",
     ),
     cfg.FloatOpt(
         "rate",
@@ -122,7 +123,9 @@ scrubber_opts = [
         default=1,
         min=1,
         mutable=True,
-        help="Delete requests that may go at once after a quiet time, above the steady rate.",
+        help="Delete requests that may go at once after a quiet time, above the steady rate. At"
+        " rates of 50 and more set it to a tenth of the rate or so: with 1 every request goes by"
+        " itself, and what the agent is late for one is lost for good.",
     ),
     cfg.IntOpt(
         "batch_size",
