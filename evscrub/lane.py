@@ -118,7 +118,8 @@ class Lane:
         """Whether another worker does more than those that take what is in the backlog anyway."""
         busy = self.running - self.waiting
         return (
-            self.delete_seconds >= _FAST_SECONDS
+            not busy
+            or self.delete_seconds >= _FAST_SECONDS
             or len(self.backlog) * self.delete_seconds > busy * _WORTH_SECONDS
             or now - self._heard_at >= STALL_SECONDS
         )

@@ -302,6 +302,13 @@ class TestWorkers:
         lane.took(0.00006, 1.5 * STALL_SECONDS)
         assert self.begun(lane, 1.9 * STALL_SECONDS) == 0
 
+    def test_another_when_the_first_is_gone_and_nothing_is_known_yet(self) -> None:
+        """As when its image's lease had run out."""
+        lane = self.lane(None)
+        assert self.begun(lane) == 1
+        lane.running = 0
+        assert self.begun(lane) == 1
+
     def test_those_that_wait_for_a_turn_do_not_count(self) -> None:
         lane = self.lane(0.0001)
         assert self.begun(lane) == 1
