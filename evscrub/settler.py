@@ -90,7 +90,6 @@ class Settler:
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
                         await self._many.wait()
-                while self._ended:
                     self._some, self._many = anyio.Event(), anyio.Event()
                     await self._settle()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
@@ -106,6 +105,7 @@ class Settler:
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended
+            self._some.set()
             await anyio.sleep(self._calls.away_seconds)
             return
         for work in works:

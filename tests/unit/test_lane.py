@@ -299,8 +299,8 @@ class TestWorkers:
         assert self.begun(lane, 1) == 1
         assert self.begun(lane, 1 + STALL_SECONDS / 2) == 0
         assert self.begun(lane, 1 + STALL_SECONDS) == 1
-        lane.took(0.00006, 1.5 * STALL_SECONDS)
-        assert self.begun(lane, 1.9 * STALL_SECONDS) == 0
+        lane.took(0.00006, 1 + 1.9 * STALL_SECONDS)
+        assert self.begun(lane, 1 + 2.5 * STALL_SECONDS) == 0
 
     def test_another_when_the_first_is_gone_and_nothing_is_known_yet(self) -> None:
         """As when its image's lease had run out."""

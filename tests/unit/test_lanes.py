@@ -14,12 +14,18 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.registry.claims import Seen
+from evscrub.clock import Clock
+from evscrub.lane import Lane
+from evscrub.lanes import Lanes
+from evscrub.record import Record
+from evscrub.registry.claims import Seen, Settlement
 from evscrub.rules import LocationRow, Policy
 from evscrub.scrubber import Scrubber
 from evscrub.stores import Target
 from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
+from evscrub.work import Work
 from evscrub.workers import Workers
+from tests.unit.simulated_loop import run
 from tests.unit.world import (
     DOWN,
     REGISTRY_SECONDS,
@@ -90,6 +96,107 @@ class TestStoreThatTakesNoTime:
         world.run(0.4)
         assert world.statuses()["pending_delete"] > 5000
         assert all(not world.left(i) or world.status(i) == "pending_delete" for i in world.images)
+
+
+class TestSettling:
+    """Ends of images are written down together."""
+
+    @pytest.fixture
+    def settled(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many images each settlement was of."""
+        sizes: list[int] = []
+        settle = World.settle
+
+        def counted(world: World, settlements: Sequence[Settlement]) -> None:
+            sizes.append(len(settlements))
+            settle(world, settlements)
+
+        monkeypatch.setattr(World, "settle", counted)
+        return sizes
+
+    def test_those_that_end_one_by_one(self, settled: list[int]) -> None:
+        world = World(a=fast)
+        for _ in range(1000):
+            world.add("o", "a")
+        world.run(60)
+        assert sum(settled) == 1000
+        assert len(settled) < 40
+
+    def test_many_do_not_wait_for_more(self, settled: list[int]) -> None:
+        world = World(a=instant)
+        for _ in range(5000):
+            world.add("o", "a")
+        assert world.run(60) < 1.2
+        assert sum(settled) == 5000
+
+    def test_how_long_it_took_is_told(self) -> None:
+        world = World(a=instant)
+        for _ in range(10):
+            world.add("o", "a")
+        records: list[Record] = []
+
+        async def watch(scrubber: Scrubber) -> None:
+            records.append(scrubber.record)
+
+        world.run(60, watch)
+        assert sum(records[0].queued.counts) == sum(records[0].worked.counts) == 10
+
+
+class TestTurns:
+    def test_those_that_are_ready_are_taken_where_deletes_are_fast(self) -> None:
+        assert self.turns(0.001) == pytest.approx((8, 1, 0.2), abs=0.01)
+
+    def test_one_each_where_they_are_not(self) -> None:
+        assert self.turns(0.05) == pytest.approx((1, 1, 0), abs=0.01)
+
+    def turns(self, delete_seconds: float) -> tuple[float, float, float]:
+        """Take turns twice; returns how many those were, and how long the second took."""
+
+        async def main() -> tuple[float, float, float]:
+            settings = replace(SETTINGS, rate=10.0, burst=8.0, store_rate={"a": 5.0})
+            clock = Clock(anyio.current_time, anyio.current_time)
+            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda: None)
+            lane = lanes.of("a")
+            lane.took(delete_seconds, 0)
+            work: Any = None
+            lane.backlog.extend([work] * 20)
+            first = await lanes.turns(lane)
+            began = anyio.current_time()
+            return first, await lanes.turns(lane), anyio.current_time() - began
+
+        return run(main)
+
+
+def test_more_at_a_time_takes_effect() -> None:
+    world = World(replace(SETTINGS, concurrency=1), a=lambda _: (1.0, GONE))
+    for _ in range(170):
+        world.add("o", "a")
+
+    async def change(scrubber: Scrubber) -> None:
+        await anyio.sleep(10)
+        scrubber.change(SETTINGS)
+
+    assert world.run(100, change) == pytest.approx(20.5, abs=1)
+
+
+def test_a_defect_of_a_worker_ends_it_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Workers.work
+    defects = iter([LookupError("no such thing")])
+
+    async def fail(workers: Workers, lane: Lane, first: Work) -> None:
+        for defect in defects:
+            raise defect
+        await work(workers, lane, first)
+
+    monkeypatch.setattr(Workers, "work", fail)
+    world = World(a=fast)
+    for _ in range(100):
+        world.add("o", "a")
+    world.run(10)
+    assert len(finished(world, "a")) == 99
+    assert "A worker of store a has ended" in caplog.text
 
 
 class TestStoreThatIsDown:

@@ -31,6 +31,14 @@ def test_a_store_that_answers_gets_all_that_is_allowed() -> None:
     assert pace.per_second == pytest.approx(50, rel=0.05)
 
 
+def test_a_store_that_just_began_to_answer_has_a_rate_soon() -> None:
+    pace = Pace(16)
+    answer(pace, 0, 0.15, 500)
+    assert pace.per_second == pytest.approx(500, rel=0.05)
+    answer(pace, 0.15, 0.5, 100)
+    assert pace.per_second == pytest.approx(500, rel=0.05)
+
+
 def test_trouble_halves_both() -> None:
     pace = Pace(16, 40.0)
     assert pace.troubled(10)

@@ -129,6 +129,18 @@ def test_ends_when_the_store_is_slowed_meanwhile(bench: Bench) -> None:
     assert len(bench.delete()) == 2
 
 
+def test_ends_when_the_store_is_paused_meanwhile(bench: Bench) -> None:
+    """Before its backlog is released."""
+
+    def pause(number: int) -> Verdict:
+        if number == 1:
+            bench.lane.breaker.blow("x")
+        return GONE
+
+    bench.meanwhile = pause
+    assert len(bench.delete()) == 2
+
+
 def test_does_nothing_without_a_lease(bench: Bench) -> None:
     """As where it ran out while the thread was waited for."""
     bench.now += 81
