@@ -45,8 +45,11 @@ def run(options: Options) -> int:
     """Run the demo; returns the exit code."""
     console, errors = Console(), Console(stderr=True)
     session = _Session(options, console)
+    # A shell lets what it starts in the background ignore it, and all signals are told by it here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         session.play()
     except KeyboardInterrupt:

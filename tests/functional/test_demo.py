@@ -21,14 +21,17 @@ _DEADLINE_SECONDS = 120.0
 
 
 class Demo:
-    """A demo that runs, with `home` as its folder for temporary files."""
+    """A demo that runs, with `home` as its folder for temporary files.
 
-    def __init__(self, home: Path, arguments: Sequence[str]) -> None:
+    :param through: a command that runs it.
+    """
+
+    def __init__(self, home: Path, arguments: Sequence[str], through: Sequence[str] = ()) -> None:
         self.home = home
         self.log_path = home.with_suffix(".log")
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "evscrub", "demo", *arguments],
+                [*through, sys.executable, "-m", "evscrub", "demo", *arguments],
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"TMPDIR": str(home), "COLUMNS": "100"},
@@ -43,6 +46,10 @@ class Demo:
 
     def wait_until_it_says(self, text: str) -> None:
         wait_for(text, lambda: text in self.said, _DEADLINE_SECONDS)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
     def left(self) -> list[str]:
         return sorted(path.name for path in self.home.iterdir())
@@ -60,7 +67,7 @@ def run(home: Path, *arguments: str) -> Demo:
     try:
         demo.wait()
     finally:
-        demo.process.kill()
+        demo.end()
     return demo
 
 
@@ -99,20 +106,25 @@ def test_interrupted(home: Path, said: str) -> None:
         demo.process.send_signal(signal.SIGINT)
         assert demo.wait() in {130, 0}  # 0 where all was said by then
     finally:
-        demo.process.kill()
+        demo.end()
     assert demo.left() == []
     assert "Traceback" not in demo.said
 
 
-def test_kept_for_playing(home: Path) -> None:
-    demo = Demo(home, ["--images", "20", "--scrub-time", "1", "--keep"])
+@pytest.mark.parametrize(
+    "through",
+    [(), ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")],
+    ids=["", "in the background of a shell"],
+)
+def test_kept_for_playing(home: Path, through: Sequence[str]) -> None:
+    demo = Demo(home, ["--images", "20", "--scrub-time", "1", "--keep"], through)
     try:
         demo.wait_until_it_says("Ctrl-C")
         assert demo.process.poll() is None
         demo.process.send_signal(signal.SIGTERM)
         assert demo.wait() == 0
     finally:
-        demo.process.kill()
+        demo.end()
     assert_all_well(demo)
 
 
