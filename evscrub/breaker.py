@@ -41,6 +41,7 @@ class Breaker:
     state: State = State.CLOSED
     reason: str = ""
     opened_until: float = 0.0
+    reset_at: float = float("-inf")
     _failures: int = field(default=0, init=False)
     _not_found: int = field(default=0, init=False)
     _pauses: int = field(default=0, init=False)
@@ -103,8 +104,9 @@ class Breaker:
         self.state, self.reason = State.BLOWN, reason
         return new
 
-    def reset(self) -> None:
+    def reset(self, now: float) -> None:
         """An operator says that the store may be asked again."""
+        self.reset_at = now
         if self.state is State.BLOWN:
             self.state, self.reason = State.CLOSED, ""
         self._not_found = 0

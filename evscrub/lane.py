@@ -177,6 +177,14 @@ class Lane:
             return NOT_FOUND
         return verdict
 
+    def is_outdated(self, verdict: Verdict, tried_at: float) -> bool:
+        """Whether an answer tells that data was not there before an operator saw to the store.
+
+        :param tried_at: when it was asked for, in the breaker's seconds.
+        """
+        missing = verdict in _NOT_MOUNTED or (verdict.outcome is Outcome.GONE and verdict != GONE)
+        return missing and tried_at < self.breaker.reset_at
+
     def answered(self, verdict: Verdict, kind: Kind, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes about the lane."""
         match verdict.outcome:

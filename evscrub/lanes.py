@@ -29,6 +29,7 @@ class Lanes:
     """The lanes by store.
 
     :param stores: the stores that data may be deleted from.
+    :param go_on: takes work that a lane is done with.
     :param end: takes work that goes no further, to be settled.
     :param reload_stores: called when a store turned out to have lost its write access.
     """
@@ -38,11 +39,13 @@ class Lanes:
         settings: Settings,
         stores: Iterable[str],
         clock: Clock,
+        go_on: Callable[[Work], None],
         end: Callable[[Work], None],
         reload_stores: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._clock = clock
+        self._go_on = go_on
         self._end = end
         self._reload_stores = reload_stores
         self._rate = RateLimit(settings.rate, settings.burst)
@@ -107,13 +110,17 @@ class Lanes:
         return count
 
     def change(self, settings: Settings) -> None:
-        """Apply changed options, and give stores that are paused another chance."""
+        """Apply changed options, and give stores that are paused another chance.
+
+        What a store did not have before that, it is asked for again.
+        """
         self._settings = settings
         self._rate.change(settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
             lane.breaker.not_found_limit = settings.not_found_limit_of(lane.name)
-            lane.breaker.reset()
+            lane.breaker.reset(self._clock.boot())
+            self.doubt_suspects(lane)
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
     def pause(self, store: str, reason: str) -> None:
@@ -126,11 +133,13 @@ class Lanes:
 
     def answered(self, lane: Lane, work: Work, verdict: Verdict) -> None:
         """Let a lane follow what its store answered."""
+        if lane.is_outdated(verdict, work.tried_at):
+            return
         change = lane.answered(verdict, work.claim.kind, self._clock.boot())
         self._rates[lane.name].follow(lane.pace.rate)
         if verdict == GONE:
             # The store has what is in it, so what it has not is gone.
-            self._end_all(lane.suspects)
+            self._believe_suspects(lane)
         if lane.is_shut(self._clock.boot()):
             self._end_all(lane.backlog)
         if change is None:
@@ -144,9 +153,12 @@ class Lanes:
 
     def keeps(self, lane: Lane, work: Work) -> bool:
         """Keep work back that a store says it has not the data of; returns whether it is kept."""
-        if not work.not_found or work.targets or not lane.breaker.doubts(work.claim.kind):
+        if not work.doubted:
             return False
-        if lane.breaker.state is State.BLOWN:
+        if not lane.breaker.doubts(work.claim.kind):
+            work.believe()
+            return False
+        if lane.breaker.state is State.BLOWN or work.tried_at < lane.breaker.reset_at:
             work.doubt()
             return False
         work.suspect_since = self._clock.boot()
@@ -165,7 +177,8 @@ class Lanes:
                 # All wait for the last: those of a slow store come one after another.
                 believed_at = lane.suspects[-1].suspect_since + SUSPECT_SECONDS
                 if now >= believed_at:
-                    self._end_all(lane.suspects)
+                    self._believe_suspects(lane)
+                    pause = 0.0  # they may go on in another lane
                 else:
                     pause = min(pause, believed_at - now)
             if lane.backlog and lane.running:
@@ -181,6 +194,12 @@ class Lanes:
             self._rates[lane.name].change(0, 1)
             self._end_all(lane.backlog)
             self.doubt_suspects(lane)
+
+    def _believe_suspects(self, lane: Lane) -> None:
+        while lane.suspects:
+            work = lane.suspects.popleft()
+            work.believe()
+            self._go_on(work)
 
     def doubt_suspects(self, lane: Lane) -> None:
         """Keep the images pending whose data was not found."""

@@ -79,7 +79,14 @@ class Scrubber:
             on_scrubbed,
             on_parked,
         )
-        self.lanes = Lanes(settings, stores.deletable, clock, self.settler.end, self._reload_stores)
+        self.lanes = Lanes(
+            settings,
+            stores.deletable,
+            clock,
+            self._forward,
+            self.settler.end,
+            self._reload_stores,
+        )
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )

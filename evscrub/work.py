@@ -24,12 +24,15 @@ class Work:
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
     :param not_found: those of `gone` that the store said it does not have.
+    :param doubted: those of `not_found` whose store is yet to be believed.
     :param trouble: the last failure, with the store it came from.
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     :param ended_at: when the last location was judged, seconds since the epoch.
     :param suspect_since: since when it waits for its store to be believed, seconds since boot.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param begun_at: when its first delete began, seconds since the epoch; None before.
+    :param tried_at: when the first delete of those whose answers are doubted, or the last try,
+        began, seconds since boot.
     :param data_went: a store had data of it, or has it no more.
     """
 
@@ -42,12 +45,14 @@ class Work:
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
+    doubted: list[int] = field(default_factory=list)
     trouble: tuple[str, Verdict] | None = None
     lost: bool = False
     ended_at: float = 0.0
     suspect_since: float = 0.0
     ready_at: float = 0.0
     begun_at: float | None = None
+    tried_at: float = 0.0
     data_went: bool = False
 
     @property
@@ -81,6 +86,7 @@ class Work:
         self.data_went |= verdict.outcome is Outcome.GONE
         if verdict.outcome is Outcome.GONE and verdict != GONE:
             self.not_found.append(row.id)
+            self.doubted.append(row.id)
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged."""
@@ -90,9 +96,14 @@ class Work:
 
     def doubt(self) -> None:
         """Take back that what was not found is gone."""
-        self.gone = [number for number in self.gone if number not in self.not_found]
-        self.left += self.not_found
-        self.not_found = []
+        self.gone = [number for number in self.gone if number not in self.doubted]
+        self.not_found = [number for number in self.not_found if number not in self.doubted]
+        self.left += self.doubted
+        self.doubted = []
+
+    def believe(self) -> None:
+        """Have no doubt that what was not found is gone."""
+        self.doubted = []
 
     def settlement(self) -> Settlement:
         """How this ends: what was not deleted is left, whether it was tried or not."""

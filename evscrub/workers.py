@@ -147,6 +147,8 @@ class Workers:
             answers.append((work, verdicts))
             if work.begun_at is None:
                 work.begun_at = self._database_clock.now()
+            if not work.doubted:
+                work.tried_at = before
             for target in work.targets_in(lane.name):
                 # Since it was looked at in the loop, if it was, it may have run out.
                 if not self._leases.has_time(work):

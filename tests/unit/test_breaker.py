@@ -135,13 +135,13 @@ class TestFuse:
 
     def test_an_operator_sets_it_right(self, breaker: Breaker) -> None:
         breaker.blow("x")
-        breaker.reset()
+        breaker.reset(0)
         assert breaker.lets_through(0, 5) is None
         assert not any(breaker.not_found() for _ in range(19))
 
     def test_a_reset_leaves_an_open_breaker_open(self, breaker: Breaker) -> None:
         trip(breaker, 0)
-        breaker.reset()
+        breaker.reset(0)
         assert breaker.lets_through(1, 0) == 0
 
 
@@ -175,7 +175,7 @@ def test_a_shut_breaker_lets_at_most_one_through(  # noqa: C901, PLR0912 - an ev
         elif event == "blow":
             breaker.blow("x")
         elif event == "reset":
-            breaker.reset()
+            breaker.reset(now)
         elif running:
             running -= 1
             if event == "good":

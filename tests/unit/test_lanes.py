@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import chain, repeat
 from typing import Any
 
 import anyio
@@ -155,7 +156,7 @@ class TestTurns:
         async def main() -> tuple[float, float, float]:
             settings = replace(SETTINGS, rate=10.0, burst=8.0, store_rate={"a": 5.0})
             clock = Clock(anyio.current_time, anyio.current_time)
-            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda: None)
+            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda _: None, lambda: None)
             lane = lanes.of("a")
             lane.took(delete_seconds, 0)
             work: Any = None
@@ -538,6 +539,55 @@ class TestFuse:
 
         assert 30 < world.run(120, acknowledge) < 50
         assert world.statuses() == {"deleted": 200}
+
+    def test_nothing_is_believed_of_one_of_two_stores_for_what_the_other_has(self) -> None:
+        world = World(a=missing, b=fast)
+        for number in range(50):
+            world.add(f"o{number % 3}", "a", "b")
+        world.run(60)
+        assert world.statuses() == {"pending_delete": 50}
+        assert all("a" in world.left(image_id) for image_id in world.images)
+
+    def test_both_of_two_stores_are_believed_in_turn(self) -> None:
+        world = World(a=missing, b=missing)
+        image_id = world.add("o", "a", "b")
+        assert 6 < world.run(60) < 8
+        assert [one.store for one in world.asked] == ["a", "b"]
+        assert world.status(image_id) == "deleted"
+
+    def test_what_was_asked_before_it_was_mended_is_asked_again(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """And does not pause it again."""
+        slow = chain([False] * 5, repeat(True))
+
+        def store(now: float) -> tuple[float, Verdict]:
+            return (0.02, GONE) if now > 0.5 else (1.0 if next(slow) else 0.1, NOT_FOUND)
+
+        world = World(replace(SETTINGS, not_found_limit=5), a=store)
+        for number in range(30):
+            world.add(f"o{number}", "a")
+        self.mend(world, 0.5)
+        assert caplog.text.count("is paused") == 1
+
+    def test_what_is_not_believed_yet_is_asked_again_after_a_reload(self) -> None:
+        world = World(a=lambda now: (0.02, GONE) if now > 1 else (0.1, NOT_FOUND))
+        for number in range(10):
+            world.add(f"o{number}", "a")
+        self.mend(world, 1)
+        assert len(world.asked) == 10 + 10
+
+    def mend(self, world: World, at: float) -> None:
+        """Reload at a time; then all is deleted soon, and none of it because it was not there."""
+
+        async def change(scrubber: Scrubber) -> None:
+            await anyio.sleep(at)
+            scrubber.change(world.settings)
+
+        assert world.run(60, change) < 3
+        assert world.statuses() == {"deleted": len(world.images)}
+        deleted = [one.image_id for one in world.asked if one.verdict == GONE]
+        assert sorted(deleted) == sorted(world.images)
 
     def test_a_store_that_is_paused_from_the_start_is_not_asked(self) -> None:
         world = World(a=fast, b=fast)

@@ -267,3 +267,16 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert third.trouble[1].outcome is Outcome.UNKNOWN
     assert not third.is_complete
     assert all(work.is_complete for work in bench.works[:2])
+
+
+def test_what_is_doubted_was_tried_when_the_first_of_it_was() -> None:
+    bench = Bench(("a", "a"))
+
+    def missing(_: int) -> Verdict:
+        bench.now += 7
+        return NOT_FOUND
+
+    bench.meanwhile = missing
+    [work] = bench.work()
+    assert len(work.doubted) == 2
+    assert work.tried_at == 1000

@@ -281,6 +281,8 @@ def simulated_threads() -> Iterator[None]:
                 world: Any = workers._stores
                 if world.stores[lane.name] is not instant:
                     began = anyio.current_time()
+                    if not work.doubted:
+                        work.tried_at = began
                     verdict = await world.deleted(next(work.targets_in(lane.name)))
                     now = anyio.current_time()
                     lane.took(now - began, now)
