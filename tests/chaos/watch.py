@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import defaultdict
@@ -276,7 +277,12 @@ class Watch:
         status = str(found[0]["status"])
         locations = self._site.rows.rows("image_locations", image_id)
         for row in locations:
-            self._judge_location(image_id, status, row["status"], row["value"])
+            # What was taken off the live image was scrubbed for itself, and no restore brings it.
+            taken_off = story.taken_off is not None and row["meta_data"] == json.dumps(
+                {"store": story.life.stores[1]}
+            )
+            of_image = "deleted" if taken_off else status
+            self._judge_location(image_id, of_image, row["status"], row["value"])
         last = story.last
         expected = {
             Act.CREATE: "active",
