@@ -140,7 +140,7 @@ class Claimer:
 
     def _make_work(self, taken: Taken, claim: Claim, asked: Moment, shared: set[int]) -> Work:
         due = taken.due
-        if claim.image.deleted_at is not None and claim.kind is Kind.PENDING:
+        if claim.image.deleted_at is not None and claim.kind is not Kind.ORPHAN:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
         work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
         for row in claim.locations:

@@ -27,6 +27,7 @@ class Leases:
     def __init__(
         self, claims: Claims, calls: RegistryCalls, clock: Clock, record: Record, timeout: float
     ) -> None:
+        self.timeout = timeout
         self.works: dict[str, Work] = {}
         #: Held while the registry is asked to compare leases with the works': one that is renewed
         #: meanwhile would be nobody's.
@@ -35,7 +36,6 @@ class Leases:
         self._calls = calls
         self._clock = clock
         self._record = record
-        self._timeout = timeout
 
     def is_ours(self, work: Work) -> bool:
         """Whether a lease has ample time left; asked right before every delete."""
@@ -47,12 +47,12 @@ class Leases:
 
     def has_time(self, work: Work) -> bool:
         """Whether a lease has ample time left and is not known to be lost; for any thread."""
-        return not work.lost and self._clock.since(work.asked) <= self._timeout * _AMPLE
+        return not work.lost and self._clock.since(work.asked) <= self.timeout * _AMPLE
 
     async def run(self) -> None:
         """Renew leases for ever."""
         while True:
-            await anyio.sleep(self._timeout / 6)
+            await anyio.sleep(self.timeout / 6)
             await self.renew()
 
     async def renew(self) -> None:
@@ -65,7 +65,7 @@ class Leases:
             work
             for work in self.works.values()
             if not work.lost
-            and self._timeout * _RENEW < self._clock.since(work.asked) < self._timeout * _AMPLE
+            and self.timeout * _RENEW < self._clock.since(work.asked) < self.timeout * _AMPLE
         ]
         if not aging:
             return

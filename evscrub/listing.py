@@ -112,7 +112,7 @@ def line(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.STALE: "its claim ran out: to be taken over",
+    Kind.STALE: "its scrubbing was begun: to be taken over",
     Kind.ORPHAN: "location taken off a live image",
 }
 

@@ -70,7 +70,9 @@ class Kind(Enum):
     """Why an image's locations may be scrubbed."""
 
     PENDING = "pending"  #: a deleted image whose delay is over
-    STALE = "stale"  #: a deleted image whose claim was left by an agent that died
+    #: A deleted image whose claim ran out, for its agent died, or was given back with its data in
+    #: doubt; it is not pending again, since what is pending may be restored.
+    STALE = "stale"
     ORPHAN = "orphan"  #: locations that were taken off a live image
 
 

@@ -4,6 +4,7 @@
 import math
 import random
 from collections.abc import Callable
+from datetime import timedelta
 
 import anyio
 from oslo_log import log as logging
@@ -101,7 +102,9 @@ class Settler:
         works, self._ended = self._ended, []
         try:
             async with self._leases.compared:
-                await self._calls.call(self._claims.settle, [work.settlement() for work in works])
+                ends = [work.settlement() for work in works]
+                timeout = timedelta(seconds=self._leases.timeout)
+                await self._calls.call(self._claims.settle, ends, timeout)
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended

@@ -27,6 +27,9 @@ class Outcome(Enum):
 
 #: Outcomes that end a location's row.
 FINISHED = frozenset({Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED})
+#: Outcomes of a delete that may have had its effect, or a part of it, all the same: an answer that
+#: was lost, a store that gave up half-way.
+UNSURE = frozenset({Outcome.TRANSIENT, Outcome.UNKNOWN})
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from datetime import datetime
 from evscrub.clock import Moment
 from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
-from evscrub.rules import LocationRow
+from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, GONE, Outcome, Verdict
+from evscrub.verdict import FINISHED, GONE, UNSURE, Outcome, Verdict
 
 
 @dataclass(slots=True)
@@ -33,6 +33,7 @@ class Work:
     :param begun_at: when its first delete began, seconds since the epoch; None before.
     :param tried_at: when the first delete of those whose answers are doubted, or the last try,
         began, seconds since boot.
+    :param unsure: a delete failed in a way that leaves open whether the data is still there.
     :param data_went: a store had data of it, or has it no more.
     """
 
@@ -53,6 +54,7 @@ class Work:
     ready_at: float = 0.0
     begun_at: float | None = None
     tried_at: float = 0.0
+    unsure: bool = False
     data_went: bool = False
 
     @property
@@ -81,6 +83,7 @@ class Work:
         if verdict.outcome not in FINISHED:
             self.left.append(row.id)
             self.trouble = (store, verdict)
+            self.unsure |= verdict.outcome in UNSURE
             return
         self.gone.append(row.id)
         self.data_went |= verdict.outcome is Outcome.GONE
@@ -89,8 +92,9 @@ class Work:
             self.doubted.append(row.id)
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
-        """Leave all locations that were not judged."""
+        """Leave all locations that were not judged, whatever became of them."""
         self.trouble = trouble
+        self.unsure = True
         self.left += [row.id for row, _ in self.targets]
         self.targets.clear()
 
@@ -109,8 +113,8 @@ class Work:
         """How this ends: what was not deleted is left, whether it was tried or not."""
         return Settlement(
             self.image_id,
-            self.claim.kind,
             self.lease,
             self.gone,
             [*self.left, *(row.id for row, _ in self.targets)],
+            whole=self.claim.kind is Kind.PENDING and not self.unsure,
         )

@@ -83,14 +83,16 @@ class Settlement:
 
     :param lease: the lease as last renewed.
     :param gone: ids of locations whose data is gone.
-    :param left: ids of locations whose data is still there; any at all release the image.
+    :param left: ids of locations that are still to be deleted; any at all release the image.
+    :param whole: whether the data of those is known to be there, for it was claimed when pending
+        and no delete of it may have had an effect.
     """
 
     image_id: str
-    kind: Kind
     lease: datetime
     gone: Sequence[int]
     left: Sequence[int]
+    whole: bool
 
 
 class Claims:
@@ -117,7 +119,7 @@ class Claims:
             rows = read_images(connection, image_ids, lock=True)
             now = read_now(connection)
             sights = _decide_all(rows, rows, now, policy)
-            lease = _new_lease(sights.values(), now)
+            lease = _new_lease(sights.values(), now, policy)
             claims = [
                 Claim(sight.image, sight.decision.kind, sight.decision.locations, lease)
                 for sight in sights.values()
@@ -165,13 +167,16 @@ class Claims:
         return kept, lease
 
     @retried
-    def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Finish what is gone and release what is left, as far as the claims are still ours."""
+    def settle(self, settlements: Sequence[Settlement], claim_timeout: timedelta) -> None:
+        """Finish what is gone and release what is left, as far as the claims are still ours.
+
+        Pending delete, from where it may be restored, becomes only what is whole. Of all else the
+        lease is given back, as old as one that ran out, so that whoever is next takes it over.
+        """
         gone = [location for settlement in settlements for location in settlement.gone]
-        released = [settlement for settlement in settlements if settlement.left]
         with self.database.transaction() as connection:
             now = read_now(connection)
-            returning = _lock_released(connection, released)
+            released = _lock_released(connection, [end for end in settlements if end.left])
             if gone:
                 # Whoever holds the claim by now: the data is gone, and so the row should say.
                 connection.execute(
@@ -182,24 +187,21 @@ class Claims:
                     )
                     .values(status=DELETED, deleted_at=now, updated_at=now)
                 )
-            if returning:
+            for whole, status in ((True, PENDING_DELETE), (False, DELETED)):
+                returning = [end for end in released if end.whole == whole]
+                if not returning:
+                    continue
+                # Those of locations that were taken off live images are not `deleted`.
                 connection.execute(
                     sa.update(images)
-                    .where(images.c.id.in_(returning), images.c.status == DELETED)
-                    .values(status=PENDING_DELETE, updated_at=now)
-                )
-            for settlement in released:
-                if settlement.kind is Kind.ORPHAN:
-                    # Glance set both times to the same value when it removed the location.
-                    connection.execute(
-                        sa.update(image_locations)
-                        .where(
-                            image_locations.c.id.in_(settlement.left),
-                            image_locations.c.status == PENDING_DELETE,
-                            image_locations.c.updated_at == settlement.lease,
-                        )
-                        .values(updated_at=image_locations.c.deleted_at)
+                    .where(
+                        images.c.id.in_([end.image_id for end in returning]),
+                        images.c.status == DELETED,
                     )
+                    .values(status=status, updated_at=now)
+                )
+                if not whole:
+                    _give_back(connection, returning, claim_timeout)
 
 
 Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
@@ -265,14 +267,16 @@ def _decide_all(
     return sights
 
 
-def _new_lease(sights: Iterable[Sight], now: datetime) -> datetime:
+def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> datetime:
     """A lease that none of the locations has had.
 
     One released and claimed again in the same second would have the same twice, and its first
     owner, repeating a release whose answer was lost, would release the second one's claim.
     """
+    # What was given back is so much older than its lease was.
+    older = dict.fromkeys(Kind, policy.claim_timeout) | {Kind.PENDING: timedelta(0)}
     stamps = [
-        location.updated_at + timedelta(seconds=1)
+        location.updated_at + older[sight.decision.kind] + timedelta(seconds=1)
         for sight in sights
         if isinstance(sight.decision, Scrub)
         for location in sight.decision.locations
@@ -299,23 +303,36 @@ def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) 
         )
 
 
-def _lock_released(connection: sa.Connection, released: Sequence[Settlement]) -> list[str]:
-    """Lock the images that go back to pending; returns those whose lease is still ours."""
-    leases = {
-        location: settlement.lease
-        for settlement in released
-        if settlement.kind is not Kind.ORPHAN
-        for location in settlement.left
-    }
-    if not leases:
+def _give_back(
+    connection: sa.Connection, ends: Sequence[Settlement], claim_timeout: timedelta
+) -> None:
+    """Make the leases of locked images as old as ones that ran out."""
+    by_lease: dict[datetime, list[int]] = {}
+    for end in ends:
+        by_lease.setdefault(end.lease, []).extend(end.left)
+    for lease, left in by_lease.items():
+        connection.execute(
+            sa.update(image_locations)
+            .where(image_locations.c.id.in_(left), image_locations.c.status == PENDING_DELETE)
+            .values(updated_at=lease - claim_timeout)
+        )
+
+
+def _lock_released(connection: sa.Connection, released: Sequence[Settlement]) -> list[Settlement]:
+    """Lock the images that are let go of; returns those whose lease is still ours."""
+    if not released:
         return []
-    ids = [settlement.image_id for settlement in released]
+    ids = [end.image_id for end in released]
     connection.execute(
         sa.select(images.c.id).where(images.c.id.in_(ids)).order_by(images.c.id).with_for_update()
     ).all()
-    rows = connection.execute(
-        sa.select(
-            image_locations.c.image_id, image_locations.c.id, image_locations.c.updated_at
-        ).where(image_locations.c.id.in_(list(leases)), image_locations.c.status == PENDING_DELETE)
-    )
-    return sorted({row.image_id for row in rows if row.updated_at == leases[row.id]})
+    left = [location for end in released for location in end.left]
+    leases = {
+        row.id: row.updated_at
+        for row in connection.execute(
+            sa.select(image_locations.c.id, image_locations.c.updated_at).where(
+                image_locations.c.id.in_(left), image_locations.c.status == PENDING_DELETE
+            )
+        )
+    }
+    return [end for end in released if any(leases.get(row) == end.lease for row in end.left)]

@@ -33,6 +33,10 @@ def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_S
         time.sleep(_POLL_SECONDS)
 
 
+#: How old an agent's lease may get.
+CLAIM_TIMEOUT_SECONDS = 10
+
+
 class AgentProcess:
     """An agent beside a Glance: a context manager.
 
@@ -56,7 +60,11 @@ class AgentProcess:
                 "scrub_time": 2,
                 "debug": True,
             },
-            "scrubber": {"claim_timeout": 10, "drain_timeout": 10, "retry_initial": 0.2},
+            "scrubber": {
+                "claim_timeout": CLAIM_TIMEOUT_SECONDS,
+                "drain_timeout": 10,
+                "retry_initial": 0.2,
+            },
             "sweep": {"interval": 2},
             "status": {"listen": ""},
         }

@@ -32,7 +32,7 @@ import pytest
 import sqlalchemy as sa
 
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
-from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.agents import CLAIM_TIMEOUT_SECONDS, AgentProcess, Registry, wait_for
 from tests.servers import Server, free_port, is_open
 
 REPOSITORY = Path(__file__).parents[2]
@@ -387,6 +387,23 @@ class Images(Registry):
                 self._images.c.status
             )
             return Counter({row[0]: row[1] for row in connection.execute(query)})
+
+    def at_rest(self) -> set[str]:
+        """Which images await scrubbing while no agent has a claim on them."""
+        ran_out = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=CLAIM_TIMEOUT_SECONDS)
+        query = (
+            sa.select(self._images.c.id)
+            .join(self._locations, self._locations.c.image_id == self._images.c.id)
+            .where(
+                self._locations.c.status == "pending_delete",
+                sa.or_(
+                    self._images.c.status == "pending_delete",
+                    self._locations.c.updated_at <= ran_out,
+                ),
+            )
+        )
+        with self.engine.connect() as connection:
+            return set(connection.scalars(query))
 
     def locations(self, image_id: str) -> dict[str, str]:
         """The status of each of an image's locations by its URL."""

@@ -116,10 +116,11 @@ def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
     return replace(claim, lease=lease)
 
 
-def settle(claims: Claims, claim: Claim, *, left: Sequence[int] = ()) -> None:
+def settle(claims: Claims, claim: Claim, *, left: Sequence[int] = (), whole: bool = True) -> None:
     """Settle a claim; what is not left is gone."""
     gone = [location.id for location in claim.locations if location.id not in left]
-    claims.settle([Settlement(claim.image.id, claim.kind, claim.lease, gone, left)])
+    end = Settlement(claim.image.id, claim.lease, gone, left, whole)
+    claims.settle([end], POLICY.claim_timeout)
 
 
 def ids_of(claim: Claim) -> list[int]:
@@ -261,21 +262,22 @@ def test_a_lease_is_whole_seconds_of_the_registry(rows: Rows, claims: Claims) ->
     assert stamps(rows, image_id) == [claim.lease] * 3
 
 
+@pytest.mark.parametrize("whole", [True, False])
 def test_a_release_that_is_repeated_does_not_release_the_next_claim(
-    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims], whole: bool
 ) -> None:
     """A commit's answer was lost, and somebody else claimed the image in the same second."""
-    image_id, other = pending(rows), new_claims()
+    other = new_claims()
     for _ in range(5):
+        image_id = pending(rows)
         first = claim_one(claims, image_id)
-        settle(claims, first, left=ids_of(first))
+        settle(claims, first, left=ids_of(first), whole=whole)
         second = claim_one(other, image_id)
         assert second.lease > first.lease
-        settle(claims, first, left=ids_of(first))
+        settle(claims, first, left=ids_of(first), whole=whole)
         assert rows.status(image_id) == ("deleted", ["pending_delete"])
         assert claims.renew([(first, first.lease)])[0] == []
         assert other.renew([(second, second.lease)])[0] == [second]
-        settle(other, replace(second, lease=stamps(rows, image_id)[0]), left=ids_of(second))
 
 
 def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
@@ -379,6 +381,24 @@ def test_release(rows: Rows, claims: Claims) -> None:
     assert claim_one(claims, image_id).kind is Kind.PENDING
 
 
+def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    """Its data may be gone: only who deletes it again can tell."""
+    image_id = pending(rows, *STORES)
+    claim = claim_one(claims, image_id)
+    gone, *left = ids_of(claim)
+    settle(claims, claim, left=left, whole=False)
+    assert rows.status(image_id) == ("deleted", ["deleted", "pending_delete", "pending_delete"])
+    for refused in (Keeping(claims.database).restore, Keeping(claims.database).hold):
+        with pytest.raises(RefusedError, match="it is being scrubbed"):
+            refused(image_id)
+    again = claim_one(new_claims(), image_id)
+    assert again.kind is Kind.STALE
+    assert ids_of(again) == left
+    assert gone not in left
+
+
 def test_one_of_three_is_left(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     claim = claim_one(claims, image_id)
@@ -423,21 +443,32 @@ def test_what_is_gone_is_written_down_whoever_has_the_claim(
 
 
 def test_many_ends_in_one_transaction(rows: Rows, claims: Claims) -> None:
-    finished, released, slept, orphan = pending(rows), pending(rows), pending(rows), orphaned(rows)
-    won = {c.image.id: c for c in claims.claim([finished, released, orphan], POLICY).claims}
-    stale = age(rows, claim_one(claims, slept), 3600)
-    claim_one(claims, slept)
+    finished, released, doubtful, slept, napped = (pending(rows) for _ in range(5))
+    orphan, kept = orphaned(rows), orphaned(rows)
+    fresh = [finished, released, doubtful, orphan, kept]
+    won = {c.image.id: c for c in claims.claim(fresh, POLICY).claims}
+    stale, nap = (age(rows, claim_one(claims, one), 3600) for one in (slept, napped))
+    for one in (slept, napped):
+        claim_one(claims, one)
+    taken_over = stamps(rows, napped)
     ends = [
-        Settlement(finished, Kind.PENDING, won[finished].lease, ids_of(won[finished]), []),
-        Settlement(released, Kind.PENDING, won[released].lease, [], ids_of(won[released])),
-        Settlement(slept, Kind.PENDING, stale.lease, [], ids_of(stale)),
-        Settlement(orphan, Kind.ORPHAN, won[orphan].lease, ids_of(won[orphan]), []),
+        Settlement(finished, won[finished].lease, ids_of(won[finished]), [], whole=True),
+        Settlement(released, won[released].lease, [], ids_of(won[released]), whole=True),
+        Settlement(doubtful, won[doubtful].lease, [], ids_of(won[doubtful]), whole=False),
+        Settlement(slept, stale.lease, [], ids_of(stale), whole=True),
+        Settlement(napped, nap.lease, [], ids_of(nap), whole=False),
+        Settlement(orphan, won[orphan].lease, ids_of(won[orphan]), [], whole=False),
+        Settlement(kept, won[kept].lease, [], ids_of(won[kept]), whole=False),
     ]
-    claims.settle(ends)
+    claims.settle(ends, POLICY.claim_timeout)
     assert rows.status(finished) == ("deleted", ["deleted"])
     assert rows.status(released) == ("pending_delete", ["pending_delete"])
     assert rows.status(slept) == ("deleted", ["pending_delete"])
     assert rows.status(orphan) == ("active", ["active", "deleted"])
+    for given_back in (doubtful, kept):
+        assert {c.image.id for c in claims.claim([given_back], POLICY).claims} == {given_back}
+    assert rows.status(kept) == ("active", ["active", "pending_delete"])
+    assert stamps(rows, napped) == taken_over
 
 
 def test_rows_that_vanish_mid_way(rows: Rows, claims: Claims) -> None:
@@ -457,16 +488,13 @@ def test_lease_of_a_location_off_a_live_image(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     image_id, other = orphaned(rows), new_claims()
-    before, removed_at = (
-        rows.image(image_id),
-        rows.rows("image_locations", image_id)[1]["deleted_at"],
-    )
+    before = rows.image(image_id)
     claim = claim_one(claims, image_id)
     assert claim.kind is Kind.ORPHAN
     assert len(claim.locations) == 1
     assert isinstance(decision(other.claim([image_id], POLICY), image_id), Wait)
-    settle(claims, claim, left=ids_of(claim))
-    assert rows.rows("image_locations", image_id)[1]["updated_at"] == removed_at
+    settle(claims, claim, left=ids_of(claim), whole=False)
+    assert stamps(rows, image_id)[1] == claim.lease - POLICY.claim_timeout
     slept = age(rows, claim_one(claims, image_id), 3600)
     second = claim_one(other, image_id)
     settle(claims, slept, left=ids_of(slept))

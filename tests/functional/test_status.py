@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -263,7 +264,10 @@ def test_an_empty_listen_turns_it_off(seeded: Seed, tmp_path: Path) -> None:
 
 
 def _listening_ports(pid: int) -> set[str]:
-    sockets = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    sockets = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            sockets.add(str(path.readlink()))
     inodes = {name[8:-1] for name in sockets if name.startswith("socket:[")}
     lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     return {words[1] for words in map(str.split, lines) if words[3] == "0A" and words[9] in inodes}

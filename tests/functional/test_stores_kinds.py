@@ -112,7 +112,7 @@ class TestFile:
         with site.agent() as agent:
             site.wait_scrubbed([image_id for image_id in images if image_id != stuck])
             site.wait_swept(agent)
-            wait_for("release", lambda: site.images.status(stuck) == PENDING)
+            wait_for("release", lambda: site.images.at_rest() == {stuck})
             path.rmdir()
             path.write_bytes(b"data")
             site.wait_scrubbed([stuck])
@@ -183,7 +183,7 @@ class TestRbd:
             # One that waited for its turn, or was the probe, is claimed for a moment.
             wait_for(
                 "release",
-                lambda: all(site.images.status(one) == PENDING for one in [*broken, nopool]),
+                lambda: site.images.at_rest() >= {*broken, nopool},
             )
             assert len(libraries.asked()) <= 5 + 16 + 2
 
@@ -214,18 +214,18 @@ class TestCinder:
             agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes: bad_url")
             wait_for("a second try", lambda: libraries.asked().count(limited) > 1)
         assert libraries.asked().count(fine) == 1
-        assert site.images.status(images[limited]) == PENDING
+        wait_for("release", lambda: images[limited] in site.images.at_rest())
         assert site.images.status(parked) == PENDING
 
     def test_a_service_that_fails_is_left_alone(
         self, libraries: FakeLibraries, new_site: SiteFactory
     ) -> None:
         site = new_site({"volumes": "cinder"}, volumes=CINDER)
-        site.images.add_many(
+        images = site.images.add_many(
             [[Location("volumes", f"cinder://volumes/{volume('50')}")] for _ in range(50)]
         )
         with site.agent() as agent:
             agent.wait_for_log("Store volumes does not work (backend)")
             site.wait_swept(agent, 3)
-            wait_for("release", lambda: site.images.statuses() == {"pending_delete": 50})
+            wait_for("release", lambda: site.images.at_rest() == set(images))
         assert len(libraries.asked()) <= 5 + 16 + 2

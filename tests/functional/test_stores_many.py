@@ -70,7 +70,7 @@ class TestSeveralStores:
             # What was deleted is not asked for again: a file there now is another one's.
             site.file("first", "files")
             wait_for("a second try", lambda: len(objects.requests()) >= before + 2)
-            wait_for("release", lambda: site.images.status(image_id)[0] == "pending_delete")
+            wait_for("release", lambda: site.images.at_rest() == {image_id})
             objects.behave()
             site.wait_scrubbed([image_id])
             assert site.path("first", "files").exists()
@@ -96,12 +96,12 @@ class TestSeveralStores:
     ) -> None:
         site = new_site(STORES, objects=s3_options(objects))
         objects.behave(refuse=500)
-        site.images.add_many(in_objects(objects, 40))
+        failing = site.images.add_many(in_objects(objects, 40))
         files = site.images.add_many(in_files(site, 40))
         with site.agent() as agent:
             site.wait_scrubbed(files)
             agent.wait_for_log("Store objects does not work")
-            wait_for("release", lambda: site.images.statuses()["pending_delete"] == 40)
+            wait_for("release", lambda: site.images.at_rest() == set(failing))
 
     def test_a_store_that_is_not_enabled_here_is_never_gone(
         self, objects: StoreServer, new_site: SiteFactory

@@ -91,7 +91,7 @@ def test_refused_credentials_are_the_stores_trouble(
     before = len(swift.requests())
     with site.agent() as agent:
         agent.wait_for_log("Store objects does not work")
-        wait_for("release", lambda: site.images.statuses() == {"pending_delete": 8})
+        wait_for("release", lambda: site.images.at_rest() == set(images))
         # One fails for each, and some more when they are tried again, before the breaker opens.
         assert len(swift.requests()) - before <= 2 * (8 + 5)
         swift.behave()

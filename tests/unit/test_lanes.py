@@ -108,9 +108,11 @@ class TestSettling:
         sizes: list[int] = []
         settle = World.settle
 
-        def counted(world: World, settlements: Sequence[Settlement]) -> None:
+        def counted(
+            world: World, settlements: Sequence[Settlement], claim_timeout: timedelta
+        ) -> None:
             sizes.append(len(settlements))
-            settle(world, settlements)
+            settle(world, settlements, claim_timeout)
 
         monkeypatch.setattr(World, "settle", counted)
         return sizes
@@ -207,7 +209,11 @@ class TestStoreThatIsDown:
         for number in range(1000):
             world.add(f"o{number % 50}", "a")
         world.run(600)
-        assert world.statuses() == {"pending_delete": 1000}
+        asked = {one.image_id for one in world.asked}
+        assert world.statuses() == {
+            "given back": len(asked),
+            "pending_delete": 1000 - len(asked),
+        }
         times = [one.at for one in world.asked]
         assert len([at for at in times if at < 60]) <= 30
         for minute in range(1, 10):
@@ -219,31 +225,31 @@ class TestStoreThatIsDown:
         world = World(a=down)
         for number in range(300):
             world.add(f"o{number}", "a")
-        pending: list[int] = []
+        claimed: list[int] = []
 
         async def watch(_: Scrubber) -> None:
             for _second in range(290):
                 await anyio.sleep(1)
-                pending.append(world.statuses()["pending_delete"])
+                claimed.append(world.statuses()["claimed"])
 
         world.run(300, watch)
         # All but a probe.
-        assert min(pending[5:]) >= 299
+        assert max(claimed[5:]) <= 1
 
     def test_locations_that_come_from_other_lanes_are_released_too(self) -> None:
         world = World(a=fast, b=down)
         for number in range(100):
             world.add(f"o{number % 5}", "a", "b")
-        pending: list[int] = []
+        claimed: list[int] = []
 
         async def watch(_: Scrubber) -> None:
             for _second in range(290):
                 await anyio.sleep(1)
-                pending.append(world.statuses()["pending_delete"])
+                claimed.append(world.statuses()["claimed"])
 
         world.run(300, watch)
         assert len(finished(world, "a")) == 100  # what is gone is not asked for again
-        assert min(pending[20:]) >= 99
+        assert max(claimed[20:]) <= 1
 
     def test_it_goes_on_when_it_is_back(self) -> None:
         world = World(a=lambda now: fast(now) if now > 300 else down(now))
@@ -252,6 +258,20 @@ class TestStoreThatIsDown:
         took = world.run(1500)
         assert world.statuses() == {"deleted": 1000}
         assert took < 300 + 75 + 300
+
+    def test_what_it_failed_is_as_late_as_the_rest(self) -> None:
+        world = World(a=lambda now: fast(now) if now > 300 else down(now))
+        for number in range(20):
+            world.add(f"o{number}", "a")
+        late: list[float] = []
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(1400)
+            late.extend(scrubber.record.late_seconds)
+
+        world.run(1500, watch)
+        assert len(late) == 20
+        assert min(late) > 300
 
     def test_others_go_on(self) -> None:
         world = World(a=down, b=fast)
@@ -638,7 +658,7 @@ def test_what_fails_during_a_renewal_of_its_lease_is_released() -> None:
         world.add(f"o{number}", "a")
     world.run(62)
     assert [one.at < 1 for one in world.asked] == [True] * 10
-    assert world.statuses() == {"pending_delete": 10}
+    assert world.statuses() == {"given back": 10}
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5])

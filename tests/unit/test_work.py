@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A claimed image: whether any data of it went."""
+"""A claimed image: whether any data of it went, and whether all that is left is there."""
 
 from datetime import datetime
 
@@ -15,6 +15,12 @@ from evscrub.work import Work
 NOW = datetime(2026, 1, 1)
 NOT_OURS = Verdict(Outcome.NOT_OURS, "read_only_store")
 DOWN = Verdict(Outcome.TRANSIENT, "connection")
+ROW = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
+
+
+def claimed(kind: Kind) -> Work:
+    claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, (ROW,), NOW)
+    return Work(claim, NOW, Moment(0, 0), 0.0, Source.EVENT)
 
 
 @pytest.mark.parametrize(
@@ -31,9 +37,44 @@ DOWN = Verdict(Outcome.TRANSIENT, "connection")
     ],
 )
 def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
-    row = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
-    claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), Kind.PENDING, (row,), NOW)
-    work = Work(claim, NOW, Moment(0, 0), 0.0, Source.EVENT)
+    work = claimed(Kind.PENDING)
     for verdict in verdicts:
-        work.judged(row, "s", verdict, 0.0)
+        work.judged(ROW, "s", verdict, 0.0)
     assert work.data_went is went
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(
+    ("verdict", "there"),
+    [
+        (None, True),
+        (Verdict(Outcome.IN_USE, "in_use"), True),
+        (Verdict(Outcome.CONFIGURATION, "bad_url"), True),
+        (Verdict(Outcome.STORE_TROUBLE, "no_write_access"), True),
+        (DOWN, False),
+        (Verdict(Outcome.TRANSIENT, "throttled"), False),
+        (Verdict(Outcome.UNKNOWN, "unexpected"), False),
+    ],
+)
+def test_only_what_is_known_to_be_there_is_pending_again(
+    kind: Kind, verdict: Verdict | None, there: bool
+) -> None:
+    """Of what was taken over nobody knows what its first owner did."""
+    work = claimed(kind)
+    if verdict is not None:
+        work.judged(ROW, "s", verdict, 0.0)
+    assert work.settlement().whole is (there and kind is Kind.PENDING)
+
+
+def test_what_a_defect_met_may_be_gone() -> None:
+    work = claimed(Kind.PENDING)
+    work.give_up(("s", DOWN))
+    assert not work.settlement().whole
+
+
+def test_what_a_store_without_its_data_had_not_is_pending_again() -> None:
+    work = claimed(Kind.PENDING)
+    work.judged(ROW, "s", NOT_FOUND, 0.0)
+    work.doubt()
+    end = work.settlement()
+    assert (end.gone, end.left, end.whole) == ([], [ROW.id], True)

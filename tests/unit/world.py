@@ -132,10 +132,14 @@ class World:
         return list(self._images)
 
     def status(self, image_id: str) -> str:
-        return self._images[image_id][0].status
+        """The image's status, or, of a deleted one that has a location left, who has it."""
+        image, rows = self._images[image_id]
+        if image.status != "deleted" or not rows:
+            return image.status
+        return "claimed" if image_id in self._leases else "given back"
 
     def statuses(self) -> Counter[str]:
-        return Counter(image.status for image, _ in self._images.values())
+        return Counter(map(self.status, self._images))
 
     def left(self, image_id: str) -> set[str | None]:
         """The stores of the locations that an image has left."""
@@ -183,8 +187,9 @@ class World:
                 sights[image_id] = Sight(None, Leave(UNKNOWN))
                 continue
             image, rows = self._images[image_id]
-            wanted = image.status == "pending_delete"
-            decision = Scrub(Kind.PENDING, tuple(rows)) if wanted else Leave(UNKNOWN)
+            kind = Kind.PENDING if image.status == "pending_delete" else Kind.STALE
+            wanted = rows and image_id not in self._leases
+            decision = Scrub(kind, tuple(rows)) if wanted else Leave(UNKNOWN)
             sights[image_id] = Sight(image, decision)
         return Seen(self._now(), sights)
 
@@ -194,22 +199,24 @@ class World:
         for image_id, sight in seen.sights.items():
             if isinstance(sight.decision, Scrub) and sight.image is not None:
                 rows = sight.decision.locations
-                claims.append(Claim(sight.image, Kind.PENDING, rows, seen.now))
+                claims.append(Claim(sight.image, sight.decision.kind, rows, seen.now))
                 self._leases[image_id] = seen.now
                 self._set(image_id, "deleted")
         return Seen(seen.now, seen.sights, claims)
 
     def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
-        kept = [claim for claim, lease in held if self._leases[claim.image.id] == lease]
+        kept = [claim for claim, lease in held if self._leases.get(claim.image.id) == lease]
         self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
         return kept, self._now()
 
-    def settle(self, settlements: Sequence[Settlement]) -> None:
+    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
         for settlement in settlements:
             image, rows = self._images[settlement.image_id]
             self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
-            if settlement.left and self._leases[image.id] == settlement.lease:
-                self._set(image.id, "pending_delete")
+            if settlement.left and self._leases.get(image.id) == settlement.lease:
+                del self._leases[image.id]
+                if settlement.whole:
+                    self._set(image.id, "pending_delete")
 
     def among(self, _rows: Collection[LocationRow]) -> set[int]:
         return set()

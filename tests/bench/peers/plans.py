@@ -91,13 +91,14 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
         [
             Settlement(
                 claim.image.id,
-                claim.kind,
                 lease,
                 [row.id for row in claim.locations] if number < half else [],
                 [] if number < half else [row.id for row in claim.locations],
+                whole=number % 2 == 0,
             )
             for number, claim in enumerate(kept)
-        ]
+        ],
+        policy.claim_timeout,
     )
     horizon = timedelta(seconds=settings.horizon_seconds)
     for name, start, since in (
