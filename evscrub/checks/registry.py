@@ -157,7 +157,12 @@ def backlog(subject: Subject) -> Findings:
     found = Findings()
     conf = subject.conf
     query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(
-        images.c.deleted == sa.true(), images.c.status == PENDING_DELETE
+        images.c.deleted == sa.true(),
+        sa.or_(
+            images.c.status == PENDING_DELETE,
+            # Claimed, or given back by an agent that failed to delete it.
+            sa.and_(images.c.status == DELETED, _pending_location),
+        ),
     )
     number, oldest, now = _ask(
         subject, lambda session: (*session.execute(query).one(), read_now(session))

@@ -321,6 +321,9 @@ def test_backlog_and_damage(deployment: Deployment) -> None:
     assert "the oldest has been due for 3 h" in checked.details("Backlog")
     for image in (restored, broken_off):
         assert image in checked.details("Damaged images")
+    # As an agent leaves what it failed to delete.
+    deployment.sql(f"UPDATE images SET status = 'deleted' WHERE id = '{long_due}'")
+    assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
 
 
 def test_configuration_errors(deployment: Deployment) -> None:
