@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fills a registry with deleted images by bulk SQL, in the form that Glance leaves them.
 
-The database makes the rows itself, so that a million of them takes a minute. Ids are derived from
+The database makes the rows itself, so that a million of them takes minutes. Ids are derived from
 numbers, so that every database, and this process, know the same ones.
 """
 
