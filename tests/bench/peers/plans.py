@@ -94,7 +94,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
                 lease,
                 [row.id for row in claim.locations] if number < half else [],
                 [] if number < half else [row.id for row in claim.locations],
-                whole=number % 2 == 0,
+                whole=number != half,
             )
             for number, claim in enumerate(kept)
         ],
