@@ -64,7 +64,6 @@ class Audit:
         payload = {
             "id": image_id,
             "owner": trouble.owner,
-            "status": "pending_delete",
             "store": trouble.store,
             "reason": trouble.verdict.reason,
         }

@@ -155,11 +155,13 @@ class Lanes:
         """Keep work back that a store says it has not the data of; returns whether it is kept."""
         if not work.doubted:
             return False
-        if not lane.breaker.doubts(work.claim.kind):
-            work.believe()
-            return False
-        if lane.breaker.state is State.BLOWN or work.tried_at < lane.breaker.reset_at:
+        breaker = lane.breaker
+        outdated = breaker.state is State.BLOWN or work.tried_at < breaker.reset_at
+        if breaker.not_found_limit and outdated:
             work.doubt()
+            return False
+        if not breaker.doubts(work.claim.kind):
+            work.believe()
             return False
         work.suspect_since = self._clock.boot()
         lane.suspects.append(work)

@@ -112,7 +112,8 @@ def line(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.STALE: "its scrubbing was begun: to be taken over",
+    Kind.STALE: "its claim ran out: to be taken over",
+    Kind.GIVEN_BACK: "a delete of it failed: to be tried again",
     Kind.ORPHAN: "location taken off a live image",
 }
 

@@ -47,6 +47,7 @@ class ImageRow(NamedTuple):
     status: str
     deleted: bool
     deleted_at: datetime | None
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +71,10 @@ class Kind(Enum):
     """Why an image's locations may be scrubbed."""
 
     PENDING = "pending"  #: a deleted image whose delay is over
-    #: A deleted image whose claim ran out, for its agent died, or was given back with its data in
-    #: doubt; it is not pending again, since what is pending may be restored.
-    STALE = "stale"
+    STALE = "stale"  #: a deleted image whose claim was left by an agent that died
+    #: A deleted image that an agent failed to delete, and gave back with its data in doubt: it is
+    #: not pending again, since what is pending may be restored.
+    GIVEN_BACK = "given back"
     ORPHAN = "orphan"  #: locations that were taken off a live image
 
 
@@ -169,7 +171,18 @@ def _decide_deleted(
         left = max(left, image.deleted_at + policy.scrub_time - now)
     if left > timedelta(0):
         return Wait(left.total_seconds())
-    return Scrub(Kind.STALE, pending)
+    return Scrub(Kind.GIVEN_BACK if _is_given_back(image, pending, policy) else Kind.STALE, pending)
+
+
+def _is_given_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Policy) -> bool:
+    """Whether its agent let go of a claim; one that ran out has its lease in the image's row too.
+
+    Whoever gives a claim back makes its lease older by the time-out, and not the image's time.
+    """
+    stamps = [row.updated_at for row in pending if row.updated_at is not None]
+    if image.updated_at is None or not stamps:
+        return False
+    return image.updated_at - max(stamps) > policy.claim_timeout / 2
 
 
 def _decide_live(

@@ -10,6 +10,7 @@ from evscrub.checks.report import Findings, NotCheckedError, count, in_words
 from evscrub.checks.subject import Subject
 from evscrub.clock import Clock, epoch
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.listing import AWAITS_SCRUBBING
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import DELETED, PENDING_DELETE
 
@@ -156,14 +157,7 @@ def backlog(subject: Subject) -> Findings:
     """How much waits, and whether any of it should have gone long since."""
     found = Findings()
     conf = subject.conf
-    query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(
-        images.c.deleted == sa.true(),
-        sa.or_(
-            images.c.status == PENDING_DELETE,
-            # Claimed, or given back by an agent that failed to delete it.
-            sa.and_(images.c.status == DELETED, _pending_location),
-        ),
-    )
+    query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(AWAITS_SCRUBBING)
     number, oldest, now = _ask(
         subject, lambda session: (*session.execute(query).one(), read_now(session))
     )

@@ -37,6 +37,7 @@ IMAGE_COLUMNS = (
     images.c.status,
     images.c.deleted,
     images.c.deleted_at,
+    images.c.updated_at,
 )
 LOCATION_COLUMNS = (
     image_locations.c.image_id,

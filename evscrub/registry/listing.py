@@ -10,7 +10,24 @@ import sqlalchemy as sa
 from evscrub.registry.claims import IMAGE_COLUMNS, LOCATION_COLUMNS, named_store
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import PENDING_DELETE, ImageRow, LocationRow
+from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
+
+_has_pending_location = (
+    sa.select(image_locations.c.id)
+    .where(
+        image_locations.c.image_id == images.c.id,
+        image_locations.c.status == PENDING_DELETE,
+    )
+    .exists()
+)
+#: Deleted images that await scrubbing; those that are claimed, or were given back, are `deleted`.
+AWAITS_SCRUBBING = sa.and_(
+    images.c.deleted == sa.true(),
+    sa.or_(
+        images.c.status == PENDING_DELETE,
+        sa.and_(images.c.status == DELETED, _has_pending_location),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +66,11 @@ class Listing:
 
     @retried
     def _page(self, after: str, owner: str | None, *, held: bool) -> list[Listed]:
-        has_pending_location = (
-            sa.select(image_locations.c.id)
-            .where(
-                image_locations.c.image_id == images.c.id,
-                image_locations.c.status == PENDING_DELETE,
-            )
-            .exists()
-        )
         query = (
             sa.select(*IMAGE_COLUMNS, images.c.name)
             .where(
                 images.c.id > after,
-                sa.or_(images.c.status == PENDING_DELETE, has_pending_location),
+                sa.or_(images.c.status == PENDING_DELETE, _has_pending_location),
             )
             .order_by(images.c.id)
             .limit(self.page_rows)

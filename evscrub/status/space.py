@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from oslo_log import log as logging
 
 from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.listing import AWAITS_SCRUBBING
 from evscrub.registry.tables import images
-from evscrub.rules import PENDING_DELETE
 
 LOG = logging.getLogger(__name__)
 
@@ -67,19 +67,18 @@ class SpaceReader:
             self._again_at = now + max(_EVERY_SECONDS, (now - began) / _SHARE)
 
     def _read(self) -> Space:
-        pending = (images.c.deleted == sa.true(), images.c.status == PENDING_DELETE)
         size = sa.func.coalesce(sa.func.sum(images.c.size), 0)
         held = sa.func.count(sa.case((images.c.deleted_at.is_(None), 1)))
         columns = (sa.func.count(), size, held)
         by_owner = (
             sa.select(images.c.owner, *columns)
-            .where(*pending)
+            .where(AWAITS_SCRUBBING)
             .group_by(images.c.owner)
             .order_by(size.desc(), images.c.owner)
             .limit(_OWNERS)
         )
         with self._database.reading() as connection:
-            total = connection.execute(sa.select(*columns).where(*pending)).one()
+            total = connection.execute(sa.select(*columns).where(AWAITS_SCRUBBING)).one()
             rows = connection.execute(by_owner).all()
         owners = tuple((owner, _owned(*values)) for owner, *values in rows)
         return Space(time.monotonic(), _owned(*total), owners)

@@ -394,8 +394,11 @@ def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
         with pytest.raises(RefusedError, match="it is being scrubbed"):
             refused(image_id)
     again = claim_one(new_claims(), image_id)
-    assert again.kind is Kind.STALE
+    assert again.kind is Kind.GIVEN_BACK
     assert ids_of(again) == left
+    # And when that one's agent dies, it is like any that ran out.
+    age(rows, again, 3600)
+    assert claim_one(claims, image_id).kind is Kind.STALE
     assert gone not in left
 
 

@@ -118,9 +118,7 @@ class TestFuse:
         assert not any(breaker.not_found() for _ in range(10_000))
         assert not breaker.doubts(Kind.PENDING)
 
-    @pytest.mark.parametrize(
-        ("kind", "doubted"), [(Kind.PENDING, True), (Kind.ORPHAN, True), (Kind.STALE, False)]
-    )
+    @pytest.mark.parametrize(("kind", "doubted"), [(kind, kind is not Kind.STALE) for kind in Kind])
     def test_doubts_all_but_claims_that_were_taken_over(
         self, breaker: Breaker, kind: Kind, *, doubted: bool
     ) -> None:

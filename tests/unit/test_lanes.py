@@ -259,6 +259,15 @@ class TestStoreThatIsDown:
         assert world.statuses() == {"deleted": 1000}
         assert took < 300 + 75 + 300
 
+    def test_what_it_failed_is_not_believed_to_be_gone(self) -> None:
+        """As when it comes back without its mount, or with another bucket."""
+        world = World(a=lambda now: (0.01, NOT_FOUND if now > 7200 else DOWN))
+        for number in range(60):
+            world.add(f"o{number}", "a")
+        world.run(9000)
+        assert len({one.image_id for one in world.asked}) == 60
+        assert world.statuses() == {"given back": 60}
+
     def test_what_it_failed_is_as_late_as_the_rest(self) -> None:
         world = World(a=lambda now: fast(now) if now > 300 else down(now))
         for number in range(20):

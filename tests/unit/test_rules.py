@@ -49,10 +49,12 @@ def image(
     *,
     deleted: bool | None = None,
     deleted_at: datetime | None = LONG_AGO,
+    updated_at: datetime | None = None,
 ) -> ImageRow:
     if deleted is None:
         deleted = status in {"pending_delete", "deleted"}
-    return ImageRow("id", "owner", 1, status, deleted, deleted_at if deleted else None)
+    time = deleted_at if deleted else None
+    return ImageRow("id", "owner", 1, status, deleted, time, updated_at)
 
 
 def location(
@@ -135,6 +137,24 @@ def lease(**interval: float) -> LocationRow:
             [lease(minutes=2)],
             Scrub(Kind.STALE, (lease(minutes=2),)),
             id="stale this moment",
+        ),
+        pytest.param(
+            image("deleted", updated_at=ago(minutes=2)),
+            [lease(minutes=2)],
+            Scrub(Kind.STALE, (lease(minutes=2),)),
+            id="stale, with its lease in the image's row",
+        ),
+        pytest.param(
+            image("deleted", updated_at=ago(minutes=7)),
+            [lease(minutes=9)],
+            Scrub(Kind.GIVEN_BACK, (lease(minutes=9),)),
+            id="given back",
+        ),
+        pytest.param(
+            image("deleted", updated_at=ago(minutes=1)),
+            [lease(minutes=3), lease(minutes=2)],
+            Scrub(Kind.STALE, (lease(minutes=3), lease(minutes=2))),
+            id="the youngest lease tells who let go",
         ),
         pytest.param(image("deleted"), [lease(seconds=119)], Wait(1), id="claimed"),
         pytest.param(
@@ -308,7 +328,7 @@ def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) ->
             assert row.deleted_at is not None
             assert row.deleted_at + policy.scrub_time <= NOW
             assert not any(map(is_live, locations))
-        case Kind.STALE:
+        case Kind.STALE | Kind.GIVEN_BACK:
             assert row.status == "deleted"
             assert not any(map(is_live, locations))
             assert leases_are_old(decision.locations, policy)

@@ -187,7 +187,7 @@ class World:
                 sights[image_id] = Sight(None, Leave(UNKNOWN))
                 continue
             image, rows = self._images[image_id]
-            kind = Kind.PENDING if image.status == "pending_delete" else Kind.STALE
+            kind = Kind.PENDING if image.status == "pending_delete" else Kind.GIVEN_BACK
             wanted = rows and image_id not in self._leases
             decision = Scrub(kind, tuple(rows)) if wanted else Leave(UNKNOWN)
             sights[image_id] = Sight(image, decision)
