@@ -113,6 +113,11 @@ def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
             lease=lease,
             id=location.id,
         )
+    rows.execute(
+        "UPDATE images SET updated_at = :lease WHERE id = :id AND status = 'deleted'",
+        lease=lease,
+        id=claim.image.id,
+    )
     return replace(claim, lease=lease)
 
 
