@@ -16,11 +16,12 @@ import anyio.to_thread
 import pytest
 
 from evscrub.clock import Clock
+from evscrub.delay_queue import Source
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
 from evscrub.record import Record
-from evscrub.registry.claims import Seen, Settlement
-from evscrub.rules import LocationRow, Policy
+from evscrub.registry.claims import Claim, Seen, Settlement
+from evscrub.rules import ImageRow, Kind, LocationRow, Policy
 from evscrub.scrubber import Scrubber
 from evscrub.stores import Target
 from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
@@ -29,6 +30,7 @@ from evscrub.workers import Workers
 from tests.unit.simulated_loop import run
 from tests.unit.world import (
     DOWN,
+    EPOCH,
     REGISTRY_SECONDS,
     SETTINGS,
     THROTTLED,
@@ -516,6 +518,31 @@ def test_a_defect_in_a_look_costs_its_batch_a_minute_and_nothing_else() -> None:
 
 
 class TestFuse:
+    @pytest.mark.parametrize(
+        ("limit", "paused", "believed"), [(20, False, True), (20, True, False), (0, True, True)]
+    )
+    def test_a_claim_that_was_taken_over_is_believed_unless_its_store_is_paused(
+        self, limit: int, paused: bool, believed: bool
+    ) -> None:
+        async def main() -> Settlement:
+            clock = Clock(anyio.current_time, anyio.current_time)
+            settings = replace(SETTINGS, not_found_limit=limit)
+            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda _: None, lambda: None)
+            row = LocationRow(1, "a://x", "a", "pending_delete", True, EPOCH, EPOCH)
+            image = ImageRow("i", "o", 1, "deleted", True, EPOCH)
+            claim = Claim(image, Kind.STALE, (row,), EPOCH)
+            work = Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP)
+            work.judged(row, "a", NOT_FOUND, 0.0)
+            if paused:
+                lanes.of("a").breaker.blow("x")
+            assert not lanes.keeps(lanes.of("a"), work)
+            return work.settlement()
+
+        end = run(main)
+        assert (end.gone, end.left, end.whole) == (
+            ([1], [], False) if believed else ([], [1], False)
+        )
+
     def test_nothing_is_believed_of_a_paused_store(self) -> None:
         """Not even what was under way when it was paused."""
         world = World(a=missing)
