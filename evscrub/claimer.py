@@ -46,7 +46,9 @@ class Claimer:
         self._claims = claims
         self._calls = calls
         self._stores = stores
-        self._shared_urls = SharedUrls(claims.database, stores.url, encrypted=stores.encrypted)
+        self._shared_urls = SharedUrls(
+            claims.database, stores.url, clock, encrypted=stores.encrypted
+        )
         self._clock = clock
         self._database_clock = database_clock
         self._record = record

@@ -37,8 +37,11 @@ def run(lab: Lab, scale: Scale) -> Report:
         charts=[Bars("rate", "Images scrubbed a second")],
     )
     many, few = scale.count(20_000, 500), scale.count(2_000, 50)
+    live = scale.count(100_000, 500)
+    beside = f"evscrub, {live:,} live images beside"
     peers: dict[str, tuple[int, Callable[[Site, int], Span]]] = {
         "evscrub, from a sweep": (many, _from_sweep),
+        beside: (many, _from_sweep),
         "evscrub, from events": (many, lambda site, images: _from_events(lab, site, images)),
         SCRUBBER: (few, lambda site, _: _scrubber(site, 1)),
         "glance-scrubber, pool 8": (few, lambda site, _: _scrubber(site, 8)),
@@ -50,7 +53,8 @@ def run(lab: Lab, scale: Scale) -> Report:
         for turn in scale.turns:
             for peer, (images, measure) in peers.items():
                 tell(f"{database}, round {turn + 1}: {peer}")
-                site.lay(Batch(images))
+                others = [Batch(live, 1 + images, live=True)] if peer == beside else []
+                site.lay(Batch(images), *others)
                 span = measure(site, images)
                 left = site.pending() + sum(1 for _ in site.data.iterdir())
                 if left:

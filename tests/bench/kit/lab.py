@@ -63,7 +63,7 @@ class Site:
         seed.empty(self.engine)
         for batch in batches:
             seed.fill(self.engine, batch, self.data)
-            if files:
+            if files and not batch.live:
                 seed.write_files(batch, self.data)
         seed.analyze(self.engine)
 

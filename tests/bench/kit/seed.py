@@ -31,12 +31,14 @@ class Batch:
     :param first: the first one's number, at least 1.
     :param age_seconds: how long ago the last one was deleted; below 0 for the future.
     :param spread_seconds: how long before that the first one was.
+    :param live: they were not deleted at all, but made at those times, and have no data.
     """
 
     count: int
     first: int = 1
     age_seconds: float = 86_400.0
     spread_seconds: float = 0.0
+    live: bool = False
 
     @property
     def numbers(self) -> range:
@@ -70,7 +72,7 @@ def empty(engine: sa.Engine) -> None:
 
 
 def fill(engine: sa.Engine, batch: Batch, directory: Path) -> None:
-    """Add pending images with their properties and locations to the registry.
+    """Add images with their properties and locations to the registry.
 
     :param directory: where their data is; see :func:`write_files`.
     """
@@ -121,13 +123,16 @@ def _inserts(
         source = f"(SELECT seq AS n FROM seq_{first}_to_{last}) AS s"
         moment = f"CAST('{now}' AS datetime) - INTERVAL ({ago}) SECOND"
         true, false = "1", "0"
+    deleted, deleted_at, status = true, moment, "pending_delete"
+    if batch.live:
+        deleted, deleted_at, status = false, "NULL", "active"
     sha512 = hashlib.sha512(_DATA).hexdigest()
     yield (
         "INSERT INTO images (id, name, size, virtual_size, status, created_at, updated_at,"
         " deleted_at, deleted, disk_format, container_format, checksum, owner, min_disk, min_ram,"
         " protected, visibility, os_hidden, os_hash_algo, os_hash_value)"
-        f" SELECT {key}, CONCAT('image ', {number}), {len(_DATA)}, {len(_DATA)}, 'pending_delete',"
-        f" {moment}, {moment}, {moment}, {true}, 'raw', 'bare',"
+        f" SELECT {key}, CONCAT('image ', {number}), {len(_DATA)}, {len(_DATA)}, '{status}',"
+        f" {moment}, {moment}, {deleted_at}, {deleted}, 'raw', 'bare',"
         f" '{hashlib.md5(_DATA).hexdigest()}', {owner_sql}, 0, 0, {false}, 'shared', {false},"
         f" 'sha512', '{sha512}' FROM {source}"
     )
@@ -135,14 +140,14 @@ def _inserts(
         yield (
             "INSERT INTO image_properties"
             " (image_id, name, value, created_at, updated_at, deleted_at, deleted)"
-            f" SELECT {key}, '{name}', '{value}', {moment}, {moment}, {moment}, {true}"
+            f" SELECT {key}, '{name}', '{value}', {moment}, {moment}, {deleted_at}, {deleted}"
             f" FROM {source}"
         )
     yield (
         "INSERT INTO image_locations"
         " (image_id, value, created_at, updated_at, deleted_at, deleted, meta_data, status)"
-        f" SELECT {key}, CONCAT('file://{directory}/', {key}), {moment}, {moment}, {moment},"
-        f" {true}, '{{}}', 'pending_delete' FROM {source}"
+        f" SELECT {key}, CONCAT('file://{directory}/', {key}), {moment}, {moment}, {deleted_at},"
+        f" {deleted}, '{{}}', '{status}' FROM {source}"
     )
 
 
