@@ -46,9 +46,7 @@ class Claimer:
         self._claims = claims
         self._calls = calls
         self._stores = stores
-        self._shared_urls = SharedUrls(
-            claims.database, stores.url, clock, encrypted=stores.encrypted
-        )
+        self._shared_urls = SharedUrls(claims.database, stores.url, clock)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record
@@ -96,7 +94,7 @@ class Claimer:
         return works
 
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, set[int]]:
-        """Claim images, and tell which of their locations share a URL with a live one."""
+        """Claim images, and tell which of their locations' data another one wants."""
         seen = self._claims.claim(image_ids, policy)
         rows = [row for claim in seen.claims for row in claim.locations]
         return seen, self._shared_urls.among(rows)

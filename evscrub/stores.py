@@ -86,11 +86,6 @@ class Stores:
             )
 
     @property
-    def encrypted(self) -> bool:
-        """Whether locations may be encrypted."""
-        return bool(self._key)
-
-    @property
     def deletable(self) -> list[str]:
         """The stores that are loaded and not read-only by nature."""
         schemes = store_location.SCHEME_TO_CLS_BACKEND_MAP

@@ -17,7 +17,7 @@ class Outcome(Enum):
 
     GONE = "gone"  #: the data is not there any more
     NOT_OURS = "not_ours"  #: the store is read-only by nature: finish, the data stays
-    SHARED = "shared"  #: a live location has the same URL: finish, the data stays
+    SHARED = "shared"  #: another one wants the data: finish, it stays
     IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
     TRANSIENT = "transient"  #: retry with backoff, and slow the store down
     STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now

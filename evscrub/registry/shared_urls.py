@@ -1,155 +1,117 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which locations share their URL with a live one: their data must stay.
+"""Which locations share their URL with another whose data is still wanted: it must stay.
 
 Glance lets an administrator give several images one URL, counts them nowhere, and has no index on
-URLs. So one of the live ones is kept in memory here. It only points at rows: the registry is asked
-by their ids whether they are live and have that URL.
+URLs. So one of all live and pending locations is kept in memory here. It only points at rows: the
+registry is asked by their ids what they are now.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterator
 
 import sqlalchemy as sa
 
 from evscrub.clock import Clock, Moment
 from evscrub.registry.database import Database, retried
-from evscrub.registry.tables import image_locations
-from evscrub.rules import LocationRow
+from evscrub.registry.tables import image_locations, images
+from evscrub.registry.url_index import UrlIndex
+from evscrub.rules import PENDING_DELETE, LocationRow
 from evscrub.verdict import StoreNotUsableError
 
 _PAGE_ROWS = 5000
-#: All live locations are read anew once the last reading is so many times as old as it took: that
-#: finds what was restored or changed in its place, for a twentieth of the time at most.
-_REST = 20
-#: No longer than this, though: a frozen host or a changed clock makes a reading look long.
-_REST_SECONDS = 300.0
+#: All locations are read anew so often: that finds URLs that were changed in their place.
+_READ_SECONDS = 3600.0
 #: Transactions may end in another order than they got their rows' ids, so that a new row may be
 #: this much below the highest one seen.
 _OVERLAP = 100
 
+_LIVE = image_locations.c.deleted == sa.false()
+_PENDING = image_locations.c.status == PENDING_DELETE
+#: A pending image may be restored. One that is claimed may not, and is not waited for: of several
+#: that share a URL, the last one to be claimed finds no other and takes the data.
+_WANTED = sa.or_(_LIVE, sa.and_(_PENDING, images.c.status == PENDING_DELETE))
+
 
 class SharedUrls:
-    """Compares URLs with those of all live locations.
+    """Compares URLs with those of all live and pending locations.
 
     :param clear: gives a row's URL in the clear; raises StoreNotUsableError where it cannot.
-    :param encrypted: whether rows may be encrypted, so that equal URLs are written differently.
     """
 
     def __init__(
-        self,
-        database: Database,
-        clear: Callable[[LocationRow], str],
-        clock: Clock,
-        *,
-        encrypted: bool,
+        self, database: Database, clear: Callable[[LocationRow], str], clock: Clock
     ) -> None:
         self.database = database
         self._clear = clear
         self._clock = clock
-        self._encrypted = encrypted
         self._lock = threading.Lock()
-        self._live = _Ids()
-        #: Hashes of URLs in the clear by those of what the rows hold: decrypting takes long.
-        self._hashes: dict[int, int | None] = {}
+        self._index = UrlIndex()
         self._highest = 0
         self._read_at: Moment | None = None
-        self._took_seconds = 0.0
 
     @retried
     def among(self, rows: Collection[LocationRow]) -> set[int]:
-        """Return the ids of those rows whose URL a live location has too."""
+        """Return the ids of those rows, all claimed, whose data another location wants."""
         ids_by_url: dict[str, list[int]] = {}
         for row in rows:
-            try:
-                ids_by_url.setdefault(self._clear(row), []).append(row.id)
-            except StoreNotUsableError:
-                continue  # parked for that reason, so its data stays anyway
+            url = self._try_clear(row)
+            if url is not None:  # else it is parked for that reason, so its data stays anyway
+                ids_by_url.setdefault(url, []).append(row.id)
         if not ids_by_url:
             return set()
         with self._lock, self.database.reading() as connection:
             self._read(connection)
-            hits = {number for url in ids_by_url for number in self._live.get(hash(url))}
-            live = self._live_urls(connection, hits)
-        return {number for url in live for number in ids_by_url.get(url, ())}
+            found = {number for url in ids_by_url for number in self._index.ids(url)}
+            urls = self._wanted_urls(connection, found - {row.id for row in rows})
+        return {number for url in urls for number in ids_by_url.get(url, ())}
 
     def _read(self, connection: sa.Connection) -> None:
         """Read what is new, or all of it when that was long ago."""
         now = self._clock.moment()
-        rest_seconds = min(_REST * self._took_seconds, _REST_SECONDS)
-        rested = self._read_at is None or self._clock.since(self._read_at) > rest_seconds
-        if not rested:
-            self._highest = self._add(connection, self._live, self._hashes, self._highest)
-            return
-        # Asked for first: rows that come meanwhile are read next time.
+        old = self._read_at is None or self._clock.since(self._read_at) > _READ_SECONDS
+        # Asked for first: rows that come meanwhile are read next time too.
         highest = connection.execute(sa.select(sa.func.max(image_locations.c.id))).scalar() or 0
-        live, hashes = _Ids(), dict[int, int | None]()
-        self._add(connection, live, hashes, 0)
-        self._live, self._hashes, self._highest = live, hashes, highest
-        self._read_at, self._took_seconds = now, self._clock.since(now)
+        if old:
+            self._index, self._read_at = UrlIndex(self._urls(connection, 0)), now
+        else:
+            self._index.update(self._urls(connection, self._highest - _OVERLAP))
+        self._highest = highest
 
-    def _add(
-        self, connection: sa.Connection, live: "_Ids", hashes: dict[int, int | None], highest: int
-    ) -> int:
-        """Add live locations from somewhat below this id on; returns the highest one then."""
-        last = highest - _OVERLAP
+    def _urls(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
+        """Yield live and pending locations above an id, with their URLs."""
         while True:
             page = connection.execute(
                 sa.select(image_locations.c.id, image_locations.c.value)
-                .where(image_locations.c.deleted == sa.false(), image_locations.c.id > last)
+                .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
                 .order_by(image_locations.c.id)
                 .limit(_PAGE_ROWS)
             ).all()
             for number, value in page:
-                url_hash = self._hash(value, hashes) if self._encrypted else hash(value)
-                if url_hash is not None:
-                    live.add(url_hash, number)
-                last = number
+                url = self._try_clear(_row(number, value))
+                if url is not None:
+                    yield number, url
             if len(page) < _PAGE_ROWS:
-                return max(highest, last)
+                return
+            last = page[-1].id
 
-    def _hash(self, value: str, hashes: dict[int, int | None]) -> int | None:
-        written = hash(value)
-        if written in hashes:
-            return hashes[written]
-        if written in self._hashes:
-            found = self._hashes[written]
-        else:
-            url = self._try_clear(0, value)
-            found = None if url is None else hash(url)
-        hashes[written] = found
-        return found
-
-    def _live_urls(self, connection: sa.Connection, numbers: Collection[int]) -> set[str]:
-        """The URLs of those locations that are live."""
+    def _wanted_urls(self, connection: sa.Connection, numbers: Collection[int]) -> set[str]:
+        """The URLs of those locations whose data is wanted."""
         if not numbers:
             return set()
         found = connection.execute(
-            sa.select(image_locations.c.id, image_locations.c.value).where(
-                image_locations.c.id.in_(numbers), image_locations.c.deleted == sa.false()
-            )
+            sa.select(image_locations.c.id, image_locations.c.value)
+            .join(images, images.c.id == image_locations.c.image_id, isouter=True)
+            .where(image_locations.c.id.in_(numbers), _WANTED)
         )
-        urls = (self._try_clear(number, value) for number, value in found)
+        urls = (self._try_clear(_row(number, value)) for number, value in found)
         return {url for url in urls if url is not None}
 
-    def _try_clear(self, number: int, value: str) -> str | None:
+    def _try_clear(self, row: LocationRow) -> str | None:
         try:
-            return self._clear(LocationRow(number, value, None, "", False, None, None))
+            return self._clear(row)
         except StoreNotUsableError:
             return None
 
 
-class _Ids:
-    """Ids of locations by the hash of their URL; nearly all have one, which needs no set."""
-
-    def __init__(self) -> None:
-        self._first: dict[int, int] = {}
-        self._more: dict[int, set[int]] = {}
-
-    def add(self, url_hash: int, number: int) -> None:
-        if self._first.setdefault(url_hash, number) != number:
-            self._more.setdefault(url_hash, set()).add(number)
-
-    def get(self, url_hash: int) -> Iterable[int]:
-        if url_hash not in self._first:
-            return ()
-        return self._first[url_hash], *self._more.get(url_hash, ())
+def _row(number: int, value: str) -> LocationRow:
+    return LocationRow(number, value, None, "", False, None, None)

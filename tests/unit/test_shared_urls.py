@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which locations share their URL with a live one, on a registry in memory."""
+"""Which locations' data another one wants, on a registry in memory."""
 
 from __future__ import annotations
 
@@ -12,28 +12,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.pool import StaticPool
 
+from evscrub.registry import shared_urls
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.registry.tables import image_locations, metadata
+from evscrub.registry.tables import image_locations, images, metadata
+from evscrub.registry.url_index import UrlIndex
 from evscrub.rules import LocationRow
 from evscrub.verdict import UNDECIPHERABLE, StoreNotUsableError
 
+#: Status of the image, status of the location, whether it is deleted; by what became of it.
+STATES = {
+    "live": ("active", "active", False),
+    "pending": ("pending_delete", "pending_delete", True),
+    "claimed": ("deleted", "pending_delete", True),
+    "settled": ("deleted", "deleted", True),
+    "removed": ("active", "pending_delete", True),  # from an image that has others
+}
+WANTED = ("live", "pending")
+
 
 class Registry:
-    """Live locations, whose URLs are "encrypted" by a number behind them.
-
-    Each statement takes so many seconds of the clock that this is.
-    """
+    """Images of one location each, whose URLs are "encrypted" by a number behind them."""
 
     def __init__(self) -> None:
         self.engine = sa.create_engine("sqlite://", poolclass=StaticPool)
         metadata.create_all(self.engine)
-        self.decrypted: list[str] = []
         self.now = 0.0
-        self.statement_seconds = 1.0
-        sa.event.listen(self.engine, "before_cursor_execute", self._takes_time)
+        self.statements: list[str] = []
+        sa.event.listen(self.engine, "before_cursor_execute", self._count)
 
-    def _takes_time(self, *_: object) -> None:
-        self.now += self.statement_seconds
+    def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        self.statements.append(statement)
 
     def moment(self) -> float:
         return self.now
@@ -41,29 +49,38 @@ class Registry:
     def since(self, moment: float) -> float:
         return self.now - moment
 
-    def add(self, value: str, *, number: int | None = None, deleted: bool = False) -> int:
-        row = {"image_id": "i", "value": value, "meta_data": "{}", "status": "active"}
-        insert = sa.insert(image_locations).values(**row, id=number, deleted=deleted)
+    def add(self, value: str, state: str = "live", *, number: int | None = None) -> int:
+        insert = sa.insert(image_locations).values(id=number, value=value)
         with self.engine.begin() as connection:
             key = connection.execute(insert).inserted_primary_key
-        assert key is not None
+            assert key is not None
+            connection.execute(sa.insert(images).values(id=f"image-{key[0]}"))
+        self.set(int(key[0]), state, image_id=f"image-{key[0]}")
         return int(key[0])
 
-    def set(self, number: int, **values: object) -> None:
+    def set(self, number: int, state: str = "live", **values: object) -> None:
+        image_status, status, deleted = STATES[state]
         with self.engine.begin() as connection:
-            where = image_locations.c.id == number
-            connection.execute(sa.update(image_locations).where(where).values(**values))
+            connection.execute(
+                sa.update(image_locations)
+                .where(image_locations.c.id == number)
+                .values(status=status, deleted=deleted, **values)
+            )
+            connection.execute(
+                sa.update(images)
+                .where(images.c.id == f"image-{number}")
+                .values(status=image_status, deleted=image_status != "active")
+            )
 
     def clear(self, row: LocationRow) -> str:
-        self.decrypted.append(row.value)
         if row.value.startswith("?"):
             raise StoreNotUsableError(UNDECIPHERABLE, "hint")
         return row.value.partition("#")[0]
 
-    def shared(self, *, encrypted: bool) -> SharedUrls:
+    def shared(self) -> SharedUrls:
         database: Any = SimpleNamespace(reading=self.engine.begin)
         clock: Any = self
-        return SharedUrls(database, self.clear, clock, encrypted=encrypted)
+        return SharedUrls(database, self.clear, clock)
 
 
 def row(number: int, value: str) -> LocationRow:
@@ -78,111 +95,136 @@ def registry() -> Registry:
     return registry
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_finds_those_that_share(registry: Registry, encrypted: bool) -> None:
+def test_finds_those_that_share(registry: Registry) -> None:
     rows = [row(11, "file:///a"), row(12, "file:///b#2"), row(13, "file:///A"), row(14, "c")]
-    shared = registry.shared(encrypted=encrypted)
-    sharing = {11, 12} if encrypted else {11}
-    # Unless all are encrypted, what stands in the row is the URL.
-    if not encrypted:
-        rows[1] = row(12, "file:///b")
-    assert shared.among(rows) == sharing
-    assert shared.among([*rows, row(15, "?"), row(16, "file:///a")]) == sharing | {16}
+    shared = registry.shared()
+    assert shared.among(rows) == {11, 12}
+    assert shared.among([*rows, row(15, "?"), row(16, "file:///a")]) == {11, 12, 16}
     assert shared.among([row(17, "?")]) == set()
 
 
-def test_decrypts_a_live_location_once(registry: Registry) -> None:
-    shared = registry.shared(encrypted=True)
-    wanted = [row(11, "file:///c")]
-    assert shared.among(wanted) == set()
-    registry.decrypted.clear()
-    registry.add("file:///new#1")
-    registry.now += 1000
-    assert shared.among(wanted) == set()
-    registry.decrypted.remove("file:///c")
-    assert registry.decrypted == ["file:///new#1"]
+@pytest.mark.parametrize("state", list(STATES))
+def test_only_live_and_pending_ones_want_their_data(registry: Registry, state: str) -> None:
+    registry.add("file:///c", state)
+    wanted = {11} if state in WANTED else set()
+    assert registry.shared().among([row(11, "file:///c")]) == wanted
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
-def test_sees_what_was_changed_in_its_place(registry: Registry, encrypted: bool) -> None:
-    shared = registry.shared(encrypted=encrypted)
-    assert shared.among([row(11, "file:///c")]) == set()
-    registry.set(2, value="file:///c" + "#3" * encrypted)
-    registry.now += 1000
-    assert shared.among([row(11, "file:///c")]) == {11}
-    assert shared.among([row(11, "file:///b")]) == set()
+def test_a_location_of_an_image_that_was_purged_wants_nothing(registry: Registry) -> None:
+    registry.add("file:///c", "pending")
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(images))
+    assert registry.shared().among([row(11, "file:///c")]) == set()
 
 
-def test_of_several_that_share_one_is_enough(registry: Registry) -> None:
-    shared = registry.shared(encrypted=False)
-    others = [registry.add("file:///a") for _ in range(3)]
-    wanted = [row(11, "file:///a")]
-    for number in (1, *others):
-        assert shared.among(wanted) == {11}
-        registry.set(number, deleted=True)
-    assert shared.among(wanted) == set()
+def test_of_several_the_last_one_to_be_claimed_takes_the_data(registry: Registry) -> None:
+    ids = [registry.add("file:///c", "pending") for _ in range(3)]
+    shared = [registry.shared(), registry.shared()]
+    taking = []
+    for agent, number in enumerate(ids):
+        registry.set(number, "claimed")
+        if shared[agent % 2].among([row(number, "file:///c")]) == set():
+            taking.append(number)
+    assert taking == ids[-1:]
 
 
-def test_reads_all_anew_only_now_and_then(registry: Registry) -> None:
-    restored = registry.add("file:///r", deleted=True)
-    for number in range(200):
-        registry.add(f"file:///{number}", deleted=True)
-    shared = registry.shared(encrypted=False)
-    wanted = [row(999, "file:///r")]
-    began = registry.now
-    assert shared.among(wanted) == set()
-    registry.set(restored, deleted=False)
-    assert shared.among(wanted) == set()
-    # Two statements took two seconds.
-    registry.now = began + 20 * 2
-    assert shared.among(wanted) == set()
-    registry.now += 1
-    assert shared.among(wanted) == {999}
+def test_those_of_one_claim_do_not_wait_for_each_other(registry: Registry) -> None:
+    ids = [registry.add("file:///c", "claimed") for _ in range(2)]
+    # As if somebody had released it already.
+    registry.set(ids[0], "pending")
+    assert registry.shared().among([row(number, "file:///c") for number in ids]) == set()
 
 
-def test_does_not_rest_for_long(registry: Registry) -> None:
-    restored = registry.add("file:///r", deleted=True)
+def test_what_was_restored_is_seen_at_once(registry: Registry) -> None:
+    restored = registry.add("file:///c", "claimed")
     registry.add("file:///high", number=500)
-    shared = registry.shared(encrypted=False)
-    wanted = [row(999, "file:///r")]
-    registry.statement_seconds = 100_000
-    assert shared.among(wanted) == set()
-    registry.statement_seconds = 0
-    registry.set(restored, deleted=False)
-    registry.now += 301
-    assert shared.among(wanted) == {999}
+    shared = registry.shared()
+    assert shared.among([row(999, "file:///c")]) == set()
+    registry.set(restored, "live")
+    assert shared.among([row(999, "file:///c")]) == {999}
 
 
 def test_sees_what_got_its_id_earlier_and_came_later(registry: Registry) -> None:
     registry.add("file:///high", number=500)
-    shared = registry.shared(encrypted=False)
+    shared = registry.shared()
     wanted = [row(999, "file:///late")]
     assert shared.among(wanted) == set()
     registry.add("file:///late", number=450)
     assert shared.among(wanted) == {999}
 
 
+def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) -> None:
+    registry.add("file:///high", number=500)
+    shared = registry.shared()
+    assert shared.among([row(11, "file:///c")]) == set()
+    registry.set(2, value="file:///c#3")
+    registry.now += 3600
+    assert shared.among([row(11, "file:///c")]) == set()
+    registry.now += 1
+    assert shared.among([row(11, "file:///c")]) == {11}
+    assert shared.among([row(11, "file:///b")]) == set()
+
+
+def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
+    shared = registry.shared()
+    own = registry.add("file:///c", "claimed")
+    shared.among([row(own, "file:///c")])
+    registry.statements.clear()
+    assert shared.among([row(own, "file:///c")]) == set()
+    # The highest id, and what is new.
+    assert len(registry.statements) == 2
+
+
+def test_reads_page_by_page(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_urls, "_PAGE_ROWS", 2)
+    numbers = [registry.add(f"file:///{number}") for number in range(5)]
+    rows = [row(900 + number, f"file:///{number}") for number in range(5)]
+    shared = registry.shared()
+    assert len(shared.among(rows)) == len(numbers)
+    registry.add("file:///new")
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
 _URLS = st.sampled_from(["file:///a", "file:///b", "file:///c"])
 _STEPS = st.lists(
     st.tuples(st.just("add"), _URLS)
-    | st.tuples(st.just("delete"), st.integers(0, 9))
+    | st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9))
     | st.tuples(st.just("ask"), _URLS),
     max_size=30,
 )
 
 
-@given(_STEPS, st.booleans())
-def test_what_comes_and_goes_is_seen_at_once(steps: list[tuple[str, Any]], encrypted: bool) -> None:
+@given(_STEPS)
+def test_whatever_comes_and_goes_is_seen_at_once(steps: list[tuple[str, Any]]) -> None:
     registry = Registry()
-    shared = registry.shared(encrypted=encrypted)
-    live: dict[int, str] = {}
+    shared = registry.shared()
+    urls: dict[int, str] = {}
+    states: dict[int, str] = {}
     for verb, value in steps:
         if verb == "add":
-            live[registry.add(value + f"#{len(live)}" * encrypted)] = value
-        elif verb == "delete" and live:
-            number = sorted(live)[value % len(live)]
-            del live[number]
-            registry.set(number, deleted=True)
+            number = registry.add(f"{value}#{len(urls)}")
+            urls[number], states[number] = value, "live"
         elif verb == "ask":
-            expected = {999} if value in live.values() else set()
-            assert shared.among([row(999, value)]) == expected
+            wanted = any(urls[key] == value for key, state in states.items() if state in WANTED)
+            assert shared.among([row(999, value)]) == ({999} if wanted else set())
+        elif states:
+            number = sorted(states)[value % len(states)]
+            # What is settled stays so.
+            if states[number] != "settled":
+                registry.set(number, verb)
+                states[number] = verb
+
+
+_PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
+
+
+@given(_PAIRS, _PAIRS)
+def test_an_index_has_each_that_was_added_once(
+    first: set[tuple[int, str]], second: set[tuple[int, str]]
+) -> None:
+    index = UrlIndex(first)
+    index.update(second)
+    index.update(second)
+    for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
+        there = sorted(number for number, other in first | second if other == url)
+        assert list(index.ids(url)) == there

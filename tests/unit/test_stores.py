@@ -147,7 +147,6 @@ class TestResolve:
     def test_encrypted_locations(self, load: Loader) -> None:
         stores = load({"a": "file"}, KEY)
         value = str(crypt.urlsafe_encrypt(KEY, "file:///secret", 64))
-        assert stores.encrypted
         assert stores.resolve(row(value, "a")).url == "file:///secret"
         assert stores.resolve(row("file:///plain", "a")).url == "file:///plain"
         other = str(crypt.urlsafe_encrypt(KEY[::-1], "file:///secret", 64))

@@ -109,7 +109,6 @@ class World:
         #: As an agent has it: the store, where there is one alone.
         self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
         self.database = None
-        self.encrypted = False
         self.loads = 0
         self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
         self._leases: dict[str, datetime] = {}

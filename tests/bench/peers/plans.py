@@ -83,8 +83,8 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
         return row.value
 
     rows = [row for claim in kept for row in claim.locations]
-    shared_urls = SharedUrls(database, clear, Clock(), encrypted=False)
-    for _ in range(2):  # all that is live, then what is new
+    shared_urls = SharedUrls(database, clear, Clock())
+    for _ in range(2):  # all, then what is new
         shared_urls.among(rows)
     catcher.by("settle")
     half = len(kept) // 2
