@@ -10,7 +10,7 @@ from evscrub.checks.report import Findings, NotCheckedError, count, in_words
 from evscrub.checks.subject import Subject
 from evscrub.clock import Clock, epoch
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
-from evscrub.registry.listing import AWAITS_SCRUBBING
+from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import DELETED, PENDING_DELETE
 
@@ -24,15 +24,6 @@ _SHOWN_IDS = 3
 _live_location = (
     sa.select(image_locations.c.id)
     .where(image_locations.c.image_id == images.c.id, image_locations.c.deleted == sa.false())
-    .exists()
-)
-_pending_location = (
-    sa.select(image_locations.c.id)
-    .where(
-        image_locations.c.image_id == images.c.id,
-        image_locations.c.deleted == sa.true(),
-        image_locations.c.status == PENDING_DELETE,
-    )
     .exists()
 )
 
@@ -193,11 +184,11 @@ def damage(subject: Subject) -> Findings:
         ),
         (
             "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
-            sa.and_(alive, _pending_location, ~_live_location),
+            sa.and_(alive, HAS_PENDING_LOCATION, ~_live_location),
         ),
         (
             "deleted, but with a location that is still live",
-            sa.and_(images.c.deleted == sa.true(), _pending_location, _live_location),
+            sa.and_(images.c.deleted == sa.true(), HAS_PENDING_LOCATION, _live_location),
         ),
     )
     for what, where in kinds:

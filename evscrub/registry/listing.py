@@ -12,7 +12,7 @@ from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
-_has_pending_location = (
+HAS_PENDING_LOCATION = (
     sa.select(image_locations.c.id)
     .where(
         image_locations.c.image_id == images.c.id,
@@ -25,7 +25,7 @@ AWAITS_SCRUBBING = sa.and_(
     images.c.deleted == sa.true(),
     sa.or_(
         images.c.status == PENDING_DELETE,
-        sa.and_(images.c.status == DELETED, _has_pending_location),
+        sa.and_(images.c.status == DELETED, HAS_PENDING_LOCATION),
     ),
 )
 
@@ -70,7 +70,7 @@ class Listing:
             sa.select(*IMAGE_COLUMNS, images.c.name)
             .where(
                 images.c.id > after,
-                sa.or_(images.c.status == PENDING_DELETE, _has_pending_location),
+                sa.or_(images.c.status == PENDING_DELETE, HAS_PENDING_LOCATION),
             )
             .order_by(images.c.id)
             .limit(self.page_rows)

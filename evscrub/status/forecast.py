@@ -8,7 +8,7 @@ from evscrub.delay_queue import DelayQueue
 
 _MOST_SPANS = 48
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-#: Widths that a person can add up, seconds.
+#: Widths that a person can add up, seconds; a line for each unit, which the formatter would undo.
 _WIDTHS = (
     1, 2, 5, 10, 15, 30,
     _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE,

@@ -380,6 +380,13 @@ class Images(Registry):
                 connection.execute(self._locations.insert(), rows)
         return ids
 
+    def fall_due(self, image_id: str) -> None:
+        """Let a pending image have been deleted a minute ago."""
+        then = datetime.now(UTC).replace(tzinfo=None) - timedelta(minutes=1)
+        update = self._images.update().where(self._images.c.id == image_id)
+        with self.engine.begin() as connection:
+            connection.execute(update.values(deleted_at=then))
+
     def statuses(self) -> Counter[str]:
         """How many images there are of each status."""
         with self.engine.connect() as connection:

@@ -251,6 +251,21 @@ class TestOrphans:
             )
         assert site.path("data", "files").exists()
 
+    def test_data_that_a_pending_image_shares_goes_with_the_last_one(
+        self, new_site: SiteFactory
+    ) -> None:
+        site = new_site({"files": "file"})
+        location = Location("files", site.file("data", "files"))
+        first = site.images.add(location)
+        last = site.images.add(location, age=-3600)
+        with site.agent():
+            site.wait_scrubbed([first])
+        assert site.path("data", "files").exists()
+        site.images.fall_due(last)
+        with site.agent():
+            site.wait_scrubbed([last])
+        assert not site.path("data", "files").exists()
+
 
 def deletes(requests: Sequence[Request]) -> list[float]:
     """When deletes came."""

@@ -110,11 +110,14 @@ def test_only_live_and_pending_ones_want_their_data(registry: Registry, state: s
     assert registry.shared().among([row(11, "file:///c")]) == wanted
 
 
-def test_a_location_of_an_image_that_was_purged_wants_nothing(registry: Registry) -> None:
-    registry.add("file:///c", "pending")
+@pytest.mark.parametrize(("state", "wanted"), [("pending", set()), ("live", {11})])
+def test_of_an_image_that_is_gone_only_a_live_location_wants_its_data(
+    registry: Registry, state: str, wanted: set[int]
+) -> None:
+    registry.add("file:///c", state)
     with registry.engine.begin() as connection:
         connection.execute(sa.delete(images))
-    assert registry.shared().among([row(11, "file:///c")]) == set()
+    assert registry.shared().among([row(11, "file:///c")]) == wanted
 
 
 def test_of_several_the_last_one_to_be_claimed_takes_the_data(registry: Registry) -> None:
