@@ -122,7 +122,7 @@ class TestFile:
 def test_http_is_finished_and_counted_as_not_ours(new_site: SiteFactory) -> None:
     site = new_site({"web": "http", "files": "file"})
     url = f"http://{URL_USER}:{URL_KEY}@127.0.0.1:9/image"
-    images = site.images.add_many([[Location("web", url)] for _ in range(3)])
+    images = site.images.add_many([[Location("web", f"{url}{n}")] for n in range(3)])
     with site.agent() as agent:
         site.wait_scrubbed(images)
         metrics = site.status(agent, "metrics")
