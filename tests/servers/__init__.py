@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real RabbitMQ, MariaDB and PostgreSQL servers for the tests, each in a temporary folder.
+
+Own code, because pifpaf falls short here: its PostgreSQL does not start for root, its
+MariaDB has no TCP port, and none of its servers can be stopped and started again with its
+data and its port, which is what the tests of lost connections are about.
+"""
+
+from tests.servers.base import Server, free_port, is_open, wait_until
+from tests.servers.databases import DatabaseServer, MariaDB, PostgreSQL
+from tests.servers.rabbitmq import RabbitMQ
+
+__all__ = [
+    "DatabaseServer",
+    "MariaDB",
+    "PostgreSQL",
+    "RabbitMQ",
+    "Server",
+    "free_port",
+    "is_open",
+    "wait_until",
+]

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real MariaDB and PostgreSQL servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from typing import TYPE_CHECKING, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from tests.servers.base import Server, is_open
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+USER = "evscrub"
+PASSWORD = "secret"
+
+
+class DatabaseServer(Server):
+    """A database server.
+
+    :param durable: whether a commit reaches the disk; without, it is faster.
+    :param deadline: seconds to wait until it is ready.
+    """
+
+    driver: ClassVar[str]
+    first_database: ClassVar[str]
+
+    def __init__(self, *, durable: bool = False, deadline: float = 60.0) -> None:
+        super().__init__(deadline=deadline)
+        self.durable = durable
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the server's first database, for an administrator."""
+        return self._url(self.first_database)
+
+    def new_database(self, name: str) -> str:
+        """Create an empty database, instead of the one of that name if there is one.
+
+        :param name: the database's name: lower case letters, digits and underscores.
+        :returns: its SQLAlchemy URL.
+        """
+        self.drop_database(name)
+        self._execute(f"CREATE DATABASE {name}")
+        return self._url(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, even one in use, if it is there.
+
+        :param name: the database's name.
+        """
+        self._execute(f"DROP DATABASE IF EXISTS {name}{self._drop_options()}")
+
+    def _drop_options(self) -> str:
+        return ""
+
+    def _url(self, database: str) -> str:
+        return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def _execute(self, statement: str) -> None:
+        engine = sa.create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        try:
+            with engine.connect() as connection:
+                connection.execute(sa.text(statement))
+        finally:
+            engine.dispose()
+
+    def _ready(self) -> bool:
+        if not is_open(self.port):
+            return False
+        try:
+            self._execute("SELECT 1")
+        except SQLAlchemyError:
+            return False
+        return True
+
+
+class MariaDB(DatabaseServer):
+    """A MariaDB."""
+
+    package = "mariadb-server"
+    driver = "mysql+pymysql"
+    first_database = "mysql"
+
+    def _prepare(self) -> None:
+        init = [self._program("mariadb-install-db"), "--no-defaults", "--skip-test-db"]
+        init += [f"--datadir={self.directory}/data", "--auth-root-authentication-method=normal"]
+        self._run(init + self._as_root())
+        (self.directory / "init.sql").write_text(
+            f"CREATE OR REPLACE USER {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL ON *.* TO {USER}@'%';\n"
+        )
+
+    def _command(self) -> Sequence[str]:
+        here = self.directory
+        command = [self._program("mariadbd"), "--no-defaults", f"--datadir={here}/data"]
+        command += ["--bind-address=127.0.0.1", f"--port={self.port}", f"--tmpdir={here}"]
+        command += [f"--socket={here}/socket", f"--pid-file={here}/pid", "--skip-name-resolve"]
+        command += [f"--init-file={here}/init.sql", "--innodb-buffer-pool-size=128M"]
+        command += ["--max-connections=300", "--innodb-lock-wait-timeout=10"]
+        if not self.durable:
+            command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
+        return command + self._as_root()
+
+    @staticmethod
+    def _as_root() -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 else []
+
+
+class PostgreSQL(DatabaseServer):
+    """A PostgreSQL; for root, which it refuses, it runs as the package's `postgres`."""
+
+    package = "postgresql"
+    driver = "postgresql+psycopg2"
+    first_database = "postgres"
+    stop_signal = signal.SIGINT  # fast: SIGTERM would wait for the clients to leave
+    kill_signal = signal.SIGQUIT  # as a crash: SIGKILL would leave its children behind
+
+    def _account(self) -> str | None:
+        return "postgres" if os.geteuid() == 0 else None
+
+    def _drop_options(self) -> str:
+        return " WITH (FORCE)"
+
+    def _prepare(self) -> None:
+        if account := self._account():
+            shutil.chown(self.directory, account)
+        init = [self._postgres("initdb"), "-D", f"{self.directory}/data", "--auth=trust"]
+        init += [f"--username={USER}", "--no-sync", "--locale=C.UTF-8", "--encoding=UTF8"]
+        self._run(init)
+
+    def _command(self) -> Sequence[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "max_connections": "300",
+        }
+        if not self.durable:
+            settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        command = [self._postgres("postgres"), "-D", f"{self.directory}/data"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        return command
+
+    def _postgres(self, name: str) -> str:
+        return self._program(name, "/usr/lib/postgresql/*/bin")
