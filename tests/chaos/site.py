@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import options as db_options
 from oslo_service import backend as oslo_backend
+from sqlalchemy.engine import make_url
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
@@ -261,6 +262,7 @@ class Site:
 
     def cut_connections(self) -> None:
         """Cut everybody's connections with the database, as a failing network does."""
+        name = make_url(self.url).database
         engine = sa.create_engine(self.database.url, isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
@@ -268,12 +270,14 @@ class Site:
                     connection.execute(
                         sa.text(
                             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                            " WHERE datname = 'glance' AND pid <> pg_backend_pid()"
-                        )
+                            " WHERE datname = :name AND pid <> pg_backend_pid()"
+                        ),
+                        {"name": name},
                     )
                     return
                 ids = connection.execute(
-                    sa.text("SELECT id FROM information_schema.processlist WHERE db = 'glance'")
+                    sa.text("SELECT id FROM information_schema.processlist WHERE db = :name"),
+                    {"name": name},
                 ).scalars()
                 for number in ids.all():
                     try:

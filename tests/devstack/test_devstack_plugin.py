@@ -20,6 +20,7 @@ import pytest
 
 from evscrub.demo.glance_config import PASTE
 from tests.servers import RabbitMQ, free_port, wait_until
+from tests.sharing import shared
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -297,11 +298,10 @@ def read_ini(path: Path) -> dict[str, dict[str, str]]:
     return {section: dict(ini.items(section)) for section in ini.sections()}
 
 
-@pytest.fixture(scope="module")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    """Return a RabbitMQ."""
-    with RabbitMQ() as server:
-        yield server
+@pytest.fixture
+def rabbitmq() -> RabbitMQ:
+    """Return the run's RabbitMQ as seen from a virtual host of the test's own."""
+    return shared(RabbitMQ).new_vhost()
 
 
 @pytest.fixture

@@ -3,53 +3,56 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from oslo_service import backend as oslo_backend
 from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
-from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
+from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_port
+from tests.sharing import shared
 
 #: Glance's tables that belong to images, each before those that it refers to.
 IMAGE_TABLES = ("image_locations", "image_members", "image_properties", "image_tags", "images")
 
-# oslo.messaging loads a backend of oslo.service, by default the one on eventlet.
-oslo_backend.register_backend_default_hook(lambda: oslo_backend.BackendType.THREADING)
-
 GlanceFactory = Callable[..., GlanceProcess]
 
 
-def pytest_configure() -> None:
-    """Let SIGTERM end the tests as Ctrl-C does, so that the servers are stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+@pytest.fixture(scope="module")
+def rabbitmq() -> RabbitMQ:
+    """Return the run's RabbitMQ as seen from a virtual host of the module's own."""
+    return shared(RabbitMQ).new_vhost()
 
 
-@pytest.fixture(scope="session")
-def rabbitmq() -> Iterator[RabbitMQ]:
-    """Return the session's RabbitMQ; who stops it starts it again."""
+@pytest.fixture
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    """Return a RabbitMQ that the test may stop and start."""
     with RabbitMQ() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def mariadb() -> Iterator[MariaDB]:
-    """Return the session's MariaDB; who stops it starts it again."""
+def mariadb() -> MariaDB:
+    """Return the run's MariaDB."""
+    return shared(MariaDB)
+
+
+@pytest.fixture
+def own_mariadb() -> Iterator[MariaDB]:
+    """Return a MariaDB that the test may stop and start."""
     with MariaDB() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """Return the session's PostgreSQL; who stops it starts it again."""
-    with PostgreSQL() as server:
-        yield server
+def postgresql() -> PostgreSQL:
+    """Return the run's PostgreSQL."""
+    return shared(PostgreSQL)
 
 
 @pytest.fixture(scope="module", params=["sqlite", "mariadb", "postgresql"])
@@ -65,18 +68,22 @@ def database_url(
     """Return the URL of an empty database of the module's own, of each kind in turn."""
     if backend == "sqlite":
         return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'glance.sqlite'}"
-    server: MariaDB | PostgreSQL = request.getfixturevalue(backend)
+    server: DatabaseServer = request.getfixturevalue(backend)
     module = request.module.__name__.rpartition(".")[2]
-    return server.new_database(f"{module}_{free_port()}")
+    return server.new_database(module)
 
 
 @pytest.fixture(scope="module")
 def _migrated_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("migrate")
+    make_tables(database_url, tmp_path_factory.mktemp("migrate"))
+    return database_url
+
+
+def make_tables(database_url: str, directory: Path) -> None:
+    """Make Glance's tables in an empty database."""
     config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://")
     write_config(config)
     migrate(config)
-    return database_url
 
 
 @pytest.fixture

@@ -559,7 +559,7 @@ def new_site(tmp_path: Path) -> Iterator[SiteFactory]:
         site.check_logs()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def memory_s3() -> Iterator[StoreServer]:
     """Return an S3 in memory."""
     with StoreServer("memory") as server:

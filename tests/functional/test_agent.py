@@ -276,23 +276,22 @@ def test_reload_applies_a_shorter_delay(site: Site) -> None:
         site.wait_gone(image_id)
 
 
-def test_broker_down_at_start_and_at_stop(site: Site) -> None:
+def test_broker_down_at_start_and_at_stop(site: Site, own_rabbitmq: RabbitMQ) -> None:
     images = [site.image() for _ in range(2)]
     for image_id in images:
         site.delete(image_id)
-    site.rabbitmq.stop()
-    agent = site.agent()
+    own_rabbitmq.stop()
+    agent = site.agent({"DEFAULT": {"transport_url": own_rabbitmq.url}})
     try:
         agent.start(joined=False)
         site.wait_gone(*images)
-        site.rabbitmq.start()
+        own_rabbitmq.start()
         agent.wait_for_log("Listening on the bus")
-        site.rabbitmq.stop()
+        own_rabbitmq.stop()
         began = time.monotonic()
         assert agent.stop() == 0
         assert time.monotonic() - began < 10
     finally:
-        site.rabbitmq.start()
         agent.__exit__()
 
 

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
 from evscrub.demo.client import GlanceClient
@@ -54,6 +56,7 @@ class Deployment:
         self.rabbitmq = rabbitmq
         self.mariadb = mariadb
         self.url = mariadb.new_database("checked")
+        self.database = make_url(self.url).database
         self.process = GlanceProcess(
             GlanceConfig(
                 home / "glance",
@@ -99,15 +102,37 @@ class Deployment:
         return Checked(done.returncode, done.stdout, done.stderr)
 
     def sql(self, *statements: str) -> None:
-        """Run statements as the server's root, who alone may grant."""
+        """Run statements as the server's root, who alone may grant.
+
+        :param statements: with `{db}` for the database's name.
+        """
+        socket = self.mariadb.directory / "socket"
         engine = sa.create_engine(
-            f"mysql+pymysql://root@localhost/checked?unix_socket={self.mariadb.directory}/socket",
+            f"mysql+pymysql://root@localhost/{self.database}?unix_socket={socket}",
             poolclass=NullPool,
         )
         with engine.begin() as connection:
             for statement in statements:
-                connection.exec_driver_sql(statement.replace("%", "%%"))
+                connection.exec_driver_sql(
+                    statement.replace("%", "%%").replace("{db}", str(self.database))
+                )
         engine.dispose()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Give the images back the rows that they have now."""
+        tables = ("images", "image_locations")
+        self.sql(*(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}" for table in tables))
+        try:
+            yield
+        finally:
+            for table in tables:
+                self.sql(
+                    "SET foreign_key_checks = 0",
+                    f"DELETE FROM {table}",
+                    f"INSERT INTO {table} SELECT * FROM kept_{table}",
+                    f"DROP TABLE kept_{table}",
+                )
 
 
 @pytest.fixture(scope="module")
@@ -147,8 +172,8 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("topics = notifications,evscrub", "topics = a", "Notifications", "topics = a,evscrub in"),
         ("rabbit://guest", "rabit://guest", "Message bus", "cannot be used"),
         ("guest:guest@", "guest:topsecret@", "Message bus", "AccessRefused"),
-        ("0.1:{rabbit}//", "0.1:1//", "Message bus", "127.0.0.1:1 (ConnectionRefused"),
-        ("0.1:{rabbit}//", "0.1:{rabbit}/nosuch", "Message bus", "vhost nosuch not found"),
+        ("0.1:{rabbit}/", "0.1:1/", "Message bus", "127.0.0.1:1 (ConnectionRefused"),
+        ("0.1:{rabbit}/{vhost}", "0.1:{rabbit}/nosuch", "Message bus", "vhost nosuch not found"),
         ("{url}", "", "Database", "is not set"),
         ("evscrub:secret@127.0.0.1:", "evscrub:secret/", "Database", "is not a URL"),
         ("evscrub:secret@", "evscrub:topsecret@", "Database", "Access denied"),
@@ -168,6 +193,7 @@ def test_glance_conf_is_wrong(
     values = {
         "home": deployment.home,
         "rabbit": deployment.rabbitmq.port,
+        "vhost": deployment.rabbitmq.vhost,
         "maria": deployment.mariadb.port,
         "url": deployment.url,
     }
@@ -228,9 +254,10 @@ def test_database_is_not_glances(deployment: Deployment) -> None:
     checked = deployment.check((deployment.url, empty))
     assert (checked.code, checked.bad()) == (FAILURE, ["Schema"])
     assert "The table images is missing" in checked.details("Schema")
-    deployment.sql("CREATE TABLE empty.images LIKE checked.images")
-    deployment.sql("CREATE TABLE empty.image_locations LIKE checked.image_locations")
-    deployment.sql("ALTER TABLE empty.image_locations DROP COLUMN updated_at")
+    there = make_url(empty).database
+    deployment.sql(f"CREATE TABLE {there}.images LIKE {{db}}.images")
+    deployment.sql(f"CREATE TABLE {there}.image_locations LIKE {{db}}.image_locations")
+    deployment.sql(f"ALTER TABLE {there}.image_locations DROP COLUMN updated_at")
     checked = deployment.check((deployment.url, empty))
     assert "The table image_locations lacks updated_at" in checked.details("Schema")
 
@@ -239,15 +266,15 @@ def test_privileges(deployment: Deployment) -> None:
     """A user who may not do it all, and a server that nobody may write to."""
     deployment.sql(
         "CREATE OR REPLACE USER little@'%' IDENTIFIED BY 'secret'",
-        "GRANT SELECT ON checked.* TO little@'%'",
-        "GRANT UPDATE ON checked.images TO little@'%'",
+        "GRANT SELECT ON {db}.* TO little@'%'",
+        "GRANT UPDATE ON {db}.images TO little@'%'",
     )
     little = ("evscrub:secret@", "little:secret@")
     checked = deployment.check(little)
     assert (checked.code, checked.bad()) == (FAILURE, ["Privileges"])
     assert "on image_locations (1142 UPDATE command denied" in checked.details("Privileges")
     assert "on images (" not in checked.details("Privileges")
-    deployment.sql("GRANT UPDATE ON checked.* TO little@'%'")
+    deployment.sql("GRANT UPDATE ON {db}.* TO little@'%'")
     assert deployment.check(little).code == SUCCESS
     deployment.sql("SET GLOBAL read_only = 1")
     try:
@@ -260,7 +287,7 @@ def test_clock(deployment: Deployment) -> None:
     """The database's clock is not this host's."""
     deployment.sql(
         "CREATE OR REPLACE USER late@'%' IDENTIFIED BY 'secret'",
-        "GRANT SELECT, UPDATE ON checked.* TO late@'%'",
+        "GRANT SELECT, UPDATE ON {db}.* TO late@'%'",
         # Not for those who, like the others, are administrators.
         "SET GLOBAL init_connect = 'SET timestamp = UNIX_TIMESTAMP() - 600'",
     )
@@ -308,22 +335,24 @@ def test_store_is_not_mounted(deployment: Deployment) -> None:
 def test_backlog_and_damage(deployment: Deployment) -> None:
     """Images that should have gone long since, and those that only a person can judge."""
     long_due, restored, broken_off = deployment.images[:3]
-    with GlanceClient(deployment.process.url) as client:
-        client.delete(restored)
-    deployment.sql(
-        f"UPDATE images SET deleted_at = UTC_TIMESTAMP() - INTERVAL 3 HOUR WHERE id = '{long_due}'",
-        "UPDATE images SET status = 'active', deleted = 0, deleted_at = NULL"
-        f" WHERE id = '{restored}'",
-        f"UPDATE images SET status = 'pending_delete' WHERE id = '{broken_off}'",
-    )
-    checked = deployment.check()
-    assert (checked.code, checked.bad()) == (WARNING, ["Backlog", "Damaged images"])
-    assert "the oldest has been due for 3 h" in checked.details("Backlog")
-    for image in (restored, broken_off):
-        assert image in checked.details("Damaged images")
-    # As an agent leaves what it failed to delete.
-    deployment.sql(f"UPDATE images SET status = 'deleted' WHERE id = '{long_due}'")
-    assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
+    with deployment.kept():
+        with GlanceClient(deployment.process.url) as client:
+            client.delete(restored)
+        deployment.sql(
+            "UPDATE images SET deleted_at = UTC_TIMESTAMP() - INTERVAL 3 HOUR"
+            f" WHERE id = '{long_due}'",
+            "UPDATE images SET status = 'active', deleted = 0, deleted_at = NULL"
+            f" WHERE id = '{restored}'",
+            f"UPDATE images SET status = 'pending_delete' WHERE id = '{broken_off}'",
+        )
+        checked = deployment.check()
+        assert (checked.code, checked.bad()) == (WARNING, ["Backlog", "Damaged images"])
+        assert "the oldest has been due for 3 h" in checked.details("Backlog")
+        for image in (restored, broken_off):
+            assert image in checked.details("Damaged images")
+        # As an agent leaves what it failed to delete.
+        deployment.sql(f"UPDATE images SET status = 'deleted' WHERE id = '{long_due}'")
+        assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
 
 
 def test_configuration_errors(deployment: Deployment) -> None:

@@ -8,9 +8,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -26,7 +27,8 @@ from evscrub.registry.pages import Pages, Window
 from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from tests.chaos.rows import Rows, new_id, utc_now
 from tests.functional.agents import wait_for
-from tests.servers import DatabaseServer
+from tests.functional.conftest import make_tables
+from tests.servers import DatabaseServer, MariaDB, PostgreSQL
 
 POLICY = Policy(scrub_time=timedelta(minutes=10), claim_timeout=timedelta(seconds=60))
 #: SQLite has no server, no connections to lose and no locks on rows.
@@ -47,31 +49,25 @@ def rows(registry_url: str) -> Iterator[Rows]:
 @pytest.fixture
 def new_claims(registry_url: str) -> Iterator[Callable[[], Claims]]:
     """Return a function that connects one more agent's claims."""
-    databases = []
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(claims_on(registry_url))
 
-    def make() -> Claims:
-        conf = cfg.ConfigOpts()
-        conf([], project="evscrub-tests", default_config_files=[])
-        conf.register_opts(db_options.database_opts, "database")
-        conf.set_override("connection", registry_url, "database")
-        databases.append(Database(conf))
-        return Claims(databases[-1])
 
-    yield make
-    for database in databases:
-        database.dispose()
+@contextmanager
+def claims_on(url: str) -> Iterator[Claims]:
+    """Connect an agent's claims with a registry."""
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub-tests", default_config_files=[])
+    conf.register_opts(db_options.database_opts, "database")
+    conf.set_override("connection", url, "database")
+    database = Database(conf)
+    yield Claims(database)
+    database.dispose()
 
 
 @pytest.fixture
 def claims(new_claims: Callable[[], Claims]) -> Claims:
     return new_claims()
-
-
-@pytest.fixture
-def server(backend: str, request: pytest.FixtureRequest) -> DatabaseServer:
-    """Return the server of the registry."""
-    server: DatabaseServer = request.getfixturevalue(backend)
-    return server
 
 
 def pending(rows: Rows, *stores: str, ago: float = LONG) -> str:
@@ -619,21 +615,24 @@ def test_a_connection_cut_in_the_middle(
     assert rows.status(image_id) == expected[step]
 
 
-@ON_A_SERVER
-def test_a_server_that_was_restarted(rows: Rows, claims: Claims, server: DatabaseServer) -> None:
-    image_id = pending(rows, *STORES)
-    claim = claim_one(claims, image_id)
-    server.restart()  # the pool's connections are dead now
-    kept, lease = claims.renew([(claim, claim.lease)])
-    assert kept == [claim]
-    server.stop()
-    try:
-        with pytest.raises(UNAVAILABLE):
+@pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
+def test_a_server_that_was_restarted(kind: type[DatabaseServer], tmp_path: Path) -> None:
+    with kind() as server:
+        url = server.new_database("restarted")
+        make_tables(url, tmp_path)
+        rows = Rows(url)
+        image_id = pending(rows, *STORES)
+        with claims_on(url) as claims:
+            claim = claim_one(claims, image_id)
+            server.restart()  # the pool's connections are dead now
+            kept, lease = claims.renew([(claim, claim.lease)])
+            assert kept == [claim]
+            server.stop()
+            with pytest.raises(UNAVAILABLE):
+                settle(claims, replace(claim, lease=lease))
+            server.start()
             settle(claims, replace(claim, lease=lease))
-    finally:
-        server.start()
-    settle(claims, replace(claim, lease=lease))
-    assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
+        assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
 
 
 # -- pages

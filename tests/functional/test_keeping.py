@@ -25,7 +25,7 @@ from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, new_id, utc_now
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory
-from tests.servers import MariaDB, free_port
+from tests.servers import MariaDB
 
 DATA = bytes(range(256)) * 40
 SCRUB_TIME = 2
@@ -138,7 +138,7 @@ class Site:
 def site(
     glance: GlanceFactory, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    url = mariadb.new_database(f"test_keeping_{free_port()}")
+    url = mariadb.new_database("test_keeping")
     process = glance(database_url=url)
     config = tmp_path_factory.mktemp("evscrub") / "evscrub.conf"
     glance_config = process.config.directory / "glance-api.conf"

@@ -215,11 +215,11 @@ CONTRAST = """(() => {
 
 class TestReadiness:
     def test_before_the_first_sweep_and_without_the_registry(
-        self, mariadb: MariaDB, tmp_path: Path
+        self, own_mariadb: MariaDB, tmp_path: Path
     ) -> None:
         port = free_port()
         glance = GlanceConfig(
-            tmp_path, free_port(), mariadb.new_database(f"status_{port}"), "kombu+memory://"
+            tmp_path, free_port(), own_mariadb.new_database("status"), "kombu+memory://"
         )
         write_config(glance)
         migrate(glance)
@@ -242,14 +242,14 @@ class TestReadiness:
             starting.result()
         try:
             wait_for("readiness", lambda: get(port, "/readyz").status_code == 200)
-            mariadb.stop()
+            own_mariadb.stop()
             try:
                 wait_for("unreadiness", lambda: get(port, "/readyz").status_code == 503)
                 assert "the registry does not answer" in get(port, "/readyz").text
                 assert get(port, "/healthz").status_code == 200
                 wait_for("notice of it", lambda: scrape(port)["evscrub_registry_up"] == 0)
             finally:
-                mariadb.start()
+                own_mariadb.start()
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
             wait_for("notice again", lambda: scrape(port)["evscrub_registry_up"] == 1)
         finally:

@@ -23,7 +23,7 @@ new_site = store_servers.new_site
 STORES = {"objects": "swift"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def _swift() -> Iterator[StoreServer]:
     with StoreServer("swift") as server:
         server.make(f"/{BUCKET}")

@@ -81,7 +81,7 @@ class Server(ABC):
         self.directory = Path(tempfile.mkdtemp(prefix=f"evscrub-{self.package}-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._prepared = False
-        self._owner = os.getpid()
+        self._owner: int | None = os.getpid()
         atexit.register(self.close)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 from typing import TYPE_CHECKING, ClassVar
@@ -41,24 +42,14 @@ class DatabaseServer(Server):
         return self._url(self.first_database)
 
     def new_database(self, name: str) -> str:
-        """Create an empty database, instead of the one of that name if there is one.
+        """Create an empty database.
 
-        :param name: the database's name: lower case letters, digits and underscores.
+        :param name: what its name begins with: lower case letters, digits and underscores.
         :returns: its SQLAlchemy URL.
         """
-        self.drop_database(name)
+        name = f"{name}_{secrets.token_hex(4)}"
         self._execute(f"CREATE DATABASE {name}")
         return self._url(name)
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database, even one in use, if it is there.
-
-        :param name: the database's name.
-        """
-        self._execute(f"DROP DATABASE IF EXISTS {name}{self._drop_options()}")
-
-    def _drop_options(self) -> str:
-        return ""
 
     def _url(self, database: str) -> str:
         return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -124,9 +115,6 @@ class PostgreSQL(DatabaseServer):
 
     def _account(self) -> str | None:
         return "postgres" if os.geteuid() == 0 else None
-
-    def _drop_options(self) -> str:
-        return " WITH (FORCE)"
 
     def _prepare(self) -> None:
         if account := self._account():

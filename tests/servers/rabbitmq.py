@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import base64
+import copy
 import os
 import re
 import secrets
 import signal
 import socket
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.servers.base import Server, end, free_port, is_open, wait_until
 
@@ -32,6 +33,7 @@ class RabbitMQ(Server):
     def __init__(self, *, options: Mapping[str, str] | None = None, deadline: float = 60.0) -> None:
         super().__init__(deadline=deadline)
         self.options = dict(options or {})
+        self.vhost = "/"
         self.node = f"evscrub{self.port}@localhost"
         self._cookie = secrets.token_hex(16)
         self._epmd_port = free_port()
@@ -45,7 +47,23 @@ class RabbitMQ(Server):
     @property
     def url(self) -> str:
         """oslo.messaging transport URL."""
-        return f"rabbit://guest:guest@127.0.0.1:{self.port}//"
+        return f"rabbit://guest:guest@127.0.0.1:{self.port}/{self.vhost}"
+
+    def new_vhost(self) -> Self:
+        """Make an empty virtual host and return the server as it is seen from there.
+
+        :raises RuntimeError: the server does not answer.
+        """
+        there = copy.copy(self)
+        there.vhost = f"tests-{secrets.token_hex(4)}"
+        there.__dict__.update(there.__getstate__(), _owner=None)
+        name = f'<<"{there.vhost}">>'
+        self._evaluate(
+            f'ok = rabbit_vhost:add({name}, <<"tests">>),'
+            f' rabbit_auth_backend_internal:set_permissions(<<"guest">>, {name},'
+            ' <<".*">>, <<".*">>, <<".*">>, <<"tests">>), ""'
+        )
+        return there
 
     def close(self) -> None:
         """Stop the server and its epmd and remove its folder."""
@@ -60,7 +78,8 @@ class RabbitMQ(Server):
         :raises RuntimeError: the server does not answer.
         """
         lines = self._evaluate(
-            '[[N, " ", integer_to_list(M), "\\n"] || Q <- rabbit_amqqueue:list(),'
+            '[[N, " ", integer_to_list(M), "\\n"]'
+            f' || Q <- rabbit_amqqueue:list(<<"{self.vhost}">>),'
             " [{name, {resource, _, queue, N}}, {messages, M}]"
             " <- [rabbit_amqqueue:info(Q, [name, messages])]]"
         )
@@ -74,18 +93,21 @@ class RabbitMQ(Server):
         :raises RuntimeError: there is no such queue, or the server does not answer.
         """
         self._evaluate(
-            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>)),'
+            f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"{self.vhost}">>, queue,'
+            f' <<"{name}">>)),'
             ' rabbit_amqqueue:purge(Q), ""'
         )
 
     def close_all_connections(self) -> int:
-        """Close every client's connection, as an operator may, and return how many.
+        """Close every connection to the virtual host, as an operator may, and return how many.
 
         :raises RuntimeError: the server does not answer.
         """
         return int(
             self._evaluate(
-                "L = rabbit_networking:connections_local(),"
+                "L = [P || P <- rabbit_networking:connections_local(),"
+                " rabbit_networking:connection_info(P, [vhost]) =="
+                f' [{{vhost, <<"{self.vhost}">>}}]],'
                 ' [rabbit_networking:close_connection(P, "closed by a test") || P <- L],'
                 " integer_to_list(length(L))"
             )

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a run is spread over processes, and what all tests need."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import warnings
+
+import pytest
+from oslo_service import backend
+
+from tests import sharing
+
+# Warnings are errors here, but not those of OpenStack's libraries about each other.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    # Before anything imports oslo.messaging: it would pick eventlet otherwise.
+    backend.init_backend(backend.BackendType.THREADING)
+    for name in ("oslo_messaging", "swiftclient"):
+        importlib.import_module(name)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end the tests as Ctrl-C does, so that the servers are stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if not hasattr(config, "workerinput"):
+        sharing.open_to_workers()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the servers that were shared."""
+    if not hasattr(config, "workerinput"):
+        sharing.close()
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep tests that share what is costly to set up in one worker; spread all others."""
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _group(item: pytest.Item) -> str | None:
+    """Return the name of the set-up that a test shares with others: its module's, by database."""
+    if not isinstance(item, pytest.Function):
+        return None
+    scopes = {fixtures[-1].scope for fixtures in item._fixtureinfo.name2fixturedefs.values()}
+    if not scopes & {"module", "class"}:
+        return None
+    callspec = getattr(item, "callspec", None)
+    return f"{item.module.__name__}-{callspec.params.get('backend') if callspec else None}"
