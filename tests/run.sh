@@ -4,11 +4,17 @@
 # Check everything: style, types, scripts, and the tests on real servers.
 #
 #   tests/run.sh               everything
+#   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
+#                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
+#                              -p "randomly_seed=N" as a further argument repeats it
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
-# PYTHON names the interpreter to use, python3 by default. Further interpreters that are
-# there, of those in FURTHER_PYTHONS, run the unit tests too.
+# PYTHON names the interpreter to use, python3 by default. The unit tests also run on one further
+# interpreter, of those in FURTHER_PYTHONS that are there the one whose turn it is: it changes with
+# each commit. WORKERS is how many tests run at a time, by default three a processor, because tests
+# mostly wait.
 
 set -euo pipefail
 
@@ -16,8 +22,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 PYTHON=${PYTHON:-python3}
 FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
+WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 PACKAGES=(rabbitmq-server mariadb-server postgresql chromium prometheus shellcheck)
+LOGS=$(mktemp --directory)
+trap 'rm -rf "$LOGS"' EXIT
 
 say() {
     printf '\n== %s\n' "$*"
@@ -37,7 +46,10 @@ make_environment() {
     fi
     rm -rf "$environment"
     "$python" -m venv "$environment"
+    # uv takes seconds where pip takes more than a minute.
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --constraint tests/constraints.txt uv
+    "$environment/bin/uv" pip install --quiet --python "$environment/bin/python" \
         --constraint tests/constraints.txt --editable '.[test]'
     printf '%s\n' "$stamp" > "$wanted"
 }
@@ -129,32 +141,101 @@ find_python() {
     return 1
 }
 
-# Run the unit tests on each further interpreter that works here.
-further() {
-    local name python environment
+# Say which interpreter's turn it is, of the further ones that are there.
+further_python() {
+    local name found=()
     for name in $FURTHER_PYTHONS; do
-        if ! python=$(find_python "$name"); then
-            say "$name: not found, left out"
-            continue
+        if find_python "$name" > /dev/null; then
+            found+=("$name")
         fi
-        say "$name: unit tests, with $python"
-        environment=$VENV-$name
-        make_environment "$environment" "$python"
-        "$environment/bin/python" -m pytest tests/unit
     done
+    if ((${#found[@]})); then
+        echo "${found[$(git rev-list --count HEAD) % ${#found[@]}]}"
+    fi
 }
 
-if [[ ${1:-} == unit ]]; then
-    shift
-    make_environment "$VENV" "$PYTHON"
-    "$VENV/bin/python" -m pytest tests/unit "$@"
-    say "only the unit tests ran: no check, no server, no other Python"
-    exit
-fi
+# Run the unit tests on the interpreter called $1.
+further() {
+    local python environment=$VENV-$1
+    python=$(find_python "$1")
+    make_environment "$environment" "$python"
+    "$environment/bin/python" -m pytest --quiet -n 1 tests/unit
+}
 
-make_environment "$VENV" "$PYTHON"
-install_servers
-check
-say "$PYTHON: all tests"
-"$VENV/bin/python" -m pytest "$@"
-further
+# Run a command in the background: start NAME COMMAND [ARGUMENT ...]
+declare -A STARTED=()
+start() {
+    local name=$1
+    shift
+    (
+        set -euo pipefail
+        "$@"
+    ) &> "$LOGS/$name" &
+    STARTED[$name]=$!
+}
+
+# Wait for what was started as $1, show what it printed, and return what it returned.
+finish() {
+    local code=0
+    wait "${STARTED[$1]}" || code=$?
+    cat "$LOGS/$1"
+    if ((code)); then
+        say "$1 FAILED"
+    fi
+    return "$code"
+}
+
+everything() {
+    local code=0 further
+    further=$(further_python)
+    if [[ -n $further ]]; then
+        start "unit tests on $further" nice -n 5 bash tests/run.sh --further "$further"
+    else
+        say "no further Python: none of $FURTHER_PYTHONS is here"
+    fi
+    start packages install_servers
+    make_environment "$VENV" "$PYTHON"
+    finish packages
+    start checks check
+    say "$PYTHON: all tests, $WORKERS at a time"
+    "$VENV/bin/python" -m pytest -n "$WORKERS" "$@" || code=$?
+    finish checks || code=$?
+    if [[ -n $further ]]; then
+        finish "unit tests on $further" || code=$?
+    fi
+    return "$code"
+}
+
+quick() {
+    local code=0
+    make_environment "$VENV" "$PYTHON"
+    install_servers
+    start checks check
+    "$VENV/bin/python" -m pytest --quiet -n "$(nproc)" "$@" tests/unit \
+        'tests/functional/test_agent.py::TestOneAgent::test_scrubs_when_due_and_never_before[sqlite]' ||
+        code=$?
+    finish checks || code=$?
+    return "$code"
+}
+
+case ${1:-} in
+    quick)
+        quick "${@:2}"
+        ;;
+    unit)
+        make_environment "$VENV" "$PYTHON"
+        "$VENV/bin/python" -m pytest -n "$(nproc)" tests/unit "${@:2}"
+        say "only the unit tests ran: no check, no server, no other Python"
+        ;;
+    random)
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        "$VENV/bin/python" -m pytest -n "$WORKERS" -p randomly "${@:2}"
+        ;;
+    --further)
+        further "$2"
+        ;;
+    *)
+        everything "$@"
+        ;;
+esac

@@ -6,13 +6,14 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from evscrub.demo.glance_config import GlanceConfig
 
@@ -71,6 +72,9 @@ class AgentProcess:
         for group, values in (options or {}).items():
             self.options.setdefault(group, {}).update(values)
         self.process: subprocess.Popen[bytes] | None = None
+        self._log = ""
+        self._log_read_bytes = 0
+        self._log_lock = threading.Lock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -88,7 +92,16 @@ class AgentProcess:
 
     @property
     def log(self) -> str:
-        return self.log_path.read_text() if self.log_path.exists() else ""
+        """What it has logged, in whole lines."""
+        with self._log_lock:
+            if self.log_path.exists():
+                with self.log_path.open("rb") as log:
+                    log.seek(self._log_read_bytes)
+                    new = log.read()
+                lines = new[: new.rfind(b"\n") + 1]
+                self._log_read_bytes += len(lines)
+                self._log += lines.decode()
+            return self._log
 
     def write_config(self) -> None:
         """Write the options to the configuration file, for a start or a reload."""
@@ -150,7 +163,8 @@ class Registry:
     """Reads and writes Glance's tables directly."""
 
     def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url, poolclass=NullPool)
+        pool = NullPool if url.startswith("sqlite") else QueuePool
+        self.engine = sa.create_engine(url, poolclass=pool, pool_pre_ping=True)
 
     @property
     def is_sqlite(self) -> bool:

@@ -51,21 +51,31 @@ class Site:
 
     def delete(self, image_id: str) -> None:
         """Delete an image through the API."""
-        self._ask_glance(f"DELETE of {image_id}", partial(self.client.delete, image_id))
+        refusals = self._ask_glance(f"DELETE of {image_id}", partial(self.client.delete, image_id))
+        if refusals:
+            # The DELETE that completes one that broke off halfway does not always send the event.
+            self.notify_deleted(image_id)
 
-    def _ask_glance(self, what: str, ask: Callable[[], None]) -> None:
-        """Ask Glance, which on SQLite answers 500 where another process writes just then."""
+    def _ask_glance(self, what: str, ask: Callable[[], None]) -> int:
+        """Ask Glance, which on SQLite answers 500 while another process writes.
+
+        :returns: how often it answered so.
+        """
+        refusals = 0
 
         def done() -> bool:
+            nonlocal refusals
             try:
                 ask()
             except httpx.HTTPStatusError as error:
                 if error.response.is_server_error and self.registry.is_sqlite:
+                    refusals += 1
                     return False
                 raise
             return True
 
         wait_for(what, done)
+        return refusals
 
     def path(self, image_id: str) -> Path:
         return self.glance.config.data_directory() / image_id

@@ -165,7 +165,7 @@ def wait_past(moment: dt.datetime) -> None:
 
 def glance_scrubber(config: GlanceConfig, *arguments: str) -> None:
     """Run Glance's own scrubber once."""
-    command = [sys.executable, "-m", "glance.cmd.scrubber"]
+    command = [sys.executable, "-m", "tests.chaos.scrubber"]
     command += ["--config-file", str(config.directory / "glance-api.conf"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -120,7 +120,8 @@ class RabbitMQ(Server):
         """
         erl_call = self._program("erl_call", "/usr/lib/erlang/bin")
         done = subprocess.run(
-            [erl_call, "-n", self.node, "-c", self._cookie, "-e"],
+            # Two calls at once that have the same name of their own disturb each other.
+            [erl_call, "-n", self.node, "-c", self._cookie, "-h", f"c{secrets.token_hex(8)}", "-e"],
             # In base64 the value comes back as it is, whatever it holds.
             input=f"V = begin {expression} end, base64:encode_to_string(iolist_to_binary(V)).\n",
             capture_output=True,
