@@ -127,14 +127,17 @@ class GlanceProcess:
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + self.deadline
-        while not _answers(self.url):
-            if process.poll() is not None:
-                raise RuntimeError(f"Glance ended with {process.returncode}{log_tail(self.config)}")
-            if time.monotonic() > until:
-                raise RuntimeError(
-                    f"Glance does not answer after {self.deadline} s{log_tail(self.config)}"
-                )
-            time.sleep(0.05)
+        with httpx.Client(base_url=self.url, timeout=5, trust_env=False) as client:
+            while not _answers(client):
+                if process.poll() is not None:
+                    raise RuntimeError(
+                        f"Glance ended with {process.returncode}{log_tail(self.config)}"
+                    )
+                if time.monotonic() > until:
+                    raise RuntimeError(
+                        f"Glance does not answer after {self.deadline} s{log_tail(self.config)}"
+                    )
+                time.sleep(0.05)
 
 
 class GlanceThread:
@@ -195,10 +198,10 @@ class GlanceThread:
         self.start()
 
 
-def _answers(url: str) -> bool:
+def _answers(client: httpx.Client) -> bool:
     try:
         # Listing reads the database, so the answer says that it is there too.
-        answer = httpx.get(f"{url}/v2/images?limit=1", timeout=5, trust_env=False)
+        answer = client.get("/v2/images?limit=1")
     except httpx.HTTPError:
         return False
     return answer.is_success

@@ -107,16 +107,17 @@ class TestSeveralStores:
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site({"files": "file"})
-        ((location,),) = in_objects(objects, 1)
+        # No two have one URL: what shares its data with another that is pending may be finished.
+        (named,), (nameless,), (second,) = in_objects(objects, 3)
         path = site.path("x", "files")
         url = site.file("x", "files")
         parked = [
-            site.images.add(location),
+            site.images.add(named),
             site.images.add(Location("elsewhere", url)),
             site.images.add(Location("elsewhere", f"file://{path.parent}/never-there")),
-            site.images.add(Location(None, location.url)),
+            site.images.add(Location(None, nameless.url)),
         ]
-        mixed = site.images.add(Location("files", site.file("y", "files")), location)
+        mixed = site.images.add(Location("files", site.file("y", "files")), second)
         other = site.images.add(*in_files(site, 1)[0])
         with site.agent() as agent:
             site.wait_scrubbed([other])
