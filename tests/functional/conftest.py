@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -70,10 +71,20 @@ def database_url(
     return server.new_database(f"{module}_{free_port()}")
 
 
+@pytest.fixture(scope="session")
+def glance_python() -> str:
+    """Return the interpreter that runs Glance."""
+    return sys.executable
+
+
 @pytest.fixture(scope="module")
-def _migrated_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def _migrated_url(
+    database_url: str, glance_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     directory = tmp_path_factory.mktemp("migrate")
-    config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://")
+    config = GlanceConfig(
+        directory, free_port(), database_url, "kombu+memory://", python=glance_python
+    )
     write_config(config)
     migrate(config)
     return database_url
@@ -91,7 +102,7 @@ def registry_url(_migrated_url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
+def glance(glance_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
     """Return a function that starts a Glance; the module's end stops it.
 
     The function takes the fields of `GlanceConfig` but `directory` and `port` by name.
@@ -104,6 +115,7 @@ def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
             directory = tmp_path_factory.mktemp("glance")
             fields.setdefault("database_url", f"sqlite:///{directory / 'glance.sqlite'}")
             fields.setdefault("transport_url", "kombu+memory://")
+            fields.setdefault("python", glance_python)
             config = GlanceConfig(directory=directory, port=free_port(), **fields)
             return stack.enter_context(GlanceProcess(config))
 
