@@ -5,6 +5,7 @@
 #
 #   tests/run.sh               everything
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. Further interpreters that are
@@ -144,11 +145,25 @@ further() {
     done
 }
 
+# Run the main cases beside each release of Glance; the cases make its environment.
+releases() {
+    say "Glance releases: main cases; the first run makes an environment for each of them"
+    "$VENV/bin/python" -m pytest tests/releases "$@"
+}
+
 if [[ ${1:-} == unit ]]; then
     shift
     make_environment "$VENV" "$PYTHON"
     "$VENV/bin/python" -m pytest tests/unit "$@"
     say "only the unit tests ran: no check, no server, no other Python"
+    exit
+fi
+
+if [[ ${1:-} == releases ]]; then
+    shift
+    make_environment "$VENV" "$PYTHON"
+    install_servers
+    releases "$@"
     exit
 fi
 
