@@ -9,6 +9,7 @@
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              -p "randomly_seed=N" as a further argument repeats it
+#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. The unit tests also run on one further
@@ -226,6 +227,12 @@ case ${1:-} in
         make_environment "$VENV" "$PYTHON"
         "$VENV/bin/python" -m pytest -n "$(nproc)" tests/unit "${@:2}"
         say "only the unit tests ran: no check, no server, no other Python"
+        ;;
+    releases)
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        say "Glance releases: main cases; the first run makes an environment for each of them"
+        "$VENV/bin/python" -m pytest tests/releases "${@:2}"
         ;;
     random)
         make_environment "$VENV" "$PYTHON"

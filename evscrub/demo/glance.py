@@ -11,7 +11,6 @@ import argparse
 import atexit
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +19,13 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from evscrub.demo._glance_wsgi import make_server, own_log
-from evscrub.demo.glance_config import GlanceConfig, log_tail, migrate, write_config
+from evscrub.demo.glance_config import (
+    GlanceConfig,
+    environment,
+    log_tail,
+    migrate,
+    write_config,
+)
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -113,10 +118,14 @@ class GlanceProcess:
 
     def _launch(self) -> None:
         directory, port = self.config.directory, self.config.port
-        command = [sys.executable, "-m", "evscrub.demo.glance", str(directory), str(port)]
+        command = [self.config.python, "-m", "evscrub.demo.glance", str(directory), str(port)]
         with (directory / "glance.out").open("ab") as out:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=environment(self.config),
             )
         atexit.register(self.stop)
         try:
@@ -146,7 +155,7 @@ class GlanceThread:
     It shares the process, and so an in-process bus such as `kombu+memory://`, with the
     caller. Glance's configuration is global: run one at a time.
 
-    :param config: how to run Glance.
+    :param config: how to run Glance; its API runs in our interpreter whatever `python` says.
     """
 
     def __init__(self, config: GlanceConfig) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from sqlalchemy.engine import make_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: The folder that this package is imported from.
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 #: The single store's data folder, where no store has a name.
 SINGLE_STORE = "images"
@@ -63,6 +67,8 @@ class GlanceConfig:
     :param metadata_encryption_key: key that encrypts locations (16, 24 or 32 characters),
         none to leave them plain.
     :param extra: further options by group; these win.
+    :param python: the interpreter that runs Glance and its commands. Another one than ours needs
+        Glance, cheroot, httpx and the database's driver in its environment.
     """
 
     directory: Path
@@ -75,6 +81,7 @@ class GlanceConfig:
     store_options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     metadata_encryption_key: str | None = None
     extra: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    python: str = sys.executable
 
     @property
     def url(self) -> str:
@@ -133,13 +140,41 @@ def migrate(config: GlanceConfig) -> None:
         connection = sqlite3.connect(url.database)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
-    command = [sys.executable, "-m", "glance.cmd.manage"]
-    command += ["--config-file", str(config.directory / "glance-api.conf"), "db", "sync"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(config, "glance.cmd.manage", "db", "sync")
     if done.returncode:
         raise RuntimeError(
             f"glance-manage db sync failed: {done.stderr or done.stdout}{log_tail(config)}"
         )
+
+
+def run_command(
+    config: GlanceConfig, module: str, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run one of Glance's commands with Glance's interpreter and configuration.
+
+    :param config: how to run Glance; `write_config` must have run.
+    :param module: the module that is the command, such as `glance.cmd.manage`.
+    :param arguments: the command's arguments.
+    :returns: the command's exit code and what it printed.
+    """
+    command = [config.python, "-m", module]
+    command += ["--config-file", str(config.directory / "glance-api.conf"), *arguments]
+    return subprocess.run(
+        command, env=environment(config), capture_output=True, text=True, check=False
+    )
+
+
+def environment(config: GlanceConfig) -> dict[str, str]:
+    """Return the environment variables of Glance's processes.
+
+    :param config: how to run Glance.
+    """
+    variables = dict(os.environ)
+    if config.python != sys.executable:
+        # The demo's server and paste filter are ours, and nobody has installed them there.
+        places = [str(_PACKAGE_ROOT), *filter(None, [variables.get("PYTHONPATH")])]
+        variables["PYTHONPATH"] = os.pathsep.join(places)
+    return variables
 
 
 def log_tail(config: GlanceConfig, size: int = 4000) -> str:

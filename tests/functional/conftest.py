@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -73,15 +74,23 @@ def database_url(
     return server.new_database(module)
 
 
+@pytest.fixture(scope="session")
+def glance_python() -> str:
+    """Return the interpreter that runs Glance."""
+    return sys.executable
+
+
 @pytest.fixture(scope="module")
-def _migrated_url(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    make_tables(database_url, tmp_path_factory.mktemp("migrate"))
+def _migrated_url(
+    database_url: str, glance_python: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    make_tables(database_url, tmp_path_factory.mktemp("migrate"), glance_python)
     return database_url
 
 
-def make_tables(database_url: str, directory: Path) -> None:
+def make_tables(database_url: str, directory: Path, python: str = sys.executable) -> None:
     """Make Glance's tables in an empty database."""
-    config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://")
+    config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://", python=python)
     write_config(config)
     migrate(config)
 
@@ -98,7 +107,7 @@ def registry_url(_migrated_url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
+def glance(glance_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
     """Return a function that starts a Glance; the module's end stops it.
 
     The function takes the fields of `GlanceConfig` but `directory` and `port` by name.
@@ -111,6 +120,7 @@ def glance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
             directory = tmp_path_factory.mktemp("glance")
             fields.setdefault("database_url", f"sqlite:///{directory / 'glance.sqlite'}")
             fields.setdefault("transport_url", "kombu+memory://")
+            fields.setdefault("python", glance_python)
             config = GlanceConfig(directory=directory, port=free_port(), **fields)
             return stack.enter_context(GlanceProcess(config))
 

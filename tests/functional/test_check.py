@@ -51,7 +51,7 @@ class Checked:
 class Deployment:
     """A Glance with four images, one of them deleted, that is checked and broken."""
 
-    def __init__(self, home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
+    def __init__(self, home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB, python: str) -> None:
         self.home = home
         self.rabbitmq = rabbitmq
         self.mariadb = mariadb
@@ -65,6 +65,7 @@ class Deployment:
                 rabbitmq.url,
                 stores={"fast": "file", "cheap": "file"},
                 metadata_encryption_key=KEY,
+                python=python,
             )
         )
         self.glance_conf = home / "glance/glance-api.conf"
@@ -137,10 +138,13 @@ class Deployment:
 
 @pytest.fixture(scope="module")
 def deployment(
-    tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ, mariadb: MariaDB
+    tmp_path_factory: pytest.TempPathFactory,
+    rabbitmq: RabbitMQ,
+    mariadb: MariaDB,
+    glance_python: str,
 ) -> Iterator[Deployment]:
     """Return a deployment that works; who breaks it mends it."""
-    made = Deployment(tmp_path_factory.mktemp("check"), rabbitmq, mariadb)
+    made = Deployment(tmp_path_factory.mktemp("check"), rabbitmq, mariadb, glance_python)
     with made.process:
         made.fill()
         yield made

@@ -10,8 +10,6 @@ import base64
 import datetime as dt
 import json
 import re
-import subprocess
-import sys
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -27,7 +25,7 @@ from sqlalchemy.pool import NullPool
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
-from evscrub.demo.glance_config import GlanceConfig
+from evscrub.demo.glance_config import GlanceConfig, run_command
 from tests.servers import RabbitMQ, wait_until
 
 if TYPE_CHECKING:
@@ -165,9 +163,7 @@ def wait_past(moment: dt.datetime) -> None:
 
 def glance_scrubber(config: GlanceConfig, *arguments: str) -> None:
     """Run Glance's own scrubber once."""
-    command = [sys.executable, "-m", "tests.chaos.scrubber"]
-    command += ["--config-file", str(config.directory / "glance-api.conf"), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command(config, "tests.chaos.scrubber", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -19,6 +19,7 @@ from oslo_db import options as db_options
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
+from evscrub.demo.glance_config import run_command
 from evscrub.keep import RefusedError
 from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
@@ -118,20 +119,15 @@ class Site:
 
     def glance_scrubber(self, *arguments: str) -> None:
         """Run Glance's own scrubber once."""
-        command = [sys.executable, "-m", "tests.chaos.scrubber", *self._glance_config(), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = run_command(self.glance.config, "tests.chaos.scrubber", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def purge(self) -> None:
         """Let Glance remove all rows that were deleted until now."""
         for action in ("purge", "purge_images_table"):
-            command = [sys.executable, "-m", "glance.cmd.manage", *self._glance_config()]
-            command += ["db", action, "--age_in_days", "0", "--max_rows", "-1"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            limits = ("--age_in_days", "0", "--max_rows", "-1")
+            done = run_command(self.glance.config, "glance.cmd.manage", "db", action, *limits)
             assert done.returncode == 0, done.stdout + done.stderr
-
-    def _glance_config(self) -> list[str]:
-        return ["--config-file", str(self.glance.config.directory / "glance-api.conf")]
 
 
 @pytest.fixture(scope="module")

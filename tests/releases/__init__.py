@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main cases beside other releases of Glance: only `tests/run.sh releases` runs them."""
