@@ -3,6 +3,8 @@
 
 pytest-xdist's workers end one by one, so no worker may own what the others use. The process that
 started them does: it starts a server when a worker first asks for it, and stops all at the end.
+What is shared is a class without parameters whose instances are context managers and can be sent to
+another process.
 """
 
 from __future__ import annotations
@@ -10,28 +12,27 @@ from __future__ import annotations
 import os
 import threading
 from collections import defaultdict
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, TypeVar, cast
-
-from tests.servers import Server
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _ADDRESS = "EVSCRUB_TESTS_SERVERS"
 
-S = TypeVar("S", bound=Server)
+_Shareable = AbstractContextManager[Any]
+S = TypeVar("S", bound=_Shareable)
 
 
 class Owner:
     """Starts servers for this process and for those that it starts: a context manager."""
 
     def __init__(self) -> None:
-        self._servers: dict[type[Server], Server] = {}
-        self._locks: defaultdict[type[Server], threading.Lock] = defaultdict(threading.Lock)
+        self._servers: dict[type[_Shareable], _Shareable] = {}
+        self._locks: defaultdict[type[_Shareable], threading.Lock] = defaultdict(threading.Lock)
         self._stack = ExitStack()
         self.is_open = False
 
@@ -49,7 +50,7 @@ class Owner:
         os.environ.pop(_ADDRESS, None)
         self._stack.close()
 
-    def get(self, kind: type[Server]) -> Server:
+    def get(self, kind: type[_Shareable]) -> _Shareable:
         """Return the server of a kind, which runs.
 
         :raises FileNotFoundError: it is not installed.

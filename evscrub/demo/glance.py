@@ -57,11 +57,15 @@ class GlanceProcess:
     """A Glance in a process of its own: a context manager that starts and stops it.
 
     :param config: how to run Glance.
+    :param has_tables: whether the database has Glance's tables already.
     :param deadline: seconds to wait until it answers.
     """
 
-    def __init__(self, config: GlanceConfig, *, deadline: float = 60.0) -> None:
+    def __init__(
+        self, config: GlanceConfig, *, has_tables: bool = False, deadline: float = 60.0
+    ) -> None:
         self.config = config
+        self._has_tables = has_tables
         self.deadline = deadline
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -88,7 +92,8 @@ class GlanceProcess:
         :raises RuntimeError: it ended, or did not answer in time; with its log's tail.
         """
         write_config(self.config)
-        migrate(self.config)
+        if not self._has_tables:
+            migrate(self.config)
         self._launch()
 
     def stop(self, *, grace: float = 10.0) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance import GlanceProcess
-from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
-from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_port
+from evscrub.demo.glance_config import GlanceConfig
+from tests.functional.glance_tables import TEMPLATES
+from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
 from tests.sharing import shared
 
 #: Glance's tables that belong to images, each before those that it refers to.
 IMAGE_TABLES = ("image_locations", "image_members", "image_properties", "image_tags", "images")
 
 GlanceFactory = Callable[..., GlanceProcess]
+RegistryFactory = Callable[[str, str], str]
 
 
 @pytest.fixture(scope="module")
@@ -62,66 +63,61 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def database_url(
-    backend: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> str:
-    """Return the URL of an empty database of the module's own, of each kind in turn."""
-    if backend == "sqlite":
-        return f"sqlite:///{tmp_path_factory.mktemp('sqlite') / 'glance.sqlite'}"
-    server: DatabaseServer = request.getfixturevalue(backend)
-    module = request.module.__name__.rpartition(".")[2]
-    return server.new_database(module)
-
-
 @pytest.fixture(scope="session")
 def glance_python() -> str:
     """Return the interpreter that runs Glance."""
     return sys.executable
 
 
+@pytest.fixture(scope="session")
+def new_registry(tmp_path_factory: pytest.TempPathFactory) -> RegistryFactory:
+    """Return a function that makes a database with Glance's tables, and returns its URL.
+
+    It takes the kind of database and what its name begins with.
+    """
+    return lambda kind, name: shared(TEMPLATES[kind]).copy(
+        name, tmp_path_factory.mktemp("registry")
+    )
+
+
 @pytest.fixture(scope="module")
-def _migrated_url(
-    database_url: str, glance_python: str, tmp_path_factory: pytest.TempPathFactory
+def database_url(
+    backend: str, new_registry: RegistryFactory, request: pytest.FixtureRequest
 ) -> str:
-    make_tables(database_url, tmp_path_factory.mktemp("migrate"), glance_python)
-    return database_url
-
-
-def make_tables(database_url: str, directory: Path, python: str = sys.executable) -> None:
-    """Make Glance's tables in an empty database."""
-    config = GlanceConfig(directory, free_port(), database_url, "kombu+memory://", python=python)
-    write_config(config)
-    migrate(config)
+    """Return the URL of a registry of the module's own, of each kind in turn."""
+    return new_registry(backend, request.module.__name__.rpartition(".")[2])
 
 
 @pytest.fixture
-def registry_url(_migrated_url: str) -> str:
+def registry_url(database_url: str) -> str:
     """Return the URL of a database with Glance's tables and no image in them."""
-    engine = sa.create_engine(_migrated_url, poolclass=NullPool)
+    engine = sa.create_engine(database_url, poolclass=NullPool)
     with engine.begin() as connection:
         for table in IMAGE_TABLES:
             connection.execute(sa.text(f"DELETE FROM {table}"))
     engine.dispose()
-    return _migrated_url
+    return database_url
 
 
 @pytest.fixture(scope="module")
-def glance(glance_python: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GlanceFactory]:
+def glance(
+    glance_python: str, new_registry: RegistryFactory, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[GlanceFactory]:
     """Return a function that starts a Glance; the module's end stops it.
 
     The function takes the fields of `GlanceConfig` but `directory` and `port` by name.
-    Without `database_url` it takes a SQLite file, without `transport_url` a bus that
-    nobody else sees.
+    Without `database_url`, which must have Glance's tables, it takes a SQLite file, and without
+    `transport_url` a bus that nobody else sees.
     """
     with ExitStack() as stack:
 
         def start(**fields: Any) -> GlanceProcess:
             directory = tmp_path_factory.mktemp("glance")
-            fields.setdefault("database_url", f"sqlite:///{directory / 'glance.sqlite'}")
+            if "database_url" not in fields:
+                fields["database_url"] = new_registry("sqlite", "glance")
             fields.setdefault("transport_url", "kombu+memory://")
             fields.setdefault("python", glance_python)
             config = GlanceConfig(directory=directory, port=free_port(), **fields)
-            return stack.enter_context(GlanceProcess(config))
+            return stack.enter_context(GlanceProcess(config, has_tables=True))
 
         yield start

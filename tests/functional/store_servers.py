@@ -8,13 +8,10 @@ KIND PORT DIRECTORY` runs one in the foreground.
 
 from __future__ import annotations
 
-import atexit
 import importlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 import types
@@ -23,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,9 +28,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
+from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.functional.agents import CLAIM_TIMEOUT_SECONDS, AgentProcess, Registry, wait_for
+from tests.functional.glance_tables import SQLiteTemplate
 from tests.servers import Server, free_port, is_open
+from tests.sharing import shared
 
 REPOSITORY = Path(__file__).parents[2]
 #: Where a front is asked about itself.
@@ -524,17 +523,6 @@ class Site:
                     assert secret not in line, f"{agent.log_path}:{number}: {line}"
 
 
-@cache
-def _migrated_sqlite() -> Path:
-    directory = Path(tempfile.mkdtemp(prefix="evscrub-stores-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    path = directory / "glance.sqlite"
-    config = GlanceConfig(directory, 0, f"sqlite:///{path}", "kombu+memory://")
-    write_config(config)
-    migrate(config)
-    return path
-
-
 @pytest.fixture
 def new_site(tmp_path: Path) -> Iterator[SiteFactory]:
     """Return a function that makes a :class:`Site`; afterwards its agents' logs are searched."""
@@ -547,8 +535,7 @@ def new_site(tmp_path: Path) -> Iterator[SiteFactory]:
     ) -> Site:
         directory = tmp_path / f"site{len(sites)}"
         directory.mkdir()
-        shutil.copy(_migrated_sqlite(), directory / "glance.sqlite")
-        url = f"sqlite:///{directory / 'glance.sqlite'}"
+        url = shared(SQLiteTemplate).copy("glance", directory)
         sites.append(Site(directory, url, stores or {}, options, key))
         return sites[-1]
 

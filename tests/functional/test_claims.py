@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from threading import Barrier
 
 import pytest
@@ -27,7 +26,7 @@ from evscrub.registry.pages import Pages, Window
 from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from tests.chaos.rows import Rows, new_id, utc_now
 from tests.functional.agents import wait_for
-from tests.functional.conftest import make_tables
+from tests.functional.glance_tables import make_tables
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL
 
 POLICY = Policy(scrub_time=timedelta(minutes=10), claim_timeout=timedelta(seconds=60))
@@ -623,10 +622,10 @@ def test_a_connection_cut_in_the_middle(
 
 
 @pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
-def test_a_server_that_was_restarted(kind: type[DatabaseServer], tmp_path: Path) -> None:
+def test_a_server_that_was_restarted(kind: type[DatabaseServer]) -> None:
     with kind() as server:
         url = server.new_database("restarted")
-        make_tables(url, tmp_path)
+        make_tables(url)
         rows = Rows(url)
         image_id = pending(rows, *STORES)
         with claims_on(url) as claims:

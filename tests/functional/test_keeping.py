@@ -25,8 +25,7 @@ from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, new_id, utc_now
 from tests.functional.agents import AgentProcess, wait_for
-from tests.functional.conftest import GlanceFactory
-from tests.servers import MariaDB
+from tests.functional.conftest import GlanceFactory, RegistryFactory
 
 DATA = bytes(range(256)) * 40
 SCRUB_TIME = 2
@@ -132,9 +131,9 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(
-    glance: GlanceFactory, mariadb: MariaDB, tmp_path_factory: pytest.TempPathFactory
+    glance: GlanceFactory, new_registry: RegistryFactory, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    url = mariadb.new_database("test_keeping")
+    url = new_registry("mariadb", "keeping")
     process = glance(database_url=url)
     config = tmp_path_factory.mktemp("evscrub") / "evscrub.conf"
     glance_config = process.config.directory / "glance-api.conf"

@@ -15,18 +15,19 @@ from pathlib import Path
 import pytest
 
 from tests.functional.conftest import (
-    _migrated_url,
+    RegistryFactory,
     database_url,
     glance,
     mariadb,
     postgresql,
     registry_url,
 )
+from tests.functional.glance_tables import make_tables
 from tests.releases.environments import RELEASES, Release, make_environment
 from tests.releases.table import Row, as_table
-from tests.servers import RabbitMQ
+from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ
 
-__all__ = ["_migrated_url", "database_url", "glance", "mariadb", "postgresql", "registry_url"]
+__all__ = ["database_url", "glance", "mariadb", "postgresql", "registry_url"]
 
 _PROPERTY = "release"
 
@@ -49,6 +50,19 @@ def rabbitmq(glance_python: str) -> Iterator[RabbitMQ]:
     """Return a RabbitMQ for each release, so that no queue is as another release made it."""
     with RabbitMQ() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def new_registry(glance_python: str, mariadb: MariaDB, postgresql: PostgreSQL) -> RegistryFactory:
+    """Return a function that makes a database with the tables of the release."""
+    servers: dict[str, DatabaseServer] = {"mariadb": mariadb, "postgresql": postgresql}
+
+    def make(kind: str, name: str) -> str:
+        url = servers[kind].new_database(name)
+        make_tables(url, glance_python)
+        return url
+
+    return make
 
 
 @pytest.fixture(scope="module")

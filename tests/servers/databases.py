@@ -7,6 +7,8 @@ import os
 import secrets
 import shutil
 import signal
+import subprocess
+from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
@@ -50,6 +52,15 @@ class DatabaseServer(Server):
         name = f"{name}_{secrets.token_hex(4)}"
         self._execute(f"CREATE DATABASE {name}")
         return self._url(name)
+
+    @abstractmethod
+    def copy_database(self, url: str, name: str) -> str:
+        """Copy a database that nobody is connected to.
+
+        :param url: the SQLAlchemy URL of the one to copy.
+        :param name: what the copy's name begins with.
+        :returns: the copy's SQLAlchemy URL.
+        """
 
     def _url(self, database: str) -> str:
         return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
@@ -99,6 +110,16 @@ class MariaDB(DatabaseServer):
             command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
         return command + self._as_root()
 
+    def copy_database(self, url: str, name: str) -> str:
+        copy = self.new_database(name)
+        login = ["--no-defaults", f"--socket={self.directory}/socket", "--user=root"]
+        source, target = (one.rpartition("/")[2] for one in (url, copy))
+        dump = subprocess.run(
+            [self._program("mariadb-dump"), *login, source], capture_output=True, check=True
+        )
+        subprocess.run([self._program("mariadb"), *login, target], input=dump.stdout, check=True)
+        return copy
+
     @staticmethod
     def _as_root() -> list[str]:
         return ["--user=root"] if os.geteuid() == 0 else []
@@ -115,6 +136,11 @@ class PostgreSQL(DatabaseServer):
 
     def _account(self) -> str | None:
         return "postgres" if os.geteuid() == 0 else None
+
+    def copy_database(self, url: str, name: str) -> str:
+        name = f"{name}_{secrets.token_hex(4)}"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {url.rpartition('/')[2]}")
+        return self._url(name)
 
     def _prepare(self) -> None:
         if account := self._account():
