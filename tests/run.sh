@@ -25,6 +25,7 @@ PYTHON=${PYTHON:-python3}
 FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
+UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server postgresql chromium prometheus shellcheck)
 LOGS=$(mktemp --directory)
 trap 'rm -rf "$LOGS"' EXIT
@@ -38,6 +39,15 @@ fail() {
     exit 1
 }
 
+# Install uv, which takes seconds to make an environment where pip takes more than a minute.
+install_uv() {
+    if [[ ! -x $UV/bin/uv ]]; then
+        "$PYTHON" -m venv "$UV"
+        "$UV/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --constraint tests/constraints.txt uv
+    fi
+}
+
 # Make the environment $1 with the interpreter $2, or bring it up to date.
 make_environment() {
     local environment=$1 python=$2 wanted=$1/.installed stamp
@@ -46,11 +56,8 @@ make_environment() {
         return
     fi
     rm -rf "$environment"
-    "$python" -m venv "$environment"
-    # uv takes seconds where pip takes more than a minute.
-    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --constraint tests/constraints.txt uv
-    "$environment/bin/uv" pip install --quiet --python "$environment/bin/python" \
+    "$UV/bin/uv" venv --quiet --python "$python" "$environment"
+    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" \
         --constraint tests/constraints.txt --editable '.[test]'
     printf '%s\n' "$stamp" > "$wanted"
 }
@@ -188,13 +195,14 @@ finish() {
 
 everything() {
     local code=0 further
+    start packages install_servers
+    install_uv
     further=$(further_python)
     if [[ -n $further ]]; then
         start "unit tests on $further" nice -n 5 bash tests/run.sh --further "$further"
     else
         say "no further Python: none of $FURTHER_PYTHONS is here"
     fi
-    start packages install_servers
     make_environment "$VENV" "$PYTHON"
     finish packages
     start checks check
@@ -209,6 +217,7 @@ everything() {
 
 quick() {
     local code=0
+    install_uv
     make_environment "$VENV" "$PYTHON"
     install_servers
     start checks check
@@ -224,17 +233,20 @@ case ${1:-} in
         quick "${@:2}"
         ;;
     unit)
+        install_uv
         make_environment "$VENV" "$PYTHON"
         "$VENV/bin/python" -m pytest -n "$(nproc)" tests/unit "${@:2}"
         say "only the unit tests ran: no check, no server, no other Python"
         ;;
     releases)
+        install_uv
         make_environment "$VENV" "$PYTHON"
         install_servers
         say "Glance releases: main cases; the first run makes an environment for each of them"
         "$VENV/bin/python" -m pytest tests/releases "${@:2}"
         ;;
     random)
+        install_uv
         make_environment "$VENV" "$PYTHON"
         install_servers
         "$VENV/bin/python" -m pytest -n "$WORKERS" -p randomly "${@:2}"

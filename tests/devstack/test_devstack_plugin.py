@@ -350,7 +350,7 @@ def test_from_stack_to_clean(devstack: Start) -> None:
     assert "Gone after" in there.exercise()
 
     assert there.systemctl("reload", AGENT) == 0
-    wait_until(lambda: "Configuration reloaded" in there.journal(), 20, "the agent reloads")
+    wait_until(lambda: "Configuration reloaded" in there.journal(), 60, "the agent reloads")
 
     # A second time: the same settings, a new agent, the same Glance.
     before = read_ini(there.conf), read_ini(there.glance_conf)["oslo_messaging_notifications"]

@@ -118,6 +118,6 @@ def glance(
             fields.setdefault("transport_url", "kombu+memory://")
             fields.setdefault("python", glance_python)
             config = GlanceConfig(directory=directory, port=free_port(), **fields)
-            return stack.enter_context(GlanceProcess(config, has_tables=True))
+            return stack.enter_context(GlanceProcess(config, has_tables=True, deadline=180))
 
         yield start

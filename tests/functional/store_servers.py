@@ -29,7 +29,13 @@ import pytest
 import sqlalchemy as sa
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
-from tests.functional.agents import CLAIM_TIMEOUT_SECONDS, AgentProcess, Registry, wait_for
+from tests.functional.agents import (
+    CLAIM_TIMEOUT_SECONDS,
+    DEADLINE_SECONDS,
+    AgentProcess,
+    Registry,
+    wait_for,
+)
 from tests.functional.glance_tables import SQLiteTemplate
 from tests.servers import Server, free_port, is_open
 from tests.sharing import shared
@@ -195,7 +201,7 @@ class StoreServer(Server):
 
     package = "store"
 
-    def __init__(self, kind: str, *, deadline: float = 60.0) -> None:
+    def __init__(self, kind: str, *, deadline: float = 180.0) -> None:
         super().__init__(deadline=deadline)
         self.kind = kind
         self.address = f"127.0.0.1:{self.port}"
@@ -494,14 +500,14 @@ class Site:
         path.write_bytes(b"data")
         return f"file://{path}"
 
-    def wait_scrubbed(self, ids: Iterable[str], deadline: float = 60.0) -> None:
+    def wait_scrubbed(self, ids: Iterable[str], deadline: float = DEADLINE_SECONDS) -> None:
         """Wait until images and all their locations are deleted."""
         for image_id in ids:
             wait_for(
                 f"scrubbing of {image_id}", partial(self.images.is_scrubbed, image_id), deadline
             )
 
-    def wait_deleted(self, count: int, deadline: float = 60.0) -> None:
+    def wait_deleted(self, count: int, deadline: float = DEADLINE_SECONDS) -> None:
         """Wait until so many images are deleted, with no location left, and no other is pending."""
 
         def true() -> bool:

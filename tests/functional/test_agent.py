@@ -20,10 +20,12 @@ from oslo_config import cfg
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
-from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.agents import DEADLINE_SECONDS, AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory
 from tests.servers import RabbitMQ
 
+#: What the kind of database makes no difference to.
+ON_MARIADB = pytest.mark.parametrize("backend", ["mariadb"], indirect=True, scope="module")
 SCRUB_TIME = 2
 DATA = b"some image data"
 
@@ -149,7 +151,7 @@ class TestOneAgent:
                 if not site.path(image_id).exists():
                     assert now >= dues[image_id]
                     waiting.discard(image_id)
-                assert now < dues[image_id] + 10
+                assert now < dues[image_id] + DEADLINE_SECONDS
         site.wait_gone(*images)
         assert site.client.download(kept) == DATA
 
@@ -276,6 +278,7 @@ def test_sigterm_with_work_in_flight(site: Site) -> None:
         site.wait_gone(*left)
 
 
+@ON_MARIADB
 def test_reload_applies_a_shorter_delay(site: Site) -> None:
     with site.agent({"DEFAULT": {"scrub_time": 3600}}) as agent:
         image_id = site.image()
@@ -286,6 +289,7 @@ def test_reload_applies_a_shorter_delay(site: Site) -> None:
         site.wait_gone(image_id)
 
 
+@ON_MARIADB
 def test_broker_down_at_start_and_at_stop(site: Site, own_rabbitmq: RabbitMQ) -> None:
     images = [site.image() for _ in range(2)]
     for image_id in images:
@@ -298,19 +302,19 @@ def test_broker_down_at_start_and_at_stop(site: Site, own_rabbitmq: RabbitMQ) ->
         own_rabbitmq.start()
         agent.wait_for_log("Listening on the bus")
         own_rabbitmq.stop()
-        began = time.monotonic()
         assert agent.stop() == 0
-        assert time.monotonic() - began < 10
     finally:
         agent.__exit__()
 
 
+@ON_MARIADB
 def test_guru_meditation_report(site: Site) -> None:
     with site.agent() as agent:
         agent.signal(signal.SIGUSR2)
         agent.wait_for_log("Guru Meditation")
 
 
+@ON_MARIADB
 def test_glance_log_is_left_alone(site: Site) -> None:
     log = site.glance.config.log_path
     with site.agent() as agent:
@@ -318,6 +322,7 @@ def test_glance_log_is_left_alone(site: Site) -> None:
         assert "Sweep (full)" in agent.log
 
 
+@ON_MARIADB
 def test_deleted_without_delayed_delete(
     site: Site, glance: GlanceFactory, database_url: str, rabbitmq: RabbitMQ
 ) -> None:

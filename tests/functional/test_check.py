@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
+from tests.functional import commands
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"
@@ -93,9 +92,7 @@ class Deployment:
             "[listener]\ntopics = evscrub\n"
             f"[DEFAULT]\n{own}"
         )
-        command = [sys.executable, "-m", "evscrub", "check"]
-        command += ["--config-file", f"{self.home}/evscrub.conf", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = commands.run("check", "--config-file", self.home / "evscrub.conf", *arguments)
         said = done.stdout + done.stderr
         assert "secret" not in said
         assert KEY not in said

@@ -100,7 +100,7 @@ class Bus:
 
     def wait(self, kind: str, image_id: str) -> Event:
         """Return an image's first event of a type, when it has come."""
-        wait_until(lambda: bool(self.find(kind, image_id)), 10, f"{kind} of {image_id}")
+        wait_until(lambda: bool(self.find(kind, image_id)), 60, f"{kind} of {image_id}")
         return self.find(kind, image_id)[0]
 
     def find(self, kind: str, image_id: str) -> list[Event]:
@@ -184,7 +184,7 @@ def test_a_delete_tells_the_bus_once_it_is_committed(
     assert "locations" not in payload
     assert "file:" not in json.dumps(payload)
     # Both topics have a queue of their own, and ours is the one that was read.
-    wait_until(lambda: rabbitmq.list_queues()["evscrub.info"] == 0, 10, "all is read")
+    wait_until(lambda: rabbitmq.list_queues()["evscrub.info"] == 0, 60, "all is read")
     assert rabbitmq.list_queues()["notifications.info"] > 0
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from evscrub.keep import RefusedError
 from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, new_id, utc_now
+from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
 
@@ -34,13 +34,7 @@ LONG = 3600
 
 def evscrub(config: Path, command: str, *image_ids: str) -> subprocess.CompletedProcess[str]:
     """Run the real command line."""
-    return subprocess.run(
-        [sys.executable, "-m", "evscrub", command, "--config-file", config, *image_ids],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    return commands.run(command, "--config-file", config, *image_ids)
 
 
 def refused(config: Path, command: str, image_id: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
+from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.seed import Seed
 from tests.servers import free_port
@@ -46,13 +47,7 @@ class Site:
         self.agent.write_config()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "evscrub", "list"]
-        return subprocess.run(
-            [*command, "--config-file", self.agent.config_path, *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return commands.run("list", "--config-file", self.agent.config_path, *arguments)
 
     def list(self, *arguments: str) -> dict[str, dict[str, object]]:
         """Return rows by id."""

@@ -75,7 +75,7 @@ class Server(ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     kill_signal: ClassVar[signal.Signals] = signal.SIGKILL
 
-    def __init__(self, *, deadline: float = 60.0) -> None:
+    def __init__(self, *, deadline: float = 180.0) -> None:
         self.deadline = deadline
         self.port = free_port()
         self.directory = Path(tempfile.mkdtemp(prefix=f"evscrub-{self.package}-"))

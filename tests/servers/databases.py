@@ -34,7 +34,7 @@ class DatabaseServer(Server):
     driver: ClassVar[str]
     first_database: ClassVar[str]
 
-    def __init__(self, *, durable: bool = False, deadline: float = 60.0) -> None:
+    def __init__(self, *, durable: bool = False, deadline: float = 180.0) -> None:
         super().__init__(deadline=deadline)
         self.durable = durable
 

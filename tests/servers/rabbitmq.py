@@ -30,7 +30,9 @@ class RabbitMQ(Server):
 
     package = "rabbitmq-server"
 
-    def __init__(self, *, options: Mapping[str, str] | None = None, deadline: float = 60.0) -> None:
+    def __init__(
+        self, *, options: Mapping[str, str] | None = None, deadline: float = 180.0
+    ) -> None:
         super().__init__(deadline=deadline)
         self.options = dict(options or {})
         self.vhost = "/"
