@@ -78,7 +78,10 @@ class ChaosAgent(AgentProcess):
         self.skew = 0.0
         #: When it was killed, stopped or sent home: from then on others may have its claims.
         self.away: list[tuple[float, float]] = []
+        #: Those of its absences after which the same process went on.
+        self.sleeps: list[tuple[float, float]] = []
         self._away_since = time.time()
+        self._away_pid: int | None = None
         self._said_before = 0
 
     def launch(self) -> None:
@@ -117,11 +120,14 @@ class ChaosAgent(AgentProcess):
     def gone(self) -> None:
         """Note that it is away from now on."""
         self._away_since = self._away_since or time.time()
+        self._away_pid = self.process.pid if self.process else None
 
     def back(self) -> None:
         """Note that it is back."""
         if self._away_since:
             self.away.append((self._away_since, time.time()))
+            if self.process and self.process.pid == self._away_pid:
+                self.sleeps.append(self.away[-1])
         self._away_since = 0.0
 
     @property

@@ -200,7 +200,7 @@ class Watch:
             heads = [
                 r for r in self._site.objects.requests if r.who == agent.name and r.method == "HEAD"
             ]
-            for slept, woke in agent.absences:
+            for slept, woke in agent.sleeps:
                 if woke - slept < CLAIM_TIMEOUT:
                     continue
                 before = {r.key for r in heads if slept - 5 < r.at < woke}
