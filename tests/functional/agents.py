@@ -78,7 +78,11 @@ class AgentProcess:
         self._log_lock = threading.Lock()
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
