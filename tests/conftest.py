@@ -7,6 +7,9 @@ import importlib
 import os
 import signal
 import warnings
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
 
 import pytest
 from oslo_service import backend
@@ -28,9 +31,18 @@ with warnings.catch_warnings():
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the tests as Ctrl-C does, so that the servers are stopped."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     if not hasattr(config, "workerinput"):
         sharing.open_to_workers()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does, which a terminal sends to the workers too."""
+    me = os.getpid()
+    for child in Path(f"/proc/{me}/task/{me}/children").read_text().split():
+        with suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGTERM)
+    signal.default_int_handler(number, frame)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

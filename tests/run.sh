@@ -57,7 +57,8 @@ make_environment() {
     fi
     rm -rf "$environment"
     "$UV/bin/uv" venv --quiet --python "$python" "$environment"
-    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" \
+    # Else the first processes, which start together, compile each for itself.
+    "$UV/bin/uv" pip install --quiet --compile-bytecode --python "$environment/bin/python" \
         --constraint tests/constraints.txt --editable '.[test]'
     printf '%s\n' "$stamp" > "$wanted"
 }
