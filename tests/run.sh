@@ -17,7 +17,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 PYTHON=${PYTHON:-python3}
 FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 VENV=.venv-tests
-PACKAGES=(rabbitmq-server mariadb-server postgresql chromium prometheus shellcheck)
+PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck)
 
 say() {
     printf '\n== %s\n' "$*"

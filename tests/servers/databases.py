@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -36,9 +36,14 @@ class DatabaseServer(Server):
         self.durable = durable
 
     @property
+    def nodes(self) -> Sequence[DatabaseServer]:
+        """The servers that hold the same databases: this one alone."""
+        return [self]
+
+    @property
     def url(self) -> str:
         """SQLAlchemy URL of the server's first database, for an administrator."""
-        return self._url(self.first_database)
+        return self.database_url(self.first_database)
 
     def new_database(self, name: str) -> str:
         """Create an empty database, instead of the one of that name if there is one.
@@ -48,7 +53,7 @@ class DatabaseServer(Server):
         """
         self.drop_database(name)
         self._execute(f"CREATE DATABASE {name}")
-        return self._url(name)
+        return self.database_url(name)
 
     def drop_database(self, name: str) -> None:
         """Drop a database, even one in use, if it is there.
@@ -60,14 +65,20 @@ class DatabaseServer(Server):
     def _drop_options(self) -> str:
         return ""
 
-    def _url(self, database: str) -> str:
-        return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+    def database_url(self, name: str, *, port: int | None = None) -> str:
+        """Return the SQLAlchemy URL of a database.
 
-    def _execute(self, statement: str) -> None:
+        :param name: the database's name.
+        :param port: of a proxy to go through.
+        """
+        return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{port or self.port}/{name}"
+
+    def _execute(self, statement: str) -> Sequence[Sequence[Any]]:
         engine = sa.create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
-                connection.execute(sa.text(statement))
+                result = connection.execute(sa.text(statement))
+                return result.all() if result.returns_rows else ()
         finally:
             engine.dispose()
 
@@ -108,9 +119,8 @@ class MariaDB(DatabaseServer):
             command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync"]
         return command + self._as_root()
 
-    @staticmethod
-    def _as_root() -> list[str]:
-        return ["--user=root"] if os.geteuid() == 0 else []
+    def _as_root(self) -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 and self._account() is None else []
 
 
 class PostgreSQL(DatabaseServer):
