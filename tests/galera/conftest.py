@@ -79,7 +79,12 @@ def _migrated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Galera]:
 
 @pytest.fixture
 def cluster(_migrated: Galera) -> Galera:
-    """Return a cluster with Glance's tables and no image in them; it is to be left whole."""
+    """Return a cluster with Glance's tables and no image in them; it is to be left whole.
+
+    Its nodes may read what is stale, as they do unless they are told otherwise.
+    """
+    for variable, value in (("wsrep_sync_wait", "0"), ("innodb_snapshot_isolation", "OFF")):
+        _migrated.set_variable(variable, value)
     engine = sa.create_engine(_migrated.nodes[0].database_url(DATABASE))
     with engine.begin() as connection:
         for table in IMAGE_TABLES:

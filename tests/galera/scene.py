@@ -35,7 +35,7 @@ _DEADLINE = 300.0
 #: Images that nobody deletes.
 _LIVE = 30
 #: The operator picks one of so many that are next: agents claim them in the same moment.
-_FRONT = 40
+_FRONT = 12
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def test_a_node_is_killed(cluster: Galera, tmp_path: Path, tell: Tell) -> None:
             scene.wait_deleted(0.2)
             node.kill()
             scene.wait_deleted(0.5)
+            assert cluster.nodes[1].cluster_size() == 2
             node.start()
 
         tell(scene.play(IMAGES, fault, excused=[scene.agents[0].name]))
@@ -46,6 +47,7 @@ def test_a_node_is_frozen(cluster: Galera, tmp_path: Path, tell: Tell) -> None:
             node.freeze()
             try:
                 threading.Event().wait(20)
+                assert cluster.nodes[1].cluster_size() == 2
             finally:
                 node.thaw()
 
