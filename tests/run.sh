@@ -7,6 +7,7 @@
 #   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              -p "randomly_seed=N" as a further argument repeats it
 #   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
@@ -26,7 +27,7 @@ FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
-PACKAGES=(rabbitmq-server mariadb-server postgresql chromium prometheus shellcheck)
+PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck)
 LOGS=$(mktemp --directory)
 trap 'rm -rf "$LOGS"' EXIT
 
@@ -245,6 +246,12 @@ case ${1:-} in
         install_servers
         say "Glance releases: main cases; the first run makes an environment for each of them"
         "$VENV/bin/python" -m pytest tests/releases "${@:2}"
+        ;;
+    galera)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        "$VENV/bin/python" -m pytest tests/galera --galera-long "${@:2}"
         ;;
     random)
         install_uv

@@ -151,10 +151,12 @@ class Faults:
             self._site.rabbitmq.purge_queue(_QUEUE)
 
     def _database_down(self, fault: Fault) -> None:
+        nodes = self._site.database.nodes
+        node = nodes[fault.agent % len(nodes)]
         with self._outage():
-            self._site.database.stop()
+            node.stop()
             self._over.wait(fault.seconds)
-            self._site.database.start()
+            node.start()
 
     def _database_cut(self, _: Fault) -> None:
         for _again in range(5):

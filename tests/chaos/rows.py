@@ -205,6 +205,16 @@ class Rows:
         locations = self.rows("image_locations", image_id)
         return str(self.image(image_id)["status"]), [str(row["status"]) for row in locations]
 
+    def outstanding(self) -> list[str]:
+        """Return the images that are due, or will be, and not scrubbed."""
+        found = self.read(
+            "SELECT DISTINCT i.id FROM images i LEFT JOIN image_locations l ON l.image_id = i.id"
+            " WHERE (i.status = 'pending_delete' AND (i.deleted_at IS NOT NULL OR NOT i.deleted))"
+            " OR (i.status = 'deleted' AND l.status = 'pending_delete')"
+            " OR (i.status = 'active' AND l.status = 'pending_delete')"
+        )
+        return [str(image_id) for (image_id,) in found]
+
     def execute(self, statement: str, **values: object) -> None:
         """Run one statement in a transaction."""
         with self.engine.begin() as connection:

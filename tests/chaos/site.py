@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
@@ -19,8 +19,6 @@ import oslo_messaging
 import sqlalchemy as sa
 from oslo_config import cfg
 from oslo_db import options as db_options
-from oslo_service import backend as oslo_backend
-from sqlalchemy.engine import make_url
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
@@ -31,17 +29,29 @@ from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
 from tests.chaos.rows import Rows
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional.agents import AgentProcess, wait_for
-from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_port
+from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
 
-# oslo.messaging loads a backend of oslo.service, by default the one on eventlet.
-oslo_backend.register_backend_default_hook(lambda: oslo_backend.BackendType.THREADING)
-
-DATABASES: Mapping[str, type[DatabaseServer]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
+DATABASES: Mapping[str, Callable[[], DatabaseServer | Galera]] = {
+    "galera": Galera,
+    "mariadb": MariaDB,
+    "postgresql": PostgreSQL,
+}
+#: The database's name.
+DATABASE = "glance"
 SCRUBBER = "glance-scrubber"
 
 # A publisher whose broker is away says so at length.
 for _name in ("oslo.messaging", "oslo_messaging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
+
+
+def connect(url: str) -> Database:
+    """Connect with a registry as evscrub does."""
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub-tests", default_config_files=[])
+    conf.register_opts(db_options.database_opts, "database")
+    conf.set_override("connection", url, "database")
+    return Database(conf)
 
 
 @contextmanager
@@ -55,14 +65,18 @@ def _known_as(name: str) -> Iterator[None]:
 
 
 class ChaosAgent(AgentProcess):
-    """An agent that says its name to the store, and whose clock may be off."""
+    """An agent that says its name to the store, and whose clock may be off.
 
-    def __init__(self, name: str, directory: Path, glance: GlanceConfig) -> None:
+    :param database_url: of the database server that it works on.
+    """
+
+    def __init__(self, name: str, directory: Path, glance: GlanceConfig, database_url: str) -> None:
         super().__init__(
             directory,
             glance,
             {
                 "DEFAULT": {"scrub_time": SCRUB_TIME},
+                "database": {"connection": database_url},
                 "scrubber": {
                     "claim_timeout": CLAIM_TIMEOUT,
                     "concurrency": 4,
@@ -188,18 +202,20 @@ class Site:
     def _start(self, stack: ExitStack) -> None:
         for server in (self.database, self.rabbitmq, self.objects):
             stack.enter_context(server)
-        self.url = self.database.new_database("glance")
+        self.url = self.database.create_database(DATABASE)
         self.glance = GlanceProcess(self._glance_config())
         stack.enter_context(self.glance)
         self.files = self.glance.config.data_directory("files")
         self.client = stack.enter_context(GlanceClient(self.glance.url, timeout=20))
         self.rows = Rows(self.url)
-        self.keeping = Keeping(self._connect())
+        self.keeping = Keeping(connect(self.url))
         self.notifier = self._make_notifier()
         for number in range(self._agent_count):
             directory = self.directory / f"agent{number}"
             directory.mkdir()
-            agent = ChaosAgent(directory.name, directory, self.glance.config)
+            node = self.database.nodes[number % len(self.database.nodes)]
+            url = node.database_url(DATABASE)
+            agent = ChaosAgent(directory.name, directory, self.glance.config, url)
             self.agents.append(agent)
             stack.push(agent)
             agent.launch()
@@ -225,13 +241,6 @@ class Site:
                 "oslo_messaging_notifications": {"retry": "0"},
             },
         )
-
-    def _connect(self) -> Database:
-        conf = cfg.ConfigOpts()
-        conf([], project="evscrub-tests", default_config_files=[])
-        conf.register_opts(db_options.database_opts, "database")
-        conf.set_override("connection", self.url, "database")
-        return Database(conf)
 
     def _make_notifier(self) -> oslo_messaging.Notifier:
         conf = cfg.ConfigOpts()
@@ -268,30 +277,8 @@ class Site:
 
     def cut_connections(self) -> None:
         """Cut everybody's connections with the database, as a failing network does."""
-        name = make_url(self.url).database
-        engine = sa.create_engine(self.database.url, isolation_level="AUTOCOMMIT")
-        try:
-            with engine.connect() as connection:
-                if engine.dialect.name == "postgresql":
-                    connection.execute(
-                        sa.text(
-                            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                            " WHERE datname = :name AND pid <> pg_backend_pid()"
-                        ),
-                        {"name": name},
-                    )
-                    return
-                ids = connection.execute(
-                    sa.text("SELECT id FROM information_schema.processlist WHERE db = :name"),
-                    {"name": name},
-                ).scalars()
-                for number in ids.all():
-                    try:
-                        connection.execute(sa.text(f"KILL {number}"))
-                    except sa.exc.DBAPIError:
-                        continue  # it has left by itself
-        finally:
-            engine.dispose()
+        for node in self.database.nodes:
+            _cut_connections(node)
 
     def reload_agents(self) -> None:
         """Tell the agents, as an operator does who has mended something."""
@@ -299,3 +286,27 @@ class Site:
             if agent.is_ready:
                 agent.write_config()
                 agent.signal(signal.SIGHUP)
+
+
+def _cut_connections(server: DatabaseServer) -> None:
+    engine = sa.create_engine(server.url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(
+                    sa.text(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        f" WHERE datname = '{DATABASE}' AND pid <> pg_backend_pid()"
+                    )
+                )
+                return
+            ids = connection.execute(
+                sa.text(f"SELECT id FROM information_schema.processlist WHERE db = '{DATABASE}'")
+            ).scalars()
+            for number in ids.all():
+                try:
+                    connection.execute(sa.text(f"KILL {number}"))
+                except sa.exc.DBAPIError:
+                    continue  # it has left by itself
+    finally:
+        engine.dispose()

@@ -119,6 +119,11 @@ class ObjectStore(ThreadingHTTPServer):
         """Remove an object; returns whether there was one."""
         return self._objects.pop(key, None) is not None
 
+    @property
+    def count(self) -> int:
+        """How many objects there are."""
+        return len(self._objects)
+
     def __contains__(self, key: object) -> bool:
         return key in self._objects
 

@@ -26,7 +26,7 @@ _LIVE = (
     " WHERE i.status = 'active' AND NOT i.deleted AND NOT l.deleted AND l.status = 'active'"
 )
 #: What an agent says when something happens that nobody foresaw.
-_DEFECTS = ("cannot be worked on", "cannot be claimed", "cannot be looked at", "Unhandled")
+DEFECTS = ("cannot be worked on", "cannot be claimed", "cannot be looked at", "Unhandled")
 
 
 class Watch:
@@ -243,13 +243,7 @@ class Watch:
 
     def outstanding(self) -> list[str]:
         """Return the images that are due, or will be, and not scrubbed."""
-        found = self._site.rows.read(
-            "SELECT DISTINCT i.id FROM images i LEFT JOIN image_locations l ON l.image_id = i.id"
-            " WHERE (i.status = 'pending_delete' AND (i.deleted_at IS NOT NULL OR NOT i.deleted))"
-            " OR (i.status = 'deleted' AND l.status = 'pending_delete')"
-            " OR (i.status = 'active' AND l.status = 'pending_delete')"
-        )
-        return [str(image_id) for (image_id,) in found]
+        return self._site.rows.outstanding()
 
     def judge_end(self) -> dict[str, int]:
         """Judge what is left when all is quiet; returns how many images ended how."""
@@ -258,7 +252,7 @@ class Watch:
             counts[self._end_of(image_id, story)] += 1
         for agent in self._site.agents:
             log = agent.log
-            for text in _DEFECTS:
+            for text in DEFECTS:
                 if text in log:
                     line = next(line for line in log.splitlines() if text in line)
                     self.violated("", f"{agent.name} says: {line}")

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,19 +39,31 @@ class DatabaseServer(Server):
         self.durable = durable
 
     @property
+    def nodes(self) -> Sequence[DatabaseServer]:
+        """The servers that hold the same databases: this one alone."""
+        return [self]
+
+    @property
     def url(self) -> str:
         """SQLAlchemy URL of the server's first database, for an administrator."""
-        return self._url(self.first_database)
+        return self.database_url(self.first_database)
 
     def new_database(self, name: str) -> str:
-        """Create an empty database.
+        """Create an empty database of a name that is made up.
 
         :param name: what its name begins with: lower case letters, digits and underscores.
         :returns: its SQLAlchemy URL.
         """
-        name = f"{name}_{secrets.token_hex(4)}"
+        return self.create_database(f"{name}_{secrets.token_hex(4)}")
+
+    def create_database(self, name: str) -> str:
+        """Create an empty database of a name that no other has.
+
+        :param name: lower case letters, digits and underscores.
+        :returns: its SQLAlchemy URL.
+        """
         self._execute(f"CREATE DATABASE {name}")
-        return self._url(name)
+        return self.database_url(name)
 
     @abstractmethod
     def copy_database(self, url: str, name: str) -> str:
@@ -62,14 +74,20 @@ class DatabaseServer(Server):
         :returns: the copy's SQLAlchemy URL.
         """
 
-    def _url(self, database: str) -> str:
-        return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+    def database_url(self, name: str, *, port: int | None = None) -> str:
+        """Return the SQLAlchemy URL of a database.
 
-    def _execute(self, statement: str) -> None:
+        :param name: the database's name.
+        :param port: of a proxy to go through.
+        """
+        return f"{self.driver}://{USER}:{PASSWORD}@127.0.0.1:{port or self.port}/{name}"
+
+    def _execute(self, statement: str) -> Sequence[Sequence[Any]]:
         engine = sa.create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         try:
             with engine.connect() as connection:
-                connection.execute(sa.text(statement))
+                result = connection.execute(sa.text(statement))
+                return result.all() if result.returns_rows else ()
         finally:
             engine.dispose()
 
@@ -120,9 +138,8 @@ class MariaDB(DatabaseServer):
         subprocess.run([self._program("mariadb"), *login, target], input=dump.stdout, check=True)
         return copy
 
-    @staticmethod
-    def _as_root() -> list[str]:
-        return ["--user=root"] if os.geteuid() == 0 else []
+    def _as_root(self) -> list[str]:
+        return ["--user=root"] if os.geteuid() == 0 and self._account() is None else []
 
 
 class PostgreSQL(DatabaseServer):
@@ -140,7 +157,7 @@ class PostgreSQL(DatabaseServer):
     def copy_database(self, url: str, name: str) -> str:
         name = f"{name}_{secrets.token_hex(4)}"
         self._execute(f"CREATE DATABASE {name} TEMPLATE {url.rpartition('/')[2]}")
-        return self._url(name)
+        return self.database_url(name)
 
     def _prepare(self) -> None:
         if account := self._account():
