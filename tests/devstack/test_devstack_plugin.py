@@ -229,6 +229,7 @@ class DevStack:
             "PHASES_ROOT": str(self.root),
             "PHASES_SYSTEMD_DIR": str(self.units),
             "DEVSTACK_DIR": str(self.top),
+            "GRACE": "240",  # the machine may be busy
         }
 
     def _bash(self, *command: str | Path) -> tuple[int, str]:
