@@ -49,7 +49,7 @@ install_uv() {
     fi
 }
 
-# Make the environment $1 with the interpreter $2, or bring it up to date.
+# Make the environment $1 with the interpreter $2, or bring it up to date; further arguments are uv's.
 make_environment() {
     local environment=$1 python=$2 wanted=$1/.installed stamp
     stamp=$("$python" --version; cat pyproject.toml tests/constraints.txt)
@@ -58,8 +58,7 @@ make_environment() {
     fi
     rm -rf "$environment"
     "$UV/bin/uv" venv --quiet --python "$python" "$environment"
-    # Else the first processes, which start together, compile each for itself.
-    "$UV/bin/uv" pip install --quiet --compile-bytecode --python "$environment/bin/python" \
+    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" "${@:3}" \
         --constraint tests/constraints.txt --editable '.[test]'
     printf '%s\n' "$stamp" > "$wanted"
 }
@@ -205,7 +204,8 @@ everything() {
     else
         say "no further Python: none of $FURTHER_PYTHONS is here"
     fi
-    make_environment "$VENV" "$PYTHON"
+    # Uncompiled, the first processes, which start together, would compile each for itself.
+    make_environment "$VENV" "$PYTHON" --compile-bytecode
     finish packages
     start checks check
     say "$PYTHON: all tests, $WORKERS at a time"
