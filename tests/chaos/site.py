@@ -75,7 +75,11 @@ class ChaosAgent(AgentProcess):
             directory,
             glance,
             {
-                "DEFAULT": {"scrub_time": SCRUB_TIME},
+                # At DEBUG these say a hundred lines a request, and take longer than it.
+                "DEFAULT": {
+                    "scrub_time": SCRUB_TIME,
+                    "default_log_levels": "botocore=INFO,urllib3=INFO",
+                },
                 "database": {"connection": database_url},
                 "scrubber": {
                     "claim_timeout": CLAIM_TIMEOUT,
