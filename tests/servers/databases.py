@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 from tests.servers.base import Server, is_open
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 USER = "evscrub"
 PASSWORD = "secret"
@@ -107,6 +107,11 @@ class MariaDB(DatabaseServer):
     package = "mariadb-server"
     driver = "mysql+pymysql"
     first_database = "mysql"
+
+    def _environment(self) -> Mapping[str, str]:
+        # A server that starts removes the temporary tables of others from a folder that they share,
+        # and the caller's may be for root alone.
+        return os.environ | {"TMPDIR": str(self.directory)}
 
     def _prepare(self) -> None:
         init = [self._program("mariadb-install-db"), "--no-defaults", "--skip-test-db"]

@@ -87,9 +87,6 @@ class GaleraNode(MariaDB):
         # For root, rsync's daemon would write as nobody, who may not.
         return "mysql" if os.geteuid() == 0 else None
 
-    def _environment(self) -> Mapping[str, str]:
-        return os.environ | {"TMPDIR": str(self.directory)}  # the caller's may be for root alone
-
     def _prepare(self) -> None:
         if account := self._account():
             shutil.chown(self.directory, account)
