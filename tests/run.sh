@@ -29,7 +29,6 @@ VENV=.venv-tests
 UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck)
 LOGS=$(mktemp --directory)
-trap 'rm -rf "$LOGS"' EXIT
 
 say() {
     printf '\n== %s\n' "$*"
@@ -171,22 +170,35 @@ further() {
     "$environment/bin/python" -m pytest --quiet -n 1 tests/unit
 }
 
-# Run a command in the background: start NAME COMMAND [ARGUMENT ...]
+# Run a command in the background, in a process group of its own: start NAME COMMAND [ARGUMENT ...]
 declare -A STARTED=()
 start() {
     local name=$1
     shift
+    set -m
     (
         set -euo pipefail
         "$@"
-    ) &> "$LOGS/$name" &
+    ) &> "$LOGS/$name" < /dev/null &
     STARTED[$name]=$!
+    set +m
 }
+
+# Leave nothing behind, neither files nor what still runs.
+clean_up() {
+    local group
+    for group in "${STARTED[@]}"; do
+        kill -- "-$group" 2> /dev/null || true
+    done
+    rm -rf "$LOGS"
+}
+trap clean_up EXIT
 
 # Wait for what was started as $1, show what it printed, and return what it returned.
 finish() {
     local code=0
     wait "${STARTED[$1]}" || code=$?
+    unset "STARTED[$1]"
     cat "$LOGS/$1"
     if ((code)); then
         say "$1 FAILED"

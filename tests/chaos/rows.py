@@ -14,6 +14,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
+from oslo_config import cfg
+from oslo_db import options as db_options
+
+from evscrub.registry.database import Database
 
 #: Tables of what belongs to an image and goes with it.
 CHILDREN = ("image_properties", "image_tags", "image_members")
@@ -29,6 +33,18 @@ def new_id() -> str:
 def utc_now() -> datetime:
     """Return this host's time as Glance's API writes it."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def connect(url: str) -> Database:
+    """Connect with a registry as evscrub does.
+
+    :param url: SQLAlchemy URL of a database that Glance has migrated.
+    """
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub-tests", default_config_files=[])
+    conf.register_opts(db_options.database_opts, "database")
+    conf.set_override("connection", url, "database")
+    return Database(conf)
 
 
 class Rows:

@@ -18,15 +18,13 @@ from typing import Self
 import oslo_messaging
 import sqlalchemy as sa
 from oslo_config import cfg
-from oslo_db import options as db_options
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
-from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
 from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
-from tests.chaos.rows import Rows
+from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional.agents import AgentProcess, wait_for
 from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
@@ -43,15 +41,6 @@ SCRUBBER = "glance-scrubber"
 # A publisher whose broker is away says so at length.
 for _name in ("oslo.messaging", "oslo_messaging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
-
-
-def connect(url: str) -> Database:
-    """Connect with a registry as evscrub does."""
-    conf = cfg.ConfigOpts()
-    conf([], project="evscrub-tests", default_config_files=[])
-    conf.register_opts(db_options.database_opts, "database")
-    conf.set_override("connection", url, "database")
-    return Database(conf)
 
 
 @contextmanager

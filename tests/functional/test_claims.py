@@ -15,16 +15,14 @@ from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
-from oslo_config import cfg
-from oslo_db import options as db_options
 
 from evscrub.keep import RefusedError
 from evscrub.registry.claims import Claim, Claims, Seen, Settlement
-from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.keeping import Keeping
 from evscrub.registry.pages import Pages, Window
 from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
-from tests.chaos.rows import Rows, new_id, utc_now
+from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional.agents import wait_for
 from tests.functional.glance_tables import make_tables
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL
@@ -55,11 +53,7 @@ def new_claims(registry_url: str) -> Iterator[Callable[[], Claims]]:
 @contextmanager
 def claims_on(url: str) -> Iterator[Claims]:
     """Connect an agent's claims with a registry."""
-    conf = cfg.ConfigOpts()
-    conf([], project="evscrub-tests", default_config_files=[])
-    conf.register_opts(db_options.database_opts, "database")
-    conf.set_override("connection", url, "database")
-    database = Database(conf)
+    database = connect(url)
     yield Claims(database)
     database.dispose()
 

@@ -13,16 +13,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from oslo_config import cfg
-from oslo_db import options as db_options
 
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
 from evscrub.keep import RefusedError
-from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
-from tests.chaos.rows import Rows, new_id, utc_now
+from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
@@ -311,7 +308,7 @@ def rows(registry_url: str) -> Iterator[Rows]:
 
 @pytest.fixture
 def keeping(registry_url: str) -> Iterator[Keeping]:
-    database = open_database(registry_url)
+    database = connect(registry_url)
     yield Keeping(database)
     database.dispose()
 
@@ -322,14 +319,6 @@ def config(registry_url: str, tmp_path: Path) -> Path:
     path = tmp_path / "evscrub.conf"
     path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {registry_url}\n")
     return path
-
-
-def open_database(url: str) -> Database:
-    conf = cfg.ConfigOpts()
-    conf([], project="evscrub-tests", default_config_files=[])
-    conf.register_opts(db_options.database_opts, "database")
-    conf.set_override("connection", url, "database")
-    return Database(conf)
 
 
 def a_location(image_id: str, store: str = "fast") -> tuple[str, str]:

@@ -19,8 +19,8 @@ from evscrub.demo.glance_config import GlanceConfig, write_config
 from evscrub.keep import RefusedError
 from evscrub.registry.keeping import Keeping
 from tests.chaos.plan import SCRUB_TIME
-from tests.chaos.rows import Rows
-from tests.chaos.site import DATABASE, ChaosAgent, connect
+from tests.chaos.rows import Rows, connect
+from tests.chaos.site import DATABASE, ChaosAgent
 from tests.chaos.store import BUCKET, ObjectStore, Request
 from tests.chaos.watch import DEFECTS
 from tests.functional.agents import wait_for
