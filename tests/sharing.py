@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from contextlib import AbstractContextManager, ExitStack, suppress
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
@@ -28,11 +27,11 @@ S = TypeVar("S", bound=_Shareable)
 
 
 class Owner:
-    """Starts servers for this process and for those that it starts: a context manager."""
+    """Starts servers for this process and, once it is open, for those that it starts."""
 
     def __init__(self) -> None:
         self._servers: dict[type[_Shareable], _Shareable] = {}
-        self._locks: defaultdict[type[_Shareable], threading.Lock] = defaultdict(threading.Lock)
+        self._locks: dict[type[_Shareable], threading.Lock] = {}
         self._stack = ExitStack()
         self.is_open = False
 
@@ -56,7 +55,7 @@ class Owner:
         :raises FileNotFoundError: it is not installed.
         :raises RuntimeError: it did not start.
         """
-        with self._locks[kind]:
+        with self._locks.setdefault(kind, threading.Lock()):
             if kind not in self._servers:
                 self._servers[kind] = self._stack.enter_context(kind())
             return self._servers[kind]
