@@ -9,7 +9,7 @@
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
-#                              -p "randomly_seed=N" as a further argument repeats it
+#                              --randomly-seed=N as a further argument repeats it
 #   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
