@@ -252,7 +252,7 @@ class Site:
             return
         config = self.glance.config.directory / "glance-api.conf"
         log = self.directory / "scrubber.log"
-        command = [sys.executable, "-m", "tests.chaos.scrubber", "--config-file", str(config)]
+        command = [sys.executable, "-m", "tests.functional.scrubber", "--config-file", str(config)]
         command += ["--daemon", "--log-file", str(log)]
         with _known_as(SCRUBBER):
             self._scrubber = subprocess.Popen(

@@ -163,7 +163,7 @@ def wait_past(moment: dt.datetime) -> None:
 
 def glance_scrubber(config: GlanceConfig, *arguments: str) -> None:
     """Run Glance's own scrubber once."""
-    done = run_command(config, "tests.chaos.scrubber", *arguments)
+    done = run_command(config, "tests.functional.scrubber", *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

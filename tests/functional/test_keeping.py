@@ -109,7 +109,7 @@ class Site:
 
     def glance_scrubber(self, *arguments: str) -> None:
         """Run Glance's own scrubber once."""
-        done = run_command(self.glance.config, "tests.chaos.scrubber", *arguments)
+        done = run_command(self.glance.config, "tests.functional.scrubber", *arguments)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def purge(self) -> None:
