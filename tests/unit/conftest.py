@@ -1,8 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What unit tests need."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
 from hypothesis import settings
+from oslo_config import cfg
+
+from evscrub import options
 
 # How long an example takes says how busy the machine is, nothing about the code.
 settings.register_profile("evscrub", deadline=None)
 settings.load_profile("evscrub")
+
+
+@pytest.fixture
+def global_configuration() -> Iterator[None]:
+    """Leave the global configuration as it was found."""
+    yield
+    cfg.CONF.reset()
+    for group, opts in options.GROUPS.items():
+        with suppress(cfg.NoSuchGroupError):  # a test that is refused registers none
+            cfg.CONF.unregister_opts(opts, None if group == "DEFAULT" else group)

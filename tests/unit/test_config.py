@@ -3,8 +3,7 @@
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,7 @@ from evscrub.config import ConfigError
 
 Write = Callable[[str, str], str]
 
-
-@pytest.fixture(autouse=True)
-def _own_global_configuration() -> Iterator[None]:
-    """Leave the global configuration as it was found."""
-    yield
-    cfg.CONF.reset()
-    for group, opts in options.GROUPS.items():
-        with suppress(cfg.NoSuchGroupError):  # a test that is refused registers none
-            cfg.CONF.unregister_opts(opts, None if group == "DEFAULT" else group)
+pytestmark = pytest.mark.usefixtures("global_configuration")
 
 
 @pytest.fixture

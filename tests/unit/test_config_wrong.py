@@ -1,27 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configurations that are wrong in odd ways: each is told, and none is half applied."""
 
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from oslo_config import cfg
 
-from evscrub import config, options
+from evscrub import config
 from evscrub.config import ConfigError
 from evscrub.registry.database import Database
 from evscrub.rules import ImageRow, Policy, decide
 
 START = "[DEFAULT]\nglance_config_files =\n"
 
-
-@pytest.fixture(autouse=True)
-def _own_global_configuration() -> Iterator[None]:
-    yield
-    cfg.CONF.reset()
-    for group, opts in options.GROUPS.items():
-        cfg.CONF.unregister_opts(opts, None if group == "DEFAULT" else group)
+pytestmark = pytest.mark.usefixtures("global_configuration")
 
 
 @pytest.mark.parametrize("text", ["scrub_time = -1\n", "[scrubber]\nconcurrency = banana\n"])
