@@ -153,7 +153,7 @@ def test_all_is_well(deployment: Deployment) -> None:
     checked = deployment.check(own="scrub_time = 3600\n")
     assert (checked.code, checked.bad()) == (SUCCESS, [])
     # It was deleted a moment or a minute ago.
-    backlog = r"1 image awaits scrubbing; the first is due in (59 min|1 h)\."
+    backlog = r"1 image awaits scrubbing; the first is due in (59 min|1 h)\b"
     assert re.search(backlog, checked.details("Backlog"))
     assert checked.details("Stores") == "Loaded: cheap, fast."
     assert checked.details("Locations") == "4 locations looked at."
