@@ -21,6 +21,11 @@ PROPERTIES_BEFORE = timedelta(seconds=10)
 AFTER = timedelta(seconds=2)
 
 
+#: A release sets the locations' time so much after their image's, which no DELETE does: the image
+#: is due again without a notification. Within :data:`AFTER`, so that they still belong together.
+RELEASED_AFTER = timedelta(seconds=1)
+
+
 class RefusedError(Exception):
     """The operator asked for something that cannot be done to this image; the message says why."""
 
@@ -82,6 +87,14 @@ def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     if deletion.at is not None:
         raise RefusedError("it is not held")
     return deletion
+
+
+def was_released(image: ImageRow, locations: Collection[LocationRow]) -> bool:
+    """Return whether a pending image was held and released since its DELETE."""
+    at = image.deleted_at
+    return at is not None and any(
+        row.deleted_at is not None and row.deleted_at > at for row in locations
+    )
 
 
 def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:

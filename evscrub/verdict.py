@@ -67,6 +67,8 @@ BAD_URL = "bad_url"
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+#: Not found, and nothing has proven yet that the store is the right one: the row stays.
+UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")

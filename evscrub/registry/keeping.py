@@ -121,7 +121,7 @@ def _set_times(
     connection.execute(
         sa.update(image_locations)
         .where(image_locations.c.id.in_([row.id for row in deletion.locations]))
-        .values(deleted_at=time)
+        .values(deleted_at=None if time is None else time + keep.RELEASED_AFTER)
     )
     connection.execute(
         sa.update(images).where(images.c.id == image_id).values(deleted_at=time, updated_at=now)

@@ -113,7 +113,7 @@ def _images(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
     yield _labeled(
         CounterMetricFamily,
         "outcomes",
-        "Locations, by what became of a delete",
+        "Locations whose claim was settled, by what became of them",
         ("store", "outcome", "reason"),
         {(_store(store), *rest): count for (store, *rest), count in record.outcomes.items()},
     )
@@ -126,8 +126,15 @@ def _images(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
     )
     yield _labeled(
         CounterMetricFamily,
+        "images_finished",
+        "Images finished without a delete: their data stays, or no location was left",
+        ("reason",),
+        {(reason,): count for reason, count in record.finished.items()},
+    )
+    yield _labeled(
+        CounterMetricFamily,
         "left_alone",
-        "Images that were looked at and had nothing to scrub",
+        "Images that were looked at and not claimed",
         ("reason",),
         {(reason,): count for reason, count in record.left_alone.items()},
     )

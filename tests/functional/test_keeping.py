@@ -17,7 +17,7 @@ import pytest
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
-from evscrub.keep import RefusedError
+from evscrub.keep import AFTER, RefusedError
 from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
@@ -272,14 +272,25 @@ def test_a_held_image_is_left_by_agents_scrubber_and_purge(site: Site) -> None:
     assert refused(site.config, "release", image_id) == "it is not pending delete but active"
 
 
+def times(rows: Rows, image_id: str) -> tuple[datetime, datetime]:
+    """Return when the image was deleted, and its last location."""
+    locations = rows.rows("image_locations", image_id)
+    return (
+        as_time(rows.image(image_id)["deleted_at"]),
+        max(as_time(row["deleted_at"]) for row in locations),
+    )
+
+
 def test_a_released_image_is_scrubbed_after_a_whole_delay(site: Site) -> None:
     image_id = site.deleted(tags=["a"])
+    assert times(site.rows, image_id)[1] <= times(site.rows, image_id)[0]
     accepted(site.config, "hold", image_id)
     with site.agent():
         site.wait_gone(site.deleted())
         assert site.path(image_id).exists()
         began = utc_now().replace(microsecond=0)
         accepted(site.config, "release", image_id)
+        assert times(site.rows, image_id)[1] > times(site.rows, image_id)[0]
         released_at = site.rows.image(image_id)["deleted_at"]
         assert began <= released_at <= utc_now()
         due = released_at.replace(tzinfo=UTC).timestamp() + SCRUB_TIME
@@ -478,6 +489,8 @@ def test_hold_takes_all_times_away_and_release_gives_them_back(
         (row,) = rows.rows(table, image_id)
         assert row["deleted"]
         assert before <= as_time(row["deleted_at"]) <= utc_now() + timedelta(seconds=1)
+    image_at, location_at = times(rows, image_id)
+    assert image_at < location_at <= image_at + AFTER  # by which an agent knows a release
     assert refused(config, "release", image_id) == "it is not held"
 
 
