@@ -106,15 +106,27 @@ def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deleti
     return deletion
 
 
+def deletion_time(image: ImageRow, locations: Collection[LocationRow]) -> datetime | None:
+    """Return when a pending image, or the locations that were taken off one, were deleted.
+
+    :returns: the image's own time, else its locations' latest; None where a location that awaits
+        scrubbing has none, as a hold leaves them.
+    """
+    if image.deleted_at is not None:
+        return image.deleted_at
+    times = [row.deleted_at for row in _pending_locations(locations)]
+    return None if None in times else max(filter(None, times), default=None)
+
+
+def _pending_locations(locations: Collection[LocationRow]) -> list[LocationRow]:
+    return [row for row in locations if row.status == PENDING_DELETE and row.deleted]
+
+
 def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
-    pending = [row for row in locations if row.status == PENDING_DELETE and row.deleted]
-    at = image.deleted_at
+    pending = _pending_locations(locations)
+    at = deletion_time(image, locations)
     if at is None:
-        untimed = tuple(row for row in pending if row.deleted_at is None)
-        if untimed or not pending:
-            return Deletion(untimed, None)
-        # Whoever cleared the image's time left its locations'.
-        at = max(row.deleted_at for row in pending if row.deleted_at is not None)
+        return Deletion(tuple(row for row in pending if row.deleted_at is None), None)
     with_it = tuple(
         row
         for row in pending

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``evscrub check`` looks at: whether the agent can do its work here.
 
-A module for each side: Glance's options, the bus, the registry, the stores. Each check is a
-function that takes a :class:`Subject` and returns :class:`~evscrub.checks.report.Findings`; what it
-learns for those after it, it leaves in the subject. Nothing is changed, neither in the registry nor
-on the bus nor in a store, and nothing that is said holds a credential or a location's URL.
+A module for each side: Glance's options, the bus, the registry, the stores, the agents. Each check
+is a function that takes a :class:`Subject` and returns :class:`~evscrub.checks.report.Findings`;
+what it learns for those after it, it leaves in the subject. Nothing is changed, neither in the
+registry nor on the bus nor in a store, and nothing that is said holds a credential or a location's
+URL.
 """
 
 from collections.abc import Callable
 
-from evscrub.checks import bus, glance, registry, stores
+from evscrub.checks import agent, bus, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
 
@@ -28,6 +29,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("scrub_time and db purge", glance.purge_age),
     ("Backlog", registry.backlog),
     ("Damaged images", registry.damage),
+    ("Agents", agent.agents),
 )
 
 

@@ -16,6 +16,7 @@ from oslo_log import log
 from evscrub import checks, config
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
+from evscrub.commands.arguments import status_port
 
 _BROKEN = 255
 
@@ -23,13 +24,23 @@ _BROKEN = 255
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "See whether an agent can do its work here: Glance's options, the bus, the database, the"
-        " stores, and what waits. Changes nothing. Each failure says what to change, and where."
+        " stores, what waits, and how the stores are for an agent that runs. Changes nothing. Each"
+        " failure says what to change, and where."
     )
     parser.epilog = (
         "Exit codes, those of oslo.upgradecheck: 0 all is well, 1 there are warnings, 2 something"
         " must be changed, 255 the check itself broke."
     )
     config.add_arguments(parser)
+    parser.add_argument(
+        "--agent",
+        action="append",
+        type=status_port,
+        default=[],
+        metavar="HOST:PORT",
+        help="an agent to ask how its stores are; may be given more than once (default: [status]"
+        " listen)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -37,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     conf, own = config.load_for(arguments)
     _log(own, debug=arguments.debug)
     try:
-        found = checks.run(Subject(conf))
+        found = checks.run(Subject(conf, arguments.agent))
     except config.ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - so that it is not taken for a failed check

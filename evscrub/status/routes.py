@@ -57,9 +57,7 @@ class Routes:
                 seen = view(self._sources, self._snapshot.get(), self._history, self._space.latest)
                 return Answer(json.dumps(seen, separators=(",", ":")), _JSON)
             case "/troubles":
-                return Answer(
-                    troubles.pieces(self._sources.scrubber.record), "application/x-ndjson"
-                )
+                return Answer(troubles.pieces(self._sources), "application/x-ndjson")
             case "/metrics":
                 encode, content_type = exposition.choose_encoder(headers.get("accept", ""))
                 return Answer(encode(self._metrics), content_type)

@@ -70,7 +70,14 @@ def test_all_in_trouble_are_told_line_by_line() -> None:
     sources = make_sources(FakeClock())
     make_busy(sources)
     record = sources.scrubber.record
-    told = [json.loads(line) for line in lines(record.troubles, record.damaged)]
+    told = [
+        json.loads(line) for line in lines(sources.scrubber.lanes, record.troubles, record.damaged)
+    ]
+    assert told.pop(0) == {
+        "store": "fast",
+        "state": "blown",
+        "reason": "its directory is missing",
+    }
     assert {one["id"]: one["state"] for one in told} == {
         "p1": "parked",
         "p2": "parked",
