@@ -220,7 +220,8 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
+        told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
+        own_trouble = parked or told_alone
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             LOG.log(
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
@@ -228,7 +229,7 @@ class Settler:
                 work.image_id,
                 store or "?",
                 verdict.reason,
-                verdict.detail,
+                verdict.hint or verdict.detail,
                 pause,
             )
         return pause
