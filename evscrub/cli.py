@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
 
 import argparse
 import importlib
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import config, version
+from evscrub import config, output, version
 from evscrub.redact import redact
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
@@ -94,15 +93,12 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = make_parser(argv).parse_args(argv)
-    module = importlib.import_module(COMMANDS[parsed.command][1])
-    try:
-        code: int = module.main(parsed)
-    except config.ConfigError as error:
-        print(f"evscrub: {redact(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    code = 0
+    with output.reader_may_leave():
+        try:
+            parsed = make_parser(argv).parse_args(argv)
+            code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
+        except config.ConfigError as error:
+            code = 2
+            print(f"evscrub: {redact(str(error))}", file=sys.stderr)
     return code

@@ -17,9 +17,11 @@ from evscrub.checks.subject import Subject
 #: In the order they run in, and are shown in.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Delayed delete", glance.delayed_delete),
+    ("Encryption key", glance.encryption_key),
     ("Notifications", glance.notifications),
     ("Message bus", bus.brokers),
     ("Exchange and queues", bus.queues),
+    ("Unread queues", bus.unread),
     ("Database", registry.connection),
     ("Schema", registry.schema),
     ("Privileges", registry.privileges),

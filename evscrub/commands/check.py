@@ -13,7 +13,7 @@ import traceback
 from oslo_config import cfg
 from oslo_log import log
 
-from evscrub import checks, config
+from evscrub import checks, config, output
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
 from evscrub.commands.arguments import status_port
@@ -56,10 +56,12 @@ def main(arguments: argparse.Namespace) -> int:
         trace = "".join(traceback.format_tb(error.__traceback__))
         print(f"evscrub: the check broke\n{trace}{type(error).__name__}", file=sys.stderr)
         return _BROKEN
-    if arguments.json:
-        print(report.to_json(found))
-        return report.worst(found)
-    return report.show(found)
+    with output.reader_may_leave():
+        if arguments.json:
+            print(report.to_json(found))
+        else:
+            report.show(found)
+    return report.worst(found)
 
 
 def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub import config, listing, listing_output
+from evscrub import config, listing, listing_output, output
 from evscrub.commands.arguments import status_port
 from evscrub.listing import Line, Told, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
@@ -72,7 +72,8 @@ def main(arguments: argparse.Namespace) -> int:
         )
     try:
         lines = _lines(conf, database, names, told or Told(), arguments)
-        listing_output.write(lines, sys.stdout, arguments)
+        with output.reader_may_leave():
+            listing_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         print(f"evscrub: the registry broke off: {type(error).__name__}", file=sys.stderr)
         return 1

@@ -47,6 +47,7 @@ class Stage:
     ) -> None:
         self.scrub_time = scrub_time
         self.rate = rate
+        self._sweep_seconds = max(1, min(_LONGEST_SWEEP_SECONDS, scrub_time - 1))
         bus = None if transport_url is None else _check_bus(transport_url)
         self._given_database = None if database_url is None else _check_database(database_url)
         self.folder = Path(tempfile.mkdtemp(prefix="evscrub-demo-"))
@@ -118,6 +119,11 @@ class Stage:
         redact.install()
         return conf, own
 
+    def keep_deleted(self, seconds: int) -> None:
+        """Let images be kept so long from when the agent reads its configuration again."""
+        self.scrub_time = seconds
+        self._write_agent_config()
+
     def close(self) -> None:
         """Stop Glance and remove what was made; may be called twice."""
         self._server.stop()
@@ -153,7 +159,7 @@ class Stage:
                 "listener": {"topics": self._topic, "exchange": self._topic},
                 "status": {"listen": ""},
                 "scrubber": {"rate": self.rate, "concurrency": 4},
-                "sweep": {"interval": max(1, min(_LONGEST_SWEEP_SECONDS, self.scrub_time - 1))},
+                "sweep": {"interval": self._sweep_seconds},
             }
         )
         with self.agent_config.open("w") as file:

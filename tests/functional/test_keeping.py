@@ -380,6 +380,50 @@ def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
     assert after == before
 
 
+@pytest.mark.parametrize("kept", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"])
+@pytest.mark.parametrize(
+    "given", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"]
+)
+def test_an_id_is_taken_in_any_letters(
+    rows: Rows, keeping: Keeping, kept: Callable[[str], str], given: Callable[[str], str]
+) -> None:
+    image_id = kept("abcdef01-" + new_id()[9:])
+    rows.add(a_location(image_id), image_id=image_id)
+    rows.delete(image_id)
+    assert keeping.find(f" {given(image_id)}") == image_id
+
+
+def test_upper_case_ids_are_held_released_and_restored(rows: Rows, config: Path) -> None:
+    image_id = pending(rows)
+    for command, done in (("hold", "held"), ("release", "released"), ("restore", "restored")):
+        asked = evscrub(config, command, image_id.upper())
+        assert (asked.returncode, asked.stdout) == (0, f"{image_id}: {done}\n"), asked.stderr
+    assert rows.status(image_id) == ("active", ["active"])
+
+
+def test_an_id_that_is_none_is_refused(rows: Rows, config: Path) -> None:
+    for image_id in (new_id().upper(), "", "*", "x" * 300, "é", "a\nb", "\udcff"):
+        done = evscrub(config, "hold", image_id)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "not held: it is " in done.stderr
+
+
+def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
+    rows: Rows, keeping: Keeping, registry_url: str
+) -> None:
+    """Where the database takes them for different ones, as MySQL does not."""
+    if registry_url.startswith("mysql"):
+        return
+    lower = "ab" + new_id()[2:]
+    upper = lower.upper()
+    rows.add(a_location(lower), image_id=lower)
+    rows.add(a_location(upper), image_id=upper)
+    assert (keeping.find(lower), keeping.find(upper)) == (lower, upper)
+    with pytest.raises(RefusedError, match="several images"):
+        keeping.find(lower.title())
+
+
 def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> None:
     key = {
         "cinder_encryption_key_id": "a-key",

@@ -213,6 +213,11 @@ def test_many_rows_stream_in_constant_memory(site: Site) -> None:
         rows, peak = _measure(site)
         peaks.append(peak)
     assert rows == 10_000
+    command = f"{sys.executable} -m evscrub list --config-file {site.agent.config_path}"
+    script = f'exec 3>&1; {{ {command} -f csv; echo "exit $?" >&3; }} | head -n 1 > /dev/null'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "exit 0\n"
+    assert "Traceback" not in done.stderr
     assert peaks[1] < peaks[0] + 10_000, "KiB"
 
 

@@ -67,7 +67,7 @@ def agent(
         "DEFAULT": {"scrub_time": LATER},
         "status": {"listen": f"127.0.0.1:{port}"},
         "scrubber": {"claim_timeout": 60},
-        "sweep": {"interval": 60, "full_interval": LATER / 2.4},
+        "sweep": {"interval": 60, "full_interval": LATER * 5 // 12},
     }
     running = AgentProcess(tmp_path_factory.mktemp("agent"), seeded.glance, options)
     with running:
@@ -254,7 +254,7 @@ def test_what_is_due_later_than_an_agent_looks_ahead_is_told(
     }
     with AgentProcess(tmp_path, glance, options), browser.Browser() as page:
         page.open(f"http://127.0.0.1:{port}/", width=1280)
-        page.wait("document.body.innerText.includes('3 images in the registry fall due later')")
+        page.wait("document.body?.innerText.includes('3 images in the registry fall due later')")
         text = page.value("document.body.innerText")
         assert "Nothing falls due here within" in text
         assert "Nothing waits" not in text
