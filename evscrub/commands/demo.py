@@ -74,7 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
-    given: int | None = arguments.scrub_time
+    scrub_time, keep = scrub_times(arguments)
     try:
         # Imported here: it needs what was looked for above, and takes a second.
         from evscrub.demo.run import Options, run  # noqa: PLC0415 - see above
@@ -82,8 +82,8 @@ def main(arguments: argparse.Namespace) -> int:
         code = run(
             Options(
                 images=arguments.images,
-                scrub_time=_DEFAULT_SCRUB_TIME if given is None else given,
-                keep=(_KEPT_SCRUB_TIME if given is None else given) if arguments.keep else None,
+                scrub_time=scrub_time,
+                keep=keep,
                 transport_url=arguments.transport_url,
                 database_url=arguments.database,
             )
@@ -93,6 +93,13 @@ def main(arguments: argparse.Namespace) -> int:
     # Threads of oslo.messaging's and Glance's outlive their work: they are not to keep the process.
     output.silence()
     os._exit(code)
+
+
+def scrub_times(arguments: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the seconds that deleted images are kept: in the demo, and after it, where that is."""
+    given: int | None = arguments.scrub_time
+    in_demo, after = (_DEFAULT_SCRUB_TIME, _KEPT_SCRUB_TIME) if given is None else (given, given)
+    return in_demo, after if arguments.keep else None
 
 
 def _number(text: str, lowest: int, highest: int) -> int:
