@@ -6,8 +6,8 @@ reads the registry.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
-import glance_store
 from oslo_config import cfg
 
 from evscrub import location_crypt
@@ -24,6 +24,10 @@ _TYPES = {
 }
 #: Former names of drivers are ``glance.store.s3.Store`` and the like.
 _FORMER = "glance.store."
+
+
+#: As glance_store has it, whose own comes with an attempt to load all its drivers.
+_stores_opt = cfg.ListOpt("stores", default=["file", "http"])
 
 
 class StoreNames:
@@ -65,6 +69,7 @@ class StoreNames:
 
 def store_names(conf: cfg.ConfigOpts) -> StoreNames:
     """Return the names of the stores that Glance's configuration enables."""
-    glance_store.register_opts(conf)
+    with suppress(cfg.DuplicateOptError):  # glance_store has registered its own
+        conf.register_opt(_stores_opt, "glance_store")
     types = dict(conf.enabled_backends or {}) or {name: name for name in conf.glance_store.stores}
     return StoreNames(types, conf.metadata_encryption_key)
