@@ -75,7 +75,7 @@ class Deployment:
     @contextmanager
     def reader(self) -> Iterator[None]:
         """Read Glance's own topic, as Ceilometer does."""
-        with Connection(self.rabbitmq.url) as connection:
+        with Connection(self.rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
             queue = Queue("notifications.info", durable=False)
             with connection.Consumer(queue, on_message=lambda _: None, auto_declare=False):
                 yield
@@ -265,7 +265,7 @@ def test_nothing_is_made_on_the_bus(deployment: Deployment) -> None:
 
 def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -> None:
     """Its queue grows for good; so do those of evscrub's topic at other priorities."""
-    with Connection(rabbitmq.url) as connection:
+    with Connection(rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
         made = [
             Queue(name, durable=False, channel=connection.default_channel)
             for name in ("ceilometer.info", "evscrub.error", "evscrub.warn")
