@@ -17,6 +17,8 @@ from evscrub.settings import scrubber_settings
 from evscrub.status import client
 from evscrub.status.address import Address, parse
 
+_MAX_LIMIT = 2**31 - 1
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -124,13 +126,16 @@ def _trouble(told: dict[str, Any]) -> Trouble:
 
 def _natural(text: str) -> int:
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
+    if not 0 <= number <= _MAX_LIMIT:
+        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
     return number
 
 
 def _address(text: str) -> Address:
-    address = parse(text)
+    try:
+        address = parse(text)
+    except ValueError:
+        address = None
     if address is None:
-        raise argparse.ArgumentTypeError("must be HOST:PORT")
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return address
