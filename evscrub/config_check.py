@@ -2,8 +2,8 @@
 """Finds what is wrong in configuration files, before anything acts on them.
 
 Each problem is one sentence that names the option, the file and the line. In evscrub's own files
-every option must be known and have a value. Of Glance's files only the options that evscrub reads
-are looked at.
+every option must be known. Of Glance's files only the options that evscrub and its libraries read
+are looked at. An empty value is the option's default or an error.
 """
 
 import contextlib
@@ -20,13 +20,15 @@ from oslo_config import cfg, types
 from evscrub import known_options
 from evscrub.config_file import DEFAULT_GROUP, ConfigFile, Setting, normal_group
 from evscrub.known_options import KnownOptions, OptionList
-from evscrub.option_types import NONE
+from evscrub.option_types import NONE, Float, Integer
 
 #: Longer texts are a mistake, whatever their type.
 MAX_TEXT_CHARACTERS = 4096
 #: What libraries' numbers without a bound may be: times and counts fit 32 bits, sizes 64.
 _MAX_NUMBER = 2**31 - 1
 _MAX_SIZE = 2**63 - 1
+#: Options of libraries that are read by nobody here: no agent makes remote calls or uses Kafka.
+_UNREAD = re.compile(r"DEFAULT\.rpc_.*|oslo_messaging_kafka\..*")
 _VARIABLE = re.compile(r"OS_(.+?)__(.+)", re.IGNORECASE)
 _ALIKE_VARIABLE = 0.85
 
@@ -67,7 +69,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
     log = wrong_values(of_own, known_options.of_log(), environment)
     ours = wrong_values(sources, known_options.of_evscrub(), environment)
-    libraries = wrong_values(sources, known_options.of_services(), environment, lenient=True)
+    libraries = wrong_values(sources, known_options.of_services(), environment)
     found = [*log, *ours, *libraries, *_unknown_variables(environment)]
     quick = known_options.known_without_stores()
     if any(True for _ in _unknown(of_own, quick)):
@@ -76,7 +78,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
         stores, _ = known_options.of_stores(enabled)
         names = known_options.known(enabled, _config_sources(of_own))
         found += _unknown(of_own, names)
-        found += wrong_values(of_own, stores, environment, lenient=True)
+        found += wrong_values(of_own, stores, environment)
     return found
 
 
@@ -84,16 +86,12 @@ def wrong_values(
     sources: Sources,
     options: OptionList,
     environment: Mapping[str, str] = os.environ,
-    *,
-    lenient: bool = False,
 ) -> list[str]:
     """Return what is wrong with the values of some options.
 
     :param sources: the files.
     :param options: the options, by group.
     :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
-    :param lenient: these are a library's options: those in Glance's files may be empty, as the
-        library leaves it undefined what that means, and Glance runs with it.
     """
     found = []
     conf = reading(sources.paths, options)
@@ -102,24 +100,19 @@ def wrong_values(
             setting = sources.find(group, opt)
             variable = _variable(group, opt.dest)
             if variable in environment:
-                place, text, own = (
-                    f"the environment variable {variable}",
-                    environment[variable],
-                    True,
-                )
-            elif setting is not None:
-                place, text, own = setting.where, setting.text, setting.file in sources.own
+                place, text = f"the environment variable {variable}", environment[variable]
+            elif setting is not None and (
+                setting.file in sources.own or not _UNREAD.fullmatch(f"{group}.{opt.dest}")
+            ):
+                place, text = setting.where, setting.text
             else:
                 continue
-            reason = _reason(conf, group, opt, text, empty_is_fine=lenient and not own)
-            if reason is not None:
+            if reason := _reason(conf, group, opt, text):
                 found.append(f"[{group}] {opt.dest} in {place}: {reason}")
     return found
 
 
-def _reason(
-    conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str, *, empty_is_fine: bool
-) -> str | None:
+def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | None:
     """Return what is wrong with a value, None if nothing is."""
     if len(text) > MAX_TEXT_CHARACTERS:
         return f"is longer than {MAX_TEXT_CHARACTERS} characters"
@@ -131,7 +124,7 @@ def _reason(
         return str(error).rpartition("is not valid: ")[2] if text else _empty(opt)
     except cfg.Error:  # which quotes the value
         return "refers to an option that there is not; write $$ for a dollar sign"
-    if not text and value is None and opt.default is not None and not empty_is_fine:
+    if not text and value is None and opt.default is not None:
         return _empty(opt)
     return _out_of_bounds(opt, value) if isinstance(opt.type, types.Number) else None
 
@@ -145,7 +138,7 @@ def _empty(opt: cfg.Opt) -> str:
 
 
 def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
-    if value is None:
+    if value is None or isinstance(opt.type, Integer | Float):
         return None
     limit = _MAX_SIZE if re.search("bytes|size", opt.dest) else _MAX_NUMBER
     if not math.isfinite(value) or abs(value) > limit:

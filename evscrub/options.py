@@ -300,8 +300,8 @@ status_opts = [
         " content as JSON at /status, Prometheus' metrics at /metrics, /healthz and /readyz. The"
         " word none shows nothing. It is read-only and tells no secret, but it has no password"
         " either, and names images and owners: bind it to the network only where those who reach it"
-        " may know that. Several agents on one host each need a port of their own; the second one on"
-        " a port warns and works without.",
+        " may know that. Several agents on one host each need a port of their own; the second one"
+        " on a port warns and works without.",
     ),
 ]
 

@@ -55,11 +55,13 @@ def test_evscrub_s_file_is_laid_over_glance_s(write: Write) -> None:
     first = write("glance-api.conf", "[DEFAULT]\nscrub_time = 1\ndelayed_delete = true\n")
     second = write(
         "glance-more.conf",
-        "[DEFAULT]\nscrub_time = 2\nenabled_backends = fast:rbd\nmetadata_encryption_key = the second key 2\n",
+        "[DEFAULT]\nscrub_time = 2\nenabled_backends = fast:rbd\n"
+        "metadata_encryption_key = key number two22\n",
     )
     own_file = write(
         "evscrub.conf",
-        f"[DEFAULT]\nglance_config_files = {first},{second}\nmetadata_encryption_key = the third key 33\n"
+        f"[DEFAULT]\nglance_config_files = {first},{second}\n"
+        "metadata_encryption_key = the third key 33\n"
         "[scrubber]\nconcurrency = 7\n",
     )
     conf, _ = config.load([own_file])
@@ -223,7 +225,7 @@ def test_a_reload_that_fails_changes_nothing(
         (tmp_path / "evscrub.conf").unlink()
     else:
         write("evscrub.conf", text.replace("1", "2") + broken)
-    with pytest.raises(ConfigError, match="evscrub.conf") as caught:
+    with pytest.raises(ConfigError, match=r"evscrub\.conf") as caught:
         config.reload(conf, own)
     assert path in str(caught.value)
     assert conf.scrub_time == 1
