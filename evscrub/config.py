@@ -81,6 +81,10 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
     _refuse_problems(sources)
     oslo_messaging.set_transport_defaults("glance")
     _read_all(cfg.CONF, sources.paths)
+    try:
+        _read_each(cfg.CONF)  # also what comes from elsewhere, by config_source
+    except (cfg.Error, ValueError) as error:
+        raise ConfigError(str(error)) from None
     return cfg.CONF, _read_own([path for path in given if path in sources.own])
 
 
@@ -136,9 +140,12 @@ def _find_sources(given: list[str]) -> Sources:
     own_files = Sources(_read_files(own), frozenset(own))
     # Without a right value there is nothing to go on with.
     option = [("DEFAULT", bootstrap_opts)]
-    if wrong := config_check.wrong_values(own_files, option):
-        raise ConfigError(*wrong)
-    glance_files = list(config_check.reading(own, option).glance_config_files)
+    try:
+        if wrong := config_check.wrong_values(own_files, option):
+            raise ConfigError(*wrong)
+        glance_files = list(config_check.reading(own, option).glance_config_files)
+    except (cfg.Error, ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
     if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
         glance_files = []
     glances = {os.path.realpath(path) for path in glance_files}
@@ -147,7 +154,11 @@ def _find_sources(given: list[str]) -> Sources:
 
 
 def _refuse_problems(sources: Sources) -> None:
-    if problems := config_check.problems(sources):
+    try:
+        problems = config_check.problems(sources)
+    except (cfg.Error, ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    if problems:
         raise ConfigError(*problems)
 
 

@@ -12,7 +12,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from oslo_config import cfg, types
@@ -65,21 +65,22 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
 
     :param sources: the files.
     :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
+    :raises oslo_config.cfg.Error: ``config_source`` names a place that cannot be read.
     """
     of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
     log = wrong_values(of_own, known_options.of_log(), environment)
     ours = wrong_values(sources, known_options.of_evscrub(), environment)
     libraries = wrong_values(sources, known_options.of_services(), environment)
     found = [*log, *ours, *libraries, *_unknown_variables(environment)]
-    quick = known_options.known_without_stores()
-    if any(True for _ in _unknown(of_own, quick)):
-        # They may be stores' options, which take long to load.
-        enabled = _enabled_backends(sources)
-        stores, _ = known_options.of_stores(enabled)
-        names = known_options.known(enabled, _config_sources(of_own))
-        found += _unknown(of_own, names)
-        found += wrong_values(of_own, stores, environment)
-    return found
+    enabled = _enabled_backends(sources)
+    sources_named = _config_sources(of_own)
+    groups = {normal_group(header.name) for file in of_own.files for header in file.headers}
+    if known_options.store_groups(enabled).isdisjoint(groups):
+        # Stores' options take long to load.
+        return [*found, *_unknown(of_own, known_options.known_without_stores(sources_named))]
+    stores, _ = known_options.of_stores(enabled)
+    found += wrong_values(of_own, stores, environment)
+    return [*found, *_unknown(of_own, known_options.known(enabled, sources_named))]
 
 
 def wrong_values(
@@ -248,8 +249,11 @@ def _enabled_backends(sources: Sources) -> dict[str, str]:
         return {}
 
 
-def _config_sources(own: Sources) -> Iterable[str]:
-    settings = (setting for file in own.files for setting in file.settings)
-    for setting in settings:
-        if (setting.group, setting.name) == (DEFAULT_GROUP, "config_source"):
-            yield from (name.strip() for name in setting.text.split(","))
+def _config_sources(own: Sources) -> list[str]:
+    return [
+        name.strip()
+        for file in own.files
+        for setting in file.settings
+        if (setting.group, setting.name) == (DEFAULT_GROUP, known_options.CONFIG_SOURCE)
+        for name in setting.text.split(",")
+    ]

@@ -8,7 +8,9 @@ oslo.messaging, oslo.db, oslo.reports, oslo.concurrency, and glance_store with i
 import difflib
 import functools
 import importlib.metadata
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import oslo_db.options
@@ -25,7 +27,7 @@ OptionList = Sequence[tuple[str, Sequence[cfg.Opt]]]
 #: depend on plugins.
 _OPEN_GROUPS = frozenset({"keystone_authtoken"})
 #: oslo.config's own: the names of groups that tell where else options come from.
-_CONFIG_SOURCE = "config_source"
+CONFIG_SOURCE = "config_source"
 #: Options of cinder's driver that do not begin with its name.
 _CINDER_OTHERS = frozenset({"rootwrap_config", "os_region_name"})
 _CINDER_GROUPS = frozenset({"os_brick", "privsep_osbrick"})
@@ -154,14 +156,23 @@ def known(enabled_backends: Mapping[str, str], config_sources: Iterable[str]) ->
     )
 
 
-def known_without_stores() -> KnownOptions:
-    """Return what may stand in evscrub's files whatever stores there are; quick."""
-    return KnownOptions(known_without_stores_list(), _OPEN_GROUPS)
+def known_without_stores(config_sources: Iterable[str] = ()) -> KnownOptions:
+    """Return what may stand in evscrub's files whatever stores there are; quick.
+
+    :param config_sources: the groups that ``config_source`` names.
+    """
+    return KnownOptions(known_without_stores_list(), {*_OPEN_GROUPS, *config_sources})
+
+
+def store_groups(enabled_backends: Iterable[str]) -> set[str]:
+    """Return the groups that stores' options stand in."""
+    names = map(normal_group, enabled_backends)
+    return {_STORE_GROUP, _SHARED_STORE_GROUP, *_CINDER_GROUPS, *names}
 
 
 def known_without_stores_list() -> OptionList:
     """Return the options of :func:`known_without_stores`, evscrub's first."""
-    source = cfg.ListOpt(_CONFIG_SOURCE)
+    source = cfg.ListOpt(CONFIG_SOURCE)
     return [
         *of_evscrub(),
         *of_log(),
@@ -177,16 +188,17 @@ def of_stores(enabled_backends: Mapping[str, str]) -> tuple[OptionList, set[str]
     :param enabled_backends: the stores of a multi-store Glance, type by name.
     """
     import glance_store  # noqa: PLC0415 - imports the clients of all stores
-    from glance_store.driver import Store  # noqa: PLC0415
+    from glance_store.driver import Store  # noqa: PLC0415 - the same
 
-    single = _of_library("glance.store")
-    several = [pair for pair in _of_library("glance.multi_store") if pair[0] == _STORE_GROUP]
-    by_name = {opt.dest: opt for _, opts in single for opt in opts}
-    found = [*single, *several, (_SHARED_STORE_GROUP, list(by_name.values()))]
-    # Which of them a store has, glance_store alone knows.
     conf = cfg.ConfigOpts()
     conf.register_opt(cfg.DictOpt("enabled_backends", default=dict(enabled_backends)))
-    glance_store.register_store_opts(conf)
+    with _silenced("stevedore", "glance_store"):  # which tell of every client that is missing
+        single = _of_library("glance.store")
+        several = [pair for pair in _of_library("glance.multi_store") if pair[0] == _STORE_GROUP]
+        # Which options a store has, glance_store alone knows.
+        glance_store.register_store_opts(conf)
+    by_name = {opt.dest: opt for _, opts in single for opt in opts}
+    found = [*single, *several, (_SHARED_STORE_GROUP, list(by_name.values()))]
     not_loaded = set()
     for store in enabled_backends:
         if store not in conf:
@@ -202,6 +214,19 @@ def _of_library(namespace: str) -> OptionList:
     """Return the options that a library publishes for oslo-config-generator."""
     points = importlib.metadata.entry_points(group="oslo.config.opts", name=namespace)
     return [pair for point in points for pair in _plain(point.load()())]
+
+
+@contextmanager
+def _silenced(*names: str) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _plain(options: Iterable[tuple[Any, Iterable[cfg.Opt]]]) -> OptionList:
