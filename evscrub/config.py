@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="evscrub's configuration; may be given more than once, the last one wins"
         " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Glance's own files are"
-        " named in it by glance_config_files",
+        " named in it by glance_config_files, or known by their name, glance*.conf",
     )
     parser.add_argument("--debug", action="store_true", help="log at level DEBUG")
 
@@ -92,8 +92,8 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
     """Read the files again and apply mutable options.
 
     :returns: the options that changed, as ``[group] option``.
-    :raises ConfigError: a file is missing, an option is unknown or a value is wrong; nothing was
-        applied then.
+    :raises ConfigError: a file is missing, an option is unknown or a value is wrong, and nothing
+        was applied; or the files changed meanwhile, and the values of `conf` are not to be used.
     """
     sources = Sources(_read_files(conf.config_file), frozenset(own.config_file))
     _refuse_problems(sources)
@@ -101,12 +101,14 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
         with logging_setup.kept_if_it_fails():
             own.mutate_config_files()
         changed = conf.mutate_config_files()
-        # The files may have changed since they were looked at.
         _read_each(conf)
     except logging_setup.LoggingError as error:
         raise ConfigError(f"{error}{_log_settings(own)}") from None
     except (cfg.Error, ValueError, OSError, SystemExit) as error:
-        raise ConfigError(f"the files changed while they were read: {error}") from None
+        raise ConfigError(str(error)) from None
+    # What was applied must be what was found right, and not a file that is only half written.
+    if _read_files(conf.config_file) != sources.files:
+        raise ConfigError("the files changed while they were read; send SIGHUP again")
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
 
 

@@ -452,3 +452,23 @@ def test_a_source_of_options_that_cannot_be_used_is_told(own: Path) -> None:
 
 def test_a_configuration_that_is_read_is_the_global_one(own: Path) -> None:
     assert config.load([write(own, "[DEFAULT]", "glance_config_files = none")])[0] is cfg.CONF
+
+
+def test_files_that_change_while_they_are_read_are_not_applied(
+    own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An editor or a deployment tool may be in the middle of writing them."""
+    lines = ("[DEFAULT]", "glance_config_files = none", "scrub_time = 86400")
+    conf, of_own = config.load([write(own, *lines)])
+    running = object.__new__(agent.Agent)
+    running._conf, running._own = conf, of_own
+    checked = config_check.problems
+
+    def check_and_truncate(sources: config_check.Sources) -> list[str]:
+        found = checked(sources)
+        write(own, *lines[:2])
+        return found
+
+    monkeypatch.setattr(config_check, "problems", check_and_truncate)
+    running.reload()  # would change its parts, which are not there
+    assert "the files changed while they were read" in caplog.text
