@@ -38,8 +38,6 @@ class Integer(types.Integer):
         :raises ValueError: it is not a whole number, or out of bounds.
         """
         text = str(value).strip()
-        if not text:
-            raise ValueError(_EMPTY)
         wanted = f"must be a whole number from {self.min} to {self.max}"
         try:
             number = int(text)
@@ -67,8 +65,6 @@ class Float(types.Float):
         :raises ValueError: it is not a number, not finite, or out of bounds.
         """
         text = str(value).strip()
-        if not text:
-            raise ValueError(_EMPTY)
         try:
             number = float(text)
         except ValueError:
