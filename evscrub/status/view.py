@@ -107,6 +107,7 @@ def _lateness(record: Record) -> Json:
 def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
     pace, breaker = lane.pace, lane.breaker
     outcomes = sources.scrubber.record.outcomes
+    fault = sources.scrubber.store_faults.get(lane.name)
     return {
         "name": lane.name,
         "ready": sources.queue.ready(lane.name),
@@ -120,6 +121,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "per_second": pace.per_second,
         "slowed": pace.is_slowed,
         "breaker": breaker.state.value,
+        "fault": fault.hint if fault else "",
         "reason": breaker.reason if breaker.state is not State.CLOSED else "",
         "gone": sum(n for (s, what, _), n in outcomes.items() if s == lane.name and what == "gone"),
         "bytes": sources.scrubber.record.bytes_reclaimed[lane.name],
