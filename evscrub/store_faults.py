@@ -30,6 +30,7 @@ NAMESPACE = "glance_store.drivers"
 #: Names of stores that Glance keeps for itself; it does not start where one of them is enabled.
 _RESERVED = "os_glance_"
 _LONGEST_TEXT = 300
+_SHORTEST_SECRET = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +242,7 @@ def _has_service_user(driver: Any) -> bool:  # noqa: ANN401 - see above
 
 
 def _is_installed(module: str) -> bool:
-    if module in sys.modules:
+    if sys.modules.get(module) is not None:
         return True
     try:
         return importlib.util.find_spec(module) is not None
@@ -265,9 +266,10 @@ def _said(error: Exception, driver: Any) -> str:  # noqa: ANN401 - see above
 
 
 def _secrets(driver: Any) -> Iterator[str]:  # noqa: ANN401 - see above
-    """Yield the values of a driver's secret options."""
+    """Yield the values of a driver's secret options, but for those too short to be replaced."""
     for option in getattr(driver, "OPTIONS", None) or ():
         if option.secret:
             with suppress(cfg.Error):
-                if value := getattr(_options(driver), option.dest):
-                    yield str(value)
+                value = str(getattr(_options(driver), option.dest) or "")
+                if len(value) >= _SHORTEST_SECRET:
+                    yield value

@@ -130,7 +130,8 @@ class StoreLoader:
     def _load(self, name: str) -> Fault | None:
         """Load a store's driver and let glance_store use it; returns why it cannot."""
         kind = self.enabled[name]
-        where = f"[{name if self._several else 'glance_store'}] of glance-api.conf"
+        group = f"[{name}] or [backend_defaults]" if self._several else "[glance_store]"
+        where = f"{group} of glance-api.conf"
         if (fault := store_faults.reserved(name)) is not None:
             return fault
         driver: Any = None

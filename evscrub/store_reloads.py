@@ -65,4 +65,4 @@ class StoreReloads:
                     fault.hint,
                     RELOAD_SECONDS,
                 )
-        self._told = faults
+        self._told = dict(faults)
