@@ -20,7 +20,7 @@ from oslo_service import backend
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import config, version
-from evscrub.redact import redact
+from evscrub.redact import install_excepthooks, redact
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
@@ -93,6 +93,8 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:  # the program itself, not a call from Python
+        install_excepthooks()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     parsed = make_parser(argv).parse_args(argv)
     module = importlib.import_module(COMMANDS[parsed.command][1])
