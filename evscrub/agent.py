@@ -29,6 +29,7 @@ from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
 from evscrub.status import service as status
 from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
+from evscrub.store_reloads import StoreReloads
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
 
@@ -57,7 +58,7 @@ class Agent:
         self._conf = conf
         self._own = own
         try:
-            self.stores = Stores(conf)
+            self.stores = Stores(conf, lambda: conf.scrubber.acknowledged_stores)
             database = Database(conf)
             database.probe()
             self.listener = Listener(conf, self._take_in, self._joined)
@@ -85,8 +86,7 @@ class Agent:
             self._scrubbed,
             self._parked,
         )
-        for store, directory in self.stores.missing_directories.items():
-            self.scrubber.lanes.pause(store, f"its directory {directory} is missing")
+        self._store_reloads = StoreReloads(self.stores, self.scrubber.try_parked)
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
@@ -115,6 +115,7 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(self._store_reloads.run)
                 intake.start_soon(status.run, self._status_address, self._sources())
                 task_status.started()
                 await self._stop.wait()
@@ -138,7 +139,11 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again and apply what is mutable; nothing if anything is wrong."""
+        """Read the configuration again; apply what is mutable, or nothing if anything is wrong.
+
+        Stores that cannot be used are loaded again in any case.
+        """
+        self._store_reloads.soon()
         wrong = None
         try:
             changed = config.reload(self._conf, self._own)
@@ -161,7 +166,7 @@ class Agent:
             "evscrub %s, configured by %s; stores: %s; delay %.0f s, concurrency %d, rate %s",
             version.version_string_with_package(),
             ", ".join(self._conf.config_file) or "no file",
-            ", ".join(self.stores.names),
+            ", ".join(self.stores.usable) or "none",
             settings.policy.scrub_time.total_seconds(),
             settings.concurrency,
             f"{settings.rate:g}/s" if settings.rate else "not limited",

@@ -160,4 +160,6 @@ class Claimer:
         verdict = SHARED if error is None else judge(error, "")
         # A name from the registry would give the metric as many labels as people can think of.
         store = row.store if row.store and row.store in self._stores.names else NO_STORE
+        if error is not None and error.store:
+            store = error.store
         work.judged(row, store, verdict, self._database_clock.now())

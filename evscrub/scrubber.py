@@ -9,7 +9,7 @@ and each arrow moves only what the step before found fit, so that any step may f
 die, and the image is found again by the queue or by a sweep.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,7 +27,9 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
+from evscrub.store_faults import Fault
 from evscrub.stores import Stores
+from evscrub.verdict import UNUSABLE
 from evscrub.work import Work
 from evscrub.workers import Workers
 
@@ -85,7 +87,6 @@ class Scrubber:
             clock,
             self._forward,
             self.settler.end,
-            self._reload_stores,
         )
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
@@ -108,6 +109,11 @@ class Scrubber:
         self._changed = anyio.Event()
         self._tasks: TaskGroup
 
+    @property
+    def store_faults(self) -> Mapping[str, Fault]:
+        """The enabled stores that cannot be used."""
+        return self._stores.faults
+
     def wake(self) -> None:
         """Look at the queue again: something was put in."""
         self._changed.set()
@@ -125,6 +131,24 @@ class Scrubber:
             self._change_owner_rate(settings.owner_rate)
         self.workers.change(settings.concurrency)
         self.wake()
+
+    def try_parked(self, stores: Collection[str]) -> int:
+        """Try images at once that were parked since these stores could not be used.
+
+        :returns: how many.
+        """
+        if not stores:
+            return 0
+        now = self._database_clock.now()
+        parked = [
+            (image_id, trouble)
+            for image_id, trouble in self.record.troubles.items()
+            if trouble.store in stores and trouble.verdict.reason in UNUSABLE
+        ]
+        for image_id, trouble in parked:
+            self.queue.add(image_id, now, owner=trouble.owner, lane=trouble.store)
+        self.wake()
+        return len(parked)
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
         """Scrub until `stop`, then finish what is under way and release what was not begun.
@@ -256,16 +280,6 @@ class Scrubber:
             self.wake()  # to be looked after in a while
         else:
             self._forward(work)
-
-    def _reload_stores(self) -> None:
-        self._tasks.start_soon(self._load_stores)
-
-    async def _load_stores(self) -> None:
-        """Load the drivers again: one that lost its write access finds it by no other way."""
-        try:
-            await anyio.to_thread.run_sync(self._stores.load, abandon_on_cancel=True)
-        except Exception as error:  # noqa: BLE001 - drivers raise what they like
-            LOG.warning("The stores cannot be loaded again: %s", type(error).__name__)
 
     # -- the end
 

@@ -11,6 +11,7 @@ from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.group_log import GroupLog
 from evscrub.keep import was_released
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
@@ -69,6 +70,7 @@ class Settler:
         self._ended: list[Work] = []
         #: Images to log, by why no data was deleted; empty for those whose data is gone.
         self._untold: dict[str, list[str]] = {}
+        self._groups = GroupLog()
         self._told_at = 0.0
         self._dropped = 0  #: by the queue, when the last batch was settled
         self._some = anyio.Event()
@@ -89,7 +91,8 @@ class Settler:
         """Settle for ever."""
         try:
             while True:
-                with anyio.move_on_after(_TRACE_SECONDS if self._untold else math.inf):
+                pause = _TRACE_SECONDS if self._untold else math.inf
+                with anyio.move_on_after(min(pause, self._groups.next_due - anyio.current_time())):
                     await self._some.wait()
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
@@ -98,8 +101,10 @@ class Settler:
                     await self._settle()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
+                self._tell_groups(anyio.current_time())
         finally:
             self._tell()
+            self._tell_groups(math.inf)
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
@@ -150,6 +155,10 @@ class Settler:
         self._untold.clear()
         self._told_at = anyio.current_time()
 
+    def _tell_groups(self, now: float) -> None:
+        for line in self._groups.due(now):
+            LOG.log(line.level, "%s", line.text)
+
     def _scrubbed(self, work: Work) -> None:
         image = work.claim.image
         self._record.forget(image.id)
@@ -163,10 +172,12 @@ class Settler:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
         if work.not_found and work.claim.kind is not Kind.STALE:
-            LOG.warning(
-                "Image %s is scrubbed, but %d of its locations had no data any more",
+            self._groups.add(
+                "not found",
+                logging.WARNING,
                 image.id,
-                len(work.not_found),
+                "scrubbed, but had a location without data",
+                anyio.current_time(),
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
@@ -223,13 +234,12 @@ class Settler:
         told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
         own_trouble = parked or told_alone
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
-            LOG.log(
+            self._groups.add(
+                (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
-                "Image %s is not scrubbed from store %s: %s (%s); next try in %.0f s",
                 work.image_id,
-                store or "?",
-                verdict.reason,
-                verdict.hint or verdict.detail,
-                pause,
+                f"not scrubbed from store {store or '?'}: {verdict.reason}"
+                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                anyio.current_time(),
             )
         return pause

@@ -109,7 +109,6 @@ class World:
         #: As an agent has it: the store, where there is one alone.
         self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
         self.database = None
-        self.loads = 0
         self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
         self._leases: dict[str, datetime] = {}
         self._row = 0
@@ -243,9 +242,6 @@ class World:
 
     def url(self, row: LocationRow) -> str:
         return row.value
-
-    def load(self) -> None:
-        self.loads += 1
 
     def delete(self, target: Target) -> Verdict:
         """Delete in no time."""
