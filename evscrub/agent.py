@@ -139,11 +139,10 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again; apply what is mutable, or nothing if anything is wrong.
+        """Read the configuration again, apply what is mutable, and load stores that failed to.
 
-        Stores that cannot be used are loaded again in any case.
+        Changes nothing if anything is wrong.
         """
-        self._store_reloads.soon()
         wrong = None
         try:
             changed = config.reload(self._conf, self._own)
@@ -154,6 +153,7 @@ class Agent:
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
+        self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         self._warn_of_unknown_stores()
