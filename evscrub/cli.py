@@ -5,10 +5,13 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
 """
 
 import argparse
+import difflib
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 # Where eventlet is installed, as beside Glance it is, futurist imports it, and it complains.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
@@ -65,13 +68,26 @@ examples:
 """
 
 
-def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest right option for one that it does not know."""
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Print usage and an error, and exit with 2."""
+        options = re.findall(r"--[a-z-]+", self.format_help())
+        said = []
+        for argument in unknown:
+            alike = difflib.get_close_matches(argument.partition("=")[0], options, n=1)
+            said.append(argument + (f" (did you mean {alike[0]}?)" if alike else ""))
+        self.error(f"unrecognized arguments: {' '.join(said)}")
+
+
+def make_parser(argv: Sequence[str]) -> _Parser:
     """Make the parser for a command line, with the arguments of the command that it has.
 
     The others are left out: their modules may need packages that are not installed. The command
     that prints completions has them all.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -85,6 +101,7 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, (summary, path) in COMMANDS.items():
         description = f"{summary[0].upper()}{summary[1:]}."
         subparser = subparsers.add_parser(name, help=summary, description=description)
+        subparser.set_defaults(subparser=subparser)
         if command in {name, _COMPLETION}:
             importlib.import_module(path).add_arguments(subparser)
     return parser
@@ -98,9 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     with output.reader_may_leave():
         try:
-            parsed = make_parser(argv).parse_args(argv)
+            parsed, unknown = make_parser(argv).parse_known_args(argv)
+            if unknown:
+                parsed.subparser.refuse(unknown)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
         except config.ConfigError as error:
             code = 2
-            print(f"evscrub: {redact(str(error))}", file=sys.stderr)
+            for problem in error.problems:
+                print(f"evscrub: {redact(problem)}", file=sys.stderr)
     return code

@@ -8,11 +8,15 @@ registry nor on the bus nor in a store, and nothing that is said holds a credent
 URL.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from evscrub.checks import agent, bus, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
+from evscrub.redact import redact
+
+#: What comes before all of them: the files themselves.
+CONFIGURATION = "Configuration"
 
 #: In the order they run in, and are shown in.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
@@ -37,7 +41,9 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
 
 def run(subject: Subject) -> Report:
     """Carry out every check."""
-    report: Report = []
+    files = Findings()
+    files.note(f"Read: {', '.join(subject.conf.config_file) or 'no file'}.")
+    report: Report = [(CONFIGURATION, files)]
     for name, check in CHECKS:
         try:
             findings = check(subject)
@@ -46,3 +52,14 @@ def run(subject: Subject) -> Report:
             findings.warn(f"Not checked: {error}.")
         report.append((name, findings))
     return report
+
+
+def refused(problems: Iterable[str]) -> Report:
+    """Report a configuration that cannot be read, beside which nothing else can be looked at.
+
+    :param problems: what is wrong with it, a sentence each.
+    """
+    findings = Findings()
+    for problem in problems:
+        findings.fail(redact(problem) + ("" if problem.endswith("?") else "."))
+    return [(CONFIGURATION, findings)]

@@ -9,6 +9,7 @@ from oslo_messaging import opts as messaging_opts
 from evscrub.checks.report import Findings, in_words
 from evscrub.checks.subject import Subject
 from evscrub.location_crypt import KEY_BYTES
+from evscrub.settings import unset_delay
 
 #: The age of ``glance-manage db purge`` where none is given.
 PURGE_AGE = timedelta(days=30)
@@ -18,8 +19,6 @@ _MESSAGING_DRIVERS = frozenset({"messaging", "messagingv2"})
 #: Either of them silences the notification that evscrub lives on.
 _SILENCING = frozenset({"image", "image.delete"})
 _RESTART = "and restart glance-api"
-
-_opts = [cfg.ListOpt("disabled_notifications", default=[])]
 
 
 def delayed_delete(subject: Subject) -> Findings:
@@ -100,6 +99,8 @@ def encryption_key(subject: Subject) -> Findings:
 def purge_age(subject: Subject) -> Findings:
     """Whether rows may be purged before their data is gone."""
     found = Findings()
+    if warning := unset_delay(subject.conf):
+        found.warn(f"{warning}.")
     delay = timedelta(seconds=subject.conf.scrub_time)
     said = f"Data is kept for {in_words(delay.total_seconds())} after a DELETE"
     if not delay:
@@ -117,8 +118,7 @@ def purge_age(subject: Subject) -> Findings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options of Glance, and of oslo.messaging in it, that are looked at here."""
-    conf.register_opts(_opts)
+    """Register the options of oslo.messaging that are looked at here."""
     for group, options in messaging_opts.list_opts():
         if group in {None, NOTIFICATIONS}:
             conf.register_opts(options, group=group)

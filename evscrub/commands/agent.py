@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
     # glance_store warns of those that are.
     levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
-    log.setup(own, "evscrub")
+    config.start_logging(own)
     redact.install()
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)

@@ -11,7 +11,6 @@ import sys
 import traceback
 
 from oslo_config import cfg
-from oslo_log import log
 
 from evscrub import checks, config, output
 from evscrub.checks import report
@@ -45,7 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    conf, own = config.load_for(arguments)
+    try:
+        conf, own = config.load_for(arguments)
+    except config.ConfigError as error:
+        # Nothing else can be looked at; the same report, so that who reads JSON gets it.
+        return _show(checks.refused(error.problems), as_json=arguments.json)
     _log(own, debug=arguments.debug)
     try:
         found = checks.run(Subject(conf, arguments.agent))
@@ -56,8 +59,12 @@ def main(arguments: argparse.Namespace) -> int:
         trace = "".join(traceback.format_tb(error.__traceback__))
         print(f"evscrub: the check broke\n{trace}{type(error).__name__}", file=sys.stderr)
         return _BROKEN
+    return _show(found, as_json=arguments.json)
+
+
+def _show(found: report.Report, *, as_json: bool) -> int:
     with output.reader_may_leave():
-        if arguments.json:
+        if as_json:
             print(report.to_json(found))
         else:
             report.show(found)
@@ -75,4 +82,4 @@ def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
     for name in ("use_syslog", "use_journal", "use_eventlog"):
         own.set_override(name, False)
     own.set_override("use_stderr", True)
-    log.setup(own, "evscrub")
+    config.start_logging(own)

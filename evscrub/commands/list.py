@@ -19,6 +19,8 @@ from evscrub.status import client
 from evscrub.status.address import Address, parse
 from evscrub.store_names import StoreNames, store_names
 
+_MAX_LIMIT = 2**31 - 1
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -156,6 +158,6 @@ def _in_words(told: dict[str, Any]) -> str:
 
 def _natural(text: str) -> int:
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
+    if not 0 <= number <= _MAX_LIMIT:
+        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
     return number

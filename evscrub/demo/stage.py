@@ -115,7 +115,7 @@ class Stage:
         conf, own = config.load([str(self.agent_config)])
         quiet = ("glance_store=WARNING", "httpx=WARNING")
         oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *quiet])
-        oslo_log.setup(own, "evscrub")
+        config.start_logging(own)
         redact.install()
         return conf, own
 
@@ -157,7 +157,7 @@ class Stage:
                     "log_file": self.agent_log,
                 },
                 "listener": {"topics": self._topic, "exchange": self._topic},
-                "status": {"listen": ""},
+                "status": {"listen": "none"},
                 "scrubber": {"rate": self.rate, "concurrency": 4},
                 "sweep": {"interval": self._sweep_seconds},
             }

@@ -89,7 +89,11 @@ class Deployment:
             client.delete(self.images[0])
 
     def check(
-        self, *changes: tuple[str, str], own: str = "", arguments: tuple[str, ...] = ("--json",)
+        self,
+        *changes: tuple[str, str],
+        own: str = "",
+        delay: str = "scrub_time = 0\n",
+        arguments: tuple[str, ...] = ("--json",),
     ) -> Checked:
         """Check, with changes made to Glance's configuration and options of our own."""
         text = self.glance_conf.read_text()
@@ -100,7 +104,7 @@ class Deployment:
         (self.home / "evscrub.conf").write_text(
             f"[DEFAULT]\nglance_config_files = {self.home}/glance-api.conf\n"
             "[listener]\ntopics = evscrub\n"
-            f"[DEFAULT]\n{own}"
+            f"[DEFAULT]\n{delay}{own}"
         )
         done = commands.run("check", "--config-file", self.home / "evscrub.conf", *arguments)
         said = done.stdout + done.stderr
@@ -414,9 +418,24 @@ def test_backlog_and_damage(deployment: Deployment) -> None:
         assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
 
 
-def test_configuration_errors(deployment: Deployment) -> None:
-    """They end in one line, as with every command."""
-    checked = deployment.check(own="[scrubber]\nrate = fast\n")
-    assert checked.code == 2
-    assert not checked.output
-    assert checked.errors.splitlines()[-1].startswith("evscrub: [scrubber] rate")
+def test_no_delay_anywhere(deployment: Deployment) -> None:
+    """What is set nowhere is told with what it means."""
+    checked = deployment.check(delay="")
+    assert (checked.code, checked.bad()) == (WARNING, ["scrub_time and db purge"])
+    assert "scrub_time is set nowhere" in checked.details("scrub_time and db purge")
+    assert deployment.check().code == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("[scrubber]\nrate = fast\n", "[scrubber] rate in "),
+        ("scrub_tme = 86400\n", "did you mean scrub_time?"),
+    ],
+)
+def test_configuration_errors(deployment: Deployment, own: str, said: str) -> None:
+    """They are a failed check, the only one."""
+    checked = deployment.check(own=own)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Configuration"])
+    assert said in checked.details("Configuration")
+    assert not checked.errors

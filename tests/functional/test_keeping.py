@@ -328,7 +328,9 @@ def keeping(registry_url: str) -> Iterator[Keeping]:
 def config(registry_url: str, tmp_path: Path) -> Path:
     """A configuration of evscrub's own, which knows the registry and nothing else."""
     path = tmp_path / "evscrub.conf"
-    path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {registry_url}\n")
+    path.write_text(
+        f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {registry_url}\n"
+    )
     return path
 
 

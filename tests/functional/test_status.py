@@ -305,7 +305,7 @@ class TestReadiness:
 
 
 def test_an_empty_listen_turns_it_off(seeded: Seed, tmp_path: Path) -> None:
-    with AgentProcess(tmp_path, seeded.glance, {"status": {"listen": ""}}) as agent:
+    with AgentProcess(tmp_path, seeded.glance, {"status": {"listen": "none"}}) as agent:
         assert "Status page" not in agent.log
         assert agent.process is not None
         assert not _listening_ports(agent.process.pid)

@@ -134,7 +134,7 @@ def test_an_agent_of_another_release_is_told(answering: Answering, text: str) ->
 def test_nobody_need_run_where_nobody_was_named(answering: Answering) -> None:
     address = answering(404, "")
     for listen, said in (
-        ("", "no agent was asked"),
+        ("none", "no agent was asked"),
         ("127.0.0.1:0", "no agent was asked"),
         (str(address), "Whether a store is paused is not known."),
     ):
