@@ -15,7 +15,6 @@ from oslo_log import log as logging
 
 from evscrub import config, redact, version
 from evscrub.audit import Audit
-from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
@@ -61,7 +60,12 @@ class Agent:
             self.stores = Stores(conf, lambda: conf.scrubber.acknowledged_stores)
             database = Database(conf)
             database.probe()
-            self.listener = Listener(conf, self._take_in, self._joined)
+            self.listener = Listener(
+                conf,
+                self._take_in,
+                self._joined,
+                lambda: self.scrubber.record.missed_by_bus,
+            )
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
@@ -69,13 +73,7 @@ class Agent:
         self._on_scrubbed = on_scrubbed
         clock = Clock()
         self.database_clock = DatabaseClock(clock)
-        stores = self.stores.deletable
-        self.queue = DelayQueue(
-            conf.queue.max_entries,
-            origin=self.database_clock.now(),
-            # Where there is a single store, images need not be looked at for theirs.
-            first_lane=stores[0] if len(stores) == 1 else UNKNOWN_LANE,
-        )
+        self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,
             Claims(database),

@@ -21,7 +21,6 @@ from evscrub.delay_queue import DelayQueue, Taken
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
-from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
@@ -101,9 +100,6 @@ class Scrubber:
             self.wake,
             self._worked,
         )
-        self._owners = OwnerPace(settings.owner_rate)
-        #: Images that wait for their owner's turn, which is theirs when they come back.
-        self._promised: set[str] = set()
         self._looking = False
         self._draining = False
         self._changed = anyio.Event()
@@ -124,11 +120,9 @@ class Scrubber:
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved < 0:  # what is looked at too early is told how long to wait
             self.queue.shift(moved)
-        self._claimer.settings = settings
+        self._claimer.change(settings)
         self.settler.delays = settings.delays
         self.lanes.change(settings)
-        if settings.owner_rate != old.owner_rate:
-            self._change_owner_rate(settings.owner_rate)
         self.workers.change(settings.concurrency)
         self.wake()
 
@@ -204,34 +198,10 @@ class Scrubber:
     def _claim_more(self, lane: Lane, now: float) -> None:
         while size := lane.claim_size(now, self.settings.batch_size, self.settings.rate):
             taken = self.queue.take(lane.name, size)
-            if taken and self.settings.owner_rate:
-                taken = [image for image in taken if self._is_owners_turn(image, lane)]
-                self.wake()  # those whose turn it is not made room
             if not taken:
                 return
             lane.claim_begins(len(taken))
             self._tasks.start_soon(self._claim, lane, taken)
-
-    def _is_owners_turn(self, image: Taken, lane: Lane) -> bool:
-        """Whether an image may begin; one that may not is put back until then."""
-        if image.image_id in self._promised:
-            self._promised.discard(image.image_id)
-            return True
-        now = self._database_clock.now()
-        turn = self._owners.turn(image.owner, now)
-        if turn > now:
-            self._promised.add(image.image_id)
-            self._claimer.put_back([image], lane.name, after_seconds=turn - now)
-        return turn <= now
-
-    def _change_owner_rate(self, rate: float) -> None:
-        """Let those that wait for a turn at the old rate come for one at the new."""
-        self._owners = OwnerPace(rate)
-        now = self._database_clock.now()
-        for image_id in self._promised:
-            if image_id in self.queue:
-                self.queue.add(image_id, now)
-        self._promised.clear()
 
     async def _look(self, taken: Sequence[Taken]) -> None:
         try:
