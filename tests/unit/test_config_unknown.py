@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from oslo_config import cfg
+from oslo_log import log
 
 from evscrub import agent, cli, config, config_check, config_file, known_options, options, settings
 from evscrub.config import ConfigError
@@ -363,8 +364,14 @@ class TestLogging:
         ],
     )
     def test_at_start_they_are_told(
-        self, own: Path, line: str, capsys: pytest.CaptureFixture[str]
+        self,
+        own: Path,
+        line: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        # It would stay for the tests that come after.
+        monkeypatch.setattr(log, "set_defaults", lambda **_: None)
         path = write(own, "[DEFAULT]", "glance_config_files = none", line)
         handlers = list(logging.getLogger().handlers)
         try:
