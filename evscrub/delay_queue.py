@@ -16,9 +16,10 @@ share of dictionary and bucket, because a registry can hold a million pending im
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from math import ceil, floor
 
 from evscrub.image_key import ImageKey, pack, unpack
@@ -178,6 +179,13 @@ class DelayQueue:
         """The lanes that an image is ready in."""
         return [name for name, lane in self._lanes.items() if lane.turns]
 
+    def has_ready_of_others(self, lane: Hashable, owner: str | None) -> bool:
+        """Whether an image of another owner is ready in `lane`."""
+        found = self._lanes.get(lane)
+        # No owner has two turns.
+        turns = () if found is None else islice(found.turns, 2)
+        return any(self._group_names[group][1] != owner for group in turns)
+
     def is_taken(self, image_id: str) -> bool:
         """Whether the image is being worked on."""
         return pack(image_id) in self._taken
@@ -315,15 +323,27 @@ class DelayQueue:
             self._near = self._far.pop(self._near_bucket)
             self._near.sort(key=entries.__getitem__)
 
-    def take(self, lane: Hashable, count: int) -> list[Taken]:
+    def take(
+        self, lane: Hashable, count: int, at_most: Mapping[str | None, int] | None = None
+    ) -> list[Taken]:
         """Hand out up to `count` ready images of `lane`, one of each owner in turn.
 
         Each must come back by :meth:`done`.
+
+        :param at_most: how many images of some owners; an owner who gets none keeps the turn.
         """
         found = self._lanes.get(lane)
         taken: list[Taken] = []
+        left = dict(at_most or ())
+        passed: list[int] = []
         while found is not None and found.turns and len(taken) < count:
             group = found.turns.popleft()
+            owner = self._group_names[group][1]
+            if left and owner in left:
+                if left[owner] <= 0:
+                    passed.append(group)
+                    continue
+                left[owner] -= 1
             queue = found.by_group[group]
             key = queue.popleft()
             if queue:
@@ -332,12 +352,13 @@ class DelayQueue:
                 del found.by_group[group]
             entry = self._entries.pop(key)
             self._left += 1
-            owner = self._group_names[group][1]
             self._leave_group(group)
             self._ready -= 1
             self._taken[key] = None
             source = Source.EVENT if entry & _EVENT else Source.SWEEP
             taken.append(Taken(unpack(key), owner, self._time(entry), source))
+        if found is not None and passed:
+            found.turns.extendleft(reversed(passed))
         return taken
 
     def done(self, image_id: str) -> None:

@@ -11,13 +11,14 @@ from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.lane import Again
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import Outcome
+from evscrub.verdict import IMAGES_OWN, Outcome
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -165,11 +166,12 @@ class Settler:
     def _try_again(self, work: Work) -> None:
         """Let an image wait that was not, or not wholly, scrubbed."""
         pause = 0.0 if work.trouble is None else self._note_trouble(work)
+        store = work.trouble[0] if work.trouble else work.next_store
         self._queue.add(
             work.image_id,
             self._database_clock.now() + pause,
             owner=work.claim.image.owner,
-            lane=work.trouble[0] if work.trouble else work.next_store,
+            lane=store if work.first or store is None else Again(store),
             source=work.source,
         )
 
@@ -187,10 +189,10 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
+        own_trouble = parked or verdict.outcome in IMAGES_OWN
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             LOG.log(
-                logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
+                logging.WARNING if parked or verdict.outcome is Outcome.UNKNOWN else logging.INFO,
                 "Image %s is not scrubbed from store %s: %s (%s); next try in %.0f s",
                 work.image_id,
                 store or "?",

@@ -13,6 +13,7 @@ from typing import Any
 from evscrub import version
 from evscrub.breaker import State
 from evscrub.lane import Lane
+from evscrub.lanes import ready
 from evscrub.record import Record, Trouble
 from evscrub.status.history import STEP_SECONDS, History
 from evscrub.status.snapshot import SHOWN, Snapshot
@@ -109,7 +110,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
     outcomes = sources.scrubber.record.outcomes
     return {
         "name": lane.name,
-        "ready": sources.queue.ready(lane.name),
+        "ready": ready(sources.queue, lane),
         "claimed": len(lane.backlog),
         "suspects": len(lane.suspects),
         "running": lane.running,
@@ -121,6 +122,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "slowed": pace.is_slowed,
         "breaker": breaker.state.value,
         "reason": breaker.reason if breaker.state is not State.CLOSED else "",
+        "owners_stopped": len(lane.health.shut),
         "gone": sum(n for (s, what, _), n in outcomes.items() if s == lane.name and what == "gone"),
         "bytes": sources.scrubber.record.bytes_reclaimed[lane.name],
         "troubled": sum(n for group, n in snapshot.troubles.items() if group.store == lane.name),

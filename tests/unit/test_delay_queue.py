@@ -173,3 +173,37 @@ def _bytes_an_entry(spread: float) -> tuple[float, float]:
 def _resident_bytes() -> int:
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * resource.getpagesize()
+
+
+class TestLimitsOfOwners:
+    """How many images of some owners may be taken."""
+
+    def queue(self, owners: str) -> DelayQueue:
+        queue = DelayQueue(100)
+        for number, owner in enumerate(owners):
+            queue.add(str(number), 0, owner=owner, lane="s")
+        queue.advance(0)
+        return queue
+
+    def test_others_are_taken_in_turn(self) -> None:
+        queue = self.queue("aaabbc")
+        assert [t.owner for t in queue.take("s", 9, {"a": 0})] == ["b", "c", "b"]
+        assert queue.ready("s") == 3
+
+    def test_no_more_than_the_limit(self) -> None:
+        queue = self.queue("aaabbc")
+        assert [t.owner for t in queue.take("s", 9, {"a": 1, "b": -2})] == ["a", "c"]
+
+    def test_one_who_was_passed_over_keeps_the_turn(self) -> None:
+        queue = self.queue("abcabc")
+        assert [t.owner for t in queue.take("s", 2, {"a": 0})] == ["b", "c"]
+        assert [t.owner for t in queue.take("s", 9)] == ["a", "b", "c", "a"]
+
+    def test_others_are_seen(self) -> None:
+        queue = self.queue("aab")
+        assert queue.has_ready_of_others("s", "a")
+        assert queue.has_ready_of_others("s", "b")
+        queue.take("s", 1, {"a": 0})
+        assert not queue.has_ready_of_others("s", "a")
+        assert queue.has_ready_of_others("s", None)
+        assert not queue.has_ready_of_others("t", "a")

@@ -182,9 +182,25 @@ class TestDeleteFile:
         (tmp_path / "file" / "un mounted").mkdir()
         assert stores.delete(target) == EMPTY_DIRECTORY
 
-    @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.ESTALE, errno.EROFS])
+    @pytest.mark.parametrize(
+        ("number", "outcome", "reason"),
+        [
+            (errno.EIO, Outcome.TRANSIENT, "io_error"),
+            (errno.ESTALE, Outcome.TRANSIENT, "io_error"),
+            (errno.EROFS, Outcome.TRANSIENT, "read_only"),
+            (errno.EACCES, Outcome.TRANSIENT, "permission_denied"),
+            (errno.EPERM, Outcome.REFUSED, "permission_denied"),
+            (errno.EBUSY, Outcome.IN_USE, "in_use"),
+        ],
+    )
     def test_what_the_system_refuses(
-        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+        self,
+        stores: Stores,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        outcome: Outcome,
+        reason: str,
     ) -> None:
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -195,7 +211,7 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert verdict == Verdict(Outcome.TRANSIENT, "forbidden", "Forbidden")
+        assert verdict == Verdict(outcome, reason, f"Forbidden {errno.errorcode[number]}")
         assert path.exists()
 
 
