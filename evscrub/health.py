@@ -180,18 +180,18 @@ class Health:
 
     def _refused(self, verdict: Verdict, origin: Origin, *, alone: bool) -> Change | None:
         was_open = self.breaker.state is not State.CLOSED
-        if self.breaker.refused(origin.owner, verdict.reason, first=origin.first):
+        if self.breaker.refused(origin.owner, verdict.why, first=origin.first):
             if was_open:
                 self._new_breaker()
                 return Change(Event.CLOSED)
-            return Change(Event.REFUSING, reason=verdict.reason)
+            return Change(Event.REFUSING, reason=verdict.why)
         if was_open:
             return None
         if origin.owner in self._blown_at:
             return None
         breaker = self._breaker_of(origin.owner)
         was_open = breaker.state is not State.CLOSED
-        if not breaker.refused(origin.owner, verdict.reason, first=origin.first):
+        if not breaker.refused(origin.owner, verdict.why, first=origin.first):
             return None
         if was_open:
             self.shut.pop(origin.owner, None)
@@ -201,7 +201,7 @@ class Health:
     def _failed(
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
     ) -> Change | None:
-        owner, reason = origin.owner, verdict.reason
+        owner, reason = origin.owner, verdict.why
         if self.breaker.state is not State.CLOSED:
             self.breaker.failed(now, owner, reason)
             return None
@@ -229,7 +229,7 @@ class Health:
         """Slow down for what several owners, or the only one there is, meet with."""
         # A failed probe tells that the store is still down, not how much it would bear.
         closed = self.breaker.state is State.CLOSED and origin.owner not in self.shut
-        if not (verdict.is_overload and origin.first and closed):
+        if not (verdict.tells_overload and origin.first and closed):
             return None
         if not self._is_of_store(origin.endpoint, now):
             return None

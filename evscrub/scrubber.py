@@ -98,7 +98,6 @@ class Scrubber:
             self.leases,
             clock,
             database_clock,
-            self.record,
             settings.concurrency,
             self.wake,
             self._worked,

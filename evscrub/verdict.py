@@ -22,7 +22,7 @@ class Outcome(Enum):
     SHARED = "shared"  #: another one wants the data: finish, it stays
     IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
     REFUSED = "refused"  #: the store works but refuses this image: retry with backoff, then park
-    TRANSIENT = "transient"  #: retry with backoff; see also Verdict.is_overload
+    TRANSIENT = "transient"  #: retry with backoff; see also Verdict.tells_overload
     STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now
     CONFIGURATION = "configuration"  #: only an operator can mend it: park
     UNKNOWN = "unknown"  #: retry a few times, then park
@@ -37,8 +37,17 @@ UNSURE = frozenset({Outcome.TRANSIENT, Outcome.UNKNOWN, Outcome.REFUSED})
 IMAGES_OWN = frozenset({Outcome.IN_USE, Outcome.REFUSED, Outcome.UNKNOWN})
 
 PERMISSION_DENIED = "permission_denied"
-#: Reasons of a transient failure that asking less often does not cure.
-_NOT_OVERLOAD = frozenset({PERMISSION_DENIED, "read_only", "io_error"})
+READ_ONLY = "read_only_file_system"
+IO_ERROR = "io_error"
+#: Reasons of transient failures that no slower pace helps.
+_NO_OVERLOAD = frozenset(
+    {
+        "bad_store_configuration",
+        IO_ERROR,
+        PERMISSION_DENIED,
+        READ_ONLY,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +57,28 @@ class Verdict:
     :param reason: one word of a fixed set, fit for a metric's label.
     :param detail: the exception's class and, of an error of the operating system, its symbol, such
         as ``Forbidden EPERM``; never the exception's text: that may hold a URL with credentials.
+    :param hint: what exactly is wrong and where an operator should look, where that is known.
     """
 
     outcome: Outcome
     reason: str
     detail: str = ""
+    hint: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason; a sentence where there is a hint."""
+        return f"{self.reason.replace('_', ' ')}: {self.hint}" if self.hint else self.reason
+
+    @property
+    def tells_overload(self) -> bool:
+        """Whether a slower pace may help."""
+        return self.outcome is Outcome.TRANSIENT and self.reason not in _NO_OVERLOAD
 
     @property
     def is_missing(self) -> bool:
         """Whether the store says that it does not have the data."""
         return self.outcome is Outcome.GONE and self.reason != GONE.reason
-
-    @property
-    def is_overload(self) -> bool:
-        """Whether the store may answer again when it is asked less."""
-        return self.outcome is Outcome.TRANSIENT and self.reason not in _NOT_OVERLOAD
 
 
 class StoreNotUsableError(Exception):
@@ -87,6 +103,8 @@ BAD_URL = "bad_url"
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+#: Not found, and nothing has proven yet that the store is the right one: the row stays.
+UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
@@ -134,7 +152,7 @@ _BY_ERRNO = {
     errno.EBUSY: (Outcome.IN_USE, "in_use"),  # a mount point, a swap file
     errno.ETXTBSY: (Outcome.IN_USE, "in_use"),
     errno.EACCES: (Outcome.TRANSIENT, PERMISSION_DENIED),
-    errno.EROFS: (Outcome.TRANSIENT, "read_only"),
+    errno.EROFS: (Outcome.TRANSIENT, READ_ONLY),
 }
 #: Exceptions of clients that need not be installed, by the library and the class's name.
 _BY_NAME = {
@@ -143,9 +161,6 @@ _BY_NAME = {
     ("rbd", "ImageMemberOfGroup"): (Outcome.IN_USE, "in_use"),
     ("rbd", "OperationNotSupported"): (Outcome.REFUSED, "not_supported"),
     ("rbd", "ReadOnlyImage"): (Outcome.REFUSED, "immutable"),
-    # What a client's key may do holds for the pool.
-    ("rbd", "PermissionError"): (Outcome.TRANSIENT, PERMISSION_DENIED),
-    ("rados", "PermissionError"): (Outcome.TRANSIENT, PERMISSION_DENIED),
     ("oslo_vmware", "FileLockedException"): (Outcome.IN_USE, "in_use"),
     ("oslo_vmware", "TaskInProgress"): (Outcome.IN_USE, "in_use"),
     ("oslo_vmware", "CannotDeleteFileException"): (Outcome.REFUSED, "immutable"),
@@ -215,7 +230,7 @@ def _judge_cause(error: Exception) -> Verdict | None:
     detail = type(error).__name__
     if isinstance(error, store_exceptions.Forbidden) and isinstance(cause, OSError):
         symbol = errno.errorcode.get(cause.errno or 0, "")
-        outcome, reason = _BY_ERRNO.get(cause.errno or 0, (Outcome.TRANSIENT, "io_error"))
+        outcome, reason = _BY_ERRNO.get(cause.errno or 0, (Outcome.TRANSIENT, IO_ERROR))
         return Verdict(outcome, reason, f"{detail} {symbol}".strip())
     if not isinstance(cause, Exception) or not isinstance(
         error, store_exceptions.BackendException | store_exceptions.BadStoreConfiguration
@@ -246,10 +261,15 @@ def _judge_client(error: Exception, detail: str) -> Verdict | None:
         return Verdict(Outcome.TRANSIENT, "throttled", detail)
     if known := _BY_NAME.get((library, type(error).__name__)):
         return Verdict(*known, detail)
+    if library in {"rbd", "rados"} and getattr(error, "errno", None) in {errno.EPERM, errno.EACCES}:
+        # What a user of Ceph may do holds for the pool.
+        return Verdict(Outcome.TRANSIENT, PERMISSION_DENIED, detail)
     if not library:
         return None
     if library in {"botocore", "swiftclient"} and status is not None:
-        if status == HTTPStatus.UNAUTHORIZED or code in _CREDENTIALS_CODES:
+        # Swift's client asks for a token first, and says so in its message.
+        of_token = str(getattr(error, "msg", "")).startswith("Auth")
+        if of_token or status == HTTPStatus.UNAUTHORIZED or code in _CREDENTIALS_CODES:
             return Verdict(Outcome.TRANSIENT, PERMISSION_DENIED, detail)
         if status in _OBJECT_STATUSES:
             return Verdict(Outcome.REFUSED, "refused", detail)

@@ -17,7 +17,6 @@ from evscrub.evidence import endpoint_of
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
-from evscrub.record import Record
 from evscrub.slots import Slot
 from evscrub.stores import Stores
 from evscrub.verdict import GONE, Verdict, judge
@@ -45,7 +44,6 @@ class Workers:
         leases: Leases,
         clock: Clock,
         database_clock: DatabaseClock,
-        record: Record,
         concurrency: int,
         on_turn: Callable[[], None],
         on_worked: Callable[[Lane, Work], None],
@@ -56,7 +54,6 @@ class Workers:
         self._leases = leases
         self._clock = clock
         self._database_clock = database_clock
-        self._record = record
         self._threads = anyio.CapacityLimiter(concurrency)
         self._on_turn = on_turn
         self._on_worked = on_worked
@@ -126,9 +123,6 @@ class Workers:
                 row, target = work.targets.popleft()
                 endpoint = endpoint_of(target.url)
                 work.judged(row, lane.name, verdict, ended_at, endpoint)
-                self._record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-                if verdict == GONE:
-                    self._record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
                 self._lanes.answered(lane, work, verdict, endpoint)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error

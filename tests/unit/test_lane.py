@@ -20,7 +20,9 @@ from tests.unit.world import new_work
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 REFUSED = Verdict(Outcome.REFUSED, "refused")
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
-DENIED = Verdict(Outcome.TRANSIENT, "permission_denied")
+DENIED = Verdict(
+    Outcome.TRANSIENT, "permission_denied", "Forbidden", "user x may not delete in /a_b"
+)
 UNEXPECTED = Verdict(Outcome.UNKNOWN, "unexpected")
 NO_ACCESS = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
 BAD_URL = Verdict(Outcome.CONFIGURATION, "bad_url")
@@ -174,6 +176,12 @@ class TestAnswered:
         lane = new_lane()
         lane.answered(GONE, Origin("o", "main"), 0)
         assert events(answers(lane, UNEXPECTED, FAILURES, 601))[-1] is Event.OPENED
+
+    def test_a_refusal_is_no_overload_and_is_told_in_full(self) -> None:
+        lane = new_lane(16, 40)
+        assert events(answers(lane, DENIED, FAILURES))[-1] is Event.OPENED
+        assert not lane.pace.is_slowed
+        assert lane.breaker.reason == "permission denied: user x may not delete in /a_b"
 
     def test_lost_write_access_opens_at_once(self) -> None:
         lane = new_lane()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -183,14 +184,14 @@ class TestDeleteFile:
         assert stores.delete(target) == EMPTY_DIRECTORY
 
     @pytest.mark.parametrize(
-        ("number", "outcome", "reason"),
+        ("number", "outcome", "reason", "look"),
         [
-            (errno.EIO, Outcome.TRANSIENT, "io_error"),
-            (errno.ESTALE, Outcome.TRANSIENT, "io_error"),
-            (errno.EROFS, Outcome.TRANSIENT, "read_only"),
-            (errno.EACCES, Outcome.TRANSIENT, "permission_denied"),
-            (errno.EPERM, Outcome.REFUSED, "permission_denied"),
-            (errno.EBUSY, Outcome.IN_USE, "in_use"),
+            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel's log"),
+            (errno.EBUSY, Outcome.IN_USE, "in_use", "Device or resource busy (EBUSY)"),
+            (errno.ESTALE, Outcome.TRANSIENT, "io_error", "Stale file handle (ESTALE)"),
+            (errno.EROFS, Outcome.TRANSIENT, "read_only_file_system", "mounted read-only"),
+            (errno.EACCES, Outcome.TRANSIENT, "permission_denied", "owner and mode"),
+            (errno.EPERM, Outcome.REFUSED, "permission_denied", "immutable files ('lsattr')"),
         ],
     )
     def test_what_the_system_refuses(
@@ -201,6 +202,7 @@ class TestDeleteFile:
         number: int,
         outcome: Outcome,
         reason: str,
+        look: str,
     ) -> None:
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -211,8 +213,31 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert verdict == Verdict(outcome, reason, f"Forbidden {errno.errorcode[number]}")
+        assert (verdict.outcome, verdict.reason) == (outcome, reason)
+        assert verdict.detail == f"Forbidden {errno.errorcode[number]}"
+        assert not verdict.tells_overload
+        assert str(path.parent) in verdict.hint
+        assert look in verdict.hint
+        if reason == "permission_denied":
+            user = f"user {pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+            wanted = f"permission denied: {user} may not delete in {path.parent}"
+            assert verdict.why.startswith(wanted)
         assert path.exists()
+
+    def test_a_user_without_a_name(
+        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+
+        def unlink(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            patch.setattr(os, "geteuid", lambda: 4_242_424)
+            verdict = stores.delete(Target("file", f"file://{path}", "file"))
+        assert "user with uid 4242424 may not" in verdict.hint
 
 
 def test_http_is_not_ours(load: Loader) -> None:

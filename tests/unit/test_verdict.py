@@ -122,6 +122,12 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
     ),
     # Swift.
     ("swift", swift_error(405), REFUSED, "refused"),
+    (
+        "swift",
+        swiftclient.ClientException("Auth GET failed", http_host=URL, http_status=403),
+        TRANSIENT,
+        "permission_denied",
+    ),
     ("swift", keystone_exceptions.Forbidden(URL), TRANSIENT, "permission_denied"),
     ("swift", swift_error(503), TRANSIENT, "throttled"),
     ("swift", swift_error(429), TRANSIENT, "throttled"),
@@ -148,8 +154,8 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
     ("rbd", foreign("rbd", "ImageMemberOfGroup"), Outcome.IN_USE, "in_use"),
     ("rbd", foreign("rbd", "OperationNotSupported"), REFUSED, "not_supported"),
     ("rbd", foreign("rbd", "ReadOnlyImage"), REFUSED, "immutable"),
-    ("rbd", foreign("rbd", "PermissionError"), TRANSIENT, "permission_denied"),
-    ("rbd", foreign("rados", "PermissionError"), TRANSIENT, "permission_denied"),
+    ("rbd", foreign("rbd", "PermissionError", errno=1), TRANSIENT, "permission_denied"),
+    ("rbd", foreign("rados", "PermissionDeniedError", errno=13), TRANSIENT, "permission_denied"),
     ("rbd", foreign("rados", "ObjectNotFound"), TRANSIENT, "client"),
     ("rbd", foreign("rados", "TimedOut"), TRANSIENT, "client"),
     ("rbd", foreign("rados", "OperationTimeout"), TRANSIENT, "timeout"),
@@ -227,7 +233,7 @@ def hidden(outer: Exception, cause: Exception) -> Exception:
         (errno.EBUSY, Outcome.IN_USE, "in_use"),
         (errno.ETXTBSY, Outcome.IN_USE, "in_use"),
         (errno.EACCES, TRANSIENT, "permission_denied"),
-        (errno.EROFS, TRANSIENT, "read_only"),
+        (errno.EROFS, TRANSIENT, "read_only_file_system"),
         (errno.EIO, TRANSIENT, "io_error"),
         (errno.ESTALE, TRANSIENT, "io_error"),
         (None, TRANSIENT, "io_error"),
@@ -238,7 +244,7 @@ def test_what_the_file_driver_hides(number: int | None, outcome: Outcome, reason
     answer = judge(hidden(store_exceptions.Forbidden(URL), cause), "file")
     symbol = errno.errorcode[number] if number else ""
     assert answer == Verdict(outcome, reason, f"Forbidden {symbol}".strip())
-    assert not answer.is_overload
+    assert not answer.tells_overload
 
 
 @pytest.mark.parametrize(
@@ -330,11 +336,11 @@ class TestRealFiles:
         assert answer.detail == f"Forbidden {errno.errorcode[number]}"
 
 
-@pytest.mark.parametrize("reason", ["permission_denied", "read_only", "io_error"])
+@pytest.mark.parametrize("reason", ["permission_denied", "read_only_file_system", "io_error"])
 def test_what_asking_less_does_not_cure_is_no_overload(reason: str) -> None:
-    assert not Verdict(TRANSIENT, reason).is_overload
-    assert not Verdict(REFUSED, "refused").is_overload
-    assert Verdict(TRANSIENT, "throttled").is_overload
+    assert not Verdict(TRANSIENT, reason).tells_overload
+    assert not Verdict(REFUSED, "refused").tells_overload
+    assert Verdict(TRANSIENT, "throttled").tells_overload
 
 
 def test_nothing_raised_is_gone() -> None:
