@@ -7,7 +7,7 @@ from oslo_log import log as logging
 
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Taken
-from evscrub.lane import Lane
+from evscrub.lane import Again, Lane
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen
@@ -137,7 +137,13 @@ class Claimer:
         for image in filter(lambda image: self._queue.is_taken(image.image_id), taken):
             self._queue.done(image.image_id)
             due = max(image.due, now + after_seconds) if after_seconds else image.due
-            self._queue.add(image.image_id, due, owner=image.owner, lane=lane, source=image.source)
+            self._queue.add(
+                image.image_id,
+                due,
+                owner=image.owner,
+                lane=self._queue_lane(image.image_id, lane),
+                source=image.source,
+            )
 
     def _route(self, taken: Taken, decision: Scrub, seen: Seen) -> None:
         lane = NO_STORE
@@ -155,8 +161,18 @@ class Claimer:
         if turn > now:
             self._paced.add(taken.image_id)
         due = turn if turn > now else taken.due
+        failed_before = decision.kind is Kind.GIVEN_BACK
+        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=failed_before)
         self._queue.done(taken.image_id)
-        self._queue.add(taken.image_id, due, owner=owner, lane=lane, source=taken.source)
+        self._queue.add(taken.image_id, due, owner=owner, lane=queue_lane, source=taken.source)
+
+    def _queue_lane(
+        self, image_id: str, store: str | None, *, failed_before: bool = False
+    ) -> str | Again | None:
+        """Return the queue's lane of an image."""
+        if store in {None, UNKNOWN_LANE}:
+            return store
+        return Again(store) if failed_before or image_id in self._record.troubles else store
 
     def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
         """Let go of an image that is not to be scrubbed now."""
@@ -178,6 +194,8 @@ class Claimer:
         if claim.image.deleted_at is not None and claim.kind is not Kind.ORPHAN:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
         work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
+        known = taken.image_id in self._record.troubles
+        work.first = not known and claim.kind is not Kind.GIVEN_BACK
         for row in claim.locations:
             if row.id in shared:
                 self._judge_at_once(work, row, None)

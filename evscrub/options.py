@@ -211,7 +211,9 @@ scrubber_opts = [
         default=20,
         mutable=True,
         help="Images in a row that a store may say it does not have before it is paused, because"
-        " an unmounted file store or a wrong bucket says so of everything. 0 believes any number.",
+        " an unmounted file store or a wrong bucket says so of everything. One project's count for"
+        " half at most: as many of one alone pause that project's images in the store. 0 believes"
+        " any number.",
     ),
     cfg.ListOpt(
         "acknowledged_stores",

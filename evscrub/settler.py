@@ -13,13 +13,14 @@ from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.group_log import GroupLog
 from evscrub.keep import was_released
+from evscrub.lane import Again
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, Outcome
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -209,11 +210,12 @@ class Settler:
     def _try_again(self, work: Work) -> None:
         """Let an image wait that was not, or not wholly, scrubbed."""
         pause = 0.0 if work.trouble is None else self._note_trouble(work)
+        store = work.trouble[0] if work.trouble else work.next_store
         self._queue.add(
             work.image_id,
             self._database_clock.now() + pause,
             owner=work.claim.image.owner,
-            lane=work.trouble[0] if work.trouble else work.next_store,
+            lane=store if work.first or store is None else Again(store),
             source=work.source,
         )
 
@@ -231,8 +233,7 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
-        own_trouble = parked or told_alone
+        own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             self._groups.add(
                 (store, verdict.reason, parked),

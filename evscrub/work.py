@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, GONE, UNPROVEN, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, UNPROVEN, UNSURE, Outcome, Verdict
 
 #: Why an image is finished without a delete that has no location left.
 NO_LOCATION = "no_location"
@@ -27,16 +27,18 @@ class Work:
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
     :param not_found: those of `gone` that the store said it does not have.
-    :param doubted: those of `not_found` whose store is yet to be believed.
+    :param doubted: those of `not_found` whose store is yet to be proven, each with the part of the
+        store that it is in.
     :param trouble: the last failure, with the store it came from.
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     :param ended_at: when the last location was judged, seconds since the epoch.
-    :param suspect_since: since when it waits for its store to be believed, seconds since boot.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param begun_at: when its first delete began, seconds since the epoch; None before.
     :param tried_at: when the first delete of those whose answers are doubted, or the last try,
         began, seconds since boot.
     :param unsure: a delete failed in a way that leaves open whether the data is still there.
+    :param first: the image had not failed before, so that a failure is evidence against its store.
+    :param missed: that its data was not found is counted.
     :param outcomes: the store and the verdict of each judged location, by its row's id.
     """
 
@@ -49,20 +51,30 @@ class Work:
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
-    doubted: list[int] = field(default_factory=list)
+    doubted: list[tuple[int, str]] = field(default_factory=list)
     trouble: tuple[str, Verdict] | None = None
     lost: bool = False
     ended_at: float = 0.0
-    suspect_since: float = 0.0
     ready_at: float = 0.0
     begun_at: float | None = None
     tried_at: float = 0.0
     unsure: bool = False
+    first: bool = True
+    missed: bool = False
     outcomes: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
 
     @property
     def image_id(self) -> str:
         return self.claim.image.id
+
+    @property
+    def owner(self) -> str | None:
+        return self.claim.image.owner
+
+    @property
+    def doubted_endpoint(self) -> str:
+        """The part of a store that has to be proven next, of a work with doubts."""
+        return self.doubted[0][1]
 
     @property
     def next_store(self) -> str | None:
@@ -91,8 +103,13 @@ class Work:
         reasons = [verdict.reason for _, verdict in self.outcomes.values()]
         return reasons[0] if reasons else NO_LOCATION
 
-    def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
-        """Take in the verdict on a location."""
+    def judged(
+        self, row: LocationRow, store: str, verdict: Verdict, now: float, endpoint: str = ""
+    ) -> None:
+        """Take in the verdict on a location.
+
+        :param endpoint: the part of the store that was asked.
+        """
         self.ended_at = now
         self.outcomes[row.id] = (store, verdict)
         if verdict.outcome not in FINISHED:
@@ -101,9 +118,9 @@ class Work:
             self.unsure |= verdict.outcome in UNSURE
             return
         self.gone.append(row.id)
-        if verdict.outcome is Outcome.GONE and verdict != GONE:
+        if verdict.is_missing:
             self.not_found.append(row.id)
-            self.doubted.append(row.id)
+            self.doubted.append((row.id, endpoint))
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged, whatever became of them."""
@@ -114,17 +131,20 @@ class Work:
 
     def doubt(self) -> None:
         """Take back that what was not found is gone."""
-        self.gone = [number for number in self.gone if number not in self.doubted]
-        self.not_found = [number for number in self.not_found if number not in self.doubted]
-        self.left += self.doubted
-        for number in self.doubted:
+        doubted = {number for number, _ in self.doubted}
+        self.gone = [number for number in self.gone if number not in doubted]
+        self.not_found = [number for number in self.not_found if number not in doubted]
+        self.left += doubted
+        for number in doubted:
             store, _ = self.outcomes[number]
             self.outcomes[number] = (store, UNPROVEN)
         self.doubted = []
 
-    def believe(self) -> None:
-        """Have no doubt that what was not found is gone."""
-        self.doubted = []
+    def believe(self, endpoint: str | None = None) -> None:
+        """Have no doubt that what was not found in a part of its store, or in all, is gone."""
+        self.doubted = [
+            doubt for doubt in self.doubted if endpoint is not None and doubt[1] != endpoint
+        ]
 
     def settlement(self) -> Settlement:
         """How this ends: what was not deleted is left, whether it was tried or not."""

@@ -13,9 +13,11 @@ import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import Clock, DatabaseClock
+from evscrub.evidence import endpoint_of
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
+from evscrub.slots import Slot
 from evscrub.stores import Stores
 from evscrub.verdict import GONE, Verdict, judge
 from evscrub.work import Work
@@ -60,33 +62,34 @@ class Workers:
         """Let another number of them delete at a time."""
         self._threads.total_tokens = concurrency
 
-    async def work(self, lane: Lane, first: Work) -> None:
+    async def work(self, lane: Lane, slot: Slot) -> None:
         """Delete an image's locations as far as they are in this lane, and then those of others."""
-        work: Work | None = first
+        work: Work | None = slot.work
         while work is not None:
             # The slot was first: a token is not spent on waiting for one.
             turns = await self._lanes.turns(lane)
             if isfinite(turns):
                 self._on_turn()
-            shut = self.stopping or lane.is_shut_for_others(self._clock.boot())
+            shut = self.stopping or lane.is_shut_for(work.owner, self._clock.boot())
             if shut or not self._leases.is_ours(work):
                 self._on_worked(lane, work)
                 return
-            work = await self._delete(lane, work, turns)
+            work = await self._delete(lane, slot, turns)
 
-    async def _delete(self, lane: Lane, work: Work, turns: float) -> Work | None:
+    async def _delete(self, lane: Lane, slot: Slot, turns: float) -> Work | None:
         """Delete the next location, and those after it for a while, as long as all goes well.
 
         :param turns: no more than so many.
         :returns: an image that this lane is not done with.
         """
         answers: Answers = []
+        first = slot.work
         defect: Exception | None = None
         try:
             await anyio.to_thread.run_sync(
                 self._delete_some,
                 lane,
-                work,
+                slot,
                 turns,
                 answers,
                 limiter=self._threads,
@@ -96,7 +99,7 @@ class Workers:
             )
         except Exception as error:  # noqa: BLE001 - it is told below, of the image that it met
             defect = error
-            answers = answers or [(work, [])]  # no thread could be had
+            answers = answers or [(first, [])]  # no thread could be had
         unfinished = None
         for answered, verdicts in answers:
             self._take_in(lane, answered, verdicts, defect if answered is answers[-1][0] else None)
@@ -117,16 +120,17 @@ class Workers:
         try:
             for answer, ended_at in verdicts:
                 verdict = lane.believed(answer)
-                row, _ = work.targets.popleft()
-                work.judged(row, lane.name, verdict, ended_at)
-                self._lanes.answered(lane, work, verdict)
+                row, target = work.targets.popleft()
+                endpoint = endpoint_of(target.url)
+                work.judged(row, lane.name, verdict, ended_at, endpoint)
+                self._lanes.answered(lane, work, verdict, endpoint)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error
         if defect is not None:
             LOG.error("Image %s cannot be worked on", work.image_id, exc_info=defect)
             work.give_up((lane.name, judge(defect, "")))
 
-    def _delete_some(self, lane: Lane, first: Work, turns: float, answers: Answers) -> None:
+    def _delete_some(self, lane: Lane, slot: Slot, turns: float, answers: Answers) -> None:
         """Delete in a worker thread: first one image, then what is next in the lane's backlog.
 
         Nothing follows what is not plainly gone.
@@ -135,7 +139,7 @@ class Workers:
             came of it; no verdict at all where its lease has run out.
         """
         began = before = self._clock.boot()
-        work: Work | None = first
+        work: Work | None = slot.work
         while work is not None:
             verdicts: list[tuple[Verdict, float]] = []
             answers.append((work, verdicts))
@@ -155,7 +159,7 @@ class Workers:
                 turns -= 1
                 if verdict != GONE or self._is_over(lane, turns, now - began):
                     return
-            work = lane.next_of_run()
+            work = lane.go_on(slot)
 
     def _is_over(self, lane: Lane, turns: float, seconds: float) -> bool:
         """Whether a thread that did well for so long ends here."""

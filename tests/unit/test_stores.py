@@ -184,14 +184,14 @@ class TestDeleteFile:
         assert stores.delete(target) == EMPTY_DIRECTORY
 
     @pytest.mark.parametrize(
-        ("number", "reason", "look"),
+        ("number", "outcome", "reason", "look"),
         [
-            (errno.EIO, "io_error", "the kernel's log"),
-            (errno.EBUSY, "io_error", "Device or resource busy (EBUSY)"),
-            (errno.ESTALE, "io_error", "Stale file handle (ESTALE)"),
-            (errno.EROFS, "read_only_file_system", "mounted read-only"),
-            (errno.EACCES, "permission_denied", "owner and mode"),
-            (errno.EPERM, "permission_denied", "immutable files ('lsattr')"),
+            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel's log"),
+            (errno.EBUSY, Outcome.IN_USE, "in_use", "Device or resource busy (EBUSY)"),
+            (errno.ESTALE, Outcome.TRANSIENT, "io_error", "Stale file handle (ESTALE)"),
+            (errno.EROFS, Outcome.TRANSIENT, "read_only_file_system", "mounted read-only"),
+            (errno.EACCES, Outcome.TRANSIENT, "permission_denied", "owner and mode"),
+            (errno.EPERM, Outcome.REFUSED, "permission_denied", "immutable files ('lsattr')"),
         ],
     )
     def test_what_the_system_refuses(
@@ -200,6 +200,7 @@ class TestDeleteFile:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         number: int,
+        outcome: Outcome,
         reason: str,
         look: str,
     ) -> None:
@@ -212,7 +213,8 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert (verdict.outcome, verdict.reason) == (Outcome.TRANSIENT, reason)
+        assert (verdict.outcome, verdict.reason) == (outcome, reason)
+        assert verdict.detail == f"Forbidden {errno.errorcode[number]}"
         assert not verdict.tells_overload
         assert str(path.parent) in verdict.hint
         assert look in verdict.hint
