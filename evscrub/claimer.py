@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds out what ready images need: looks at them for their store, claims them, makes them work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from oslo_log import log as logging
 
@@ -97,7 +97,11 @@ class Claimer:
         """Claim images, and tell which of their locations' data another one wants."""
         seen = self._claims.claim(image_ids, policy)
         rows = [row for claim in seen.claims for row in claim.locations]
-        return seen, self._shared_urls.among(rows)
+        return seen, self.shared_among(rows)
+
+    def shared_among(self, rows: Collection[LocationRow]) -> set[int]:
+        """Return the ids of claimed locations whose data another one wants; blocks."""
+        return self._shared_urls.among(rows)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0

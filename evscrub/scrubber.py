@@ -20,6 +20,7 @@ from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Taken
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
+from evscrub.last_look import LastLook
 from evscrub.leases import Leases
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record, Scrubbed, Trouble
@@ -94,6 +95,7 @@ class Scrubber:
             stores,
             self.lanes,
             self.leases,
+            LastLook(self._claimer.shared_among, self.calls, clock),
             clock,
             database_clock,
             self.record,

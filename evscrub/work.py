@@ -3,7 +3,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, GONE, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, GONE, SHARED, UNSURE, Outcome, Verdict
 
 
 @dataclass(slots=True)
@@ -21,6 +21,7 @@ class Work:
 
     :param lease: as last renewed.
     :param asked: when the lease was asked for; it is no older than that.
+    :param looked: when it was last asked who else wants the data; before the claim at first.
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
     :param not_found: those of `gone` that the store said it does not have.
@@ -40,6 +41,7 @@ class Work:
     claim: Claim
     lease: datetime
     asked: Moment
+    looked: Moment = field(init=False)
     due: float
     source: Source
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
@@ -56,6 +58,9 @@ class Work:
     tried_at: float = 0.0
     unsure: bool = False
     data_went: bool = False
+
+    def __post_init__(self) -> None:
+        self.looked = self.asked
 
     @property
     def image_id(self) -> str:
@@ -91,12 +96,26 @@ class Work:
             self.not_found.append(row.id)
             self.doubted.append(row.id)
 
-    def give_up(self, trouble: tuple[str, Verdict]) -> None:
-        """Leave all locations that were not judged, whatever became of them."""
+    def put_back(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged, none of which was tried."""
         self.trouble = trouble
-        self.unsure = True
         self.left += [row.id for row, _ in self.targets]
         self.targets.clear()
+
+    def give_up(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged, whatever became of them."""
+        self.unsure = True
+        self.put_back(trouble)
+
+    def spare(self, shared: Collection[int], now: float) -> Iterator[tuple[str, Verdict]]:
+        """Judge targets whose data another location wants; yields each one's store and verdict."""
+        targets, self.targets = self.targets, deque()
+        for row, target in targets:
+            if row.id in shared:
+                self.judged(row, target.store, SHARED, now)
+                yield target.store, SHARED
+            else:
+                self.targets.append((row, target))
 
     def doubt(self) -> None:
         """Take back that what was not found is gone."""
