@@ -137,7 +137,7 @@ class Workers:
                 work.judged(row, lane.name, verdict, ended_at)
                 self._record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
                 if verdict == GONE:
-                    self._record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
+                    self._record.bytes_reclaimed[lane.name] += max(0, work.claim.image.size or 0)
                 self._lanes.answered(lane, work, verdict)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error

@@ -54,3 +54,19 @@ def _is_galera(connection: sa.Connection) -> bool:
         value = connection.execute(sa.text("SHOW VARIABLES LIKE 'wsrep_on'")).first()
         known = connection.info[__name__] = value is not None and value[1] == "ON"
     return bool(known)
+
+
+def may_have_several_nodes(database: Database) -> bool:
+    """Return whether another node may answer the next connection, as far as the database says.
+
+    :raises oslo_db.exception.DBError: the database does not answer.
+    """
+    if isinstance(database.engine.url.query.get("host"), tuple):  # of PostgreSQL's driver
+        return True
+    if database.engine.dialect.name != "mysql":
+        return False
+    with database.reading() as connection:
+        group = connection.execute(
+            sa.text("SHOW VARIABLES LIKE 'group_replication_group_name'")
+        ).first()
+        return _is_galera(connection) or bool(group and group[1])

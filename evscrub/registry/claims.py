@@ -11,9 +11,11 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
+from evscrub.clock import DatabaseClock, naive
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import (
@@ -71,11 +73,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An answer of the registry for many images, at the database's time `now`."""
+    """An answer of the registry for many images, at the database's time `now`.
+
+    :param refused: whether nothing was claimed because that time cannot be right.
+    """
 
     now: datetime
     sights: Mapping[str, Sight]
     claims: Sequence[Claim] = ()
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,14 @@ class Settlement:
 
 
 class Claims:
-    """The claim protocol on a database."""
+    """The claim protocol on a database.
 
-    def __init__(self, database: Database) -> None:
+    :param clock: the estimate that the database's answers must agree with; None trusts them.
+    """
+
+    def __init__(self, database: Database, clock: DatabaseClock | None = None) -> None:
         self.database = database
+        self._clock = clock
 
     @retried
     def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
@@ -114,11 +124,16 @@ class Claims:
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
         """Claim those of the images that may be scrubbed now and that nobody else has locked.
 
-        An image that another transaction has locked is missing from the answer's sights.
+        An image that another transaction has locked is missing from the answer's sights. Nothing is
+        claimed on a node whose clock disagrees with the estimate: images would go too early there,
+        and leases look older than they are.
         """
         with self.database.transaction() as connection:
             rows = read_images(connection, image_ids, lock=True)
+            asked = None if self._clock is None else self._clock.moment()
             now = read_now(connection)
+            if self._clock is not None and asked is not None and not self._clock.agrees(now, asked):
+                return Seen(now, {}, refused=True)
             sights = _decide_all(rows, rows, now, policy)
             lease = _new_lease(sights.values(), now, policy)
             claims = [
@@ -139,8 +154,11 @@ class Claims:
         kept = []
         held = list(held)
         with self.database.transaction() as connection:
-            # Never older than it was: see _new_lease.
+            # Never older than it was: see _new_lease; nor than other nodes take it for, where the
+            # clock of this one is behind.
             leases = [read_now(connection), *(old_lease for _, old_lease in held)]
+            if self._clock is not None:
+                leases.append(naive(self._clock.now()))
             lease = max(leases).replace(microsecond=0)
             for claim, old_lease in held:
                 # An image a statement: only its row count tells ours from a lease that another
@@ -228,18 +246,57 @@ def read_images(
         of_locations = of_locations.with_for_update()
     wanted = set(image_ids)  # some databases compare without case, and find others too
     found: Rows = {
-        row.id: (ImageRow._make(row), [])
+        row.id: (image_row(row), [])
         for row in connection.execute(of_images).all()
         if row.id in wanted
     }
     if found:
         where = image_locations.c.image_id.in_(list(found))
-        for image_id, number, value, metadata, *rest in connection.execute(
-            of_locations.where(where)
-        ).all():
-            location = LocationRow(number, value, named_store(metadata), *rest)
-            found[image_id][1].append(location)
+        for row in connection.execute(of_locations.where(where)).all():
+            image_id = row.image_id
+            if image_id not in found:
+                image_id = owner_of(connection, image_id)
+            if image_id in found:
+                found[image_id][1].append(location_row(row))
     return found
+
+
+def owner_of(connection: sa.Connection, image_id: str) -> str | None:
+    """Return the id of the image that a location's refers to in other letters.
+
+    A database that compares without case takes both for the same, as Glance does through it.
+    """
+    query = sa.select(images.c.id).where(images.c.id == image_id)
+    return connection.execute(query).scalar()
+
+
+def image_row(row: Sequence[Any]) -> ImageRow:
+    """Make an image of its :data:`IMAGE_COLUMNS`.
+
+    :raises ValueError: a time is none, as MySQL's zero dates are.
+    """
+    image = ImageRow._make(row)
+    _check_times(image.deleted_at, image.updated_at)
+    return image
+
+
+def location_row(row: Sequence[Any]) -> LocationRow:
+    """Make a location of its :data:`LOCATION_COLUMNS`.
+
+    :raises ValueError: a time is none, as MySQL's zero dates are, or there is no URL.
+    """
+    _, number, value, metadata, *rest = row
+    location = LocationRow(number, value, named_store(metadata), *rest)
+    _check_times(location.deleted_at, location.updated_at)
+    if not isinstance(value, str):
+        raise ValueError("a location has no URL")  # noqa: TRY004 - as of the other bad values
+    return location
+
+
+def _check_times(*times: object) -> None:
+    for time in times:
+        if time is not None and not isinstance(time, datetime):
+            raise ValueError("a date is not one of the calendar")
 
 
 @functools.lru_cache(maxsize=1024)
@@ -247,7 +304,7 @@ def named_store(metadata: str | None) -> str | None:
     """The store that a location's metadata names; rows of old releases call it ``backend``."""
     try:
         values = json.loads(metadata or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):  # it may be nested as deep as a column is long
         return None
     if not isinstance(values, dict):
         return None
@@ -276,14 +333,17 @@ def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> dateti
     """
     # What was given back is so much older than its lease was.
     older = dict.fromkeys(Kind, policy.claim_timeout) | {Kind.PENDING: timedelta(0)}
-    stamps = [
-        location.updated_at + older[sight.decision.kind] + timedelta(seconds=1)
+    ahead = [
+        location.updated_at - now + older[sight.decision.kind] + timedelta(seconds=1)
         for sight in sights
         if isinstance(sight.decision, Scrub)
         for location in sight.decision.locations
         if location.updated_at is not None
     ]
-    return max([now, *stamps]).replace(microsecond=0)
+    # A time far ahead is no lease, but what a host with a wrong clock wrote: the next one, were it
+    # later still, would not run out.
+    ahead = [span for span in ahead if timedelta(0) < span <= 2 * policy.claim_timeout]
+    return max([now, *(now + span for span in ahead)]).replace(microsecond=0)
 
 
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:

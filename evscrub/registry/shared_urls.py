@@ -168,7 +168,8 @@ class SharedUrls:
     def _try_clear(self, row: LocationRow) -> str | None:
         try:
             return self._clear(row)
-        except StoreNotUsableError:
+        except (StoreNotUsableError, TypeError, ValueError):
+            # A row that is no URL at all shares no data, and is nobody else's trouble.
             return None
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
 
 import anyio
 import pytest
@@ -17,7 +16,7 @@ from evscrub.rules import LocationRow
 from evscrub.scrubber import Scrubber
 from evscrub.verdict import GONE, Verdict
 from tests.unit.test_workers import Bench
-from tests.unit.world import SETTINGS, World, fast
+from tests.unit.world import World, fast
 
 HANG_SECONDS = 75.0
 
@@ -59,17 +58,6 @@ def test_what_nobody_shares_goes_behind_a_location_that_hung() -> None:
     world.run(until=200)
     assert [asked.store for asked in world.asked] == ["slow", "wanted"]
     assert world.looks == 2
-
-
-def test_what_waits_in_a_backlog_is_looked_at_again() -> None:
-    world = SharingWorld(replace(SETTINGS, concurrency=1), wanted=lambda _: (5.0, GONE))
-    images = [world.add("owner", "wanted") for _ in range(4)]
-    world.run(until=200)
-    began = [asked.at for asked in world.asked]
-    assert began
-    assert max(began) < world.shared_since
-    assert {world.status(image) for image in images} == {"deleted"}
-    assert len(began) < len(images)
 
 
 def test_a_fast_store_needs_no_further_looks() -> None:
