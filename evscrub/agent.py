@@ -26,7 +26,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
 from evscrub.scrubber import Scrubber
-from evscrub.settings import scrubber_settings, sweep_settings
+from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
 from evscrub.status import service as status
 from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
@@ -139,7 +139,7 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again and apply what is mutable."""
+        """Read the configuration again and apply what is mutable; nothing if anything is wrong."""
         wrong = None
         try:
             changed = config.reload(self._conf, self._own)
@@ -147,12 +147,13 @@ class Agent:
         except config.ConfigError as error:
             wrong = str(error)
         if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
-            LOG.error("%s", redact.redact(wrong))
+            LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         self._warn_of_unknown_stores()
+        self._warn_of_no_delay()
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
 
     def _introduce(self) -> None:
@@ -167,6 +168,11 @@ class Agent:
             f"{settings.rate:g}/s" if settings.rate else "not limited",
         )
         self._warn_of_unknown_stores()
+        self._warn_of_no_delay()
+
+    def _warn_of_no_delay(self) -> None:
+        if warning := unset_delay(self._conf):
+            LOG.warning("%s", warning)
 
     def _warn_of_unknown_stores(self) -> None:
         settings = self.scrubber.settings

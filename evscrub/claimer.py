@@ -204,7 +204,6 @@ class Claimer:
         verdict = SHARED if error is None else judge(error, "")
         # A name from the registry would give the metric as many labels as people can think of.
         store = row.store if row.store and row.store in self._stores.names else NO_STORE
-        self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
         work.judged(row, store, verdict, self._database_clock.now())
 
 

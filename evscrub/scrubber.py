@@ -100,7 +100,6 @@ class Scrubber:
             LastLook(self._claimer.shared_among, self.calls, clock),
             clock,
             database_clock,
-            self.record,
             settings.concurrency,
             self.wake,
             self._worked,

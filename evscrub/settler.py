@@ -12,13 +12,14 @@ from oslo_log import log as logging
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.isolation import apart
+from evscrub.keep import was_released
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import Outcome, Verdict
+from evscrub.verdict import GONE, Outcome, Verdict
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Settler:
     """Settles works and tells what becomes of their images.
 
     :param on_settled: called after each batch.
-    :param on_scrubbed: told of each image whose data is gone.
+    :param on_scrubbed: told of each image that nothing is left to do about.
     :param on_parked: told of each image, by id, that only an operator can help.
     """
 
@@ -67,8 +68,10 @@ class Settler:
         self._on_scrubbed = on_scrubbed
         self._on_parked = on_parked
         self._ended: list[Work] = []
-        self._untold: list[str] = []
+        #: Images to log, by why no data was deleted; empty for those whose data is gone.
+        self._untold: dict[str, list[str]] = {}
         self._told_at = 0.0
+        self._dropped = 0  #: by the queue, when the last batch was settled
         self._some = anyio.Event()
         self._many = anyio.Event()
 
@@ -115,6 +118,7 @@ class Settler:
             self._some.set()
             await anyio.sleep(self._calls.away_seconds)
             return
+        self._excuse_dropped()
         for work in works:
             self._leases.works.pop(work.image_id, None)
             if work.image_id in bad:
@@ -125,6 +129,7 @@ class Settler:
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
+            self._count(work)
             if work.begun_at is not None:
                 # What fell due before this agent was there waited for others.
                 self._record.queued.add(work.begun_at - max(work.ready_at, self._made_at))
@@ -163,42 +168,70 @@ class Settler:
             )
             LOG.debug("Image %s is left alone", image_id, exc_info=error)
 
+    def _count(self, work: Work) -> None:
+        """Count what the registry holds of a work: what is judged may yet be taken back."""
+        for store, verdict in work.outcomes.values():
+            self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
+            if verdict == GONE:
+                self._record.bytes_reclaimed[store] += max(0, work.claim.image.size or 0)
+
     def _tell(self) -> None:
         """Leave a trace of what cannot be undone: one line for many."""
-        if self._untold:
-            LOG.info("Scrubbed %d images: %s", len(self._untold), " ".join(self._untold))
-        self._untold = []
+        for reason, ids in self._untold.items():
+            if reason:
+                LOG.info(
+                    "Finished %d images without a delete (%s): %s", len(ids), reason, " ".join(ids)
+                )
+            else:
+                LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+        self._untold.clear()
         self._told_at = anyio.current_time()
 
     def _scrubbed(self, work: Work) -> None:
         image = work.claim.image
-        self._untold.append(image.id)
-        if len(self._untold) >= _TRACE_IMAGES:
-            self._tell()
+        self._record.forget(image.id)
+        late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
+        if work.data_went:
+            self._record.scrubbed += 1
+            self._record.late_seconds.append(late)
+            self._record.lateness.add(late)
+            self._trace("", image.id)
+        else:
+            self._record.finished[work.why_nothing_went] += 1
+            self._trace(work.why_nothing_went, image.id)
         if work.not_found and work.claim.kind is not Kind.STALE:
             LOG.warning(
                 "Image %s is scrubbed, but %d of its locations had no data any more",
                 image.id,
                 len(work.not_found),
             )
-        self._record.forget(image.id)
-        self._record.scrubbed += 1
-        late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
-        self._record.late_seconds.append(late)
-        self._record.lateness.add(late)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         self._on_scrubbed(
             Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
         )
 
+    def _trace(self, reason: str, image_id: str) -> None:
+        ids = self._untold.setdefault(reason, [])
+        ids.append(image_id)
+        if len(ids) >= _TRACE_IMAGES:
+            self._tell()
+
+    def _excuse_dropped(self) -> None:
+        """Start over with the bus when a full queue dropped images that it had announced."""
+        dropped = self._queue.statistics.dropped
+        if self.bus_since is not None and dropped != self._dropped:
+            self.bus_since = self._database_clock.now()
+        self._dropped = dropped
+
     def _bus_should_have_told(self, work: Work) -> bool:
-        deleted_at = work.claim.image.deleted_at
+        image = work.claim.image
         return (
             work.claim.kind is Kind.PENDING
             and self.bus_since is not None
-            and deleted_at is not None
-            and epoch(deleted_at) > self.bus_since
+            and image.deleted_at is not None
+            and epoch(image.deleted_at) > self.bus_since
+            and not was_released(image, work.claim.locations)
         )
 
     def _try_again(self, work: Work) -> None:
@@ -226,7 +259,8 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
+        told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
+        own_trouble = parked or told_alone
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             LOG.log(
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
@@ -234,7 +268,7 @@ class Settler:
                 work.image_id,
                 store or "?",
                 verdict.reason,
-                verdict.detail,
+                verdict.hint or verdict.detail,
                 pause,
             )
         return pause

@@ -23,7 +23,7 @@ from glance_store.exceptions import NotFound
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import location_crypt, verdict
+from evscrub import location_crypt, refusals, verdict
 from evscrub.rules import LocationRow
 from evscrub.verdict import StoreNotUsableError, Verdict
 
@@ -157,7 +157,8 @@ class Stores:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
             not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
-            return not_mounted or verdict.judge(error, target.scheme)
+            refusal = refusals.explain(error, target.scheme, _path(target))
+            return not_mounted or refusal or verdict.judge(error, target.scheme)
         return verdict.judge(None, target.scheme)
 
     def _find_missing_directories(self) -> dict[str, str]:
@@ -205,12 +206,20 @@ class Stores:
         )
 
 
-def _judge_directory(target: Target) -> Verdict | None:
-    """Look where a file is not found; None if there are others, as where a store is mounted."""
+def _path(target: Target) -> Path | None:
+    """Return where a file store's file is, None for another store."""
     if target.scheme not in {"file", "filesystem"}:
         return None
+    return Path(unquote(urlparse(target.url).path))
+
+
+def _judge_directory(target: Target) -> Verdict | None:
+    """Look where a file is not found; None if there are others, as where a store is mounted."""
+    path = _path(target)
+    if path is None:
+        return None
     try:
-        with os.scandir(Path(unquote(urlparse(target.url).path)).parent) as entries:
+        with os.scandir(path.parent) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY

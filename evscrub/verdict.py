@@ -32,17 +32,41 @@ FINISHED = frozenset({Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED})
 UNSURE = frozenset({Outcome.TRANSIENT, Outcome.UNKNOWN})
 
 
+#: Reasons of transient failures that no slower pace helps.
+_NO_OVERLOAD = frozenset(
+    {
+        "bad_store_configuration",
+        "io_error",
+        "permission_denied",
+        "read_only_file_system",
+        "refused",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judgement.
 
     :param reason: one word of a fixed set, fit for a metric's label.
     :param detail: the exception's class, never its text: that may hold a URL with credentials.
+    :param hint: what exactly is wrong and where an operator should look, where that is known.
     """
 
     outcome: Outcome
     reason: str
     detail: str = ""
+    hint: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason; a sentence where there is a hint."""
+        return f"{self.reason.replace('_', ' ')}: {self.hint}" if self.hint else self.reason
+
+    @property
+    def tells_overload(self) -> bool:
+        """Whether a slower pace may help."""
+        return self.outcome is Outcome.TRANSIENT and self.reason not in _NO_OVERLOAD
 
 
 class StoreNotUsableError(Exception):
@@ -67,6 +91,8 @@ BAD_URL = "bad_url"
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+#: Not found, and nothing has proven yet that the store is the right one: the row stays.
+UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")

@@ -17,7 +17,6 @@ from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.last_look import NO_LAST_LOOK, LastLook
 from evscrub.leases import Leases
-from evscrub.record import Record
 from evscrub.stores import Stores
 from evscrub.verdict import GONE, Verdict, judge
 from evscrub.work import Work
@@ -45,7 +44,6 @@ class Workers:
         last_look: LastLook,
         clock: Clock,
         database_clock: DatabaseClock,
-        record: Record,
         concurrency: int,
         on_turn: Callable[[], None],
         on_worked: Callable[[Lane, Work], None],
@@ -57,7 +55,6 @@ class Workers:
         self._last_look = last_look
         self._clock = clock
         self._database_clock = database_clock
-        self._record = record
         self._threads = anyio.CapacityLimiter(concurrency)
         self._on_turn = on_turn
         self._on_worked = on_worked
@@ -86,8 +83,7 @@ class Workers:
         if shared is None:
             work.put_back((lane.name, NO_LAST_LOOK))
         elif shared:
-            for store, verdict in work.spare(shared, self._database_clock.now()):
-                self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
+            work.spare(shared, self._database_clock.now())
         return work.next_store == lane.name
 
     async def _delete(self, lane: Lane, work: Work, turns: float) -> Work | None:
@@ -135,9 +131,6 @@ class Workers:
                 verdict = lane.believed(answer)
                 row, _ = work.targets.popleft()
                 work.judged(row, lane.name, verdict, ended_at)
-                self._record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-                if verdict == GONE:
-                    self._record.bytes_reclaimed[lane.name] += max(0, work.claim.image.size or 0)
                 self._lanes.answered(lane, work, verdict)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error

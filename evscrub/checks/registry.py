@@ -192,13 +192,18 @@ def backlog(subject: Subject) -> Findings:
     found = Findings()
     conf = subject.conf
     # Zero dates and dates before Christ, which some databases keep, are none to Python.
-    oldest_date = sa.func.min(
-        sa.case((images.c.deleted_at >= sa.literal(datetime(1970, 1, 1)), images.c.deleted_at))  # noqa: DTZ001 - the registry's are naive
+    dates = sa.case((images.c.deleted_at >= datetime(1970, 1, 1), images.c.deleted_at))  # noqa: DTZ001 - the registry's are naive
+    # A held image has no time: count() leaves it out.
+    query = sa.select(sa.func.count(), sa.func.count(images.c.deleted_at), sa.func.min(dates))
+    total, number, oldest, now = _ask(
+        subject,
+        lambda session: (
+            *session.execute(query.where(AWAITS_SCRUBBING)).one(),
+            read_now(session),
+        ),
     )
-    query = sa.select(sa.func.count(), oldest_date).where(AWAITS_SCRUBBING)
-    number, oldest, now = _ask(
-        subject, lambda session: (*session.execute(query).one(), read_now(session))
-    )
+    if total > number:
+        found.note(f"{count(total - number, 'image is', 'images are')} held.")
     if not number:
         found.note("No image awaits scrubbing.")
         return found

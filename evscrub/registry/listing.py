@@ -2,16 +2,22 @@
 """Pages of all images that await scrubbing, in whatever state, for people to look at."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from evscrub.listing import Listed
 from evscrub.registry.claims import read_images
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry.tables import image_locations, images
-from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
+from evscrub.registry.tables import (
+    image_locations,
+    image_members,
+    image_properties,
+    image_tags,
+    images,
+)
+from evscrub.rules import DELETED, PENDING_DELETE
 
 HAS_PENDING_LOCATION = (
     sa.select(image_locations.c.id)
@@ -29,16 +35,6 @@ AWAITS_SCRUBBING = sa.and_(
         sa.and_(images.c.status == DELETED, HAS_PENDING_LOCATION),
     ),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An image as the registry has it, read at the database's time `now`."""
-
-    image: ImageRow
-    name: str | None
-    locations: tuple[LocationRow, ...]
-    now: datetime
 
 
 class Listing:
@@ -66,14 +62,14 @@ class Listing:
         """
         last = ""
         while True:
-            ids = self._ids(last, owner, held=held)
+            ids = self._ids(last, owner, only_held=held)
             yield from self._images(ids)
             if len(ids) < self.page_rows:
                 return
             last = ids[-1]
 
     @retried
-    def _ids(self, after: str, owner: str | None, *, held: bool) -> list[str]:
+    def _ids(self, after: str, owner: str | None, *, only_held: bool) -> list[str]:
         query = (
             sa.select(images.c.id)
             .where(
@@ -85,7 +81,7 @@ class Listing:
         )
         if owner is not None:
             query = query.where(images.c.owner == owner)
-        if held:
+        if only_held:
             query = query.where(images.c.status == PENDING_DELETE, images.c.deleted_at.is_(None))
         with self.database.reading() as connection:
             return list(connection.execute(query).scalars())
@@ -115,8 +111,32 @@ class Listing:
             rows = read_images(connection, ids)
             of_names = sa.select(images.c.id, images.c.name).where(images.c.id.in_(ids))
             names = {row.id: row.name for row in connection.execute(of_names)}
+            held = [
+                image.id
+                for image, _ in rows.values()
+                if image.status == PENDING_DELETE and image.deleted_at is None
+            ]
+            children = _children_deleted_at(connection, held)
         return [
-            Listed(rows[image_id][0], names.get(image_id), tuple(rows[image_id][1]), now)
+            Listed(image, names.get(image_id), tuple(locations), now, children.get(image_id))
             for image_id in ids
             if image_id in rows  # else it was purged meanwhile
+            for image, locations in [rows[image_id]]
         ]
+
+
+def _children_deleted_at(connection: sa.Connection, held: Sequence[str]) -> dict[str, datetime]:
+    """Read when children of held images were deleted, the latest of each image."""
+    found: dict[str, datetime] = {}
+    if not held:
+        return found
+    for table in (image_properties, image_tags, image_members):
+        query = (
+            sa.select(table.c.image_id, sa.func.max(table.c.deleted_at))
+            .where(table.c.image_id.in_(held), table.c.deleted == sa.true())
+            .group_by(table.c.image_id)
+        )
+        for image_id, at in connection.execute(query):
+            if at is not None:
+                found[image_id] = max(at, found.get(image_id, at))
+    return found

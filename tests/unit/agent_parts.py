@@ -80,6 +80,7 @@ def make_busy(sources: Sources) -> None:
     record.missed_by_bus = 1
     record.leases_lost = 2
     record.outcomes["fast", "gone", "deleted"] = 6
+    record.outcomes["fast", "gone", "not_found"] = 2
     record.outcomes["", "configuration", "bad_url"] = 1
     record.bytes_reclaimed["fast"] = 6000
     record.left_alone["alive"] = 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -182,9 +183,25 @@ class TestDeleteFile:
         (tmp_path / "file" / "un mounted").mkdir()
         assert stores.delete(target) == EMPTY_DIRECTORY
 
-    @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.ESTALE, errno.EROFS])
+    @pytest.mark.parametrize(
+        ("number", "reason", "look"),
+        [
+            (errno.EIO, "io_error", "the kernel's log"),
+            (errno.EBUSY, "io_error", "Device or resource busy (EBUSY)"),
+            (errno.ESTALE, "io_error", "Stale file handle (ESTALE)"),
+            (errno.EROFS, "read_only_file_system", "mounted read-only"),
+            (errno.EACCES, "permission_denied", "owner and mode"),
+            (errno.EPERM, "permission_denied", "immutable files ('lsattr')"),
+        ],
+    )
     def test_what_the_system_refuses(
-        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+        self,
+        stores: Stores,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        reason: str,
+        look: str,
     ) -> None:
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -195,8 +212,30 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert verdict == Verdict(Outcome.TRANSIENT, "forbidden", "Forbidden")
+        assert (verdict.outcome, verdict.reason) == (Outcome.TRANSIENT, reason)
+        assert not verdict.tells_overload
+        assert str(path.parent) in verdict.hint
+        assert look in verdict.hint
+        if reason == "permission_denied":
+            user = f"user {pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+            wanted = f"permission denied: {user} may not delete in {path.parent}"
+            assert verdict.why.startswith(wanted)
         assert path.exists()
+
+    def test_a_user_without_a_name(
+        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+
+        def unlink(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            patch.setattr(os, "geteuid", lambda: 4_242_424)
+            verdict = stores.delete(Target("file", f"file://{path}", "file"))
+        assert "user with uid 4242424 may not" in verdict.hint
 
 
 def test_http_is_not_ours(load: Loader) -> None:
