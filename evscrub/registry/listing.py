@@ -7,9 +7,9 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from evscrub.listing import Listed
-from evscrub.registry.claims import read_images
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.rows import read_images
 from evscrub.registry.tables import (
     image_locations,
     image_members,

@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 from oslo_db import exception as db_exception
 
 from evscrub import isolation
-from evscrub.registry.claims import (
-    Claim,
-    Seen,
-    Settlement,
-    Sight,
-    _new_lease,
-    location_row,
-    named_store,
-)
+from evscrub.registry.claims import Claim, Seen, Settlement, Sight, _new_lease
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.rows import location_row, named_store
 from evscrub.registry_calls import RegistryAwayError
 from evscrub.rules import ImageRow, LocationRow, Policy, Scrub, decide
 from evscrub.scrubber import Scrubber
