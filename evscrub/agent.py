@@ -20,6 +20,7 @@ from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
 from evscrub.listener import Listener
 from evscrub.record import Scrubbed, Trouble
+from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
@@ -72,11 +73,11 @@ class Agent:
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
-        self.database_clock = DatabaseClock(clock)
+        self.database_clock = DatabaseClock(clock, several_nodes=may_have_several_nodes(database))
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,
-            Claims(database),
+            Claims(database, self.database_clock),
             self.stores,
             clock,
             self.database_clock,

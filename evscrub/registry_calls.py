@@ -10,6 +10,7 @@ from oslo_log import log as logging
 
 from evscrub.clock import Clock
 from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.faults import is_of_rows
 
 LOG = logging.getLogger(__name__)
 
@@ -49,12 +50,15 @@ class RegistryCalls:
         Abandoned when cancelled, which happens only when the process ends.
 
         :raises RegistryAwayError: it failed, after its own retries.
+        :raises oslo_db.exception.DBError: rows cannot be read, or take no change.
         """
         try:
             result = await anyio.to_thread.run_sync(
                 partial(function, *arguments), limiter=self._threads, abandon_on_cancel=True
             )
         except UNAVAILABLE as error:
+            if is_of_rows(error):
+                raise
             self._back_at = self._clock.boot() + RETRY_SECONDS
             if not self._failing:
                 self._failing = True

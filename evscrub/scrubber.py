@@ -19,11 +19,14 @@ from evscrub.breaker import State
 from evscrub.claimer import UNKNOWN_LANE, Claimer
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Taken
+from evscrub.isolation import apart
 from evscrub.lane import Again, Lane
 from evscrub.lanes import Lanes
+from evscrub.last_look import LastLook
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
@@ -96,6 +99,7 @@ class Scrubber:
             stores,
             self.lanes,
             self.leases,
+            LastLook(self._claimer.shared_among, self.calls, clock),
             clock,
             database_clock,
             settings.concurrency,
@@ -170,8 +174,8 @@ class Scrubber:
             due = self.queue.next_advance()
             if due is not None:
                 pause = min(pause, max(0.0, due - self._database_clock.now()))
-            if self.calls.away_seconds:
-                pause = self.calls.away_seconds
+            if self._pause_seconds:
+                pause = self._pause_seconds
             with anyio.move_on_after(pause):
                 await self._changed.wait()
 
@@ -194,7 +198,12 @@ class Scrubber:
                 self._claim_more(self.lanes.of(store), now)
 
     def _may_ask_registry(self) -> bool:
-        return not self._draining and not self.calls.away_seconds
+        return not self._draining and not self._pause_seconds
+
+    @property
+    def _pause_seconds(self) -> float:
+        """How long to ask the registry for nothing."""
+        return max(self.calls.away_seconds, self._claimer.refused_seconds)
 
     def _claim_more(self, lane: Lane, now: float) -> None:
         blamed = lane.health.blamed
@@ -221,21 +230,27 @@ class Scrubber:
         return taken
 
     async def _look(self, taken: Sequence[Taken]) -> None:
-        try:
-            await self._claimer.look(taken)
-        except Exception:
-            LOG.exception("%d images cannot be looked at", len(taken))
-            self._claimer.put_back(taken, UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
+        await apart(taken, self._claimer.look, self._refuse)
         self._looking = False
         self.wake()
 
+    def _refuse(self, taken: Taken, error: Exception) -> None:
+        """Park an image whose rows cannot be read; others that raise wait for a while."""
+        if not self.queue.is_taken(taken.image_id):
+            return  # it was dealt with before its batch raised
+        if is_of_rows(error):
+            self.settler.park(taken, error)
+        else:
+            LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
+            self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
+
     async def _claim(self, lane: Lane, taken: Sequence[Taken]) -> None:
-        try:
-            works = await self._claimer.claim(lane, taken)
-        except Exception:
-            LOG.exception("%d images cannot be claimed", len(taken))
-            self._claimer.put_back(taken, UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
-            works = []
+        works: list[Work] = []
+
+        async def claim(some: Sequence[Taken]) -> None:
+            works.extend(await self._claimer.claim(lane, some))
+
+        await apart(taken, claim, self._refuse)
         lane.claim_ends(taken, len(works))
         for work in works:
             self.leases.works[work.image_id] = work

@@ -3,15 +3,16 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
-from evscrub.delay_queue import DelayQueue, Source
+from evscrub.delay_queue import DelayQueue, Source, Taken
 from evscrub.group_log import GroupLog
+from evscrub.isolation import apart
 from evscrub.keep import was_released
 from evscrub.lane import Again
 from evscrub.leases import Leases
@@ -20,7 +21,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, IMAGES_OWN, Outcome
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -109,11 +110,14 @@ class Settler:
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
+        bad: dict[str, Exception] = {}
+
+        def refused(work: Work, error: Exception) -> None:
+            bad[work.image_id] = error
+
         try:
             async with self._leases.compared:
-                ends = [work.settlement() for work in works]
-                timeout = timedelta(seconds=self._leases.timeout)
-                await self._calls.call(self._claims.settle, ends, timeout)
+                await apart(works, self._write, refused)
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended
@@ -123,6 +127,11 @@ class Settler:
         self._excuse_dropped()
         for work in works:
             self._leases.works.pop(work.image_id, None)
+            if work.image_id in bad:
+                # Its claim runs out, and the next to claim it finds what was deleted missing.
+                owner = work.claim.image.owner
+                self.park(work.image_id, owner, work.source, bad[work.image_id])
+                continue
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
@@ -137,12 +146,42 @@ class Settler:
                 self._try_again(work)
         self._on_settled()
 
+    async def _write(self, works: Sequence[Work]) -> None:
+        ends = [work.settlement() for work in works]
+        timeout = timedelta(seconds=self._leases.timeout)
+        await self._calls.call(self._claims.settle, ends, timeout)
+
+    def park(self, taken: Taken, error: Exception) -> None:
+        """Park an image whose rows cannot be read, or take no change; its owner is not known."""
+        image_id = taken.image_id
+        cause = getattr(error, "inner_exception", None) or error
+        verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
+        known = self._record.troubles.get(image_id)
+        pause = delay(verdict.outcome, 1, self.delays, random.uniform)
+        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", None)
+        self._record.troubles[image_id] = trouble
+        self._queue.cancel(image_id)  # what came meanwhile: it has its own time now
+        self._queue.done(image_id)
+        due = self._database_clock.now() + pause
+        self._queue.add(image_id, due, owner=taken.owner, source=taken.source)
+        if known is None or not known.parked:
+            self._on_parked(image_id, trouble)
+            # Not its text, which may quote the row and so the URL.
+            LOG.warning(
+                "Image %s is left alone, since its rows in images and image_locations cannot be"
+                " read or changed (%s): mend them; next try in %.0f s",
+                image_id,
+                type(cause).__name__,
+                pause,
+            )
+            LOG.debug("Image %s is left alone", image_id, exc_info=error)
+
     def _count(self, work: Work) -> None:
         """Count what the registry holds of a work: what is judged may yet be taken back."""
         for store, verdict in work.outcomes.values():
             self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
             if verdict == GONE:
-                self._record.bytes_reclaimed[store] += work.claim.image.size or 0
+                self._record.bytes_reclaimed[store] += max(0, work.claim.image.size or 0)
 
     def _tell(self) -> None:
         """Leave a trace of what cannot be undone: one line for many."""
@@ -182,7 +221,9 @@ class Settler:
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
-        self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late, work.data_went))
+        self._on_scrubbed(
+            Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
+        )
 
     def _trace(self, reason: str, image_id: str) -> None:
         ids = self._untold.setdefault(reason, [])

@@ -125,6 +125,8 @@ class Stores:
 
         :raises StoreNotUsableError: it cannot be decrypted.
         """
+        if not row.value:
+            raise StoreNotUsableError(verdict.BAD_URL, "the location has no URL")
         if location_crypt.is_url(row.value):
             return row.value
         try:

@@ -90,6 +90,10 @@ class Sweep:
                     LOG.warning("The sweep cannot read the registry: %s", type(error).__name__)
                 self.failing = True
                 pause = _RETRY_SECONDS
+            except Exception:
+                LOG.exception("The sweep failed; trying again in %.0f s", _RETRY_SECONDS)
+                self.failing = True
+                pause = _RETRY_SECONDS
             else:
                 if self.failing:
                     LOG.info("The sweep reads the registry again")

@@ -3,7 +3,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, UNPROVEN, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, SHARED, UNPROVEN, UNSURE, Outcome, Verdict
 
 #: Why an image is finished without a delete that has no location left.
 NO_LOCATION = "no_location"
@@ -24,6 +24,7 @@ class Work:
 
     :param lease: as last renewed.
     :param asked: when the lease was asked for; it is no older than that.
+    :param looked: when it was last asked who else wants the data; before the claim at first.
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
     :param not_found: those of `gone` that the store said it does not have.
@@ -45,6 +46,7 @@ class Work:
     claim: Claim
     lease: datetime
     asked: Moment
+    looked: Moment = field(init=False)
     due: float
     source: Source
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
@@ -62,6 +64,9 @@ class Work:
     first: bool = True
     missed: bool = False
     outcomes: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.looked = self.asked
 
     @property
     def image_id(self) -> str:
@@ -122,12 +127,25 @@ class Work:
             self.not_found.append(row.id)
             self.doubted.append((row.id, endpoint))
 
-    def give_up(self, trouble: tuple[str, Verdict]) -> None:
-        """Leave all locations that were not judged, whatever became of them."""
+    def put_back(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged, none of which was tried."""
         self.trouble = trouble
-        self.unsure = True
         self.left += [row.id for row, _ in self.targets]
         self.targets.clear()
+
+    def give_up(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged, whatever became of them."""
+        self.unsure = True
+        self.put_back(trouble)
+
+    def spare(self, shared: Collection[int], now: float) -> None:
+        """Judge targets whose data another location wants."""
+        targets, self.targets = self.targets, deque()
+        for row, target in targets:
+            if row.id in shared:
+                self.judged(row, target.store, SHARED, now)
+            else:
+                self.targets.append((row, target))
 
     def doubt(self) -> None:
         """Take back that what was not found is gone."""

@@ -16,6 +16,7 @@ from evscrub.clock import Clock, DatabaseClock
 from evscrub.evidence import endpoint_of
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
+from evscrub.last_look import NO_LAST_LOOK, LastLook
 from evscrub.leases import Leases
 from evscrub.slots import Slot
 from evscrub.stores import Stores
@@ -42,6 +43,7 @@ class Workers:
         stores: Stores,
         lanes: Lanes,
         leases: Leases,
+        last_look: LastLook,
         clock: Clock,
         database_clock: DatabaseClock,
         concurrency: int,
@@ -52,6 +54,7 @@ class Workers:
         self._stores = stores
         self._lanes = lanes
         self._leases = leases
+        self._last_look = last_look
         self._clock = clock
         self._database_clock = database_clock
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -71,10 +74,19 @@ class Workers:
             if isfinite(turns):
                 self._on_turn()
             shut = self.stopping or lane.is_shut_for(work.owner, self._clock.boot())
-            if shut or not self._leases.is_ours(work):
+            if shut or not await self._look_again(lane, work) or not self._leases.is_ours(work):
                 self._on_worked(lane, work)
                 return
             work = await self._delete(lane, slot, turns)
+
+    async def _look_again(self, lane: Lane, work: Work) -> bool:
+        """Spare what others want by now; returns whether something is left to delete here."""
+        shared = await self._last_look.renew(work)
+        if shared is None:
+            work.put_back((lane.name, NO_LAST_LOOK))
+        elif shared:
+            work.spare(shared, self._database_clock.now())
+        return work.next_store == lane.name
 
     async def _delete(self, lane: Lane, slot: Slot, turns: float) -> Work | None:
         """Delete the next location, and those after it for a while, as long as all goes well.
@@ -148,8 +160,8 @@ class Workers:
             if not work.doubted:
                 work.tried_at = before
             for target in work.targets_in(lane.name):
-                # Since it was looked at in the loop, if it was, it may have run out.
-                if not self._leases.has_time(work):
+                # Either may have run out since the loop asked, if it did.
+                if not self._leases.has_time(work) or not self._last_look.is_fresh(work):
                     return
                 verdict = self._stores.delete(target)
                 verdicts.append((verdict, self._database_clock.now()))

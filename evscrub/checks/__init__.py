@@ -30,6 +30,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Schema", registry.schema),
     ("Privileges", registry.privileges),
     ("Clock", registry.clock),
+    ("Clocks of database nodes", registry.node_clocks),
     ("Stores", stores.stores),
     ("Locations", stores.locations),
     ("scrub_time and db purge", glance.purge_age),

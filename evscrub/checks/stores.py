@@ -10,8 +10,8 @@ from oslo_config import cfg
 
 from evscrub.checks.report import Findings, NotCheckedError, count
 from evscrub.checks.subject import Subject
-from evscrub.registry.claims import LOCATION_COLUMNS, named_store
 from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations
 from evscrub.rules import DELETED, LocationRow
 from evscrub.store_faults import schemes

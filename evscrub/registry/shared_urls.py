@@ -7,23 +7,27 @@ registry is asked by their ids what they are now.
 """
 
 import threading
+from array import array
 from collections.abc import Callable, Collection, Iterator
+from datetime import timedelta
 
 import sqlalchemy as sa
 
 from evscrub.clock import Clock, Moment
-from evscrub.registry.database import Database, retried
+from evscrub.registry.causal import caught_up
+from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.tables import image_locations, images
 from evscrub.registry.url_index import UrlIndex
 from evscrub.rules import PENDING_DELETE, LocationRow
 from evscrub.verdict import StoreNotUsableError
 
 _PAGE_ROWS = 5000
-#: All locations are read anew so often: that finds URLs that were changed in their place.
+#: All locations are read again so often: that finds URLs that were changed in place, and rows whose
+#: transaction took longer than the overlap.
 _READ_SECONDS = 3600.0
-#: Transactions may end in another order than they got their rows' ids, so that a new row may be
-#: this much below the highest one seen.
-_OVERLAP = 100
+#: How far the clocks may be off by which Glance's hosts stamp new rows; the sweep allows as much.
+_SKEW_SECONDS = 300.0
 
 _LIVE = image_locations.c.deleted == sa.false()
 _PENDING = image_locations.c.status == PENDING_DELETE
@@ -46,7 +50,7 @@ class SharedUrls:
         self._clock = clock
         self._lock = threading.Lock()
         self._index = UrlIndex()
-        self._highest = 0
+        self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
 
     @retried
@@ -59,23 +63,78 @@ class SharedUrls:
                 ids_by_url.setdefault(url, []).append(row.id)
         if not ids_by_url:
             return set()
-        with self._lock, self.database.reading() as connection:
+        with self._lock, caught_up(self.database) as connection:
             self._read(connection)
             found = {number for url in ids_by_url for number in self._index.ids(url)}
             urls = self._wanted_urls(connection, found - {row.id for row in rows})
         return {number for url in urls for number in ids_by_url.get(url, ())}
 
     def _read(self, connection: sa.Connection) -> None:
-        """Read what is new, or all of it when that was long ago."""
-        now = self._clock.moment()
+        """Read what is new, after all of it when that was long ago."""
+        recent = self._recent
+        numbers = image_locations.c.id
+        # One statement, so that what is counted and the highest id are of one moment.
+        of_known = sa.and_(numbers > recent.floor, numbers <= recent.highest)
+        highest, count, total = connection.execute(
+            sa.select(
+                sa.select(sa.func.max(numbers)).scalar_subquery(),
+                sa.func.count(numbers),
+                sa.func.sum(numbers),
+            ).where(of_known)
+        ).one()
+        highest = highest or 0
+        last = recent.highest
         old = self._read_at is None or self._clock.since(self._read_at) > _READ_SECONDS
-        # Asked for first: rows that come meanwhile are read next time too.
-        highest = connection.execute(sa.select(sa.func.max(image_locations.c.id))).scalar() or 0
-        if old:
-            self._index, self._read_at = UrlIndex(self._urls(connection, 0)), now
-        else:
-            self._index.update(self._urls(connection, self._highest - _OVERLAP))
-        self._highest = highest
+        if old or recent.has_gone_back(highest):
+            recent = self._read_all(connection, highest)
+            last = recent.floor
+        elif highest < recent.highest or (count, int(total or 0)) != recent.fingerprint:
+            recent.cut(highest)
+            last = recent.floor
+        elif highest == recent.highest:
+            recent.take_in((), last, self._clock.boot())
+            return
+        self._read_recent(connection, recent, last)
+
+    def _read_all(self, connection: sa.Connection, highest: int) -> RecentIds:
+        """Index all locations, and find out below which of them more may appear."""
+        now = self._clock.moment()
+        first_recent = (
+            sa.select(sa.func.min(image_locations.c.id))
+            .where(
+                image_locations.c.created_at
+                >= read_now(connection) - timedelta(seconds=OVERLAP_SECONDS + _SKEW_SECONDS)
+            )
+            .scalar_subquery()
+        )
+        # Not from the first recent row: one with a lower id may be on its way.
+        older = sa.select(sa.func.max(image_locations.c.id)).where(
+            image_locations.c.id < sa.func.coalesce(first_recent, highest + 1)
+        )
+        floor = min(connection.execute(older).scalar() or 0, highest)
+        recent = RecentIds(floor, highest, self._clock.boot())
+        self._index = UrlIndex(self._urls(connection, 0))
+        self._recent, self._read_at = recent, now
+        return recent
+
+    def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
+        """Index locations above an id, whatever their status, as far as they are not known."""
+        query = sa.select(image_locations.c.id, image_locations.c.value)
+        query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
+        again = last < recent.highest
+        ids = array("Q")
+        start, full = last, True
+        while full:
+            page = connection.execute(query.where(image_locations.c.id > start)).all()
+            full = len(page) == _PAGE_ROWS
+            start = page[-1].id if page else start
+            new = [(row.id, self._try_clear(_row(*row))) for row in page if row.id not in recent]
+            self._index.update((number, url) for number, url in new if url is not None)
+            ids.extend(row.id for row in page)
+            if full and not again:  # known at once, many ids take no memory
+                recent.take_in(ids, recent.highest, self._clock.boot())
+                ids = array("Q")
+        recent.take_in(ids, last if again else recent.highest, self._clock.boot())
 
     def _urls(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
         """Yield live and pending locations above an id, with their URLs."""
@@ -109,7 +168,8 @@ class SharedUrls:
     def _try_clear(self, row: LocationRow) -> str | None:
         try:
             return self._clear(row)
-        except StoreNotUsableError:
+        except (StoreNotUsableError, TypeError, ValueError):
+            # A row that is no URL at all shares no data, and is nobody else's trouble.
             return None
 
 

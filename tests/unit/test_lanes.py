@@ -413,6 +413,7 @@ def check_windows(world: World, store: str, burst: float, rate: float) -> None:
     for first in range(0, len(times), 3):
         for last in range(first, len(times), 7):
             window = times[last] - times[first] + 0.001
+            window += REGISTRY_SECONDS  # a last look may be taken between a turn and its request
             assert last - first + 1 <= burst + rate * window + 1e-6, (times[first], times[last])
 
 
@@ -538,18 +539,17 @@ def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> N
     assert len(claims) <= 2
 
 
-def test_a_defect_in_a_look_costs_its_batch_a_minute_and_nothing_else() -> None:
+def test_a_defect_in_a_look_costs_its_image_a_minute_and_nothing_else() -> None:
     world = World(a=fast, b=fast)
     images = [world.add("o", "a") for _ in range(9)]
-    resolve, broken = world.resolve, [images[4]]
+    resolve = world.resolve
 
-    def break_once(row: LocationRow) -> Target:
-        if broken and row.value.endswith(broken[0]):
-            broken.clear()
+    def break_early(row: LocationRow) -> Target:
+        if row.value.endswith(images[4]) and anyio.current_time() < 50:
             raise RuntimeError("a defect")
         return resolve(row)
 
-    world.resolve = break_once  # type: ignore[method-assign] # a defect
+    world.resolve = break_early  # type: ignore[method-assign] # a defect
     assert world.run(200) == pytest.approx(60, abs=2)
     assert world.statuses() == {"deleted": 9}
     assert len(world.asked) == 9

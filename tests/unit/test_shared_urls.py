@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.pool import StaticPool
 
+from evscrub.clock import Clock
 from evscrub.registry import shared_urls
+from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.registry.url_index import UrlIndex
@@ -43,14 +46,12 @@ class Registry:
     def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         self.statements.append(statement)
 
-    def moment(self) -> float:
-        return self.now
-
-    def since(self, moment: float) -> float:
-        return self.now - moment
-
-    def add(self, value: str, state: str = "live", *, number: int | None = None) -> int:
-        insert = sa.insert(image_locations).values(id=number, value=value)
+    def add(
+        self, value: str, state: str = "live", *, number: int | None = None, age: float = 0
+    ) -> int:
+        """Add a location; `age` is how long ago its host's clock says that was."""
+        created_at = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=age)
+        insert = sa.insert(image_locations).values(id=number, value=value, created_at=created_at)
         with self.engine.begin() as connection:
             key = connection.execute(insert).inserted_primary_key
             assert key is not None
@@ -78,8 +79,8 @@ class Registry:
         return row.value.partition("#")[0]
 
     def shared(self) -> SharedUrls:
-        database: Any = SimpleNamespace(reading=self.engine.begin)
-        clock: Any = self
+        database: Any = SimpleNamespace(reading=self.engine.begin, engine=self.engine)
+        clock = Clock(lambda: self.now, lambda: self.now)
         return SharedUrls(database, self.clear, clock)
 
 
@@ -147,13 +148,93 @@ def test_what_was_restored_is_seen_at_once(registry: Registry) -> None:
     assert shared.among([row(999, "file:///c")]) == {999}
 
 
-def test_sees_what_got_its_id_earlier_and_came_later(registry: Registry) -> None:
-    registry.add("file:///high", number=500)
+@pytest.mark.parametrize("step", [1, 3, 7, 65535])
+@pytest.mark.parametrize("begun", ["before the first look", "after it"])
+def test_sees_what_commits_within_the_overlap_after_it_took_its_id(
+    registry: Registry, step: int, begun: str
+) -> None:
     shared = registry.shared()
-    wanted = [row(999, "file:///late")]
-    assert shared.among(wanted) == set()
+    late = 500 if begun == "after it" else 4
+    if begun == "after it":
+        assert shared.among([row(999, "file:///late")]) == set()
+    for count in range(1, 301):
+        registry.add("file:///x", number=late + count * step)
+        if count % 10 == 0:
+            registry.now += OVERLAP_SECONDS / 31
+            assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=late)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry) -> None:
+    shared = registry.shared()
+    registry.add("file:///x", number=500)
+    for _ in range(5):
+        assert shared.among([row(999, "file:///late")]) == set()
+        registry.now += OVERLAP_SECONDS
     registry.add("file:///late", number=450)
-    assert shared.among(wanted) == {999}
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.now += 3600
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
+    registry.add("file:///old", number=100, age=7200)
+    registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
+    shared = registry.shared()
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=450)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_ids_that_are_given_away_again(registry: Registry) -> None:
+    numbers = [registry.add(f"file:///{number}") for number in range(6)]
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    # The newest rows are purged, and the server starts again.
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= numbers[3]))
+        connection.execute(sa.delete(images).where(images.c.id >= f"image-{numbers[3]}"))
+    assert shared.among([row(999, "file:///new")]) == set()
+    assert registry.add("file:///new") == numbers[3]
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_a_registry_restored_from_a_dump_is_read_in_full(registry: Registry) -> None:
+    for number in range(20):
+        registry.add(f"file:///{number}")
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id > 10))
+        connection.execute(
+            sa.update(image_locations)
+            .where(image_locations.c.id == 5)
+            .values(value="file:///new", deleted=False)
+        )
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_sees_what_a_lagging_node_shows_later(registry: Registry) -> None:
+    shared = registry.shared()
+    late = registry.add("file:///late")
+    registry.add("file:///x")
+    assert shared.among([row(999, "file:///other")]) == set()
+    held_back = []
+    with registry.engine.begin() as connection:  # another node, which is not so far yet
+        held_back = list(
+            connection.execute(sa.select(image_locations).where(image_locations.c.id >= late))
+        )
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= late))
+    assert shared.among([row(999, "file:///other")]) == set()
+    with registry.engine.begin() as connection:
+        values = [dict(one._mapping) | {"value": "file:///new"} for one in held_back]
+        connection.execute(sa.insert(image_locations), values)
+    assert shared.among([row(999, "file:///new")]) == {999}
 
 
 def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) -> None:
@@ -174,7 +255,11 @@ def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
     shared.among([row(own, "file:///c")])
     registry.statements.clear()
     assert shared.among([row(own, "file:///c")]) == set()
-    # The highest id, and what is new.
+    # The highest id, with a count of those below it, says that there is nothing new.
+    assert len(registry.statements) == 1
+    registry.add("file:///d")
+    registry.statements.clear()
+    assert shared.among([row(own, "file:///c")]) == set()
     assert len(registry.statements) == 2
 
 
@@ -231,3 +316,56 @@ def test_an_index_has_each_that_was_added_once(
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
         there = sorted(number for number, other in first | second if other == url)
         assert list(index.ids(url)) == there
+
+
+class Table:
+    """Rows that take their ids at once and appear later, at most after the overlap."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.hidden: dict[int, float] = {}  #: when each took its id
+        self.there: set[int] = set()
+        self.next = 1
+
+    def read(self, recent: RecentIds) -> set[int]:
+        """Read as the shared URLs do; returns the ids that were read."""
+        highest = max(self.there, default=0)
+        window = [n for n in self.there if recent.floor < n <= recent.highest]
+        assert not recent.has_gone_back(highest)
+        last = recent.highest
+        if highest < recent.highest or (len(window), sum(window)) != recent.fingerprint:
+            recent.cut(highest)
+            last = recent.floor
+        read = {number for number in self.there if number > last}
+        recent.take_in(read, last, self.now)
+        return read
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("take"), st.integers(1, 9))
+        | st.tuples(st.just("commit"), st.integers(0, 9))
+        | st.tuples(st.just("wait"), st.integers(0, 40))
+        | st.tuples(st.just("read"), st.just(0)),
+        max_size=60,
+    )
+)
+def test_no_id_is_overlooked_that_appears_within_the_overlap(steps: list[tuple[str, int]]) -> None:
+    table, recent, read = Table(), RecentIds(0, 0, 0.0), set[int]()
+    for verb, value in steps:
+        if verb == "take":
+            table.next += value
+            table.hidden[table.next] = table.now
+        elif verb == "commit" and table.hidden:
+            number = sorted(table.hidden)[value % len(table.hidden)]
+            del table.hidden[number]
+            table.there.add(number)
+        elif verb == "wait":
+            for number, taken_at in list(table.hidden.items()):
+                if taken_at + OVERLAP_SECONDS <= table.now + value:
+                    del table.hidden[number]
+                    table.there.add(number)
+            table.now += value
+        elif verb == "read":
+            read |= table.read(recent)
+            assert read == table.there

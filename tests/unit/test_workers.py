@@ -43,6 +43,7 @@ class Bench:
         async def make() -> tuple[Scrubber, list[Claim]]:
             queue, policy = DelayQueue(10), world.settings.policy
             scrubber = Scrubber(queue, world, world, clock, DatabaseClock(clock), world.settings)
+            scrubber._claimer._shared_urls = world
             return scrubber, world.claim(ids, policy).claims
 
         self.scrubber, claims = run(make)
