@@ -10,7 +10,7 @@ import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
-from evscrub.delay_queue import DelayQueue, Source, Taken
+from evscrub.delay_queue import DelayQueue, Source
 from evscrub.group_log import GroupLog
 from evscrub.isolation import apart
 from evscrub.keep import was_released
@@ -21,6 +21,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
+from evscrub.turns import OwnerKey
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
 from evscrub.work import Work
 
@@ -151,19 +152,24 @@ class Settler:
         timeout = timedelta(seconds=self._leases.timeout)
         await self._calls.call(self._claims.settle, ends, timeout)
 
-    def park(self, taken: Taken, error: Exception) -> None:
-        """Park an image whose rows cannot be read, or take no change; its owner is not known."""
-        image_id = taken.image_id
+    def park(
+        self, image_id: str, owner: str | OwnerKey | None, source: Source, error: Exception
+    ) -> None:
+        """Park an image whose rows cannot be read, or take no change.
+
+        :param owner: its name, or the queue's number for it where the row was not read.
+        """
         cause = getattr(error, "inner_exception", None) or error
         verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
-        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", None)
+        name = owner if isinstance(owner, str) else None
+        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", name)
         self._record.troubles[image_id] = trouble
         self._queue.cancel(image_id)  # what came meanwhile: it has its own time now
         self._queue.done(image_id)
         due = self._database_clock.now() + pause
-        self._queue.add(image_id, due, owner=taken.owner, source=taken.source)
+        self._queue.add(image_id, due, owner=owner, source=source)
         if known is None or not known.parked:
             self._on_parked(image_id, trouble)
             # Not its text, which may quote the row and so the URL.
