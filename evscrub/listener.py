@@ -7,6 +7,7 @@ block for as long as that lasts. So they happen in a thread that nobody waits fo
 
 import contextlib
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -19,8 +20,9 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
-from evscrub.broker_watch import broker_hosts, watch
+from evscrub.broker_watch import BrokerWatch, broker_hosts
 from evscrub.events import DeleteEvent, MalformedError, NotForUsError, parse
+from evscrub.outage import Outage
 
 LOG = logging.getLogger(__name__)
 
@@ -92,6 +94,10 @@ class Listener:
         on_joined: Callable[[bool], None],
     ) -> None:
         self.dispatcher = Dispatcher(self._deliver)
+        self.watch = BrokerWatch(
+            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
+            time.monotonic,
+        )
         self.joined = False
         self._joining = anyio.Event()
         self._conf = conf
@@ -118,7 +124,7 @@ class Listener:
             await self._joining.wait()
             hosts = broker_hosts(self._conf)
             if hosts:
-                await watch(hosts, self._bus_changed)
+                await self.watch.run(hosts, self._bus_changed)
             await anyio.sleep_forever()
         finally:
             self._stop.set()
@@ -145,7 +151,7 @@ class Listener:
             try:
                 server.start()
             except Exception as error:  # noqa: BLE001 - the driver's own and its client's
-                LOG.warning("The bus cannot be joined: %s; trying again", type(error).__name__)
+                self.watch.complain(f"it cannot be joined, {type(error).__name__}")
                 self._stop.wait(_REJOIN_SECONDS)
                 continue
             self._tell(self._joined)
@@ -154,16 +160,13 @@ class Listener:
             server.wait()
 
     def _joined(self) -> None:
+        self.watch.outage.back()
         LOG.info("Listening on the bus")
         self.joined = True
         self._on_joined(True)
         self._joining.set()
 
     def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
-        if there:
-            LOG.info("The bus is back")
-        else:
-            LOG.warning("The bus is away: until it is back, sweeps find what is deleted")
         self.joined = there
         self._on_joined(there)
 

@@ -34,7 +34,12 @@ class RedactingFilter(logging.Filter):
 
 def install() -> None:
     """Let every handler there is redact what it writes, but for those that do already."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
+    for handler in handlers():
         if not any(isinstance(known, RedactingFilter) for known in handler.filters):
             handler.addFilter(RedactingFilter())
+
+
+def handlers() -> set[logging.Handler]:
+    """Return the handlers of all loggers."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    return {handler for logger in loggers for handler in logger.handlers}

@@ -24,7 +24,7 @@ from evscrub.leases import Leases
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
-from evscrub.registry_calls import RegistryCalls
+from evscrub.registry_calls import SILENT_SECONDS, RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
 from evscrub.stores import Stores
@@ -63,10 +63,9 @@ class Scrubber:
         self._clock = clock
         self._database_clock = database_clock
         self.settings = settings
-        self.calls = RegistryCalls(clock)
-        self.leases = Leases(
-            claims, self.calls, clock, self.record, settings.policy.claim_timeout.total_seconds()
-        )
+        lease_seconds = settings.policy.claim_timeout.total_seconds()
+        self.calls = RegistryCalls(clock, claims.database, min(SILENT_SECONDS, lease_seconds / 2))
+        self.leases = Leases(claims, self.calls, clock, self.record, lease_seconds)
         self.settler = Settler(
             queue,
             claims,
@@ -137,6 +136,7 @@ class Scrubber:
             tasks.start_soon(self._pump_for_ever)
             tasks.start_soon(self.settler.run)
             tasks.start_soon(self.leases.run)
+            tasks.start_soon(self.calls.run)
             await stop.wait()
             await self._drain(drain_seconds)
             tasks.cancel_scope.cancel()

@@ -104,7 +104,12 @@ class Settler:
             async with self._leases.compared:
                 ends = [work.settlement() for work in works]
                 timeout = timedelta(seconds=self._leases.timeout)
-                await self._calls.call(self._claims.settle, ends, timeout)
+                await self._calls.call(
+                    self._claims.settle,
+                    ends,
+                    timeout,
+                    patience_seconds=self._calls.silent_seconds,
+                )
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from evscrub.checks import bus, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
+from evscrub.registry.database import UNAVAILABLE
 
 #: In the order they run in, and are shown in.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
@@ -40,5 +41,9 @@ def run(subject: Subject) -> Report:
         except NotCheckedError as error:
             findings = Findings()
             findings.warn(f"Not checked: {error}.")
+        except UNAVAILABLE as error:
+            findings = Findings()
+            findings.fail(registry.unusable(subject, error))
+            subject.lose()
         report.append((name, findings))
     return report

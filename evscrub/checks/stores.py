@@ -15,7 +15,7 @@ from oslo_config import cfg
 from evscrub.checks.report import Findings, NotCheckedError, count
 from evscrub.checks.subject import Subject
 from evscrub.registry.claims import LOCATION_COLUMNS, named_store
-from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.tables import image_locations
 from evscrub.rules import DELETED, LocationRow
 from evscrub.stores import Stores, Target
@@ -157,6 +157,8 @@ def _sample(subject: Subject) -> list[LocationRow]:
                 for row in session.execute(query)
             ]
     except UNAVAILABLE as error:
+        if is_away(error):
+            raise
         raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
 
 

@@ -12,6 +12,7 @@ from oslo_config import cfg
 from evscrub import config, listing, listing_output
 from evscrub.listing import Line, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.errors import explain
 from evscrub.registry.listing import Listing
 from evscrub.settings import scrubber_settings
 from evscrub.status import client
@@ -61,8 +62,7 @@ def main(arguments: argparse.Namespace) -> int:
             _lines(conf, database, troubles or {}, arguments), sys.stdout, arguments
         )
     except UNAVAILABLE as error:
-        print(f"evscrub: the registry broke off: {type(error).__name__}", file=sys.stderr)
-        return 1
+        raise config.ConfigError(f"the registry broke off: {explain(error)}") from None
     return 1 if arguments.parked and troubles is None else 0
 
 
