@@ -54,9 +54,9 @@ class Outage:
             self._told_at = now
             self._is_told = True
         if begins:
-            LOG.warning("%s is away: %s. %s", self._name, reason, self._consequence)
+            _warn("%s is away: %s. %s", self._name, reason, self._consequence)
         else:
-            LOG.warning("%s has been away for %.0f s: %s", self._name, seconds, reason)
+            _warn("%s has been away for %.0f s: %s", self._name, seconds, reason)
 
     def back(self) -> None:
         """Take in that it is there."""
@@ -68,3 +68,14 @@ class Outage:
             told, self._is_told = self._is_told, False
         if told:
             LOG.info("%s is back after %.0f s", self._name, seconds)
+
+
+def _warn(text: str, *arguments: object) -> None:
+    """Log a warning, which may be while an exception is handled that it speaks of already.
+
+    oslo.log would add that exception to the line; it does not add those of a few types.
+    """
+    try:
+        raise ValueError  # noqa: TRY301 - this is all that it is for
+    except ValueError:
+        LOG.warning(text, *arguments)

@@ -101,7 +101,7 @@ class RegistryCalls:
             self._failed(reason(error))
             raise RegistryAwayError from error
         finally:
-            del self._waiting[call]
+            self._waiting.pop(call, None)
         await self._silent(patience_seconds)
         raise RegistryAwayError
 
@@ -117,10 +117,9 @@ class RegistryCalls:
             await self._look(now)
 
     async def _look(self, now: float) -> None:
-        if self._waiting:
-            since = max(self._answered_at, min(self._waiting.values()))
-            if now - since >= self.silent_seconds and not self.away_seconds:
-                await self._silent(now - since)
+        since = max(self._answered_at, min(self._waiting.values(), default=now))
+        if now - since >= self.silent_seconds:
+            await self._silent(now - since)
         elif self.is_away and not self.away_seconds:
             with contextlib.suppress(RegistryAwayError):
                 await self.call(self._registry.now, patience_seconds=self.silent_seconds)
@@ -128,9 +127,11 @@ class RegistryCalls:
     async def _silent(self, seconds: float) -> None:
         """Take in that calls wait in vain.
 
-        Idle connections may be to the server that is frozen, and new ones to another.
+        They may end long after, by the time-outs of their connections, and count no more. Idle
+        connections may be to the same frozen server, and new ones to another.
         """
         self._failed(f"it has not answered for {seconds:.0f} s")
+        self._waiting.clear()
         await anyio.to_thread.run_sync(self._registry.dispose, abandon_on_cancel=True)
 
     def _answered(self) -> None:
