@@ -13,13 +13,14 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config, redact, version
+from evscrub import config, quiet, redact, version
 from evscrub.audit import Audit
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
 from evscrub.listener import Listener
 from evscrub.record import Scrubbed, Trouble
+from evscrub.registry import connecting
 from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
@@ -59,7 +60,8 @@ class Agent:
         self._own = own
         try:
             self.stores = Stores(conf, lambda: conf.scrubber.acknowledged_stores)
-            database = Database(conf)
+            answer_seconds = connecting.answer_seconds(conf.scrubber.claim_timeout)
+            database = Database(conf, answer_seconds=answer_seconds)
             database.probe()
             self.listener = Listener(
                 conf,
@@ -70,6 +72,8 @@ class Agent:
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
+        watch = self.listener.watch
+        self._demote = quiet.Demote(lambda told: quiet.is_raised(told) or watch.is_told(told))
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
@@ -89,6 +93,7 @@ class Agent:
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
+            self.scrubber.calls,
             clock,
             self.database_clock,
             sweep_settings(conf),
@@ -106,6 +111,7 @@ class Agent:
                 "delayed_delete is off in Glance's configuration as read here: Glance deletes data"
                 " itself and leaves nothing to scrub"
             )
+        quiet.install(self._demote)
         self._introduce()
         async with anyio.create_task_group() as scrubbing:
             scrubbing.start_soon(self._scrub, self._stop)
@@ -151,7 +157,9 @@ class Agent:
         if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
-        redact.install()  # oslo.log may have made new handlers
+        # oslo.log may have made new handlers.
+        redact.install()
+        quiet.install(self._demote)
         self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)

@@ -1,19 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sees whether the broker can be reached, for oslo.messaging tells nobody that it lost it."""
+"""Sees whether the bus can be used, for oslo.messaging tells nobody that it lost a broker.
 
+It logs so, a line a second: what it logs is taken in here and told once. And a look at whether a
+broker takes connections finds what oslo.messaging does not notice while no message comes.
+"""
+
+import logging
+import re
 from collections.abc import Callable, Sequence
 
 import anyio
 from oslo_config import cfg
 from oslo_messaging import TransportURL
 
+from evscrub.outage import Outage
+from evscrub.quiet import is_below
+from evscrub.redact import redact
+
 INTERVAL_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _DEFAULT_PORT = 5672
+#: oslo.messaging waits at most 30 s between two tries (rabbit_interval_max): after as long without
+#: a complaint it has a connection.
+_QUIET_SECONDS = 35.0
+
+_CLIENTS = ("amqp", "kombu", "oslo_messaging", "oslo.messaging")
+_RABBIT = ("oslo_messaging._drivers.impl_rabbit", "oslo.messaging._drivers.impl_rabbit")
+_LOST = "recoverable connection/channel error"
+_BACK = re.compile(r"Reconnected to AMQP server|unblocked the connection").search
+_CONNECTION_ID = re.compile(r"^\[[0-9a-f-]+\] ")
+_NEXT_TRY = re.compile(r"[.,]? *\(?(?:Trying again|retrying) in .*", re.IGNORECASE)
 
 
 def broker_hosts(conf: cfg.ConfigOpts) -> list[tuple[str, int]]:
-    """The hosts and ports of the bus's brokers; none where it is no RabbitMQ.
+    """Return the hosts and ports of the bus's brokers; none where it is no RabbitMQ.
 
     :param conf: one that a notification transport was made of, which registers the options.
     """
@@ -24,18 +44,60 @@ def broker_hosts(conf: cfg.ConfigOpts) -> list[tuple[str, int]]:
     return hosts or [("localhost", _DEFAULT_PORT)]
 
 
-async def watch(hosts: Sequence[tuple[str, int]], on_change: Callable[[bool], None]) -> None:
-    """Tell of each change of whether any of the brokers takes connections, for ever.
+class BrokerWatch:
+    """Whether the bus can be used.
 
-    :param on_change: at first it is taken for granted that one does.
+    :param outage: told of each change.
+    :param now: seconds.
     """
-    was_reachable = True
-    while True:
-        await anyio.sleep(INTERVAL_SECONDS)
-        reachable = await _is_any_reachable(hosts)
-        if reachable != was_reachable:
-            was_reachable = reachable
-            on_change(reachable)
+
+    def __init__(self, outage: Outage, now: Callable[[], float]) -> None:
+        self.outage = outage
+        self._now = now
+        self._complained_at = 0.0
+
+    def is_told(self, record: logging.LogRecord) -> bool:
+        """Take in what the bus's client logs; return whether `outage` tells it. For any thread."""
+        if not is_below(record.name, _CLIENTS):
+            return False
+        text = record.getMessage()
+        if is_below(record.name, _RABBIT):
+            if record.levelno >= logging.ERROR or _LOST in text:
+                self.complain(text)
+            elif _BACK(text):
+                told = self.outage.is_on
+                self.outage.back()
+                return told
+        return self.outage.is_on
+
+    def complain(self, text: str) -> None:
+        """Take in that the bus cannot be used.
+
+        :param text: why.
+        """
+        self._complained_at = self._now()
+        words = _NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split())))
+        self.outage.away(redact(words))
+
+    async def run(
+        self, hosts: Sequence[tuple[str, int]], on_change: Callable[[bool], None]
+    ) -> None:
+        """Look for ever whether any of the brokers takes connections.
+
+        :param on_change: told whether the bus can be used, when that changes; at first it can.
+        """
+        was_there = True
+        while True:
+            await anyio.sleep(INTERVAL_SECONDS)
+            if not await _is_any_reachable(hosts):
+                names = ", ".join(f"{host}:{port}" for host, port in hosts)
+                self.complain(f"no broker takes connections ({names})")
+                self._complained_at = 0.0  # a connection that is taken says the contrary
+            elif self._now() >= self._complained_at + _QUIET_SECONDS:
+                self.outage.back()
+            if self.outage.is_on == was_there:
+                was_there = not self.outage.is_on
+                on_change(was_there)
 
 
 async def _is_any_reachable(hosts: Sequence[tuple[str, int]]) -> bool:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``evscrub`` command.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration, or a database that does not
+answer.
 """
 
 import argparse
@@ -47,7 +48,8 @@ _EPILOG = """\
 exit codes:
   0  done
   1  refused or failed, or, of a check, warnings
-  2  wrong usage or configuration, or, of a check, failures
+  2  wrong usage or configuration, a database that does not answer, or, of a
+     check, failures
 
 files:
   /etc/evscrub/evscrub.conf  evscrub's options, in oslo.config's format. They

@@ -55,8 +55,10 @@ class Leases:
 
     async def run(self) -> None:
         """Renew leases for ever."""
+        pause = self.timeout / 6
         while True:
-            await anyio.sleep(self.timeout / 6)
+            # A renewal that failed is soon tried again: leases age meanwhile.
+            await anyio.sleep(min(pause, self._calls.away_seconds or pause))
             await self.renew()
 
     async def renew(self) -> None:
@@ -87,7 +89,9 @@ class Leases:
     async def _renew_all(self, aging: Sequence[Work]) -> None:
         asked = self._clock.moment()
         held = [(work.claim, work.lease) for work in aging]
-        kept, lease = await self._calls.call(self._claims.renew, held)
+        kept, lease = await self._calls.call(
+            self._claims.renew, held, patience_seconds=self._calls.silent_seconds
+        )
         ours = {claim.image.id for claim in kept}
         for work in aging:
             if work.image_id in ours:

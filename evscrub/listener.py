@@ -20,9 +20,10 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
-from evscrub.broker_watch import broker_hosts, watch
+from evscrub.broker_watch import BrokerWatch, broker_hosts
 from evscrub.events import READ, DeleteEvent, MalformedError, NotForUsError, parse
 from evscrub.intake import transport as bounded
+from evscrub.outage import Outage
 from evscrub.silence import Silence
 
 LOG = logging.getLogger(__name__)
@@ -131,6 +132,10 @@ class Listener:
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
         self.dispatcher = Dispatcher(self._deliver)
+        self.watch = BrokerWatch(
+            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
+            time.monotonic,
+        )
         self.joined = False
         self._joining = anyio.Event()
         self._conf = conf
@@ -161,7 +166,7 @@ class Listener:
             hosts = broker_hosts(self._conf)
             async with anyio.create_task_group() as tasks:
                 if hosts:
-                    tasks.start_soon(watch, hosts, self._bus_changed)
+                    tasks.start_soon(self.watch.run, hosts, self._bus_changed)
                 tasks.start_soon(self._watch_silence)
         finally:
             self._stop.set()
@@ -189,7 +194,7 @@ class Listener:
             try:
                 server.start(override_pool_size=1)
             except Exception as error:  # noqa: BLE001 - the driver's own and its client's
-                LOG.warning("The bus cannot be joined: %s; trying again", type(error).__name__)
+                self.watch.complain(f"it cannot be joined, {type(error).__name__}")
                 self._stop.wait(_REJOIN_SECONDS)
                 continue
             self._tell(self._joined)
@@ -215,16 +220,13 @@ class Listener:
                 self._leave.set()
 
     def _joined(self) -> None:
+        self.watch.outage.back()
         LOG.info("Listening on the bus")
         self.joined = True
         self._on_joined(True)
         self._joining.set()
 
     def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
-        if there:
-            LOG.info("The bus is back")
-        else:
-            LOG.warning("The bus is away: until it is back, sweeps find what is deleted")
         self.joined = there
         self._on_joined(there)
 

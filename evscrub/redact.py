@@ -71,10 +71,15 @@ def install() -> None:
 
     Call it after each change of the log's configuration, since that makes new handlers.
     """
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    for handler in {handler for logger in loggers for handler in logger.handlers}:
+    for handler in handlers():
         if not isinstance(handler.formatter, RedactingFormatter):
             handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
+
+
+def handlers() -> set[logging.Handler]:
+    """Return the handlers of all loggers."""
+    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
+    return {handler for logger in loggers for handler in logger.handlers}
 
 
 def install_excepthooks() -> None:

@@ -27,7 +27,7 @@ from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry_calls import RegistryCalls
+from evscrub.registry_calls import SILENT_SECONDS, RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
 from evscrub.slots import Slot
@@ -69,10 +69,9 @@ class Scrubber:
         self._clock = clock
         self._database_clock = database_clock
         self.settings = settings
-        self.calls = RegistryCalls(clock)
-        self.leases = Leases(
-            claims, self.calls, clock, self.record, settings.policy.claim_timeout.total_seconds()
-        )
+        lease_seconds = settings.policy.claim_timeout.total_seconds()
+        self.calls = RegistryCalls(clock, claims.database, min(SILENT_SECONDS, lease_seconds / 2))
+        self.leases = Leases(claims, self.calls, clock, self.record, lease_seconds)
         self.settler = Settler(
             queue,
             claims,
@@ -160,6 +159,7 @@ class Scrubber:
             tasks.start_soon(self._pump_for_ever)
             tasks.start_soon(self.settler.run)
             tasks.start_soon(self.leases.run)
+            tasks.start_soon(self.calls.run)
             await stop.wait()
             await self._drain(drain_seconds)
             tasks.cancel_scope.cancel()

@@ -150,7 +150,9 @@ class Settler:
     async def _write(self, works: Sequence[Work]) -> None:
         ends = [work.settlement() for work in works]
         timeout = timedelta(seconds=self._leases.timeout)
-        await self._calls.call(self._claims.settle, ends, timeout)
+        await self._calls.call(
+            self._claims.settle, ends, timeout, patience_seconds=self._calls.silent_seconds
+        )
 
     def park(
         self, image_id: str, owner: str | OwnerKey | None, source: Source, error: Exception

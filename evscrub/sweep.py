@@ -16,8 +16,8 @@ from oslo_log import log as logging
 
 from evscrub.clock import Clock, DatabaseClock, epoch
 from evscrub.delay_queue import Added, DelayQueue, Source
-from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.pages import Found, Pages, Window
+from evscrub.registry_calls import RETRY_SECONDS, RegistryAwayError, RegistryCalls
 from evscrub.settings import SweepSettings
 
 LOG = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ LOG = logging.getLogger(__name__)
 HEAD_START_SECONDS = 1.0
 #: How far back a sweep looks beyond the last one: clocks of Glance's hosts differ, claims age.
 _OVERLAP_SECONDS = 300.0
-_RETRY_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class Sweep:
         self,
         queue: DelayQueue,
         pages: Pages,
+        calls: RegistryCalls,
         clock: Clock,
         database_clock: DatabaseClock,
         settings: SweepSettings,
@@ -63,6 +63,7 @@ class Sweep:
         self.failing = False  #: whether the registry could not be read the last time
         self._queue = queue
         self._pages = pages
+        self._calls = calls
         self._clock = clock
         self._database_clock = database_clock
         self._settings = settings
@@ -85,18 +86,14 @@ class Sweep:
             self._changed = anyio.Event()
             try:
                 await self.once()
-            except UNAVAILABLE as error:
-                if not self.failing:
-                    LOG.warning("The sweep cannot read the registry: %s", type(error).__name__)
+            except RegistryAwayError:
                 self.failing = True
-                pause = _RETRY_SECONDS
+                pause = RETRY_SECONDS
             except Exception:
-                LOG.exception("The sweep failed; trying again in %.0f s", _RETRY_SECONDS)
+                LOG.exception("The sweep failed; trying again in %.0f s", RETRY_SECONDS)
                 self.failing = True
-                pause = _RETRY_SECONDS
+                pause = RETRY_SECONDS
             else:
-                if self.failing:
-                    LOG.info("The sweep reads the registry again")
                 self.failing = False
                 pause = self._settings.interval * random.uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
@@ -107,7 +104,7 @@ class Sweep:
         """Sweep one time, in full when that is due."""
         settings = self._settings
         began = self._clock.moment()
-        now = await anyio.to_thread.run_sync(self._pages.now, abandon_on_cancel=True)
+        now = await self._calls.call(self._pages.now)
         self._database_clock.observe(now, began)
         full = self._swept_until is None or self._clock.boot() >= self._full_due
         horizon = timedelta(seconds=settings.horizon_seconds)
@@ -123,9 +120,7 @@ class Sweep:
             self._on_full()
         pages = self._pages.read(window)
         found = added = 0
-        while (
-            page := await anyio.to_thread.run_sync(next, pages, None, abandon_on_cancel=True)
-        ) is not None:
+        while (page := await self._calls.call(next, pages, None)) is not None:
             found += len(page)
             added += self._take_in(page)
         if full and settings is self._settings:

@@ -14,6 +14,7 @@ from evscrub.checks import agent, bus, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
 from evscrub.redact import redact
+from evscrub.registry.database import UNAVAILABLE
 
 #: What comes before all of them: the files themselves.
 CONFIGURATION = "Configuration"
@@ -51,6 +52,10 @@ def run(subject: Subject) -> Report:
         except NotCheckedError as error:
             findings = Findings()
             findings.warn(f"Not checked: {error}.")
+        except UNAVAILABLE as error:
+            findings = Findings()
+            findings.fail(registry.unusable(subject, error))
+            subject.lose()
         report.append((name, findings))
     return report
 

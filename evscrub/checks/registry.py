@@ -11,7 +11,8 @@ from evscrub.checks.report import Findings, NotCheckedError, count, in_words
 from evscrub.checks.subject import Subject
 from evscrub.clock import BOUND_SECONDS, Clock, epoch
 from evscrub.registry import nodes
-from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.database import UNAVAILABLE, Database, is_away, read_now
+from evscrub.registry.errors import advice, reason
 from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import DELETED, PENDING_DELETE
@@ -43,18 +44,10 @@ def connection(subject: Subject) -> Findings:
         known = said.startswith("[database]")
         found.fail(said + "." if known else f"{_CONNECTION} is not a URL that can be read.")
         return found
-    except UNAVAILABLE as error:
-        found.fail(_unreachable(subject, error))
-        return found
     try:
-        database.now()
-    except NotImplementedError:
-        found.fail(
-            f"evscrub does not know this database, {database.engine.dialect.name}: it works with"
-            " MySQL, MariaDB, PostgreSQL and SQLite."
-        )
+        database.reach()
     except UNAVAILABLE as error:
-        found.fail(_unreachable(subject, error))
+        found.fail(unusable(subject, error))
     else:
         subject.reach(database)
         found.note(f"{database.engine.dialect.name} answers.")
@@ -118,6 +111,8 @@ def privileges(subject: Subject) -> Findings:
             with database.engine.connect() as session:
                 session.execute(statement)
         except UNAVAILABLE as error:
+            if is_away(error):
+                raise
             found.fail(f"No {name} ({_reason(subject, error)}).")
     if found.code:
         found.fail(
@@ -275,24 +270,21 @@ def _ask(subject: Subject, query: Callable[[sa.Connection], T]) -> T:
         with subject.registry.reading() as session:
             return query(session)
     except UNAVAILABLE as error:
+        if is_away(error):
+            raise
         raise NotCheckedError(f"the registry cannot be read ({_reason(subject, error)})") from None
 
 
-def _unreachable(subject: Subject, error: Exception) -> str:
-    return (
-        f"The database cannot be reached ({_reason(subject, error)}). Check {_CONNECTION}, the"
-        " database server, and the user and its password."
-    )
+def unusable(subject: Subject, error: Exception) -> str:
+    """Say that the database cannot be used, why, and what to do."""
+    return f"The database cannot be used ({_reason(subject, error)}): {advice(error)}."
 
 
 def _reason(subject: Subject, error: Exception) -> str:
     """What the database's driver said, without statements and without the password."""
-    cause = getattr(error, "inner_exception", None) or error
-    cause = getattr(cause, "orig", None) or cause
-    said = " ".join(str(part) for part in cause.args) or type(cause).__name__
-    said = " ".join(said.split())
+    said = reason(error)
     try:
         password = sa.make_url(subject.conf.database.connection).password
     except (sa.exc.ArgumentError, ValueError):
-        return type(cause).__name__
+        return type(error).__name__
     return said.replace(str(password), "***") if password else said

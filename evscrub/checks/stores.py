@@ -10,7 +10,7 @@ from oslo_config import cfg
 
 from evscrub.checks.report import Findings, NotCheckedError, count
 from evscrub.checks.subject import Subject
-from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations
 from evscrub.rules import DELETED, LocationRow
@@ -109,6 +109,8 @@ def _sample(subject: Subject) -> list[LocationRow]:
                 for row in session.execute(query)
             ]
     except UNAVAILABLE as error:
+        if is_away(error):
+            raise
         raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
 
 

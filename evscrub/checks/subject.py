@@ -44,6 +44,10 @@ class Subject:
         """Keep a database that answers."""
         self._database = database
 
+    def lose(self) -> None:
+        """Take in that the database stopped answering."""
+        self._database = None
+
     def load(self, stores: Stores) -> None:
         """Keep stores that loaded."""
         self._stores = stores

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from evscrub import config, output
 from evscrub.keep import RefusedError
 from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.errors import explain
 from evscrub.registry.keeping import Keeping
 
+_ANSWER_SECONDS = 20
 _DONE = {"restore": "restored", "hold": "held", "release": "released"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "May be used while agents run. Exit codes: 0 all of the images are as they should be, 1"
-        " one was refused, with the reason, 2 wrong usage or configuration."
+        " one was refused, with the reason, 2 wrong usage or configuration, or a database that does"
+        " not answer."
     )
     config.add_arguments(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id, in any letters")
@@ -25,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = config.load_for(arguments)
     try:
-        database = Database(conf)
+        # An image at a time, whose rows are found by their keys: that takes no time.
+        database = Database(conf, answer_seconds=_ANSWER_SECONDS)
         database.probe()
     except ValueError as error:
         raise config.ConfigError(str(error)) from None
@@ -43,9 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
             with output.reader_may_leave():
                 print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
         except UNAVAILABLE as error:
-            raise config.ConfigError(
-                f"the registry cannot be used: {type(error).__name__}; check [database] connection"
-            ) from None
+            raise config.ConfigError(f"the registry cannot be used: {explain(error)}") from None
         else:
             with output.reader_may_leave():
                 print(f"{image_id}: {_DONE[command]}")

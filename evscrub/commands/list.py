@@ -13,6 +13,7 @@ from evscrub import config, listing, listing_output, output
 from evscrub.commands.arguments import status_port
 from evscrub.listing import Line, Told, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.errors import explain
 from evscrub.registry.listing import Listing
 from evscrub.settings import scrubber_settings
 from evscrub.status import client
@@ -77,8 +78,7 @@ def main(arguments: argparse.Namespace) -> int:
         with output.reader_may_leave():
             listing_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
-        print(f"evscrub: the registry broke off: {type(error).__name__}", file=sys.stderr)
-        return 1
+        raise config.ConfigError(f"the registry broke off: {explain(error)}") from None
     return 1 if arguments.parked and told is None else 0
 
 

@@ -6,6 +6,7 @@ import anyio
 from evscrub.claimer import disputed
 from evscrub.clock import DatabaseClock
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry_calls import RegistryCalls
 from evscrub.sweep import Sweep
 
 _PROBE_SECONDS = 3.0
@@ -14,17 +15,23 @@ _PROBE_SECONDS = 3.0
 class Readiness:
     """Asks the registry, one question at a time however many want to know."""
 
-    def __init__(self, database: Database, database_clock: DatabaseClock, sweep: Sweep) -> None:
+    def __init__(
+        self,
+        database: Database,
+        database_clock: DatabaseClock,
+        calls: RegistryCalls,
+        sweep: Sweep,
+    ) -> None:
         self._database = database
         self._database_clock = database_clock
+        self._calls = calls
         self._sweep = sweep
-        # A question that hangs keeps its thread, and those who come after it wait in vain.
         self._thread = anyio.CapacityLimiter(1)
 
     async def what_lacks(self) -> list[str]:
         """What must happen before the agent is ready; nothing when it is."""
         lacking = []
-        if not await self._registry_answers():
+        if self._calls.is_away or not await self._registry_answers():
             lacking.append("the registry does not answer")
         if not self._sweep.count:
             lacking.append("the first sweep is not done")

@@ -25,4 +25,4 @@ class Sources:
     @property
     def registry_answers(self) -> bool:
         """Whether the registry answered those who asked it last."""
-        return not (self.sweep.failing or self.scrubber.calls.is_away)
+        return not self.scrubber.calls.is_away

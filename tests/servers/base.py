@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -143,6 +144,14 @@ class Server(ABC):
         self.stop()
         self.start()
 
+    def freeze(self) -> None:
+        """Stop all its processes where they are: connections stay open and nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let its processes go on."""
+        self._signal_all(signal.SIGCONT)
+
     def close(self) -> None:
         """Stop the server and remove its folder."""
         self.kill()
@@ -203,9 +212,17 @@ class Server(ABC):
 
     def _end(self, how: signal.Signals) -> None:
         self._check_owner()
+        self.thaw()
         process, self._process = self._process, None
         if process is not None:
             end(process, how)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        self._check_owner()
+        if self._process is not None:
+            for pid in _tree(self._process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def _tail(self) -> str:
         return self.log_path.read_text(errors="replace")[-4000:] if self.log_path.exists() else ""
@@ -220,6 +237,15 @@ class Server(ABC):
         if found is None:
             raise FileNotFoundError(f"{name} is not installed: install {self.package}")
         return found
+
+
+def _tree(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [pid, *(below for child in children for below in _tree(int(child)))]
 
 
 def is_open(port: int) -> bool:

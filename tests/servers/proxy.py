@@ -29,6 +29,7 @@ class Proxy(ThreadingTCPServer):
         self.backend = backend
         self.port = int(self.server_address[1])
         self._open: set[socket.socket] = set()
+        self._swallowed: set[socket.socket] = set()
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -53,6 +54,15 @@ class Proxy(ThreadingTCPServer):
                 with suppress(OSError):
                     side.shutdown(socket.SHUT_RDWR)
 
+    def swallow(self) -> None:
+        """Forward nothing more on the connections that are open; new ones work."""
+        with self._lock:
+            self._swallowed |= self._open
+
+    def is_swallowed(self, side: socket.socket) -> bool:
+        """Return whether what comes from there goes nowhere."""
+        return side in self._swallowed
+
     def connect(self, client: socket.socket) -> socket.socket:
         """Connect a client with the backend, until one of them hangs up."""
         with self._lock:
@@ -65,6 +75,7 @@ class Proxy(ThreadingTCPServer):
         with self._lock:
             for side in sides:
                 self._open.discard(side)
+                self._swallowed.discard(side)
                 side.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -88,7 +99,8 @@ class _Connection(BaseRequestHandler):
                         data = here.recv(1 << 16)
                         if not data:
                             return
-                        there.sendall(data)
+                        if not self.server.is_swallowed(here):
+                            there.sendall(data)
             except OSError:
                 return
             finally:

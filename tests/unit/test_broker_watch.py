@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+
 import anyio
 import oslo_messaging
 import pytest
@@ -10,6 +13,8 @@ from anyio.abc import SocketStream
 from oslo_config import cfg
 
 from evscrub import broker_watch
+from evscrub.broker_watch import BrokerWatch
+from evscrub.outage import Outage
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,8 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
         hosts = [("127.0.0.1", 1), ("127.0.0.1", port)]
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(broker_watch.watch, hosts, on_change)
+            watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
+            tasks.start_soon(watch.run, hosts, on_change)
             async with listener, anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, hang_up)
                 await anyio.sleep(0.1)
@@ -73,3 +79,55 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert told == [False, True]
 
     anyio.run(run)
+
+
+RABBIT = "oslo.messaging._drivers.impl_rabbit"
+UNREACHABLE = (
+    "[6f3a09d2-5a71-4f0e-9b4b-0c6a8a0c1a11] AMQP server on one:5672 is unreachable: [Errno 111]"
+    " ECONNREFUSED. Trying again in 1 seconds."
+)
+BACK = "[6f3a09d2] Reconnected to AMQP server on one:5672 via [amqp] client with port 40000."
+
+
+def record(name: str, level: int, text: str) -> logging.LogRecord:
+    return logging.LogRecord(name, level, "", 0, text, (), None)
+
+
+class TestWhatTheClientLogs:
+    def test_its_complaints_are_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        now = 100.0
+        watch = BrokerWatch(Outage("The bus", "Sweeps go on", lambda: now), lambda: now)
+        for _ in range(50):
+            assert watch.is_told(record(RABBIT, logging.ERROR, UNREACHABLE))
+            now += 1
+        assert watch.is_told(record("amqp.connection", logging.WARNING, "closed"))
+        assert watch.is_told(record(RABBIT, logging.INFO, BACK))
+        away, back = (one.getMessage() for one in caplog.records)
+        # Without the connection's id and the pause, which change.
+        assert away == (
+            "The bus is away: AMQP server on one:5672 is unreachable: [Errno 111] ECONNREFUSED."
+            " Sweeps go on"
+        )
+        assert back == "The bus is back after 50 s"
+
+    @pytest.mark.parametrize(
+        ("name", "level", "text"),
+        [
+            (RABBIT, logging.WARNING, "Queue x could not be declared"),
+            (RABBIT, logging.INFO, BACK),
+            ("kombu.connection", logging.WARNING, "No hostname was supplied"),
+            ("evscrub.sweep", logging.ERROR, UNREACHABLE),
+            ("amqpx", logging.ERROR, UNREACHABLE),
+        ],
+    )
+    def test_all_else_is_left_to_it(self, name: str, level: int, text: str) -> None:
+        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
+        assert not watch.is_told(record(name, level, text))
+        assert not watch.outage.is_on
+
+    def test_a_password_is_not_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
+        watch.is_told(record(RABBIT, logging.ERROR, "amqp://glance:secret@one:5672/ is away"))
+        assert "secret" not in caplog.text
+        assert "one:5672" in caplog.text

@@ -53,7 +53,7 @@ def test_nothing_is_claimed_on_a_node_that_is_off(caplog: pytest.LogCaptureFixtu
         world.scrubber = scrubber
         clock = scrubber._database_clock
         clock._is_known = True  # as where several nodes are known
-        readiness = Readiness(None, clock, None)  # type: ignore[arg-type] # not asked here
+        readiness = Readiness(None, clock, scrubber.calls, None)  # type: ignore[arg-type] # not asked
         readiness._registry_answers = _yes  # type: ignore[method-assign]
         readiness._sweep = type("Swept", (), {"count": 1})()
         await anyio.sleep(100)

@@ -24,9 +24,26 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ("no-url-with-secret", "not a URL"),
         ("mysql+pymysql://glance:p@ss:secret@host/glance", "not a URL"),
         ("mysql+pymysql://glance:secret", "not a URL"),
-        ("oracle9i://user:secret@host/glance", ""),
-        ("mysql+nodriver://user:secret@host/glance", ""),
-        ("oracle+oracledb://user:secret@host/glance", "Python module oracledb"),
+        ("oracle9i://user:secret@host/glance", "does not know"),
+        ("mysql+nodriver://user:secret@host/glance", "does not know"),
+        ("mysql+mysqldb://user:secret@host/glance", "Python module MySQLdb"),
+        *(
+            (f"{name}://user:secret@host/glance", "mysql+pymysql://, postgresql+psycopg2:// or")
+            for name in (
+                "oracle+oracledb",
+                "postgres",
+                "Mysql+PyMySQL",
+                "mariadb+asyncmy",
+                "mysql+aiomysql",
+                "mysql+cymysql",
+                "mysql+pyodbc",
+                "mariadb+mariadbconnector",
+                "postgresql+asyncpg",
+                "postgresql+pg8000",
+                "postgresql+psycopg_async",
+                "sqlite+aiosqlite",
+            )
+        ),
     ],
 )
 def test_a_connection_that_is_wrong_is_told_without_its_password(

@@ -73,7 +73,8 @@ def settle(
     async def main() -> None:
         clock = Clock(anyio.current_time, lambda: NOW + anyio.current_time())
         queue = DelayQueue(capacity, origin=NOW)
-        calls, claims, database_clock = RegistryCalls(clock), Registry(), DatabaseClock(clock)
+        claims, database_clock = Registry(), DatabaseClock(clock)
+        calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
         leases = Leases(claims, calls, clock, record, 60.0)  # type: ignore[arg-type] # a stand-in
         settler = Settler(
             queue,

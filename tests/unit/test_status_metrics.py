@@ -117,8 +117,8 @@ def test_buckets_of_a_histogram_add_up(busy: Sources) -> None:
     ) == (pytest.approx(400.35))
 
 
-def test_the_registry_is_away_when_the_sweep_cannot_read_it(busy: Sources) -> None:
-    busy.sweep.failing = True
+def test_the_registry_is_away_when_calls_on_it_fail(busy: Sources) -> None:
+    busy.scrubber.calls._failed("it cannot be read")
     assert value(scrape(busy), "evscrub_registry_up") == 0
 
 

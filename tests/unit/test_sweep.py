@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.registry.pages import Found, Window
+from evscrub.registry_calls import RegistryCalls
 from evscrub.rules import Policy
 from evscrub.settings import SweepSettings
 from evscrub.sweep import HEAD_START_SECONDS, Sweep
@@ -44,7 +46,8 @@ def found(image_id: str, deleted_ago: float) -> Found:
 def sweep_of(queue: DelayQueue, pages: FakePages) -> Sweep:
     clock = Clock(boot=lambda: 5.0, wall=lambda: NOW)
     settings = SweepSettings(Policy(timedelta(seconds=100), timedelta(seconds=60)), 60, 3600)
-    return Sweep(queue, pages, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type] # fake pages
+    calls = RegistryCalls(clock, SimpleNamespace(now=pages.now, dispose=lambda: None))
+    return Sweep(queue, pages, calls, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type] # fake pages
 
 
 def test_reads_on_after_an_empty_page() -> None:

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A database or a broker that is frozen, away or behind a virtual address: nothing hangs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
+from tests.functional import commands
+from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.seed import Seed
+from tests.functional.test_status import get, scrape
+from tests.servers import DatabaseServer, MariaDB, PostgreSQL, Proxy, RabbitMQ, free_port
+
+LATER = 3600
+#: What a command may take that gives up: the probe's ten seconds, and what a busy machine needs.
+GIVE_UP_SECONDS = 25.0
+SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
+
+
+@pytest.fixture(scope="module", params=["mariadb", "postgresql"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(kind: str) -> Iterator[DatabaseServer]:
+    """Return a database server that the module may stop."""
+    with SERVERS[kind]() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def url(server: DatabaseServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of a registry with Glance's tables."""
+    made = server.new_database("outages")
+    migrate(site(tmp_path_factory.mktemp("glance"), made))
+    return made
+
+
+def site(directory: Path, url: str, bus: str = "kombu+memory://") -> GlanceConfig:
+    """Write the configuration of a Glance that does not run."""
+    glance = GlanceConfig(directory, free_port(), url, bus, stores={"fast": "file"})
+    write_config(glance)
+    return glance
+
+
+def agent_of(directory: Path, glance: GlanceConfig, port: int) -> AgentProcess:
+    """Return an agent as an operator has it: it does not log at DEBUG."""
+    options: dict[str, dict[str, object]] = {
+        "DEFAULT": {"debug": False, "scrub_time": LATER},
+        "status": {"listen": f"127.0.0.1:{port}"},
+        "scrubber": {"claim_timeout": 120},  # the default, and not the tests' own
+        "sweep": {"full_interval": 10},
+    }
+    return AgentProcess(directory, glance, options)
+
+
+@contextmanager
+def frozen(server: DatabaseServer) -> Iterator[None]:
+    server.freeze()
+    try:
+        yield
+    finally:
+        server.thaw()
+
+
+def lines_after(agent: AgentProcess, seen: int) -> list[str]:
+    """Return what an agent logged after so many characters, without times."""
+    return [re.sub(r"^[\d :.-]+ \d+ ", "", line) for line in agent.log[seen:].splitlines()]
+
+
+def test_commands_give_up_on_a_frozen_server(
+    server: DatabaseServer, url: str, tmp_path: Path
+) -> None:
+    agent = agent_of(tmp_path, site(tmp_path, url), free_port())
+    agent.write_config()
+    image_id = "0" * 36
+    calls: dict[str, tuple[str, ...]] = {
+        "check": ("check",),
+        "list": ("list",),
+        "agent": ("agent",),
+        "restore": ("restore", image_id),
+        "hold": ("hold", image_id),
+        "release": ("release", image_id),
+    }
+
+    def run(name: str) -> tuple[str, int, float, str]:
+        command, *rest = calls[name]
+        began = time.monotonic()
+        done = commands.run(command, "--config-file", agent.config_path, *rest)
+        return name, done.returncode, time.monotonic() - began, done.stdout + done.stderr
+
+    assert commands.run("check", "--config-file", agent.config_path).returncode != 255
+    with frozen(server), ThreadPoolExecutor(len(calls)) as pool:
+        for name, code, seconds, said in pool.map(run, calls):
+            assert code == 2, (name, said)
+            assert seconds < GIVE_UP_SECONDS, (name, seconds)
+            # The driver's own time-out, half of claim_timeout, may be the first to end.
+            words = re.sub(r"[|\s]+", " ", said)
+            assert re.search("has not answered for 10 s|timed out|timeout expired", words), said
+            assert "check that the database runs" in words
+            assert "Traceback" not in said
+            if name != "check":
+                assert len([line for line in said.splitlines() if "evscrub:" in line]) == 1, said
+
+
+def test_an_agent_tells_and_goes_to_the_server_that_answers(
+    server: DatabaseServer, url: str, tmp_path: Path
+) -> None:
+    """Its connections lead to a node that is frozen, new ones to one that answers."""
+    port = free_port()
+    with Proxy(server.port) as proxy:
+        near = server.database_url(url.rpartition("/")[2], port=proxy.port)
+        glance = site(tmp_path, near)
+        agent = agent_of(tmp_path, glance, port)
+        seed = Seed(replace(glance, database_url=url))
+        registry = Registry(url)
+        with agent:
+            wait_for("readiness", lambda: get(port, "/readyz").status_code == 200)
+            proxy.swallow()
+            seen = len(agent.log)
+            began = time.monotonic()
+            image_id = seed.add(deleted_ago=2 * LATER)
+            seed.write()
+            wait_for("notice", lambda: scrape(port)["evscrub_registry_up"] == 0)
+            assert get(port, "/readyz").status_code == 503
+            assert "the registry does not answer" in get(port, "/readyz").text
+            wait_for("scrubbing", lambda: registry.is_scrubbed(image_id))
+            wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
+            assert time.monotonic() - began < 100
+            wait_for("the end of it", lambda: "is back after" in agent.log[seen:])
+            said = lines_after(agent, seen)
+        assert [line for line in said if "The registry is away: " in line], said
+        assert "Traceback" not in agent.log
+        registry.engine.dispose()
+
+
+def test_a_stopped_agent_ends_though_the_server_is_frozen(
+    server: DatabaseServer, url: str, tmp_path: Path
+) -> None:
+    with agent_of(tmp_path, site(tmp_path, url), free_port()) as agent, frozen(server):
+        assert agent.stop(30) == 0
+
+
+def test_a_server_that_is_away_is_told_once(
+    server: DatabaseServer, url: str, tmp_path: Path
+) -> None:
+    port = free_port()
+    with agent_of(tmp_path, site(tmp_path, url), port) as agent:
+        wait_for("readiness", lambda: get(port, "/readyz").status_code == 200)
+        seen = len(agent.log)
+        server.stop()
+        began = time.monotonic()
+        try:
+            wait_for("notice", lambda: scrape(port)["evscrub_registry_up"] == 0)
+            for _ in range(20):  # those who ask for readiness make errors too
+                get(port, "/readyz")
+            wait_for("some time", lambda: time.monotonic() > began + 15)
+        finally:
+            server.start()
+        wait_for("the end of it", lambda: "The registry is back" in agent.log[seen:])
+        away = time.monotonic() - began
+        said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
+    assert len(said) == 2, "\n".join(said)
+    assert re.match(r"WARNING evscrub\.outage .*The registry is away: .*every 5 s$", said[0])
+    told = re.search(r"INFO evscrub\.outage .*The registry is back after (\d+) s$", said[1])
+    assert told is not None
+    assert 5 <= int(told[1]) <= away + 1
+
+
+@pytest.fixture(scope="module")
+def quiet_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    directory = tmp_path_factory.mktemp("sqlite")
+    made = f"sqlite:///{directory}/glance.sqlite"
+    migrate(site(directory, made))
+    return made
+
+
+def test_a_broker_that_is_away_is_told_once(
+    own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
+) -> None:
+    with agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port()) as agent:
+        seen = len(agent.log)
+        own_rabbitmq.stop()
+        began = time.monotonic()
+        agent.wait_for_log("The bus is away", after=seen)
+        wait_for("some time", lambda: time.monotonic() > began + 20)
+        own_rabbitmq.start()
+        agent.wait_for_log("The bus is back", after=seen)
+        away = time.monotonic() - began
+        said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
+    assert len(said) == 2, "\n".join(said)
+    assert re.match(
+        r"WARNING evscrub\.outage .*The bus is away: .*sweeps find what is deleted$", said[0]
+    )
+    told = re.search(r"INFO evscrub\.outage .*The bus is back after (\d+) s$", said[1])
+    assert told is not None
+    assert 15 <= int(told[1]) <= away + 1
+
+
+def test_a_broker_that_is_away_at_the_start_is_told_once(
+    own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
+) -> None:
+    own_rabbitmq.stop()
+    agent = agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port())
+    try:
+        agent.start(joined=False)
+        began = time.monotonic()
+        wait_for("some time", lambda: time.monotonic() > began + 10)
+        own_rabbitmq.start()
+        agent.wait_for_log("Listening on the bus")
+        lines = lines_after(agent, 0)
+    finally:
+        agent.__exit__()
+    about = [line for line in lines if "AMQP" in line or "bus" in line]
+    assert len(about) == 3, "\n".join(about)
+    assert re.search(r"The bus is away: .*refused\. Until it is back, sweeps find.*$", about[0])
+    assert "The bus is back after" in about[1]
+    assert "Listening on the bus" in about[2]

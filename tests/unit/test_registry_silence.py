@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A wait for an answer that never comes ends, and no other does."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from evscrub.registry.silence import Watchdog
+
+
+class LostError(Exception):
+    """A driver's error."""
+
+
+def receive(client: socket.socket) -> None:
+    """Wait for an answer as a driver does."""
+    if not client.recv(1):
+        raise LostError("server closed the connection unexpectedly")
+
+
+def test_a_wait_ends_after_its_time() -> None:
+    client, server = socket.socketpair()
+    began = time.monotonic()
+    with (
+        client,
+        server,
+        pytest.raises(LostError, match=r"did not answer within 0\.2 s"),
+        Watchdog(0.2).watching(client.fileno(), LostError),
+    ):
+        receive(client)
+    assert time.monotonic() - began >= 0.2
+
+
+def test_other_errors_pass_and_answered_waits_leave_the_socket_alone() -> None:
+    watching = Watchdog(0.2).watching
+    client, server = socket.socketpair()
+    with client, server:
+        server.send(b"ab")
+        with watching(client.fileno(), LostError):
+            receive(client)
+        with pytest.raises(ValueError, match="other"), watching(client.fileno(), LostError):
+            raise ValueError("other")
+        threading.Event().wait(0.5)  # longer than the watch was for
+        receive(client)
+
+
+def test_many_waits_at_once_end_each_in_its_time() -> None:
+    dog = Watchdog(0.3)
+    ended: list[str] = []
+
+    def wait(answer: bool) -> None:
+        client, server = socket.socketpair()
+        with client, server:
+            if answer:
+                server.send(b"a")
+            try:
+                with dog.watching(client.fileno(), LostError):
+                    receive(client)
+                ended.append("answered")
+            except LostError:
+                ended.append("lost")
+
+    threads = [threading.Thread(target=wait, args=(number % 2 == 0,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(ended) == ["answered"] * 10 + ["lost"] * 10
+
+
+def test_no_descriptor_is_left() -> None:
+    dog = Watchdog(0.1)
+    client, server = socket.socketpair()
+    with client, server:
+        before = len(list(Path(f"/proc/{os.getpid()}/fd").iterdir()))
+        for _ in range(20):
+            server.send(b"a")
+            with dog.watching(client.fileno(), LostError):
+                receive(client)
+        with pytest.raises(LostError), dog.watching(client.fileno(), LostError):
+            receive(client)
+        assert len(list(Path(f"/proc/{os.getpid()}/fd").iterdir())) == before
