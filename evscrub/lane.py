@@ -124,9 +124,10 @@ class Lane:
         """Return how many images of some owners may be claimed now; of others, any number."""
         limits: dict[OwnerKey, int] = {}
         for owner in self._held_up():
-            wanted = self._wanted(0, batch_size)
             key = owner_key(owner)
-            limits[key] = wanted - self.backlog.count(owner) - self.claiming[key]
+            ahead = self.backlog.count(owner) + self.claiming[key]
+            more = self._wanted(0, batch_size) - ahead
+            limits[key] = more if more > ahead else 0  # many at a time rather than one by one
         for owner, breaker in self.health.shut.items():
             limits[owner_key(owner)] = breaker.lets_through(now, self._in_flight(owner)) or 0
         return limits

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from oslo_config import cfg, types
 
-from evscrub import cli, config, known_options, option_types, options
+from evscrub import cli, config, known_options, option_types, options, quiet
 from evscrub.agent import Agent
 from evscrub.config import ConfigError
 from evscrub.registry.database import Database
@@ -90,6 +90,7 @@ class Running:
         self.agent.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
         reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
         self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
+        self.agent._demote = quiet.Demote(lambda _: False)
 
 
 @each_option

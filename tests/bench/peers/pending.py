@@ -51,7 +51,8 @@ class Evscrub(Pending):
     """The delay queue."""
 
     def __init__(self, count: int) -> None:
-        self._queue = DelayQueue(count, origin=NOW)
+        # Events may fill a part of a queue only.
+        self._queue = DelayQueue(2 * count, origin=NOW)
 
     def add(self, chunk: Chunk) -> None:
         add = self._queue.add
