@@ -10,7 +10,17 @@ import pytest
 from oslo_config import cfg
 from oslo_log import log
 
-from evscrub import agent, cli, config, config_check, config_file, known_options, options, settings
+from evscrub import (
+    agent,
+    cli,
+    config,
+    config_check,
+    config_file,
+    known_options,
+    options,
+    quiet,
+    settings,
+)
 from evscrub.config import ConfigError
 
 pytestmark = pytest.mark.usefixtures("global_configuration")
