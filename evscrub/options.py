@@ -170,8 +170,8 @@ scrubber_opts = [
         help="Seconds without a sign of life after which another agent takes a claim over. Claims"
         " of a living agent are renewed. Longer leaves the images of an agent that died waiting;"
         " shorter asks more of an agent under load. The same on all agents. Leases are compared by"
-        " the clock of the database node that is asked, so the clocks of all nodes must agree within"
-        " 2 seconds: an agent claims nothing on a node that is further off.",
+        " the clock of the database node that is asked, so the clocks of all nodes must agree"
+        " within 2 seconds: an agent claims nothing on a node that is further off.",
     ),
     cfg.Opt(
         "drain_timeout",

@@ -64,6 +64,23 @@ def test_every_row_is_decided_about(
         assert all(row.updated_at != lease for row in decision.locations)
 
 
+@pytest.mark.parametrize("status", ["pending_delete", "deleted", "active"])
+@pytest.mark.parametrize("field", ["deleted_at", "updated_at"])
+@pytest.mark.parametrize("time", [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)])
+def test_dates_at_the_edges_are_decided_about(status: str, field: str, time: datetime) -> None:
+    now = datetime(2026, 11, 26)
+    row = LocationRow(1, "file:///x", "fast", "pending_delete", True, now, now)
+    live = row._replace(status="active", deleted=False)
+    image = ImageRow("image", None, 1, status, status != "active", datetime(2000, 1, 1), now)
+    change: dict[str, Any] = {field: time}
+    locations = [row._replace(**change), *([live] if status == "active" else [])]
+    for seen in (image, image._replace(**change)):
+        policy = Policy(timedelta(seconds=1), timedelta(minutes=1))
+        decision = decide(seen, locations, now, policy)
+        lease = _new_lease([Sight(seen, decision)], now, policy)
+        assert now <= lease <= now + timedelta(minutes=2)
+
+
 @pytest.mark.parametrize("opening", ["[", '{"store":', '[{"a":'])
 def test_metadata_that_is_nested_too_deep_names_no_store(opening: str) -> None:
     assert named_store(opening * 20_000) is None
