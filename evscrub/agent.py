@@ -15,7 +15,6 @@ from oslo_log import log as logging
 
 from evscrub import config, redact, version
 from evscrub.audit import Audit
-from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
@@ -30,6 +29,7 @@ from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
 from evscrub.status import service as status
 from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
+from evscrub.store_reloads import StoreReloads
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
 
@@ -58,10 +58,15 @@ class Agent:
         self._conf = conf
         self._own = own
         try:
-            self.stores = Stores(conf)
+            self.stores = Stores(conf, lambda: conf.scrubber.acknowledged_stores)
             database = Database(conf)
             database.probe()
-            self.listener = Listener(conf, self._take_in, self._joined)
+            self.listener = Listener(
+                conf,
+                self._take_in,
+                self._joined,
+                lambda: self.scrubber.record.missed_by_bus,
+            )
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
@@ -69,13 +74,7 @@ class Agent:
         self._on_scrubbed = on_scrubbed
         clock = Clock()
         self.database_clock = DatabaseClock(clock, several_nodes=may_have_several_nodes(database))
-        stores = self.stores.deletable
-        self.queue = DelayQueue(
-            conf.queue.max_entries,
-            origin=self.database_clock.now(),
-            # Where there is a single store, images need not be looked at for theirs.
-            first_lane=stores[0] if len(stores) == 1 else UNKNOWN_LANE,
-        )
+        self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,
             Claims(database, self.database_clock),
@@ -86,8 +85,7 @@ class Agent:
             self._scrubbed,
             self._parked,
         )
-        for store, directory in self.stores.missing_directories.items():
-            self.scrubber.lanes.pause(store, f"its directory {directory} is missing")
+        self._store_reloads = StoreReloads(self.stores, self.scrubber.try_parked)
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
@@ -116,6 +114,7 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(self._store_reloads.run)
                 intake.start_soon(status.run, self._status_address, self._sources())
                 task_status.started()
                 await self._stop.wait()
@@ -139,7 +138,10 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again and apply what is mutable; nothing if anything is wrong."""
+        """Read the configuration again, apply what is mutable, and load stores that failed to.
+
+        Changes nothing if anything is wrong.
+        """
         wrong = None
         try:
             changed = config.reload(self._conf, self._own)
@@ -150,6 +152,7 @@ class Agent:
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
+        self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         self._warn_of_unknown_stores()
@@ -162,7 +165,7 @@ class Agent:
             "evscrub %s, configured by %s; stores: %s; delay %.0f s, concurrency %d, rate %s",
             version.version_string_with_package(),
             ", ".join(self._conf.config_file) or "no file",
-            ", ".join(self.stores.names),
+            ", ".join(self.stores.usable) or "none",
             settings.policy.scrub_time.total_seconds(),
             settings.concurrency,
             f"{settings.rate:g}/s" if settings.rate else "not limited",

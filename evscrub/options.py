@@ -122,7 +122,8 @@ queue_opts = [
         type=Integer(1, (1 << 24) - 1),
         default=1_000_000,
         help="Images that may wait in memory, at about 150 bytes each. When it is full what is due"
-        " last is dropped, and a full sweep brings it back before it is due.",
+        " last is dropped, and a full sweep brings it back before it is due. Notifications may fill"
+        " three quarters of it; the rest is for what sweeps find.",
     ),
 ]
 
@@ -203,7 +204,8 @@ scrubber_opts = [
         default=0,
         mutable=True,
         help="Images of one owner scrubbed a second; 0 is no limit. Owners take turns anyway; this"
-        " keeps one of them from taking all there is when nobody else waits.",
+        " keeps one of them from taking all there is when nobody else waits. The registry's owner"
+        " counts, so with a single store each image is read once more before it is claimed.",
     ),
     cfg.Opt(
         "not_found_limit",

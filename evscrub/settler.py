@@ -11,6 +11,7 @@ from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.group_log import GroupLog
 from evscrub.isolation import apart
 from evscrub.keep import was_released
 from evscrub.leases import Leases
@@ -70,6 +71,7 @@ class Settler:
         self._ended: list[Work] = []
         #: Images to log, by why no data was deleted; empty for those whose data is gone.
         self._untold: dict[str, list[str]] = {}
+        self._groups = GroupLog()
         self._told_at = 0.0
         self._dropped = 0  #: by the queue, when the last batch was settled
         self._some = anyio.Event()
@@ -90,17 +92,22 @@ class Settler:
         """Settle for ever."""
         try:
             while True:
-                with anyio.move_on_after(_TRACE_SECONDS if self._untold else math.inf):
+                pause = _TRACE_SECONDS if self._untold else math.inf
+                with anyio.move_on_after(min(pause, self._groups.next_due - anyio.current_time())):
                     await self._some.wait()
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
                         await self._many.wait()
                     self._some, self._many = anyio.Event(), anyio.Event()
                     await self._settle()
+                elif self._some.is_set():
+                    self._some = anyio.Event()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
+                self._tell_groups(anyio.current_time())
         finally:
             self._tell()
+            self._tell_groups(math.inf)
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
@@ -124,7 +131,7 @@ class Settler:
             if work.image_id in bad:
                 # Its claim runs out, and the next to claim it finds what was deleted missing.
                 owner = work.claim.image.owner
-                self.park(work.image_id, owner, work.source, bad[work.image_id])
+                self.park(work.image_id, work.source, bad[work.image_id], owner)
                 continue
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
@@ -145,9 +152,12 @@ class Settler:
         timeout = timedelta(seconds=self._leases.timeout)
         await self._calls.call(self._claims.settle, ends, timeout)
 
-    def park(self, image_id: str, owner: str | None, source: Source, error: Exception) -> None:
+    def park(
+        self, image_id: str, source: Source, error: Exception, owner: str | None = None
+    ) -> None:
         """Let an image wait long whose rows cannot be read, or take no change."""
         cause = getattr(error, "inner_exception", None) or error
+        # Not its text, which may quote the row and so the URL.
         verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
@@ -158,15 +168,15 @@ class Settler:
         self._queue.add(image_id, self._database_clock.now() + pause, owner=owner, source=source)
         if known is None or not known.parked:
             self._on_parked(image_id, trouble)
-            # Not its text, which may quote the row and so the URL.
-            LOG.warning(
-                "Image %s is left alone, since its rows in images and image_locations cannot be"
-                " read or changed (%s): mend them; next try in %.0f s",
+            self._groups.add(
+                (verdict.reason, verdict.detail),
+                logging.WARNING,
                 image_id,
-                type(cause).__name__,
-                pause,
+                "left alone, since rows in images or image_locations cannot be read or changed"
+                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                anyio.current_time(),
             )
-            LOG.debug("Image %s is left alone", image_id, exc_info=error)
+            self._some.set()  # so that it is told when that is due
 
     def _count(self, work: Work) -> None:
         """Count what the registry holds of a work: what is judged may yet be taken back."""
@@ -187,6 +197,10 @@ class Settler:
         self._untold.clear()
         self._told_at = anyio.current_time()
 
+    def _tell_groups(self, now: float) -> None:
+        for line in self._groups.due(now):
+            LOG.log(line.level, "%s", line.text)
+
     def _scrubbed(self, work: Work) -> None:
         image = work.claim.image
         self._record.forget(image.id)
@@ -200,10 +214,12 @@ class Settler:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
         if work.not_found and work.claim.kind is not Kind.STALE:
-            LOG.warning(
-                "Image %s is scrubbed, but %d of its locations had no data any more",
+            self._groups.add(
+                "not found",
+                logging.WARNING,
                 image.id,
-                len(work.not_found),
+                "scrubbed, but had a location without data",
+                anyio.current_time(),
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
@@ -262,13 +278,12 @@ class Settler:
         told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
         own_trouble = parked or told_alone
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
-            LOG.log(
+            self._groups.add(
+                (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
-                "Image %s is not scrubbed from store %s: %s (%s); next try in %.0f s",
                 work.image_id,
-                store or "?",
-                verdict.reason,
-                verdict.hint or verdict.detail,
-                pause,
+                f"not scrubbed from store {store or '?'}: {verdict.reason}"
+                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                anyio.current_time(),
             )
         return pause

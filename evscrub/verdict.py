@@ -74,19 +74,25 @@ class StoreNotUsableError(Exception):
 
     :param reason: one of the reasons below.
     :param hint: what an operator should do, without the URL.
+    :param store: the store, where it is an enabled one that cannot be used.
     """
 
-    def __init__(self, reason: str, hint: str) -> None:
+    def __init__(self, reason: str, hint: str, store: str = "") -> None:
         super().__init__(hint)
         self.reason = reason
         self.hint = hint
+        self.store = store
 
 
 UNDECIPHERABLE = "undecipherable"
 STORE_NOT_ENABLED = "store_not_enabled"
 STORE_NOT_LOADED = "store_not_loaded"
+STORE_CANNOT_DELETE = "store_cannot_delete"
 STORE_AMBIGUOUS = "store_ambiguous"
 BAD_URL = "bad_url"
+NO_WRITE_ACCESS = "no_write_access"
+#: What may pass, or be mended, while an agent runs.
+UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
 
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
@@ -160,7 +166,7 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
     if isinstance(error, store_exceptions.StoreDeleteNotSupported):
         if scheme in {"http", "https"}:
             return Verdict(Outcome.NOT_OURS, "read_only_store", detail)
-        return Verdict(Outcome.STORE_TROUBLE, "no_write_access", detail)
+        return Verdict(Outcome.STORE_TROUBLE, NO_WRITE_ACCESS, detail)
     status, code = _answer(error)
     if status in _THROTTLED_STATUSES or code in _THROTTLED_CODES:
         return Verdict(Outcome.TRANSIENT, "throttled", detail)

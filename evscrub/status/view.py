@@ -110,6 +110,7 @@ def _lateness(record: Record) -> Json:
 def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
     pace, breaker = lane.pace, lane.breaker
     outcomes = sources.scrubber.record.outcomes
+    fault = sources.scrubber.store_faults.get(lane.name)
     return {
         "name": lane.name,
         "ready": sources.queue.ready(lane.name),
@@ -123,6 +124,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "per_second": pace.per_second,
         "slowed": pace.is_slowed,
         "breaker": breaker.state.value,
+        "fault": fault.hint if fault else "",
         "reason": breaker.reason if breaker.state is not State.CLOSED else "",
         "gone": outcomes[lane.name, GONE.outcome.value, GONE.reason],
         "not_found": outcomes[lane.name, NOT_FOUND.outcome.value, NOT_FOUND.reason],

@@ -24,6 +24,7 @@ from tests.functional import commands
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"
+MULTI_TENANT = "[cheap]\nswift_store_multi_tenant = True"
 SUCCESS, WARNING, FAILURE = 0, 1, 2
 
 
@@ -200,8 +201,24 @@ def test_as_a_table(deployment: Deployment) -> None:
         (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
         (KEY, KEY[:-1], "Encryption key + Locations", "has 15 bytes, and AES takes 16, 24 or 32"),
         (KEY, KEY + "é", "Encryption key + Locations", "has 18 bytes"),
-        ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "without write access"),
-        ("fast:file,cheap:file", "fast:file,cheap:no", "Stores", "cheap (no) did not load"),
+        ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "modules rados and rbd, not"),
+        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "and os_brick and oslo_priv"),
+        ("fast:file,cheap:file", "fast:file,cheap:vmware", "Stores", "oslo_vmware, not installed"),
+        ("fast:file,cheap:file", "fast:file,cheap:swift", "Stores", "auth_address is required"),
+        ("fast:file,cheap:file", "fast:file,cheap:s3", "Stores", "Could not find s3_store_host"),
+        ("fast:file,cheap:file", "fast:file,cheap:flie", "Stores", "did you mean file"),
+        (
+            "fast:file,cheap:file",
+            "fast:file,os_glance_tasks_store:file",
+            "Stores",
+            "Glance keeps names that begin with os_glance_ for itself",
+        ),
+        (
+            "enabled_backends = fast:file,cheap:file",
+            f"enabled_backends = fast:file,cheap:swift\n{MULTI_TENANT}\n[DEFAULT]",
+            "Stores",
+            "set swift_store_multi_tenant = False",
+        ),
         ("{home}/glance/data/cheap", "/proc/sys", "Stores", "cannot be written to"),
         ("{home}/glance/data/cheap", "/nosuch", "Stores", "has no directory /nosuch"),
     ],
@@ -363,6 +380,41 @@ def test_store_is_not_enabled(deployment: Deployment) -> None:
     )
     assert (checked.code, checked.bad()) == (FAILURE, ["Locations"])
     assert "'fast' is not in" in checked.details("Locations")
+
+
+def test_directory_of_the_backend_defaults(deployment: Deployment) -> None:
+    """What Glance uploads to is looked at, not what the driver does without it."""
+    directory = f"filesystem_store_datadir = {deployment.home}/glance/data/cheap"
+    text = deployment.glance_conf.read_text()
+    assert directory in text
+    defaults = f"[backend_defaults]\n{directory}\n"
+    checked = deployment.check((directory, ""), own=f"scrub_time = 3600\n{defaults}")
+    assert (checked.code, checked.bad()) == (SUCCESS, [])
+    checked = deployment.check((directory, ""), own=f"{defaults.replace('cheap', 'nosuch')}")
+    assert (checked.code, checked.bad()) == (FAILURE, ["Stores"])
+    assert "has no directory" in checked.details("Stores")
+    assert "Loaded: fast." in checked.details("Stores")
+
+
+@pytest.mark.parametrize("default", ["", "default_backend = elsewhere"])
+def test_default_store(deployment: Deployment, default: str) -> None:
+    """With which Glance does not start, though evscrub does."""
+    checked = deployment.check(("default_backend = fast", default))
+    assert (checked.code, checked.bad()) == (WARNING, ["Stores"])
+    said = "elsewhere" if default else "not set"
+    assert f"default_backend is {said}" in checked.details("Stores")
+    assert "one of cheap, fast" in checked.details("Stores")
+
+
+@pytest.mark.parametrize(
+    ("backends", "said"),
+    [("fast:file,fast:s3", "Duplicate key fast"), ("fast", "enabled_backends")],
+)
+def test_backends_that_cannot_be_read(deployment: Deployment, backends: str, said: str) -> None:
+    """They end in one line, as every wrong value does."""
+    checked = deployment.check(("fast:file,cheap:file", backends))
+    assert checked.code == FAILURE
+    assert said in checked.errors.splitlines()[-1]
 
 
 def test_missing_directory_is_not_made(deployment: Deployment) -> None:

@@ -44,7 +44,8 @@ def make_sources(clock: Clock) -> Sources:
     """Parts of an agent that has done nothing yet."""
     queue = DelayQueue(1000, origin=NOW)
     stores = cast(
-        "Stores", SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[])
+        "Stores",
+        SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}),
     )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))

@@ -88,6 +88,8 @@ class Running:
         part = SimpleNamespace(change=self.changes.append, settings=scrubber_settings(conf))
         self.agent.scrubber = self.agent.sweep = part  # type: ignore[assignment] # a stand-in
         self.agent.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
+        reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
+        self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
 
 
 @each_option

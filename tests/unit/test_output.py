@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from evscrub.output import reader_may_leave
+
+#: As most have it: what is printed waits in a buffer, and may fail where nobody looks for it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 @pytest.fixture
@@ -37,7 +41,9 @@ def test_who_has_seen_enough_changes_neither_the_exit_code_nor_prints_an_error(
 ) -> None:
     command = f"{sys.executable} -m evscrub {arguments.format(config=config)}"
     script = f'exec 3>&1; {{ {command}; echo "exit $?" >&3; }} | head -c 0 > /dev/null'
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
     assert done.stdout == f"exit {code}\n"
     for word in ("Traceback", "BrokenPipe", "Exception ignored"):
         assert word not in done.stderr
@@ -63,7 +69,7 @@ def test_a_command_goes_on_without_a_reader(length: int, errors: int, tmp_path: 
     done = tmp_path / "done"
     program = [sys.executable, "-c", _PROGRAM.format(length=length), str(done)]
     with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None

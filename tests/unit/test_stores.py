@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from glance.common import crypt
+from glance_store import capabilities, multi_backend
 from glance_store import location as store_location
-from glance_store import multi_backend
 from oslo_config import cfg
 
 from evscrub.options import glance_opts
@@ -259,9 +259,10 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
     assert verdict.outcome not in {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED}
 
 
-def test_missing_directories_are_found_and_not_left_made(load: Loader, tmp_path: Path) -> None:
+def test_a_missing_directory_is_found_and_not_made(load: Loader, tmp_path: Path) -> None:
     stores = load({"a": "file", "b": "file"}, missing=["a"])
-    assert stores.missing_directories == {"a": str(tmp_path / "a")}
+    assert f"no directory {tmp_path}/a" in stores.faults["a"].hint
+    assert stores.usable == ["b"]
     assert not (tmp_path / "a").exists()
 
 
@@ -269,12 +270,26 @@ def test_several_directories_of_a_store(load: Loader, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     several = f"{tmp_path}/one:100"
     options = {"filesystem_store_datadirs": several, "filesystem_store_datadir": ""}
-    assert load({"a": "file"}, a=options).missing_directories == {}
+    assert load({"a": "file"}, a=options).faults == {}
 
 
-def test_nothing_that_loads_is_an_error(load: Loader) -> None:
-    with pytest.raises(ValueError, match="no store of Glance could be loaded"):
-        load({"o": "no-such-kind"})
+def test_no_store_at_all_is_an_error(load: Loader) -> None:
+    with pytest.raises(ValueError, match="no store is enabled"):
+        load(glance_store={"stores": ""})
+
+
+def test_lost_write_access_loads_the_driver_again(load: Loader, tmp_path: Path) -> None:
+    """So that the next probe asks a driver that knows how its directory is then."""
+    stores = load({"a": "file"})
+    path = tmp_path / "a" / "x"
+    path.write_bytes(b"data")
+    driver = store_location.SCHEME_TO_CLS_BACKEND_MAP["file"]["a"]["store"]
+    driver.unset_capabilities(capabilities.BitMasks.WRITE_ACCESS)
+    target = Target("a", f"file://{path}", "file")
+    verdict = stores.delete(target)
+    assert (verdict.outcome, verdict.reason) == (Outcome.STORE_TROUBLE, "no_write_access")
+    assert stores.delete(target) == GONE
+    assert not path.exists()
 
 
 def test_deletes_share_a_session_of_boto3(load: Loader) -> None:

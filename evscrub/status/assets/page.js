@@ -100,6 +100,7 @@ const WORDS = {
   undecipherable: "cannot be decrypted",
   store_not_enabled: "store not enabled",
   store_not_loaded: "store did not load",
+  store_cannot_delete: "store cannot delete",
   store_ambiguous: "which store is not clear",
   bad_url: "URL the store does not understand",
   in_use: "in use by clones",
@@ -124,7 +125,9 @@ function attention(s) {
   if (!s.registry.answers)
     add("bad", "Registry away", "Glance's database does not answer. Nothing is claimed until it does; what is deleted already is written down then.");
   for (const store of s.stores) {
-    if (store.breaker === "blown")
+    if (store.fault)
+      add("bad", "Store not usable", `${storeName(store.name)}: ${store.fault}. Its images are parked.`);
+    else if (store.breaker === "blown")
       add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Mend it and send the agents SIGHUP.`);
     else if (store.breaker !== "closed")
       add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
@@ -312,6 +315,7 @@ function perSecond(store) {
 }
 
 function storeState(store) {
+  if (store.fault) return ["bad", "not usable", `${store.fault}; loaded again every minute, and at SIGHUP`];
   if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Mend it and send SIGHUP.`];
   if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
   if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
