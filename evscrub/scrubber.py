@@ -239,7 +239,7 @@ class Scrubber:
         if not self.queue.is_taken(taken.image_id):
             return  # it was dealt with before its batch raised
         if is_of_rows(error):
-            self.settler.park(taken.image_id, taken.owner, taken.source, error)
+            self.settler.park(taken.image_id, taken.source, error)
         else:
             LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
             self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)

@@ -102,6 +102,8 @@ class Settler:
                         await self._many.wait()
                     self._some, self._many = anyio.Event(), anyio.Event()
                     await self._settle()
+                elif self._some.is_set():
+                    self._some = anyio.Event()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
                 self._tell_groups(anyio.current_time())
@@ -131,7 +133,7 @@ class Settler:
             if work.image_id in bad:
                 # Its claim runs out, and the next to claim it finds what was deleted missing.
                 owner = work.claim.image.owner
-                self.park(work.image_id, owner, work.source, bad[work.image_id])
+                self.park(work.image_id, work.source, bad[work.image_id], owner)
                 continue
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
@@ -162,6 +164,7 @@ class Settler:
         :param owner: its name, or the queue's number for it where the row was not read.
         """
         cause = getattr(error, "inner_exception", None) or error
+        # Not its text, which may quote the row and so the URL.
         verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
@@ -174,15 +177,15 @@ class Settler:
         self._queue.add(image_id, due, owner=owner, source=source)
         if known is None or not known.parked:
             self._on_parked(image_id, trouble)
-            # Not its text, which may quote the row and so the URL.
-            LOG.warning(
-                "Image %s is left alone, since its rows in images and image_locations cannot be"
-                " read or changed (%s): mend them; next try in %.0f s",
+            self._groups.add(
+                (verdict.reason, verdict.detail),
+                logging.WARNING,
                 image_id,
-                type(cause).__name__,
-                pause,
+                "left alone, since rows in images or image_locations cannot be read or changed"
+                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                anyio.current_time(),
             )
-            LOG.debug("Image %s is left alone", image_id, exc_info=error)
+            self._some.set()  # so that it is told when that is due
 
     def _count(self, work: Work) -> None:
         """Count what the registry holds of a work: what is judged may yet be taken back."""
