@@ -2,19 +2,15 @@
 """The stores of this Glance, through glance_store, single-store and multi-store alike.
 
 glance_store keeps its drivers and their configuration in module globals around ``cfg.CONF``; this
-is the one module that touches them. A location's store is always resolved here first:
-glance_store itself would ask one store after another and call the data gone when none has it.
+module and :mod:`evscrub.store_loading` alone touch them. A location's store is always resolved here
+first: glance_store itself would ask one store after another and call the data gone when none has
+it.
 """
 
-import contextlib
-import functools
 import os
-import sys
-import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 import glance_store
@@ -23,8 +19,10 @@ from glance_store.exceptions import NotFound
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import location_crypt, verdict
+from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.rules import LocationRow
+from evscrub.store_faults import Fault
+from evscrub.store_loading import StoreLoader
 from evscrub.verdict import StoreNotUsableError, Verdict
 
 LOG = logging.getLogger(__name__)
@@ -47,59 +45,53 @@ class Stores:
 
     :param conf: Glance's configuration with evscrub's on top; must be the global ``cfg.CONF``,
         because that is what glance_store reads.
-    :raises ValueError: no store could be loaded.
+    :param acknowledged: returns the stores whose data is gone by an operator's word: their
+        directories may be missing.
+    :raises ValueError: no store is enabled.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
-        self._conf = conf
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        acknowledged: Callable[[], Collection[str]] = frozenset,
+    ) -> None:
         self._key: str | None = conf.metadata_encryption_key
         self._multiple: dict[str, str] = dict(conf.enabled_backends or {})
-        if self._multiple:
-            glance_store.register_store_opts(conf)
-        else:
-            glance_store.register_opts(conf)
-        #: File stores whose directory was missing at start, and which; the driver makes it anew,
-        #: so this is the last time that an unmounted one can be told.
-        self.missing_directories = self._find_missing_directories()
-        self.load()
-        for directory in self.missing_directories.values():
-            # What is mended by putting the right one there should find the place free.
-            with contextlib.suppress(OSError):
-                Path(directory).rmdir()
-
-    def load(self) -> None:
-        """Load the drivers, or load them again after a store lost its write access.
-
-        :raises ValueError: no store could be loaded.
-        """
-        # botocore would repeat a throttled request four times by itself, out of our sight.
-        os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")
-        if self._multiple:
-            count = glance_store.create_multi_stores(self._conf)
-        else:
-            count = glance_store.create_stores(self._conf)
-        _share_s3_sessions()
-        if not count:
+        self._loader = StoreLoader(conf, acknowledged)
+        if not self._loader.enabled:
             raise ValueError(
-                "no store of Glance could be loaded: see the warnings above, [glance_store] stores"
-                " and [DEFAULT] enabled_backends in glance-api.conf"
+                "no store is enabled: name those of Glance in [DEFAULT] enabled_backends, or a"
+                " single one in [glance_store] stores, in glance-api.conf"
             )
+        self._loader.load()
+
+    def load(self) -> set[str]:
+        """Load the stores that cannot be used again; blocks, for some seconds each at most.
+
+        :returns: those that can be used and could not before.
+        """
+        return self._loader.load()
+
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """The enabled stores that cannot be used."""
+        return self._loader.faults
 
     @property
     def deletable(self) -> list[str]:
-        """The stores that are loaded and not read-only by nature."""
-        schemes = store_location.SCHEME_TO_CLS_BACKEND_MAP
-        read_only = {"http"} | set(schemes.get("http", {}))
-        return [name for name in self.names if name not in read_only]
+        """The enabled stores, usable or not, that are not read-only by nature."""
+        kinds = self._loader.enabled
+        return [name for name in self.names if not store_faults.is_read_only(kinds[name])]
 
     @property
     def names(self) -> list[str]:
+        """The enabled stores, usable or not."""
+        return sorted(self._loader.enabled)
+
+    @property
+    def usable(self) -> list[str]:
         """The stores that are loaded."""
-        if self._multiple:
-            loaded: set[str] = set().union(*store_location.SCHEME_TO_CLS_BACKEND_MAP.values())
-            return sorted(loaded & set(self._multiple))
-        entries = {info["store_entry"] for info in store_location.SCHEME_TO_CLS_MAP.values()}
-        return sorted(entries)
+        return [name for name in self.names if name not in self.faults]
 
     def resolve(self, row: LocationRow) -> Target:
         """Find the store that a location is in.
@@ -121,6 +113,7 @@ class Stores:
             )
         info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
         if info is None:
+            self._refuse_faulty(scheme)
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
                 f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
@@ -155,35 +148,26 @@ class Stores:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
             not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
-            return not_mounted or verdict.judge(error, target.scheme)
+            refusal = refusals.explain(error, target.scheme, _path(target))
+            answer = not_mounted or refusal or verdict.judge(error, target.scheme)
+            if answer.reason == verdict.NO_WRITE_ACCESS:
+                # The driver finds out by being loaded whether it has it again by the next probe.
+                self._loader.reload(target.store)
+            return answer
         return verdict.judge(None, target.scheme)
-
-    def _find_missing_directories(self) -> dict[str, str]:
-        if self._multiple:
-            groups = [name for name, kind in self._multiple.items() if kind == "file"]
-        else:
-            groups = ["glance_store"] if "file" in self._conf.glance_store.stores else []
-        missing = {}
-        for group in groups:
-            options = self._conf[group]
-            several = options.filesystem_store_datadirs or []
-            # Each of the several may have its priority behind a colon.
-            directories = [options.filesystem_store_datadir, *(d.split(":")[0] for d in several)]
-            for directory in directories:
-                if directory and not Path(directory).is_dir():
-                    missing["file" if group == "glance_store" else group] = directory
-        return missing
 
     def _resolve_multiple(self, named: str | None, url: str, scheme: str) -> str:
         by_name = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
         if named is not None:
+            if (fault := self.faults.get(named)) is not None:
+                raise _unusable(named, fault)
             if named in by_name and named in self._multiple:
                 return named
             if named in self._multiple:
                 raise StoreNotUsableError(
                     verdict.STORE_NOT_LOADED,
-                    f"store {named!r} is enabled but its driver did not load for {scheme!r}:"
-                    " see the warnings at start",
+                    f"store {named!r} has no URLs of scheme {scheme!r}: was it of another type"
+                    " when the image was stored?",
                 )
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
@@ -197,44 +181,39 @@ class Stores:
         ]
         if len(fitting) == 1:
             return fitting[0]
+        self._refuse_faulty(scheme)
         raise StoreNotUsableError(
             verdict.STORE_AMBIGUOUS if fitting else verdict.STORE_NOT_ENABLED,
             f"the location names no store and {len(fitting)} stores for scheme {scheme!r} fit it",
         )
 
+    def _refuse_faulty(self, scheme: str) -> None:
+        """Refuse a location that may be in an enabled store that cannot be used."""
+        found = self._loader.fault_of_scheme(scheme)
+        if found is not None:
+            raise _unusable(*found)
+
+
+def _unusable(store: str, fault: Fault) -> StoreNotUsableError:
+    return StoreNotUsableError(fault.reason, f"store {store} cannot be used: {fault.hint}", store)
+
+
+def _path(target: Target) -> Path | None:
+    """Return where a file store's file is, None for another store."""
+    if target.scheme not in {"file", "filesystem"}:
+        return None
+    return Path(unquote(urlparse(target.url).path))
+
 
 def _judge_directory(target: Target) -> Verdict | None:
     """Look where a file is not found; None if there are others, as where a store is mounted."""
-    if target.scheme not in {"file", "filesystem"}:
+    path = _path(target)
+    if path is None:
         return None
     try:
-        with os.scandir(Path(unquote(urlparse(target.url).path)).parent) as entries:
+        with os.scandir(path.parent) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY
     except OSError:  # such as one that may be entered and not read
         return None
-
-
-def _share_s3_sessions() -> None:
-    """Let the deletes of an s3 store share a session of boto3.
-
-    The driver makes one for each, and each reads boto3's models anew, which takes 100 ms of
-    computing: ten deletes a second were the most that an agent could do.
-    """
-    driver: Any = sys.modules.get("glance_store._drivers.s3")
-    if driver is None or not isinstance(driver.boto_session, ModuleType):
-        return
-    make, lock = driver.boto_session.Session, threading.Lock()
-
-    @functools.cache
-    def shared(**credentials: str) -> SimpleNamespace:
-        session = make(**credentials)
-
-        def client(**options: Any) -> Any:  # noqa: ANN401 - boto3's own
-            with lock:  # a session's clients are safe in threads, making them is not
-                return session.client(**options)
-
-        return SimpleNamespace(client=client)
-
-    driver.boto_session = SimpleNamespace(Session=shared)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evscrub.registry.silence import Watchdog
+from evscrub.registry.watchdog import Watchdog
 
 
 class LostError(Exception):
