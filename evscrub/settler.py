@@ -21,7 +21,6 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.turns import OwnerKey
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
 from evscrub.work import Work
 
@@ -157,24 +156,19 @@ class Settler:
         )
 
     def park(
-        self, image_id: str, owner: str | OwnerKey | None, source: Source, error: Exception
+        self, image_id: str, source: Source, error: Exception, owner: str | None = None
     ) -> None:
-        """Park an image whose rows cannot be read, or take no change.
-
-        :param owner: its name, or the queue's number for it where the row was not read.
-        """
+        """Park an image whose rows cannot be read, or take no change."""
         cause = getattr(error, "inner_exception", None) or error
         # Not its text, which may quote the row and so the URL.
         verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
-        name = owner if isinstance(owner, str) else None
-        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", name)
+        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)
         self._record.troubles[image_id] = trouble
         self._queue.cancel(image_id)  # what came meanwhile: it has its own time now
         self._queue.done(image_id)
-        due = self._database_clock.now() + pause
-        self._queue.add(image_id, due, owner=owner, source=source)
+        self._queue.add(image_id, self._database_clock.now() + pause, owner=owner, source=source)
         if known is None or not known.parked:
             self._on_parked(image_id, trouble)
             self._groups.add(

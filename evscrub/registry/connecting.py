@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evscrub.registry import silence
+from evscrub.registry import watchdog
 
 #: Seconds that a connection may take. PyMySQL's default, and above any healthy network's.
 CONNECT_SECONDS = 10
@@ -52,8 +52,8 @@ _DRIVERS = {
     ("mysql", "mysqlconnector"): Driver(
         ("connection_timeout", "connect_timeout"), ("read_timeout", "write_timeout")
     ),
-    ("postgresql", "psycopg2"): Driver(("connect_timeout",), watched=silence.connect_psycopg2),
-    ("postgresql", "psycopg"): Driver(("connect_timeout",), watched=silence.connect_psycopg),
+    ("postgresql", "psycopg2"): Driver(("connect_timeout",), watched=watchdog.connect_psycopg2),
+    ("postgresql", "psycopg"): Driver(("connect_timeout",), watched=watchdog.connect_psycopg),
     ("sqlite", "pysqlite"): Driver(),
 }
 _SPELLINGS = "mysql+pymysql://, postgresql+psycopg2:// or sqlite://"

@@ -157,8 +157,8 @@ def is_read_only(error: BaseException) -> bool:
 def reason(error: BaseException) -> str:
     """Say in one line what the database or its driver said, without credentials or statements."""
     cause = driver_error(error)
-    said = redact(" ".join(str(cause).split()))
-    return said or type(cause).__name__
+    said = " ".join(str(part) for part in cause.args)
+    return redact(" ".join(said.split())) or type(cause).__name__
 
 
 def advice(error: BaseException) -> str:

@@ -122,6 +122,8 @@ def test_an_agent_tells_and_goes_to_the_server_that_answers(
         near = server.database_url(url.rpartition("/")[2], port=proxy.port)
         glance = site(tmp_path, near)
         agent = agent_of(tmp_path, glance, port)
+        # So that the sweep, which asks first, waits for 20 s and not for 60.
+        agent.options["scrubber"]["claim_timeout"] = 40
         seed = Seed(replace(glance, database_url=url))
         registry = Registry(url)
         with agent:
@@ -136,7 +138,7 @@ def test_an_agent_tells_and_goes_to_the_server_that_answers(
             assert "the registry does not answer" in get(port, "/readyz").text
             wait_for("scrubbing", lambda: registry.is_scrubbed(image_id))
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
-            assert time.monotonic() - began < 100
+            assert time.monotonic() - began < 60
             wait_for("the end of it", lambda: "is back after" in agent.log[seen:])
             said = lines_after(agent, seen)
         assert [line for line in said if "The registry is away: " in line], said
@@ -158,8 +160,8 @@ def test_a_server_that_is_away_is_told_once(
     with agent_of(tmp_path, site(tmp_path, url), port) as agent:
         wait_for("readiness", lambda: get(port, "/readyz").status_code == 200)
         seen = len(agent.log)
-        server.stop()
         began = time.monotonic()
+        server.stop()
         try:
             wait_for("notice", lambda: scrape(port)["evscrub_registry_up"] == 0)
             for _ in range(20):  # those who ask for readiness make errors too
@@ -190,8 +192,8 @@ def test_a_broker_that_is_away_is_told_once(
 ) -> None:
     with agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port()) as agent:
         seen = len(agent.log)
-        own_rabbitmq.stop()
         began = time.monotonic()
+        own_rabbitmq.stop()
         agent.wait_for_log("The bus is away", after=seen)
         wait_for("some time", lambda: time.monotonic() > began + 20)
         own_rabbitmq.start()

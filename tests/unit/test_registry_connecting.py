@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.registry import connecting, database, silence
+from evscrub.registry import connecting, database, watchdog
 from evscrub.registry.database import Database
 from tests.unit.test_registry_database import configured
 
@@ -94,8 +94,8 @@ def test_postgresql_is_told_when_to_give_up(
 @pytest.mark.parametrize(
     ("url", "watched"),
     [
-        ("postgresql+psycopg2://h/g", silence.connect_psycopg2),
-        ("postgresql+psycopg://h/g", silence.connect_psycopg),
+        ("postgresql+psycopg2://h/g", watchdog.connect_psycopg2),
+        ("postgresql+psycopg://h/g", watchdog.connect_psycopg),
         ("sqlite:///g", None),
         ("sqlite+pysqlite:///g", None),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from evscrub.registry.silence import Watchdog
+from evscrub.registry.watchdog import Watchdog
 
 
 class LostError(Exception):
@@ -17,7 +17,8 @@ class LostError(Exception):
 
 
 def receive(client: socket.socket) -> None:
-    """Wait for an answer as a driver does."""
+    """Wait for an answer as a driver does, but not for ever."""
+    client.settimeout(20)
     if not client.recv(1):
         raise LostError("server closed the connection unexpectedly")
 
