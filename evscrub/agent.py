@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config, redact, version
+from evscrub import config, redact, store_places, version
 from evscrub.audit import Audit
 from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
@@ -57,7 +57,7 @@ class Agent:
         self._conf = conf
         self._own = own
         try:
-            self.stores = Stores(conf)
+            self.stores = Stores(conf, conf.scrubber.allowed_places, conf.scrubber.separate_stores)
             database = Database(conf)
             database.probe()
             self.listener = Listener(conf, self._take_in, self._joined)
@@ -149,6 +149,8 @@ class Agent:
             LOG.error("%s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
+        options = self._conf.scrubber
+        self.stores.objects.change(options.allowed_places, options.separate_stores)
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         self._warn_of_unknown_stores()
@@ -173,6 +175,8 @@ class Agent:
             ("store_concurrency", settings.store_concurrency),
             ("store_rate", settings.store_rate),
             ("acknowledged_stores", settings.acknowledged_stores),
+            ("allowed_places", store_places.allowed(self._conf.scrubber.allowed_places)),
+            ("separate_stores", self._conf.scrubber.separate_stores),
         ):
             unknown = sorted(set(stores) - set(self.stores.names))
             if unknown:

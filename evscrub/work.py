@@ -23,6 +23,8 @@ class Work:
     :param asked: when the lease was asked for; it is no older than that.
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
+    :param twins: ids of locations that are of the same object as one of those, by its id: what
+        becomes of it becomes of them.
     :param not_found: those of `gone` that the store said it does not have.
     :param doubted: those of `not_found` whose store is yet to be believed.
     :param trouble: the last failure, with the store it came from.
@@ -43,6 +45,7 @@ class Work:
     due: float
     source: Source
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
+    twins: dict[int, list[int]] = field(default_factory=dict)
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
@@ -80,22 +83,23 @@ class Work:
     def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
         """Take in the verdict on a location."""
         self.ended_at = now
+        ids = self._with_twins(row)
         if verdict.outcome not in FINISHED:
-            self.left.append(row.id)
+            self.left += ids
             self.trouble = (store, verdict)
             self.unsure |= verdict.outcome in UNSURE
             return
-        self.gone.append(row.id)
+        self.gone += ids
         self.data_went |= verdict.outcome is Outcome.GONE
         if verdict.outcome is Outcome.GONE and verdict != GONE:
-            self.not_found.append(row.id)
-            self.doubted.append(row.id)
+            self.not_found += ids
+            self.doubted += ids
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged, whatever became of them."""
         self.trouble = trouble
         self.unsure = True
-        self.left += [row.id for row, _ in self.targets]
+        self.left += self._untried()
         self.targets.clear()
 
     def doubt(self) -> None:
@@ -115,6 +119,12 @@ class Work:
             self.image_id,
             self.lease,
             self.gone,
-            [*self.left, *(row.id for row, _ in self.targets)],
+            [*self.left, *self._untried()],
             whole=self.claim.kind is Kind.PENDING and not self.unsure,
         )
+
+    def _untried(self) -> list[int]:
+        return [number for row, _ in self.targets for number in self._with_twins(row)]
+
+    def _with_twins(self, row: LocationRow) -> list[int]:
+        return [row.id, *self.twins.get(row.id, ())]
