@@ -25,6 +25,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Clock", registry.clock),
     ("Stores", stores.stores),
     ("Locations", stores.locations),
+    ("Foreign locations", stores.foreign),
     ("scrub_time and db purge", glance.purge_age),
     ("Backlog", registry.backlog),
     ("Damaged images", registry.damage),
