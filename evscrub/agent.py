@@ -15,7 +15,6 @@ from oslo_log import log as logging
 
 from evscrub import config, redact, store_places, version
 from evscrub.audit import Audit
-from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.events import DeleteEvent
@@ -25,10 +24,11 @@ from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
 from evscrub.scrubber import Scrubber
-from evscrub.settings import scrubber_settings, sweep_settings
+from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
 from evscrub.status import service as status
 from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
+from evscrub.store_reloads import StoreReloads
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
 
@@ -57,10 +57,20 @@ class Agent:
         self._conf = conf
         self._own = own
         try:
-            self.stores = Stores(conf, conf.scrubber.allowed_places, conf.scrubber.separate_stores)
+            self.stores = Stores(
+                conf,
+                lambda: conf.scrubber.acknowledged_stores,
+                conf.scrubber.allowed_places,
+                conf.scrubber.separate_stores,
+            )
             database = Database(conf)
             database.probe()
-            self.listener = Listener(conf, self._take_in, self._joined)
+            self.listener = Listener(
+                conf,
+                self._take_in,
+                self._joined,
+                lambda: self.scrubber.record.missed_by_bus,
+            )
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
@@ -68,13 +78,7 @@ class Agent:
         self._on_scrubbed = on_scrubbed
         clock = Clock()
         self.database_clock = DatabaseClock(clock)
-        stores = self.stores.deletable
-        self.queue = DelayQueue(
-            conf.queue.max_entries,
-            origin=self.database_clock.now(),
-            # Where there is a single store, images need not be looked at for theirs.
-            first_lane=stores[0] if len(stores) == 1 else UNKNOWN_LANE,
-        )
+        self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,
             Claims(database),
@@ -85,8 +89,7 @@ class Agent:
             self._scrubbed,
             self._parked,
         )
-        for store, directory in self.stores.missing_directories.items():
-            self.scrubber.lanes.pause(store, f"its directory {directory} is missing")
+        self._store_reloads = StoreReloads(self.stores, self.scrubber.try_parked)
         self.sweep = Sweep(
             self.queue,
             Pages(database, conf.sweep.batch_size),
@@ -115,6 +118,7 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(self._store_reloads.run)
                 intake.start_soon(status.run, self._status_address, self._sources())
                 task_status.started()
                 await self._stop.wait()
@@ -138,7 +142,10 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again and apply what is mutable."""
+        """Read the configuration again, apply what is mutable, and load stores that failed to.
+
+        Changes nothing if anything is wrong.
+        """
         wrong = None
         try:
             changed = config.reload(self._conf, self._own)
@@ -146,14 +153,16 @@ class Agent:
         except config.ConfigError as error:
             wrong = str(error)
         if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
-            LOG.error("%s", redact.redact(wrong))
+            LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
         redact.install()  # oslo.log may have made new handlers
         options = self._conf.scrubber
         self.stores.objects.change(options.allowed_places, options.separate_stores)
+        self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)
         self._warn_of_unknown_stores()
+        self._warn_of_no_delay()
         LOG.info("Configuration reloaded; changed: %s", ", ".join(changed) or "nothing")
 
     def _introduce(self) -> None:
@@ -162,12 +171,17 @@ class Agent:
             "evscrub %s, configured by %s; stores: %s; delay %.0f s, concurrency %d, rate %s",
             version.version_string_with_package(),
             ", ".join(self._conf.config_file) or "no file",
-            ", ".join(self.stores.names),
+            ", ".join(self.stores.usable) or "none",
             settings.policy.scrub_time.total_seconds(),
             settings.concurrency,
             f"{settings.rate:g}/s" if settings.rate else "not limited",
         )
         self._warn_of_unknown_stores()
+        self._warn_of_no_delay()
+
+    def _warn_of_no_delay(self) -> None:
+        if warning := unset_delay(self._conf):
+            LOG.warning("%s", warning)
 
     def _warn_of_unknown_stores(self) -> None:
         settings = self.scrubber.settings

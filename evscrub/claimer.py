@@ -8,6 +8,7 @@ from oslo_log import log as logging
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Taken
 from evscrub.lane import Lane
+from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen
 from evscrub.registry.shared_urls import SharedUrls
@@ -50,6 +51,34 @@ class Claimer:
         self._clock = clock
         self._database_clock = database_clock
         self._record = record
+        self._owners = OwnerPace(settings.owner_rate)
+        self._paced: set[str] = set()  #: images that wait for their owner's turn
+        queue.first_lane = self._first_lane()
+
+    def change(self, settings: Settings) -> None:
+        """Apply changed options."""
+        old, self.settings = self.settings, settings
+        self._queue.first_lane = self._first_lane()
+        if settings.owner_rate != old.owner_rate:
+            self._change_owner_rate(settings.owner_rate)
+
+    def _first_lane(self) -> str:
+        """Return the lane that images start in.
+
+        Where there is one store they need not be looked at for theirs. A cap by owner wants the
+        look nevertheless: an event may name any owner, and only the registry's is charged.
+        """
+        stores = self._stores.deletable
+        return stores[0] if len(stores) == 1 and not self.settings.owner_rate else UNKNOWN_LANE
+
+    def _change_owner_rate(self, rate: float) -> None:
+        """Let images that wait for a turn at the old rate come for one at the new."""
+        self._owners = OwnerPace(rate)
+        now = self._database_clock.now()
+        paced, self._paced = self._paced, set()
+        for image_id in paced:
+            if not self._queue.is_taken(image_id) and self._queue.cancel(image_id):
+                self._queue.add(image_id, now)
 
     async def look(self, taken: Sequence[Taken]) -> None:
         """Send each image to its lane, or wherever else it belongs."""
@@ -72,6 +101,7 @@ class Claimer:
         """Claim images; returns the work that they make."""
         asked = self._clock.moment()
         ids = [image.image_id for image in taken]
+        self._paced.difference_update(ids)
         try:
             seen, shared = await self._calls.call(self._claim, ids, self.settings.policy)
         except RegistryAwayError:
@@ -119,9 +149,14 @@ class Claimer:
             break
         image = seen.sights[taken.image_id].image
         # From here on the registry's owner counts, not what the event said.
-        owner = taken.owner if image is None else image.owner
+        owner = None if image is None else image.owner
+        now = self._database_clock.now()
+        turn = self._owners.turn(owner, now)
+        if turn > now:
+            self._paced.add(taken.image_id)
+        due = turn if turn > now else taken.due
         self._queue.done(taken.image_id)
-        self._queue.add(taken.image_id, taken.due, owner=owner, lane=lane, source=taken.source)
+        self._queue.add(taken.image_id, due, owner=owner, lane=lane, source=taken.source)
 
     def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
         """Let go of an image that is not to be scrubbed now."""
@@ -154,7 +189,7 @@ class Claimer:
             try:
                 target = self._stores.resolve(row)
             except StoreNotUsableError as error:
-                self._judge_at_once(work, row, judge(error, ""))
+                self._judge_at_once(work, row, judge(error, ""), error.store)
                 continue
             if verdict is not None:
                 self._judge_at_once(work, row, verdict)
@@ -169,9 +204,14 @@ class Claimer:
                 work.targets.append((row, target))
         return work
 
-    def _judge_at_once(self, work: Work, row: LocationRow, verdict: Verdict) -> None:
-        """Judge a location that no store needs to be asked about."""
+    def _judge_at_once(
+        self, work: Work, row: LocationRow, verdict: Verdict, store: str = ""
+    ) -> None:
+        """Judge a location that no store needs to be asked about.
+
+        :param store: the store that it is in, where that is known.
+        """
         # A name from the registry would give the metric as many labels as people can think of.
-        store = row.store if row.store and row.store in self._stores.names else NO_STORE
-        self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
+        if not store:
+            store = row.store if row.store and row.store in self._stores.names else NO_STORE
         work.judged(row, store, verdict, self._database_clock.now())

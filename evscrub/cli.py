@@ -5,11 +5,13 @@ Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration.
 """
 
 import argparse
+import difflib
 import importlib
-import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 # Where eventlet is installed, as beside Glance it is, futurist imports it, and it complains.
 warnings.filterwarnings("ignore", message=r"\s*Eventlet is deprecated")
@@ -19,8 +21,8 @@ from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import config, version
-from evscrub.redact import redact
+from evscrub import config, output, version
+from evscrub.redact import install_excepthooks, redact
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
@@ -66,13 +68,26 @@ examples:
 """
 
 
-def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the nearest right option for one that it does not know."""
+
+    def refuse(self, unknown: Sequence[str]) -> NoReturn:
+        """Print usage and an error, and exit with 2."""
+        options = re.findall(r"--[a-z-]+", self.format_help())
+        said = []
+        for argument in unknown:
+            alike = difflib.get_close_matches(argument.partition("=")[0], options, n=1)
+            said.append(argument + (f" (did you mean {alike[0]}?)" if alike else ""))
+        self.error(f"unrecognized arguments: {' '.join(said)}")
+
+
+def make_parser(argv: Sequence[str]) -> _Parser:
     """Make the parser for a command line, with the arguments of the command that it has.
 
     The others are left out: their modules may need packages that are not installed. The command
     that prints completions has them all.
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -86,6 +101,7 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     for name, (summary, path) in COMMANDS.items():
         description = f"{summary[0].upper()}{summary[1:]}."
         subparser = subparsers.add_parser(name, help=summary, description=description)
+        subparser.set_defaults(subparser=subparser)
         if command in {name, _COMPLETION}:
             importlib.import_module(path).add_arguments(subparser)
     return parser
@@ -93,16 +109,18 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if arguments is None:  # the program itself, not a call from Python
+        install_excepthooks()
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    parsed = make_parser(argv).parse_args(argv)
-    module = importlib.import_module(COMMANDS[parsed.command][1])
-    try:
-        code: int = module.main(parsed)
-    except config.ConfigError as error:
-        print(f"evscrub: {redact(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        # Whoever read the output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    code = 0
+    with output.reader_may_leave():
+        try:
+            parsed, unknown = make_parser(argv).parse_known_args(argv)
+            if unknown:
+                parsed.subparser.refuse(unknown)
+            code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
+        except config.ConfigError as error:
+            code = 2
+            for problem in error.problems:
+                print(f"evscrub: {redact(problem)}", file=sys.stderr)
     return code

@@ -4,21 +4,38 @@
 Glance's own configuration names the database, the bus and the stores, so evscrub reads it first and
 its own file after it. What evscrub logs and where is set by its own file alone, or else two
 services would write to glance-api's log.
+
+Nothing is applied, at start or at a reload, before :mod:`evscrub.config_check` has found all of it
+right.
 """
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import oslo_messaging
 from oslo_config import cfg
 from oslo_log import log
 
+from evscrub import config_check, config_file, known_options, logging_setup
+from evscrub.config_check import Sources
 from evscrub.options import DEFAULT_GLANCE_CONFIG_FILE, GROUPS, bootstrap_opts
 
 
 class ConfigError(Exception):
-    """A configuration that evscrub cannot run with; the message says what, where and what to do."""
+    """A configuration that evscrub cannot run with.
+
+    :param problems: each says what is wrong, where, and what to do, and holds no credential of a
+        secret option.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__(*problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return "; ".join(self.problems)
 
 
 def find_config_files() -> list[str]:
@@ -35,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="evscrub's configuration; may be given more than once, the last one wins"
         " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Glance's own files are"
-        " named in it by glance_config_files",
+        " named in it by glance_config_files, or known by their name, glance*.conf",
     )
     parser.add_argument("--debug", action="store_true", help="log at level DEBUG")
 
@@ -51,36 +68,107 @@ def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigO
 def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
     """Read the configuration.
 
-    :param config_files: evscrub's own; None looks in the usual places.
+    :param config_files: files as given with ``--config-file``; None looks in the usual places.
+        Those that are Glance's by their name, or that ``glance_config_files`` names too, are
+        treated as Glance's: evscrub's are the others.
     :returns: the whole, which is the global ``cfg.CONF`` because glance_store reads that, and the
         part of evscrub's own files, for logging.
-    :raises ConfigError: a file is missing or a value is wrong.
+    :raises ConfigError: a file is missing, an option in evscrub's files is unknown, or a value is
+        wrong.
     """
-    files = list(find_config_files() if config_files is None else config_files)
-    own = _read_own(files)
-    glance_files = list(own.glance_config_files)
-    if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
-        glance_files = []
+    given = list(find_config_files() if config_files is None else config_files)
+    sources = _find_sources(given)
+    _refuse_problems(sources)
     oslo_messaging.set_transport_defaults("glance")
-    _read_all(cfg.CONF, [*glance_files, *files])
-    return cfg.CONF, own
+    _read_all(cfg.CONF, sources.paths)
+    try:
+        _read_each(cfg.CONF)  # also what comes from elsewhere, by config_source
+    except (cfg.Error, ValueError) as error:
+        raise ConfigError(str(error)) from None
+    return cfg.CONF, _read_own([path for path in given if path in sources.own])
 
 
 def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
     """Read the files again and apply mutable options.
 
     :returns: the options that changed, as ``[group] option``.
-    :raises ConfigError: a file is missing or a value is wrong; nothing was applied then.
+    :raises ConfigError: a file is missing, an option is unknown or a value is wrong, and nothing
+        was applied; or the files changed meanwhile, and the values of `conf` are not to be used.
+    """
+    sources = Sources(_read_files(conf.config_file), frozenset(own.config_file))
+    _refuse_problems(sources)
+    try:
+        with logging_setup.kept_if_it_fails():
+            own.mutate_config_files()
+        changed = conf.mutate_config_files()
+        _read_each(conf)
+    except logging_setup.LoggingError as error:
+        raise ConfigError(f"{error}{_log_settings(own)}") from None
+    except (cfg.Error, ValueError, OSError, SystemExit) as error:
+        raise ConfigError(str(error)) from None
+    # What was applied must be what was found right, and not a file that is only half written.
+    if _read_files(conf.config_file) != sources.files:
+        raise ConfigError("the files changed while they were read; send SIGHUP again")
+    return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
+
+
+def start_logging(own: cfg.ConfigOpts) -> None:
+    """Log where evscrub's own files say.
+
+    :param own: the part of evscrub's own files, as :func:`load` returns it.
+    :raises ConfigError: it cannot be done, as with a folder that is not there.
     """
     try:
-        # Read elsewhere first, since a change that fails half-way would stay half applied.
-        _read_own(own.config_file)
-        _read_all(cfg.ConfigOpts(), conf.config_file)
-        own.mutate_config_files()
-        changed = conf.mutate_config_files()
-    except (cfg.Error, ValueError, OSError, ConfigError) as error:
-        raise ConfigError(f"Configuration not reloaded: {error}") from None
-    return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
+        logging_setup.start(own)
+    except logging_setup.LoggingError as error:
+        raise ConfigError(f"{error}{_log_settings(own)}") from None
+
+
+def _log_settings(own: cfg.ConfigOpts) -> str:
+    """Say which logging options are set, and where."""
+    sources = Sources(_read_files(own.config_file), frozenset(own.config_file))
+    places = [
+        f"{opt.dest} in {setting.where}"
+        for group, opts in known_options.of_log()
+        for opt in opts
+        if opt not in bootstrap_opts and (setting := sources.find(group, opt))
+    ]
+    return f"; check {', '.join(places)}" if places else ""
+
+
+def _find_sources(given: list[str]) -> Sources:
+    """Tell evscrub's files from Glance's and read them in their order."""
+    own = [path for path in given if not config_file.is_glance(path)]
+    own_files = Sources(_read_files(own), frozenset(own))
+    # Without a right value there is nothing to go on with.
+    option = [("DEFAULT", bootstrap_opts)]
+    try:
+        if wrong := config_check.wrong_values(own_files, option):
+            raise ConfigError(*wrong)
+        glance_files = list(config_check.reading(own, option).glance_config_files)
+    except (cfg.Error, ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
+        glance_files = []
+    glances = {os.path.realpath(path) for path in glance_files}
+    own = [path for path in own if os.path.realpath(path) not in glances]
+    return Sources(_read_files([*glance_files, *given]), frozenset(own))
+
+
+def _refuse_problems(sources: Sources) -> None:
+    try:
+        problems = config_check.problems(sources)
+    except (cfg.Error, ValueError, OSError) as error:
+        raise ConfigError(str(error)) from None
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _read_files(paths: Iterable[str]) -> list[config_file.ConfigFile]:
+    try:
+        return [config_file.read(path) for path in paths]
+    except config_file.UnreadableError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _read_own(files: list[str]) -> cfg.ConfigOpts:
@@ -92,13 +180,9 @@ def _read_own(files: list[str]) -> cfg.ConfigOpts:
 
 
 def _read_all(conf: cfg.ConfigOpts, files: list[str]) -> None:
-    """Read files and see that each of our options has a value that it may have."""
     for group, opts in GROUPS.items():
         conf.register_opts(opts, None if group == "DEFAULT" else group)
     _read(conf, files)
-    for group, opts in GROUPS.items():
-        for opt in opts:
-            _check(conf, group, opt.name, files)
 
 
 def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
@@ -110,26 +194,12 @@ def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
             default_config_files=files,
             default_config_dirs=[],
         )
-    except cfg.ConfigFilesNotFoundError as error:
-        raise ConfigError(
-            f"cannot read {', '.join(error.config_files)}: name Glance's files in [DEFAULT]"
-            " glance_config_files, evscrub's with --config-file"
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"one of {', '.join(files)} is not text in UTF-8") from None
     except (cfg.Error, ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
-    except SystemExit:
-        # oslo.config reads some logging options as if they came from the command line.
-        raise ConfigError(f"a logging option in {', '.join(files)} has a wrong value") from None
 
 
-def _check(conf: cfg.ConfigOpts, group: str, name: str, files: list[str]) -> None:
-    """Read a value once, so that a wrong one is told now and not in the middle of work."""
-    try:
-        getattr(conf if group == "DEFAULT" else conf[group], name)
-    except (cfg.Error, ValueError) as error:
-        # oslo.config's own text names the last file, whichever one holds the value.
-        where = " or ".join(files)
-        reason = str(error).rpartition("is not valid: ")[2]
-        raise ConfigError(f"[{group}] {name} in {where}: {reason}") from None
+def _read_each(conf: cfg.ConfigOpts) -> None:
+    """Read each of our options once, so that a wrong value is told here."""
+    for group, opts in GROUPS.items():
+        for opt in opts:
+            (conf if group == "DEFAULT" else conf[group])[opt.dest]

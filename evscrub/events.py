@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 EVENT_TYPE = "image.delete"
+#: The key of a message that was read as it arrived; its value is the event, or the error.
+READ = "evscrub.read"
 
 _ID_LENGTH = 36  # of images.id in Glance's schema
 _OWNER_LENGTH = 255  # of images.owner

@@ -21,6 +21,11 @@ PROPERTIES_BEFORE = timedelta(seconds=10)
 AFTER = timedelta(seconds=2)
 
 
+#: A release sets the locations' time so much after their image's, which no DELETE does: the image
+#: is due again without a notification. Within :data:`AFTER`, so that they still belong together.
+RELEASED_AFTER = timedelta(seconds=1)
+
+
 class RefusedError(Exception):
     """The operator asked for something that cannot be done to this image; the message says why."""
 
@@ -84,6 +89,14 @@ def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     return deletion
 
 
+def was_released(image: ImageRow, locations: Collection[LocationRow]) -> bool:
+    """Return whether a pending image was held and released since its DELETE."""
+    at = image.deleted_at
+    return at is not None and any(
+        row.deleted_at is not None and row.deleted_at > at for row in locations
+    )
+
+
 def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
     if image is not None and image.status not in {PENDING_DELETE, DELETED}:
         raise RefusedError(f"it is not pending delete but {image.status}")
@@ -93,15 +106,27 @@ def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deleti
     return deletion
 
 
+def deletion_time(image: ImageRow, locations: Collection[LocationRow]) -> datetime | None:
+    """Return when a pending image, or the locations that were taken off one, were deleted.
+
+    :returns: the image's own time, else its locations' latest; None where a location that awaits
+        scrubbing has none, as a hold leaves them.
+    """
+    if image.deleted_at is not None:
+        return image.deleted_at
+    times = [row.deleted_at for row in _pending_locations(locations)]
+    return None if None in times else max(filter(None, times), default=None)
+
+
+def _pending_locations(locations: Collection[LocationRow]) -> list[LocationRow]:
+    return [row for row in locations if row.status == PENDING_DELETE and row.deleted]
+
+
 def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
-    pending = [row for row in locations if row.status == PENDING_DELETE and row.deleted]
-    at = image.deleted_at
+    pending = _pending_locations(locations)
+    at = deletion_time(image, locations)
     if at is None:
-        untimed = tuple(row for row in pending if row.deleted_at is None)
-        if untimed or not pending:
-            return Deletion(untimed, None)
-        # Whoever cleared the image's time left its locations'.
-        at = max(row.deleted_at for row in pending if row.deleted_at is not None)
+        return Deletion(tuple(row for row in pending if row.deleted_at is None), None)
     with_it = tuple(
         row
         for row in pending

@@ -190,12 +190,10 @@ class Lane:
         match verdict.outcome:
             case Outcome.TRANSIENT | Outcome.UNKNOWN:
                 # A failed probe tells that the store is still down, not how much it would bear.
-                overloaded = (
-                    verdict.outcome is Outcome.TRANSIENT and self.breaker.state is State.CLOSED
-                )
+                overloaded = verdict.tells_overload and self.breaker.state is State.CLOSED
                 was_slowed = self.pace.is_slowed
                 slowed = overloaded and self.pace.troubled(now) and not was_slowed
-                if self.breaker.failed(now, verdict.reason):
+                if self.breaker.failed(now, verdict.why):
                     return Change.OPENED
                 return Change.SLOWED if slowed else None
             case Outcome.STORE_TROUBLE if verdict in _NOT_MOUNTED:

@@ -31,7 +31,6 @@ class Lanes:
     :param stores: the stores that data may be deleted from.
     :param go_on: takes work that a lane is done with.
     :param end: takes work that goes no further, to be settled.
-    :param reload_stores: called when a store turned out to have lost its write access.
     """
 
     def __init__(
@@ -41,13 +40,11 @@ class Lanes:
         clock: Clock,
         go_on: Callable[[Work], None],
         end: Callable[[Work], None],
-        reload_stores: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._go_on = go_on
         self._end = end
-        self._reload_stores = reload_stores
         self._rate = RateLimit(settings.rate, settings.burst)
         self._lanes: dict[str, Lane] = {}
         self._rates: dict[str, RateLimit] = {}
@@ -123,14 +120,6 @@ class Lanes:
             self.doubt_suspects(lane)
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
-    def pause(self, store: str, reason: str) -> None:
-        """Ask nothing of a store until an operator says so."""
-        if store in self._settings.acknowledged_stores:
-            return
-        lane = self.of(store)
-        if lane.breaker.blow(reason):
-            _tell(lane, Change.BLOWN)
-
     def answered(self, lane: Lane, work: Work, verdict: Verdict) -> None:
         """Let a lane follow what its store answered."""
         if lane.is_outdated(verdict, work.tried_at):
@@ -148,8 +137,6 @@ class Lanes:
         if change is Change.BLOWN:
             work.doubt()
             self.doubt_suspects(lane)
-        if change is Change.OPENED and verdict.reason == "no_write_access":
-            self._reload_stores()
 
     def keeps(self, lane: Lane, work: Work) -> bool:
         """Keep work back that a store says it has not the data of; returns whether it is kept."""

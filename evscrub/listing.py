@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an operator is told of an image that awaits scrubbing. Pure."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from evscrub import location_crypt
+from evscrub import keep
 from evscrub.rules import (
     DELETED,
     HELD,
@@ -24,8 +24,23 @@ from evscrub.rules import (
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
 
-#: What is shown of a store that no row names and no URL tells.
-_UNKNOWN_STORE = "?"
+#: A DELETE changes an image and what belongs to it within so long.
+_WITH_THE_IMAGE = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An image as the registry has it, read at the database's time `now`.
+
+    :param children_deleted_at: the latest time of the deleted properties, tags and members of an
+        image without a time of its own; None also where they were not looked at.
+    """
+
+    image: ImageRow
+    name: str | None
+    locations: tuple[LocationRow, ...]
+    now: datetime
+    children_deleted_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +52,18 @@ class Trouble:
 
     state: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What agents told.
+
+    :param images: by image id.
+    :param stores: why nothing, or little, is deleted from a store now, by its name.
+    """
+
+    images: Mapping[str, Trouble] = field(default_factory=dict)
+    stores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +88,17 @@ class Line:
 
 
 def line(
-    image: ImageRow,
-    name: str | None,
-    locations: Collection[LocationRow],
-    now: datetime,
-    policy: Policy,
-    troubles: Mapping[str, Trouble],
+    seen: Listed, policy: Policy, told: Told, store_of: Callable[[LocationRow], str]
 ) -> Line | None:
     """Say how an image stands; None if there is nothing to scrub of it.
 
-    :param now: the database's clock, naive UTC.
-    :param troubles: what agents know, by image id.
+    :param store_of: names a location's store.
     """
-    decision = decide(image, tuple(locations), now, policy)
+    image, locations, now = seen.image, seen.locations, seen.now
+    decision = decide(image, locations, now, policy)
     pending = [row for row in locations if row.status == PENDING_DELETE]
-    trouble = troubles.get(image.id)
+    stores = tuple(dict.fromkeys(map(store_of, pending)))
+    trouble = told.images.get(image.id)
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
@@ -86,10 +109,13 @@ def line(
                 due_at = now + timedelta(seconds=seconds)
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
-            reason = _OF_KIND[kind]
+            reason = _OF_KIND[kind] if pending else "no location is left: only to be finished"
             if trouble is not None:
                 reason = trouble.reason
                 state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
+            if state == DUE:
+                reasons = [reason, *(told.stores[name] for name in stores if name in told.stores)]
+                reason = "; ".join(filter(None, reasons))
         case Damaged(reason):
             state = DAMAGED
         case Leave(why) if why == HELD:
@@ -98,11 +124,13 @@ def line(
             return None
     return Line(
         id=image.id,
-        name=name,
+        name=seen.name,
         owner=image.owner,
         size=image.size,
-        stores=_stores(pending),
-        deleted_at=image.deleted_at or _removed_at(pending) if state != HOLD else None,
+        stores=stores,
+        deleted_at=(
+            _time_of_held(seen) if state == HOLD else image.deleted_at or _removed_at(pending)
+        ),
         due_at=due_at,
         due_in=None if due_at is None else due_at - now,
         state=state,
@@ -142,10 +170,10 @@ def _removed_at(pending: Collection[LocationRow]) -> datetime | None:
     return max((row.deleted_at for row in pending if row.deleted_at is not None), default=None)
 
 
-def _stores(pending: Collection[LocationRow]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(row.store or _scheme(row.value) for row in pending))
-
-
-def _scheme(value: str) -> str:
-    """The kind of store, where the row does not name one; of the URL nothing else is shown."""
-    return value.partition(":")[0] if location_crypt.is_url(value) else _UNKNOWN_STORE
+def _time_of_held(seen: Listed) -> datetime | None:
+    """When a held image was deleted; None if no row tells any more, as after ``evscrub hold``."""
+    at, of_child = keep.deletion_time(seen.image, seen.locations), seen.children_deleted_at
+    if at is not None or of_child is None or seen.image.updated_at is None:
+        return at
+    # A tag or member that was removed long before keeps its time through a hold.
+    return of_child if abs(seen.image.updated_at - of_child) <= _WITH_THE_IMAGE else None

@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:/").match
 _BLOCK_BYTES = 16
+#: Lengths of a key of AES, bytes.
+KEY_BYTES = (16, 24, 32)
 
 
 def is_url(text: str) -> bool:

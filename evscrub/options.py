@@ -1,33 +1,52 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options: their groups, defaults, bounds and help."""
+"""The options: their groups, defaults, bounds and help.
+
+Each has a type of :mod:`evscrub.option_types`, or one of oslo.config's that has no undefined value.
+"""
 
 import copy
 from collections.abc import Sequence
 
 from oslo_config import cfg, types
 
+from evscrub.option_types import (
+    EncryptionKey,
+    Float,
+    Integer,
+    ListenAddress,
+    Name,
+    Names,
+    OptionalName,
+    Paths,
+    Rate,
+)
+
 DEFAULT_GLANCE_CONFIG_FILE = "/etc/glance/glance-api.conf"
 
+_DAY = 86_400
+_YEAR = 365 * _DAY
+
 bootstrap_opts = [
-    cfg.ListOpt(
+    cfg.Opt(
         "glance_config_files",
+        type=Paths(),
         default=[DEFAULT_GLANCE_CONFIG_FILE],
         help="Glance's own configuration files, read before evscrub's, in this order. They give the"
         " database, the message bus and the stores, so that these are said in one place; whatever"
-        " evscrub.conf sets itself wins. Logging options in them are ignored. Empty reads none:"
-        " then evscrub.conf must hold all of it.",
+        " evscrub.conf sets itself wins. Logging options in them are ignored, and so is what"
+        " evscrub does not know. The word none reads none: then evscrub.conf must hold all of it.",
     ),
 ]
 
 glance_opts = [
-    cfg.IntOpt(
+    cfg.Opt(
         "scrub_time",
+        type=Integer(0, 100 * _YEAR),
         default=0,
-        min=0,
-        max=100 * 365 * 86400,
         mutable=True,
         help="Seconds that a deleted image's data is kept, counted from deleted_at in the registry."
-        " The same option as Glance's own. Longer leaves more time to restore an image and takes"
+        " The same option as Glance's own. 0 deletes at once; a warning says so where it is set"
+        " nowhere and delayed_delete is on. Longer leaves more time to restore an image and takes"
         " more space; keep it well below the age given to 'glance-manage db purge', which removes"
         " rows whether their data is gone or not.",
     ),
@@ -37,72 +56,82 @@ glance_opts = [
         help="Glance's option: whether a DELETE leaves an image in pending_delete. Read only to"
         " warn when it is off, for then there is nothing to scrub.",
     ),
-    cfg.DictOpt(
+    cfg.Opt(
         "enabled_backends",
+        type=types.Dict(Name()),
         default={},
         help="Glance's option: the stores of a multi-store Glance, as name:type. Each has a group"
         " of its name with the driver's options. Empty for a single store in [glance_store].",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "metadata_encryption_key",
+        type=EncryptionKey(),
         secret=True,
         help="Glance's option: the key that location URLs are encrypted with, 16, 24 or 32"
-        " characters. Must be Glance's, or locations are parked as undecipherable.",
+        " bytes. Must be Glance's, or locations are parked as undecipherable.",
+    ),
+    cfg.ListOpt(
+        "disabled_notifications",
+        default=[],
+        help="Glance's option: the notifications that it does not send. Read only by 'evscrub"
+        " check', since evscrub lives on image.delete.",
     ),
 ]
 
 listener_opts = [
-    cfg.ListOpt(
+    cfg.Opt(
         "topics",
+        type=Names(),
         default=["evscrub"],
         help="Topics to take Glance's notifications from. Give evscrub a topic of its own and add"
         " it to [oslo_messaging_notifications] topics in glance-api.conf: who shares a topic"
         " without a pool takes messages away from the others, Ceilometer for one.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "exchange",
+        type=Name(),
         default="glance",
         help="Exchange that Glance publishes on: its control_exchange.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "pool",
+        type=OptionalName(),
         help="Listener pool: where evscrub cannot have a topic of its own, agents of one pool share"
         " a copy of each message. The pool's queue stays and grows when no agent runs, until it"
         " is deleted.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "batch_size",
+        type=Integer(1, 10_000),
         default=200,
-        min=1,
         help="Notifications taken in at once. More takes in a storm faster; each batch is"
         " acknowledged as a whole.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "batch_timeout",
+        type=Float(0.001, 60),
         default=0.05,
-        min=0.001,
         help="Seconds to wait for a batch to fill. Adds to how late an image is scrubbed when"
         " scrub_time is 0.",
     ),
 ]
 
 queue_opts = [
-    cfg.IntOpt(
+    cfg.Opt(
         "max_entries",
+        type=Integer(1, (1 << 24) - 1),
         default=1_000_000,
-        min=1,
-        max=(1 << 24) - 1,
         help="Images that may wait in memory, at about 150 bytes each. When it is full what is due"
-        " last is dropped, and a full sweep brings it back before it is due.",
+        " last is dropped, and a full sweep brings it back before it is due. Notifications may fill"
+        " three quarters of it; the rest is for what sweeps find.",
     ),
 ]
 
 scrubber_opts = [
-    cfg.IntOpt(
+    cfg.Opt(
         "concurrency",
+        type=Integer(1, 4096),
         default=16,
-        min=1,
-        max=4096,
         mutable=True,
         help="Images scrubbed at the same time, each by one delete after another; 1 is serial"
         " scrubbing. Each takes a thread, about 100 KB. What to weigh: a store that answers in t"
@@ -110,50 +139,49 @@ scrubber_opts = [
         " slot, so that one that hangs does not hold up the others. Beyond 64 or so one agent is"
         " bound by its processor, at about a thousand deletes a second: start several.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "rate",
+        type=Rate(),
         default=0,
-        min=0,
         mutable=True,
         help="Delete requests a second, over all stores; 0 is no limit. Set it below what the"
         " backend allows all its users together: deleted images come as fast as tenants like.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "burst",
+        type=Float(1, Rate.HIGHEST),
         default=1,
-        min=1,
         mutable=True,
         help="Delete requests that may go at once after a quiet time, above the steady rate. At"
         " rates of 50 and more set it to a tenth of the rate or so: with 1 every request goes by"
         " itself, and what the agent is late for one is lost for good.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "batch_size",
+        type=Integer(1, 1000),
         default=100,
-        min=1,
-        max=1000,
         mutable=True,
         help="Images claimed in one transaction at most; fewer when the stores are slow. More"
         " takes fewer transactions and longer row locks.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "claim_timeout",
+        type=Integer(10, _DAY),
         default=120,
-        min=10,
         help="Seconds without a sign of life after which another agent takes a claim over. Claims"
         " of a living agent are renewed. Longer leaves the images of an agent that died waiting;"
         " shorter asks more of an agent under load. The same on all agents.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "drain_timeout",
+        type=Integer(0, _DAY),
         default=30,
-        min=0,
         help="Seconds that deletes under way get to finish when the agent is stopped. What takes"
         " longer is left to its claim running out. Keep it below the service manager's own limit.",
     ),
     cfg.Opt(
         "store_concurrency",
-        type=types.Dict(types.Integer(min=1, max=4096)),
+        type=types.Dict(Integer(1, 4096)),
         default={},
         mutable=True,
         help="Images scrubbed at the same time in some stores, as store:number, under the"
@@ -162,24 +190,25 @@ scrubber_opts = [
     ),
     cfg.Opt(
         "store_rate",
-        type=types.Dict(types.Float(min=0)),
+        type=types.Dict(Rate()),
         default={},
         mutable=True,
         help="Delete requests a second to some stores, as store:rate, under the rate of all."
         " Stores that throttle are slowed down below it by themselves. Example: archive:5",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "owner_rate",
+        type=Rate(),
         default=0,
-        min=0,
         mutable=True,
         help="Images of one owner scrubbed a second; 0 is no limit. Owners take turns anyway; this"
-        " keeps one of them from taking all there is when nobody else waits.",
+        " keeps one of them from taking all there is when nobody else waits. The registry's owner"
+        " counts, so with a single store each image is read once more before it is claimed.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "not_found_limit",
+        type=Integer(0, 1_000_000),
         default=20,
-        min=0,
         mutable=True,
         help="Images in a row that a store may say it does not have before it is paused, because"
         " an unmounted file store or a wrong bucket says so of everything. 0 believes any number.",
@@ -202,8 +231,8 @@ scrubber_opts = [
         " the store's credentials reach. A place is a bucket (s3), a container, or"
         " tenant@host/container in an account whose credentials are not configured (swift), a pool"
         " (rbd), a directory with all below it (file), or datacenter:datastore/directory (vmware);"
-        " buckets, containers and pools may hold *. What to weigh: all of a place may be deleted by whoever"
-        " may write locations. Example: objects:glance-old,files:/srv/images",
+        " buckets, containers and pools may hold *. What to weigh: whatever is in a place may be"
+        " deleted by those who may write locations. Example: objects:glance-old,files:/srv/images",
     ),
     cfg.ListOpt(
         "separate_stores",
@@ -214,59 +243,58 @@ scrubber_opts = [
         " parked while a location of the same name in the other is wanted. Name both here if they"
         " are separate. What to weigh: if they are not, data is deleted that an image still wants.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "retry_initial",
+        type=Float(0.1, _DAY),
         default=5,
-        min=0.1,
         mutable=True,
         help="Seconds, on average doubled for each, before a failed location is tried again;"
         " drawn at random up to that.",
     ),
-    cfg.FloatOpt(
+    cfg.Opt(
         "retry_max",
+        type=Float(1, 30 * _DAY),
         default=600,
-        min=1,
         mutable=True,
         help="Seconds between two tries at most.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "in_use_delay",
+        type=Integer(1, 30 * _DAY),
         default=1800,
-        min=1,
         mutable=True,
         help="Seconds before a location with clones or snapshots is tried again.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "parked_delay",
+        type=Integer(1, 30 * _DAY),
         default=3600,
-        min=1,
         mutable=True,
         help="Seconds before a location that only an operator can mend is looked at again.",
     ),
 ]
 
 sweep_opts = [
-    cfg.IntOpt(
+    cfg.Opt(
         "interval",
+        type=Integer(1, _DAY),
         default=60,
-        min=1,
         mutable=True,
         help="Seconds between sweeps of what changed in the registry lately: how late an image may"
         " be that the bus missed. Some jitter is added. Costs one indexed query a sweep.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "full_interval",
+        type=Integer(10, 30 * _DAY),
         default=3600,
-        min=10,
         mutable=True,
         help="Seconds between sweeps of the whole registry. Also how far ahead images are held in"
         " memory: what is due later is found by a later sweep.",
     ),
-    cfg.IntOpt(
+    cfg.Opt(
         "batch_size",
+        type=Integer(10, 10_000),
         default=1000,
-        min=10,
-        max=10_000,
         help="Rows read at once. More reads faster and holds a snapshot of the database longer.",
     ),
     cfg.BoolOpt(
@@ -289,15 +317,16 @@ audit_opts = [
 ]
 
 status_opts = [
-    cfg.StrOpt(
+    cfg.Opt(
         "listen",
+        type=ListenAddress(),
         default="127.0.0.1:9753",
         help="Where an agent shows its status over HTTP, as HOST:PORT: a page for people at /, its"
-        " content as JSON at /status, Prometheus' metrics at /metrics, /healthz and /readyz. Empty"
-        " shows nothing. It is read-only and tells no secret, but it has no password either, and"
-        " names images and owners: bind it to the network only where those who reach it may know"
-        " that. Several agents on one host each need a port of their own; the second one on a port"
-        " warns and works without.",
+        " content as JSON at /status, Prometheus' metrics at /metrics, /healthz and /readyz. The"
+        " word none shows nothing. It is read-only and tells no secret, but it has no password"
+        " either, and names images and owners: bind it to the network only where those who reach it"
+        " may know that. Several agents on one host each need a port of their own; the second one"
+        " on a port warns and works without.",
     ),
 ]
 

@@ -14,6 +14,7 @@ class OwnerPace:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._next: dict[str | None, float] = {}
+        self._forget_at = _MANY
 
     def turn(self, owner: str | None, now: float) -> float:
         """Return when an image of `owner` may begin: `now`, or later. Counts it as begun then."""
@@ -21,6 +22,8 @@ class OwnerPace:
             return now
         turn = max(now, self._next.get(owner, now))
         self._next[owner] = turn + 1 / self.rate
-        if len(self._next) > _MANY:
+        if len(self._next) > self._forget_at:
             self._next = {name: time for name, time in self._next.items() if time > now}
+            # Twice what is left, so that the search costs each new owner the same.
+            self._forget_at = max(_MANY, 2 * len(self._next))
         return turn

@@ -41,16 +41,19 @@ class Trouble:
 class Record:
     """The record of one agent since it started."""
 
-    scrubbed: int = 0
-    missed_by_bus: int = 0  #: scrubbed by a sweep's doing although the bus was joined
+    scrubbed: int = 0  #: images whose data is gone
+    finished: Counter[str] = field(default_factory=Counter)
+    """Images that were finished without a delete of data, by reason."""
+    #: Images found by a sweep that the bus should have announced to some agent.
+    missed_by_bus: int = 0
     leases_lost: int = 0
     retries: int = 0  #: images that are to be tried again, each time
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """Locations by store, outcome and reason."""
+    """Locations by store, outcome and reason, counted when their claim is settled."""
     bytes_reclaimed: Counter[str] = field(default_factory=Counter)
-    """By store."""
+    """By store, counted when the claim is settled."""
     left_alone: Counter[str] = field(default_factory=Counter)
-    """Images that were looked at and had nothing to scrub, by reason."""
+    """Images that were looked at and not claimed, by reason."""
     late_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
     lateness: Spread = field(default_factory=Spread)
     """From when images were due to when their last location was gone."""

@@ -1,40 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps credentials out of the log.
+"""Keep credentials out of all output.
 
-evscrub's own messages never hold a location URL, but the libraries below it quote one here and
-there, and S3 and Swift URLs hold the user's key.
+The messages of evscrub never hold a location URL, but libraries quote one in a message or in an
+exception's text, and the URLs of S3 and Swift hold a user's key.
 """
 
+import json
 import logging
 import re
+import sys
+import threading
+import traceback
+from types import TracebackType
+from typing import Any
 
-_CREDENTIALS = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^/\s'\"]*@", re.IGNORECASE)
+from oslo_log.formatters import JSONFormatter
+
+# A key may hold any character, a slash or a quote included, so all up to the last "@" is replaced.
+_URL_LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)\S*@", re.IGNORECASE)
 # glance_store's s3 driver names hosts as user:key@host, without a scheme.
-_BARE = re.compile(r"(?<![^\s'\"=(,\[])[^/\s'\"=(,\[@:]+:[^/\s'\"@]+@(?=[\w\[])")
+_HOST_LOGIN = re.compile(r"(?<![^\s'\"=(,\[])[^/\s'\"=(,\[@:]+:(?!//)\S+@(?=[\w\[])")
+_PARAMETER = re.compile(
+    r"((?:x-amz-(?:signature|credential|security-token)|awsaccesskeyid|signature|sig|token"
+    r"|[a-z_-]*(?:password|passwd|secret|api_?key|access_?key|secret_?key))=)[^&\s]+",
+    re.IGNORECASE,
+)
+
+_ExceptionInfo = (
+    tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+)
 
 
 def redact(text: str) -> str:
-    """Return `text` with each ``user:key@`` of a URL or a host in it replaced."""
-    return _BARE.sub("***@", _CREDENTIALS.sub(r"\1***@", text))
+    """Return `text` with the credentials in it replaced by ``***``.
+
+    Credentials are ``user:key@`` of a URL or of a host, and the values of parameters that are named
+    after a password, a key, a token or a signature, as in ``?password=`` or ``X-Amz-Signature=``.
+    """
+    text = _URL_LOGIN.sub(r"\1***@", text)
+    text = _HOST_LOGIN.sub("***@", text)
+    return _PARAMETER.sub(r"\1***", text)
 
 
-class RedactingFilter(logging.Filter):
-    """Redacts records: message, arguments and traceback alike."""
+class RedactingFormatter(logging.Formatter):
+    """Redact what another formatter makes of a record, its traceback and error summary included.
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Rewrite the record where it holds credentials; never drops one."""
-        message = record.getMessage()
-        clean = redact(message)
-        if clean != message:
-            record.msg, record.args = clean, None
-        if record.exc_info and not record.exc_text:
-            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
-        return True
+    :param inner: the formatter of the handler; a JSON formatter's text stays valid JSON.
+    """
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
+
+    def format(self, record: logging.LogRecord) -> Any:  # noqa: ANN401 - fluentd's is a dictionary
+        """Return the redacted form of the record."""
+        shown: Any = self._inner.format(record)
+        if record.exc_text:  # kept by logging; the journal's handler sends it beside the message
+            record.exc_text = redact(record.exc_text)
+        if isinstance(self._inner, JSONFormatter):
+            return json.dumps(_redact_values(json.loads(shown)))
+        return _redact_values(shown)
+
+    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802 - logging's name
+        """Return the redacted traceback, for handlers that ask for it themselves."""
+        return redact(self._inner.formatException(ei))
 
 
 def install() -> None:
-    """Let every handler there is redact what it writes, but for those that do already."""
+    """Make the formatter of every handler a redacting one.
+
+    Call it after each change of the log's configuration, since that makes new handlers.
+    """
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     for handler in {handler for logger in loggers for handler in logger.handlers}:
-        if not any(isinstance(known, RedactingFilter) for known in handler.filters):
-            handler.addFilter(RedactingFilter())
+        if not isinstance(handler.formatter, RedactingFormatter):
+            handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
+
+
+def install_excepthooks() -> None:
+    """Redact the tracebacks of exceptions that nothing catches, in any thread."""
+
+    def show(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+        sys.stderr.write(redact("".join(traceback.format_exception(kind, error, where))))
+
+    def show_of_thread(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is not None:
+            show(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+
+    sys.excepthook = show
+    threading.excepthook = show_of_thread
+
+
+def _redact_values(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    match value:
+        case str():
+            return redact(value)
+        case dict():
+            return {key: _redact_values(item) for key, item in value.items()}
+        case list():
+            return [_redact_values(item) for item in value]
+        case _:
+            return value

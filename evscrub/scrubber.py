@@ -9,7 +9,7 @@ and each arrow moves only what the step before found fit, so that any step may f
 die, and the image is found again by the queue or by a sweep.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,13 +21,14 @@ from evscrub.delay_queue import DelayQueue, Taken
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
-from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
+from evscrub.store_faults import Fault
 from evscrub.stores import Stores
+from evscrub.verdict import UNUSABLE
 from evscrub.work import Work
 from evscrub.workers import Workers
 
@@ -85,7 +86,6 @@ class Scrubber:
             clock,
             self._forward,
             self.settler.end,
-            self._reload_stores,
         )
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
@@ -96,18 +96,19 @@ class Scrubber:
             self.leases,
             clock,
             database_clock,
-            self.record,
             settings.concurrency,
             self.wake,
             self._worked,
         )
-        self._owners = OwnerPace(settings.owner_rate)
-        #: Images that wait for their owner's turn, which is theirs when they come back.
-        self._promised: set[str] = set()
         self._looking = False
         self._draining = False
         self._changed = anyio.Event()
         self._tasks: TaskGroup
+
+    @property
+    def store_faults(self) -> Mapping[str, Fault]:
+        """The enabled stores that cannot be used."""
+        return self._stores.faults
 
     def wake(self) -> None:
         """Look at the queue again: something was put in."""
@@ -119,13 +120,29 @@ class Scrubber:
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved < 0:  # what is looked at too early is told how long to wait
             self.queue.shift(moved)
-        self._claimer.settings = settings
+        self._claimer.change(settings)
         self.settler.delays = settings.delays
         self.lanes.change(settings)
-        if settings.owner_rate != old.owner_rate:
-            self._change_owner_rate(settings.owner_rate)
         self.workers.change(settings.concurrency)
         self.wake()
+
+    def try_parked(self, stores: Collection[str]) -> int:
+        """Try images at once that were parked since these stores could not be used.
+
+        :returns: how many.
+        """
+        if not stores:
+            return 0
+        now = self._database_clock.now()
+        parked = [
+            (image_id, trouble)
+            for image_id, trouble in self.record.troubles.items()
+            if trouble.store in stores and trouble.verdict.reason in UNUSABLE
+        ]
+        for image_id, trouble in parked:
+            self.queue.add(image_id, now, owner=trouble.owner, lane=trouble.store)
+        self.wake()
+        return len(parked)
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
         """Scrub until `stop`, then finish what is under way and release what was not begun.
@@ -181,34 +198,10 @@ class Scrubber:
     def _claim_more(self, lane: Lane, now: float) -> None:
         while size := lane.claim_size(now, self.settings.batch_size, self.settings.rate):
             taken = self.queue.take(lane.name, size)
-            if taken and self.settings.owner_rate:
-                taken = [image for image in taken if self._is_owners_turn(image, lane)]
-                self.wake()  # those whose turn it is not made room
             if not taken:
                 return
             lane.claim_begins(len(taken))
             self._tasks.start_soon(self._claim, lane, taken)
-
-    def _is_owners_turn(self, image: Taken, lane: Lane) -> bool:
-        """Whether an image may begin; one that may not is put back until then."""
-        if image.image_id in self._promised:
-            self._promised.discard(image.image_id)
-            return True
-        now = self._database_clock.now()
-        turn = self._owners.turn(image.owner, now)
-        if turn > now:
-            self._promised.add(image.image_id)
-            self._claimer.put_back([image], lane.name, after_seconds=turn - now)
-        return turn <= now
-
-    def _change_owner_rate(self, rate: float) -> None:
-        """Let those that wait for a turn at the old rate come for one at the new."""
-        self._owners = OwnerPace(rate)
-        now = self._database_clock.now()
-        for image_id in self._promised:
-            if image_id in self.queue:
-                self.queue.add(image_id, now)
-        self._promised.clear()
 
     async def _look(self, taken: Sequence[Taken]) -> None:
         try:
@@ -257,16 +250,6 @@ class Scrubber:
             self.wake()  # to be looked after in a while
         else:
             self._forward(work)
-
-    def _reload_stores(self) -> None:
-        self._tasks.start_soon(self._load_stores)
-
-    async def _load_stores(self) -> None:
-        """Load the drivers again: one that lost its write access finds it by no other way."""
-        try:
-            await anyio.to_thread.run_sync(self._stores.load, abandon_on_cancel=True)
-        except Exception as error:  # noqa: BLE001 - drivers raise what they like
-            LOG.warning("The stores cannot be loaded again: %s", type(error).__name__)
 
     # -- the end
 

@@ -85,6 +85,22 @@ def sweep_settings(conf: cfg.ConfigOpts) -> SweepSettings:
     )
 
 
+def unset_delay(conf: cfg.ConfigOpts) -> str | None:
+    """Say what it means that ``scrub_time`` is set nowhere while ``delayed_delete`` is on.
+
+    :returns: None where that is not so.
+    """
+    place = conf.get_location("scrub_time")
+    if not conf.delayed_delete or place is None or place.location is not cfg.Locations.opt_default:
+        return None
+    return (
+        "scrub_time is set nowhere while delayed_delete is on: by its default of 0 data is deleted"
+        " at once after a DELETE, and no image can be restored. Set [DEFAULT] scrub_time in"
+        " evscrub.conf, to 0 if that is meant; if glance-scrubber.conf has it, name that file in"
+        " glance_config_files too"
+    )
+
+
 def _policy(conf: cfg.ConfigOpts) -> Policy:
     return Policy(
         scrub_time=timedelta(seconds=conf.scrub_time),

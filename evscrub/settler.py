@@ -11,13 +11,15 @@ from oslo_log import log as logging
 
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.group_log import GroupLog
+from evscrub.keep import was_released
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import Outcome
+from evscrub.verdict import GONE, Outcome
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class Settler:
     """Settles works and tells what becomes of their images.
 
     :param on_settled: called after each batch.
-    :param on_scrubbed: told of each image whose data is gone.
+    :param on_scrubbed: told of each image that nothing is left to do about.
     :param on_parked: told of each image, by id, that only an operator can help.
     """
 
@@ -66,8 +68,11 @@ class Settler:
         self._on_scrubbed = on_scrubbed
         self._on_parked = on_parked
         self._ended: list[Work] = []
-        self._untold: list[str] = []
+        #: Images to log, by why no data was deleted; empty for those whose data is gone.
+        self._untold: dict[str, list[str]] = {}
+        self._groups = GroupLog()
         self._told_at = 0.0
+        self._dropped = 0  #: by the queue, when the last batch was settled
         self._some = anyio.Event()
         self._many = anyio.Event()
 
@@ -86,7 +91,8 @@ class Settler:
         """Settle for ever."""
         try:
             while True:
-                with anyio.move_on_after(_TRACE_SECONDS if self._untold else math.inf):
+                pause = _TRACE_SECONDS if self._untold else math.inf
+                with anyio.move_on_after(min(pause, self._groups.next_due - anyio.current_time())):
                     await self._some.wait()
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
@@ -95,8 +101,10 @@ class Settler:
                     await self._settle()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
+                self._tell_groups(anyio.current_time())
         finally:
             self._tell()
+            self._tell_groups(math.inf)
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
@@ -111,11 +119,13 @@ class Settler:
             self._some.set()
             await anyio.sleep(self._calls.away_seconds)
             return
+        self._excuse_dropped()
         for work in works:
             self._leases.works.pop(work.image_id, None)
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
+            self._count(work)
             if work.begun_at is not None:
                 # What fell due before this agent was there waited for others.
                 self._record.queued.add(work.begun_at - max(work.ready_at, self._made_at))
@@ -126,40 +136,74 @@ class Settler:
                 self._try_again(work)
         self._on_settled()
 
+    def _count(self, work: Work) -> None:
+        """Count what the registry holds of a work: what is judged may yet be taken back."""
+        for store, verdict in work.outcomes.values():
+            self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
+            if verdict == GONE:
+                self._record.bytes_reclaimed[store] += work.claim.image.size or 0
+
     def _tell(self) -> None:
         """Leave a trace of what cannot be undone: one line for many."""
-        if self._untold:
-            LOG.info("Scrubbed %d images: %s", len(self._untold), " ".join(self._untold))
-        self._untold = []
+        for reason, ids in self._untold.items():
+            if reason:
+                LOG.info(
+                    "Finished %d images without a delete (%s): %s", len(ids), reason, " ".join(ids)
+                )
+            else:
+                LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+        self._untold.clear()
         self._told_at = anyio.current_time()
+
+    def _tell_groups(self, now: float) -> None:
+        for line in self._groups.due(now):
+            LOG.log(line.level, "%s", line.text)
 
     def _scrubbed(self, work: Work) -> None:
         image = work.claim.image
-        self._untold.append(image.id)
-        if len(self._untold) >= _TRACE_IMAGES:
-            self._tell()
-        if work.not_found and work.claim.kind is not Kind.STALE:
-            LOG.warning(
-                "Image %s is scrubbed, but %d of its locations had no data any more",
-                image.id,
-                len(work.not_found),
-            )
         self._record.forget(image.id)
-        self._record.scrubbed += 1
         late = max(0.0, work.ended_at - work.due) if work.ended_at else 0.0
-        self._record.late_seconds.append(late)
-        self._record.lateness.add(late)
+        if work.data_went:
+            self._record.scrubbed += 1
+            self._record.late_seconds.append(late)
+            self._record.lateness.add(late)
+            self._trace("", image.id)
+        else:
+            self._record.finished[work.why_nothing_went] += 1
+            self._trace(work.why_nothing_went, image.id)
+        if work.not_found and work.claim.kind is not Kind.STALE:
+            self._groups.add(
+                "not found",
+                logging.WARNING,
+                image.id,
+                "scrubbed, but had a location without data",
+                anyio.current_time(),
+            )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late, work.data_went))
 
+    def _trace(self, reason: str, image_id: str) -> None:
+        ids = self._untold.setdefault(reason, [])
+        ids.append(image_id)
+        if len(ids) >= _TRACE_IMAGES:
+            self._tell()
+
+    def _excuse_dropped(self) -> None:
+        """Start over with the bus when a full queue dropped images that it had announced."""
+        dropped = self._queue.statistics.dropped
+        if self.bus_since is not None and dropped != self._dropped:
+            self.bus_since = self._database_clock.now()
+        self._dropped = dropped
+
     def _bus_should_have_told(self, work: Work) -> bool:
-        deleted_at = work.claim.image.deleted_at
+        image = work.claim.image
         return (
             work.claim.kind is Kind.PENDING
             and self.bus_since is not None
-            and deleted_at is not None
-            and epoch(deleted_at) > self.bus_since
+            and image.deleted_at is not None
+            and epoch(image.deleted_at) > self.bus_since
+            and not was_released(image, work.claim.locations)
         )
 
     def _try_again(self, work: Work) -> None:
@@ -187,15 +231,15 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        own_trouble = parked or verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN}
+        told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
+        own_trouble = parked or told_alone
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
-            LOG.log(
+            self._groups.add(
+                (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
-                "Image %s is not scrubbed from store %s: %s (%s); next try in %.0f s",
                 work.image_id,
-                store or "?",
-                verdict.reason,
-                verdict.detail,
-                pause,
+                f"not scrubbed from store {store or '?'}: {verdict.reason}"
+                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                anyio.current_time(),
             )
         return pause

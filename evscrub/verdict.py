@@ -32,17 +32,41 @@ FINISHED = frozenset({Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED})
 UNSURE = frozenset({Outcome.TRANSIENT, Outcome.UNKNOWN})
 
 
+#: Reasons of transient failures that no slower pace helps.
+_NO_OVERLOAD = frozenset(
+    {
+        "bad_store_configuration",
+        "io_error",
+        "permission_denied",
+        "read_only_file_system",
+        "refused",
+    }
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judgement.
 
     :param reason: one word of a fixed set, fit for a metric's label.
     :param detail: the exception's class, never its text: that may hold a URL with credentials.
+    :param hint: what exactly is wrong and where an operator should look, where that is known.
     """
 
     outcome: Outcome
     reason: str
     detail: str = ""
+    hint: str = ""
+
+    @property
+    def why(self) -> str:
+        """The reason; a sentence where there is a hint."""
+        return f"{self.reason.replace('_', ' ')}: {self.hint}" if self.hint else self.reason
+
+    @property
+    def tells_overload(self) -> bool:
+        """Whether a slower pace may help."""
+        return self.outcome is Outcome.TRANSIENT and self.reason not in _NO_OVERLOAD
 
 
 class StoreNotUsableError(Exception):
@@ -50,21 +74,27 @@ class StoreNotUsableError(Exception):
 
     :param reason: one of the reasons below.
     :param hint: what an operator should do, without the URL.
+    :param store: the store, where it is an enabled one that cannot be used.
     """
 
-    def __init__(self, reason: str, hint: str) -> None:
+    def __init__(self, reason: str, hint: str, store: str = "") -> None:
         super().__init__(hint)
         self.reason = reason
         self.hint = hint
+        self.store = store
 
 
 UNDECIPHERABLE = "undecipherable"
 STORE_NOT_ENABLED = "store_not_enabled"
 STORE_NOT_LOADED = "store_not_loaded"
+STORE_CANNOT_DELETE = "store_cannot_delete"
 STORE_AMBIGUOUS = "store_ambiguous"
 BAD_URL = "bad_url"
 FOREIGN_OBJECT = "foreign_object"
 MAYBE_SHARED = "maybe_shared"
+NO_WRITE_ACCESS = "no_write_access"
+#: What may pass, or be mended, while an agent runs.
+UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
 
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
@@ -87,6 +117,8 @@ HIDDEN = Verdict(
     "no encrypted location can be read, so that any may be of the same data: is [DEFAULT]"
     " metadata_encryption_key Glance's?",
 )
+#: Not found, and nothing has proven yet that the store is the right one: the row stays.
+UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
@@ -154,7 +186,7 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
     if isinstance(error, store_exceptions.StoreDeleteNotSupported):
         if scheme in {"http", "https"}:
             return Verdict(Outcome.NOT_OURS, "read_only_store", detail)
-        return Verdict(Outcome.STORE_TROUBLE, "no_write_access", detail)
+        return Verdict(Outcome.STORE_TROUBLE, NO_WRITE_ACCESS, detail)
     status, code = _answer(error)
     if status in _THROTTLED_STATUSES or code in _THROTTLED_CODES:
         return Verdict(Outcome.TRANSIENT, "throttled", detail)

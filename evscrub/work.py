@@ -12,7 +12,10 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, GONE, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, GONE, UNPROVEN, UNSURE, Outcome, Verdict
+
+#: Why an image is finished without a delete that has no location left.
+NO_LOCATION = "no_location"
 
 
 @dataclass(slots=True)
@@ -36,7 +39,7 @@ class Work:
     :param tried_at: when the first delete of those whose answers are doubted, or the last try,
         began, seconds since boot.
     :param unsure: a delete failed in a way that leaves open whether the data is still there.
-    :param data_went: a store had data of it, or has it no more.
+    :param outcomes: the store and the verdict of each judged location, by its row's id.
     """
 
     claim: Claim
@@ -58,7 +61,7 @@ class Work:
     begun_at: float | None = None
     tried_at: float = 0.0
     unsure: bool = False
-    data_went: bool = False
+    outcomes: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
 
     @property
     def image_id(self) -> str:
@@ -80,9 +83,21 @@ class Work:
         """Whether every location is gone, or needs no deleting."""
         return not self.left and not self.targets and self.trouble is None
 
+    @property
+    def data_went(self) -> bool:
+        """Whether a store had data of it, or has it no more."""
+        return any(verdict.outcome is Outcome.GONE for _, verdict in self.outcomes.values())
+
+    @property
+    def why_nothing_went(self) -> str:
+        """Why no data was deleted: a verdict's reason, or :data:`NO_LOCATION`."""
+        reasons = [verdict.reason for _, verdict in self.outcomes.values()]
+        return reasons[0] if reasons else NO_LOCATION
+
     def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
         """Take in the verdict on a location."""
         self.ended_at = now
+        self.outcomes[row.id] = (store, verdict)
         ids = self._with_twins(row)
         if verdict.outcome not in FINISHED:
             self.left += ids
@@ -90,7 +105,6 @@ class Work:
             self.unsure |= verdict.outcome in UNSURE
             return
         self.gone += ids
-        self.data_went |= verdict.outcome is Outcome.GONE
         if verdict.outcome is Outcome.GONE and verdict != GONE:
             self.not_found += ids
             self.doubted += ids
@@ -107,6 +121,9 @@ class Work:
         self.gone = [number for number in self.gone if number not in self.doubted]
         self.not_found = [number for number in self.not_found if number not in self.doubted]
         self.left += self.doubted
+        for number in self.outcomes.keys() & self.doubted:
+            store, _ = self.outcomes[number]
+            self.outcomes[number] = (store, UNPROVEN)
         self.doubted = []
 
     def believe(self) -> None:

@@ -16,7 +16,6 @@ from evscrub.clock import Clock, DatabaseClock
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.leases import Leases
-from evscrub.record import Record
 from evscrub.stores import Stores
 from evscrub.verdict import GONE, Verdict, judge
 from evscrub.work import Work
@@ -43,7 +42,6 @@ class Workers:
         leases: Leases,
         clock: Clock,
         database_clock: DatabaseClock,
-        record: Record,
         concurrency: int,
         on_turn: Callable[[], None],
         on_worked: Callable[[Lane, Work], None],
@@ -54,7 +52,6 @@ class Workers:
         self._leases = leases
         self._clock = clock
         self._database_clock = database_clock
-        self._record = record
         self._threads = anyio.CapacityLimiter(concurrency)
         self._on_turn = on_turn
         self._on_worked = on_worked
@@ -122,9 +119,6 @@ class Workers:
                 verdict = lane.believed(answer)
                 row, _ = work.targets.popleft()
                 work.judged(row, lane.name, verdict, ended_at)
-                self._record.outcomes[lane.name, verdict.outcome.value, verdict.reason] += 1
-                if verdict == GONE:
-                    self._record.bytes_reclaimed[lane.name] += work.claim.image.size or 0
                 self._lanes.answered(lane, work, verdict)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error

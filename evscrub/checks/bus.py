@@ -6,7 +6,7 @@ already is declared once more, as Glance's options say it is, so that nothing is
 """
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -25,6 +25,9 @@ _SECONDS = 5.0
 _RABBIT = "oslo_messaging_rabbit"
 #: Glance's own topic by default; Ceilometer and others listen to it.
 _SHARED_TOPIC = "notifications"
+#: The priorities that Glance sends at; each makes a queue of every topic.
+_PRIORITIES = ("info", "warn", "error")
+_READ_PRIORITY = "info"
 #: Messages on a queue that nobody reads, from which on it is told.
 _MANY = 1000
 _ERRORS = (amqp_errors.AMQPError, OSError, KombuError)
@@ -96,6 +99,51 @@ def queues(subject: Subject) -> Findings:
             " [oslo_messaging_notifications] topics in glance-api.conf."
         )
     return found
+
+
+def unread(subject: Subject) -> Findings:
+    """Whether somebody reads each queue that Glance's notifications make."""
+    if subject.bus is None:
+        raise NotCheckedError("no RabbitMQ can be reached")
+    found = Findings()
+    bus, listener = subject.bus, subject.conf.listener
+    glance.register(subject.conf)
+    topics = list(subject.conf.oslo_messaging_notifications.topics)
+    # Told with the queues: an agent that is to start reads those.
+    ours = set() if listener.pool else {f"{topic}.{_READ_PRIORITY}" for topic in listener.topics}
+    names = [f"{topic}.{priority}" for topic in topics for priority in _PRIORITIES]
+    looked_at = 0
+    with _connection(bus.url, bus.host, bus.options) as connection:
+        for name in (name for name in names if name not in ours):
+            try:
+                with _channel(connection) as channel:
+                    queue = channel.queue_declare(name, passive=True)
+            except amqp_errors.NotFound:
+                continue
+            except _ERRORS as error:
+                found.warn(_refused("queue", name, error))
+                continue
+            looked_at += 1
+            if queue.message_count and not queue.consumer_count:
+                found.warn(_nobody_reads(name, queue.message_count, listener.topics))
+    if not found.code:
+        found.note(f"{count(looked_at, 'other queue')} of Glance's topics, none of them unread.")
+    return found
+
+
+def _nobody_reads(name: str, messages: int, our_topics: Collection[str]) -> str:
+    topic = name.rpartition(".")[0]
+    waits = f"Nobody reads {name}, and {count(messages, 'message')} wait there."
+    if topic in our_topics:
+        return (
+            f"{waits} evscrub reads the priority {_READ_PRIORITY} alone: bound that queue by a"
+            " policy of RabbitMQ's with max-length or message-ttl."
+        )
+    return (
+        f"{waits} If its reader is not only away for a moment, take {topic} out of"
+        f" [{glance.NOTIFICATIONS}] topics in glance-api.conf, restart glance-api, and delete the"
+        f" queue: rabbitmqctl delete_queue {name}."
+    )
 
 
 def _check_exchange(

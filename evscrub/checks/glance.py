@@ -8,17 +8,17 @@ from oslo_messaging import opts as messaging_opts
 
 from evscrub.checks.report import Findings, in_words
 from evscrub.checks.subject import Subject
+from evscrub.location_crypt import KEY_BYTES
+from evscrub.settings import unset_delay
 
 #: The age of ``glance-manage db purge`` where none is given.
 PURGE_AGE = timedelta(days=30)
 
-_NOTIFICATIONS = "oslo_messaging_notifications"
+NOTIFICATIONS = "oslo_messaging_notifications"
 _MESSAGING_DRIVERS = frozenset({"messaging", "messagingv2"})
 #: Either of them silences the notification that evscrub lives on.
 _SILENCING = frozenset({"image", "image.delete"})
 _RESTART = "and restart glance-api"
-
-_opts = [cfg.ListOpt("disabled_notifications", default=[])]
 
 
 def delayed_delete(subject: Subject) -> Findings:
@@ -40,18 +40,18 @@ def notifications(subject: Subject) -> Findings:
     found = Findings()
     conf = subject.conf
     register(conf)
-    options = conf[_NOTIFICATIONS]
+    options = conf[NOTIFICATIONS]
     drivers = set(options.driver)
     if not drivers & _MESSAGING_DRIVERS:
         said = ", ".join(options.driver) or "not set"
         text = (
             f"Glance's notification driver is {said}, so nothing reaches the bus and images wait"
-            f" for the sweep. Set [{_NOTIFICATIONS}] driver = messagingv2 in glance-api.conf"
+            f" for the sweep. Set [{NOTIFICATIONS}] driver = messagingv2 in glance-api.conf"
             f" {_RESTART}."
         )
         if "routing" in drivers:
             found.warn(
-                f"Notifications are routed by [{_NOTIFICATIONS}] routing_config, which is"
+                f"Notifications are routed by [{NOTIFICATIONS}] routing_config, which is"
                 " not looked at here: make sure that image.delete goes to messagingv2."
             )
         else:
@@ -60,7 +60,7 @@ def notifications(subject: Subject) -> Findings:
     if not set(topics) & set(wanted):
         found.fail(
             f"evscrub listens to the topic {' and '.join(wanted) or '(none)'}, but Glance sends to"
-            f" {' and '.join(topics) or '(none)'}. Set [{_NOTIFICATIONS}] topics ="
+            f" {' and '.join(topics) or '(none)'}. Set [{NOTIFICATIONS}] topics ="
             f" {','.join([*topics, *wanted[:1]])} in glance-api.conf {_RESTART}."
         )
     silenced = sorted(_SILENCING & set(conf.disabled_notifications))
@@ -78,9 +78,29 @@ def notifications(subject: Subject) -> Findings:
     return found
 
 
+def encryption_key(subject: Subject) -> Findings:
+    """Whether Glance can encrypt, and evscrub decrypt, locations with the key that is set."""
+    found = Findings()
+    key: str | None = subject.conf.metadata_encryption_key
+    if not key:
+        found.note("Locations are not encrypted: no metadata_encryption_key is set.")
+        return found
+    length = len(key.encode())
+    if length not in KEY_BYTES:
+        sizes = f"{', '.join(map(str, KEY_BYTES[:-1]))} or {KEY_BYTES[-1]}"
+        found.fail(
+            f"[DEFAULT] metadata_encryption_key has {length} bytes, and AES takes {sizes}: with"
+            " that key Glance can add no location, and no encrypted one can be read. Correct it in"
+            f" glance-api.conf {_RESTART}, or in evscrub.conf if it is set there."
+        )
+    return found
+
+
 def purge_age(subject: Subject) -> Findings:
     """Whether rows may be purged before their data is gone."""
     found = Findings()
+    if warning := unset_delay(subject.conf):
+        found.warn(f"{warning}.")
     delay = timedelta(seconds=subject.conf.scrub_time)
     said = f"Data is kept for {in_words(delay.total_seconds())} after a DELETE"
     if not delay:
@@ -98,8 +118,7 @@ def purge_age(subject: Subject) -> Findings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options of Glance, and of oslo.messaging in it, that are looked at here."""
-    conf.register_opts(_opts)
+    """Register the options of oslo.messaging that are looked at here."""
     for group, options in messaging_opts.list_opts():
-        if group in {None, _NOTIFICATIONS}:
+        if group in {None, NOTIFICATIONS}:
             conf.register_opts(options, group=group)

@@ -148,11 +148,19 @@ def backlog(subject: Subject) -> Findings:
     """How much waits, and whether any of it should have gone long since."""
     found = Findings()
     conf = subject.conf
-    query = sa.select(sa.func.count(), sa.func.min(images.c.deleted_at)).where(AWAITS_SCRUBBING)
-    number, oldest, now = _ask(
-        subject, lambda session: (*session.execute(query).one(), read_now(session))
+    # A held image has no time: count() leaves it out.
+    timed = images.c.deleted_at
+    query = sa.select(sa.func.count(), sa.func.count(timed), sa.func.min(timed))
+    total, number, oldest, now = _ask(
+        subject,
+        lambda session: (
+            *session.execute(query.where(AWAITS_SCRUBBING)).one(),
+            read_now(session),
+        ),
     )
-    if not number or oldest is None:
+    if total > number:
+        found.note(f"{count(total - number, 'image is', 'images are')} held.")
+    if oldest is None:
         found.note("No image awaits scrubbing.")
         return found
     said = f"{count(number, 'image')} await{'s' if number == 1 else ''} scrubbing"

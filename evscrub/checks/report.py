@@ -48,8 +48,8 @@ class Findings:
 Report = list[tuple[str, Findings]]
 
 
-def show(report: Report) -> Code:
-    """Print a report as a table; returns the exit code."""
+def show(report: Report) -> None:
+    """Print a report as a table."""
 
     class Commands(UpgradeCommands):
         display_title = TITLE
@@ -61,7 +61,7 @@ def show(report: Report) -> Code:
     with warnings.catch_warnings():
         # oslo.upgradecheck draws its table with a constant that prettytable renamed.
         warnings.simplefilter("ignore", DeprecationWarning)
-        return Commands().check()
+        Commands().check()
 
 
 def to_json(report: Report) -> str:

@@ -1,15 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of the stores."""
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import glance_store
 import sqlalchemy as sa
-from glance_store import location as store_location
-from glance_store.capabilities import BitMasks
 from oslo_config import cfg
 
 from evscrub.checks.report import Findings, NotCheckedError, count
@@ -19,11 +15,10 @@ from evscrub.registry.claims import LOCATION_COLUMNS, named_store
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.tables import image_locations
 from evscrub.rules import DELETED, PENDING_DELETE, LocationRow
+from evscrub.store_faults import schemes
 from evscrub.stores import Stores, Target
 from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
 
-#: Stores that never delete: their data is not Glance's.
-_READ_ONLY = frozenset({"http", "https"})
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000
 #: Places outside of the stores that are told, the fullest first.
@@ -36,47 +31,43 @@ def stores(subject: Subject) -> Findings:
     """Whether every enabled store loads and may delete."""
     found = Findings()
     conf = subject.conf
-    several = dict(conf.enabled_backends or {})
-    if several:
-        glance_store.register_store_opts(conf)
-    else:
-        glance_store.register_opts(conf)
-    _check_directories(found, conf, several)
-    if found.code:
-        found.fail("No store was loaded, for loading one makes its directory.")
-        return found
     try:
         options = conf.scrubber
-        loaded = Stores(conf, options.allowed_places, options.separate_stores)
-    except ValueError:
-        found.fail(
-            "No store can be loaded: check [glance_store] stores, or [DEFAULT] enabled_backends, in"
-            " glance-api.conf, and that the stores' clients are installed here."
+        loaded = Stores(
+            conf,
+            allowed_places=options.allowed_places,
+            separate_stores=options.separate_stores,
         )
-        return found
-    except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-        found.fail(
-            f"Loading the stores ended in {type(error).__name__}; 'evscrub check --debug' logs what"
-            " glance_store does. Check the stores' options in glance-api.conf."
-        )
+    except ValueError as error:
+        found.fail(f"{str(error)[0].upper()}{str(error)[1:]}.")
         return found
     subject.load(loaded)
-    enabled = several or {name: name for name in conf.glance_store.stores}
-    for name, kind in sorted(enabled.items()):
-        driver = _driver(name, single=not several)
-        where = f"[{name if several else 'glance_store'}] in glance-api.conf"
-        if driver is None:
-            found.fail(
-                f"The store {name} ({kind}) did not load: check {where}, and install its client"
-                " here, as Glance's host has it."
-            )
-        elif kind not in _READ_ONLY and not driver.is_capable(BitMasks.WRITE_ACCESS):
-            found.fail(
-                f"The store {name} ({kind}) loaded without write access, so it deletes nothing:"
-                f" check {where}, and that this host and user may use the backend as Glance does."
-            )
-    found.note(f"Loaded: {', '.join(loaded.names)}.")
+    kinds = dict(conf.enabled_backends or {}) or {name: name for name in loaded.names}
+    for name, fault in sorted(loaded.faults.items()):
+        found.fail(f"The store {name} ({kinds[name]}) cannot be used: {fault.hint}.")
+    if not loaded.deletable:
+        found.warn(
+            f"Nothing is deleted from {' and '.join(loaded.names)}: the data there is not Glance's."
+        )
+    _check_default(found, conf, loaded)
+    if loaded.usable:
+        found.note(f"Loaded: {', '.join(loaded.usable)}.")
     return found
+
+
+def _check_default(found: Findings, conf: cfg.ConfigOpts, loaded: Stores) -> None:
+    """See whether Glance itself would start with its default store."""
+    if conf.enabled_backends:
+        option, default, known = "default_backend", conf.glance_store.default_backend, loaded.names
+    else:
+        option, default = "default_store", conf.glance_store.default_store
+        known = sorted(scheme for name in loaded.names for scheme in schemes(name))
+    if default not in known:
+        found.warn(
+            f"[glance_store] {option} is {default or 'not set'}, and Glance does not start with"
+            f" that: set it in glance-api.conf to one of {', '.join(known)}. Is this the file that"
+            " Glance reads?"
+        )
 
 
 def locations(subject: Subject) -> Findings:
@@ -91,7 +82,8 @@ def locations(subject: Subject) -> Findings:
         try:
             target = loaded.resolve(row)
         except StoreNotUsableError as error:
-            if error.reason != FOREIGN_OBJECT:  # those are counted by themselves
+            # Others are told with the stores, and by the check of foreign locations.
+            if not error.store and error.reason != FOREIGN_OBJECT:
                 reasons[error.hint] += 1
             continue
         path = _path(target)
@@ -134,42 +126,6 @@ def foreign(subject: Subject) -> Findings:
     if not found.code:
         found.note(f"{count(looked_at, 'location')} looked at, none outside of its store.")
     return found
-
-
-def _check_directories(found: Findings, conf: cfg.ConfigOpts, several: dict[str, str]) -> None:
-    groups = {name: name for name, kind in several.items() if kind == "file"}
-    if not several and "file" in conf.glance_store.stores:
-        groups = {"glance_store": "file"}
-    for group, name in groups.items():
-        options = conf[group]
-        # Each may end in a priority.
-        directories = [entry.split(":")[0] for entry in options.filesystem_store_datadirs or ()]
-        if not directories and options.filesystem_store_datadir:
-            directories = [options.filesystem_store_datadir]
-        for directory in directories:
-            if not Path(directory).is_dir():
-                found.fail(
-                    f"The store {name} has no directory {directory} here: mount its file system, or"
-                    f" correct [{group}] filesystem_store_datadir in glance-api.conf."
-                )
-            elif not os.access(directory, os.W_OK | os.X_OK):
-                found.fail(
-                    f"The directory {directory} of the store {name} cannot be written to here: let"
-                    " evscrub run as the user that Glance runs as, on a file system mounted for"
-                    " writing."
-                )
-
-
-def _driver(name: str, *, single: bool) -> "glance_store.driver.Store | None":
-    if single:
-        for info in store_location.SCHEME_TO_CLS_MAP.values():
-            if info["store_entry"] == name:
-                return info["store"]
-        return None
-    for by_name in store_location.SCHEME_TO_CLS_BACKEND_MAP.values():
-        if name in by_name:
-            return by_name[name]["store"]
-    return None
 
 
 def _sample(subject: Subject) -> list[LocationRow]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the checks look at, and what they learn on the way."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oslo_config import cfg
@@ -8,6 +9,7 @@ from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks.report import NotCheckedError
 from evscrub.registry.database import Database
+from evscrub.status.address import Address
 from evscrub.stores import Stores
 
 
@@ -28,9 +30,11 @@ class Subject:
     """A deployment.
 
     :param conf: the whole configuration; must be ``cfg.CONF``.
+    :param agents: the status ports of agents to ask; none for that of the configuration.
     """
 
     conf: cfg.ConfigOpts
+    agents: Sequence[Address] = ()
     bus: Bus | None = None
     _database: Database | None = field(default=None, repr=False)
     _stores: Stores | None = field(default=None, repr=False)

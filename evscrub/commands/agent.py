@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from functools import partial
 
 import anyio
@@ -11,7 +10,7 @@ from oslo_log import log
 from oslo_reports import guru_meditation_report as gmr
 from oslo_reports import opts as gmr_opts
 
-from evscrub import config, redact, version
+from evscrub import config, output, redact, version
 from evscrub.agent import Agent
 from evscrub.service_manager import ServiceManager
 
@@ -37,7 +36,7 @@ def main(arguments: argparse.Namespace) -> int:
     # glance_store warns of those that are.
     levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
-    log.setup(own, "evscrub")
+    config.start_logging(own)
     redact.install()
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)
@@ -50,8 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
         code = 1
     # oslo.messaging's threads may hang on a broker that is away, and a store call that outlived
     # drain_timeout on its store: neither is to keep the process.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.silence()
     os._exit(code)
 
 

@@ -11,11 +11,11 @@ import sys
 import traceback
 
 from oslo_config import cfg
-from oslo_log import log
 
-from evscrub import checks, config
+from evscrub import checks, config, output
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
+from evscrub.commands.arguments import status_port
 
 _BROKEN = 255
 
@@ -23,21 +23,35 @@ _BROKEN = 255
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "See whether an agent can do its work here: Glance's options, the bus, the database, the"
-        " stores, and what waits. Changes nothing. Each failure says what to change, and where."
+        " stores, what waits, and how the stores are for an agent that runs. Changes nothing. Each"
+        " failure says what to change, and where."
     )
     parser.epilog = (
         "Exit codes, those of oslo.upgradecheck: 0 all is well, 1 there are warnings, 2 something"
         " must be changed, 255 the check itself broke."
     )
     config.add_arguments(parser)
+    parser.add_argument(
+        "--agent",
+        action="append",
+        type=status_port,
+        default=[],
+        metavar="HOST:PORT",
+        help="an agent to ask how its stores are; may be given more than once (default: [status]"
+        " listen)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    conf, own = config.load_for(arguments)
+    try:
+        conf, own = config.load_for(arguments)
+    except config.ConfigError as error:
+        # Nothing else can be looked at; the same report, so that who reads JSON gets it.
+        return _show(checks.refused(error.problems), as_json=arguments.json)
     _log(own, debug=arguments.debug)
     try:
-        found = checks.run(Subject(conf))
+        found = checks.run(Subject(conf, arguments.agent))
     except config.ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - so that it is not taken for a failed check
@@ -45,10 +59,16 @@ def main(arguments: argparse.Namespace) -> int:
         trace = "".join(traceback.format_tb(error.__traceback__))
         print(f"evscrub: the check broke\n{trace}{type(error).__name__}", file=sys.stderr)
         return _BROKEN
-    if arguments.json:
-        print(report.to_json(found))
-        return report.worst(found)
-    return report.show(found)
+    return _show(found, as_json=arguments.json)
+
+
+def _show(found: report.Report, *, as_json: bool) -> int:
+    with output.reader_may_leave():
+        if as_json:
+            print(report.to_json(found))
+        else:
+            report.show(found)
+    return report.worst(found)
 
 
 def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
@@ -62,4 +82,4 @@ def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
     for name in ("use_syslog", "use_journal", "use_eventlog"):
         own.set_override(name, False)
     own.set_override("use_stderr", True)
-    log.setup(own, "evscrub")
+    config.start_logging(own)

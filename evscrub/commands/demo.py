@@ -9,12 +9,16 @@ import os
 import sys
 from importlib.util import find_spec
 
+from evscrub import output
 from evscrub.demo.images import MIN_IMAGES
 
 #: What the extra ``demo`` installs, as imported.
 _NEEDED = ("glance", "httpx", "rich", "cheroot")
 _IMAGES = (MIN_IMAGES, 5000)
 _SCRUB_TIME = (0, 3600)
+_DEFAULT_SCRUB_TIME = 5
+#: Long enough to paste and read a command before the data is gone.
+_KEPT_SCRUB_TIME = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " nothing is left."
     )
     parser.epilog = (
-        "Exit codes: 0 all was as it should be, 1 it was not, 2 wrong usage, 130 interrupted."
+        "Exit codes: 0 all was as it should be, 1 it was not, 2 wrong usage, 130"
+        " interrupted, or nobody reads what is printed any more."
     )
     parser.add_argument(
         "--images",
@@ -37,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scrub-time",
         type=lambda text: _number(text, *_SCRUB_TIME),
-        default=5,
         metavar="S",
-        help="seconds that a deleted image's data is kept (default: 5)",
+        help=f"seconds that a deleted image's data is kept (default: {_DEFAULT_SCRUB_TIME}, and"
+        f" {_KEPT_SCRUB_TIME} in what follows the demo with --keep)",
     )
     parser.add_argument(
         "--keep",
@@ -69,6 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 2
+    scrub_time, keep = scrub_times(arguments)
     try:
         # Imported here: it needs what was looked for above, and takes a second.
         from evscrub.demo.run import Options, run  # noqa: PLC0415 - see above
@@ -76,8 +82,8 @@ def main(arguments: argparse.Namespace) -> int:
         code = run(
             Options(
                 images=arguments.images,
-                scrub_time=arguments.scrub_time,
-                keep=arguments.keep,
+                scrub_time=scrub_time,
+                keep=keep,
                 transport_url=arguments.transport_url,
                 database_url=arguments.database,
             )
@@ -85,9 +91,15 @@ def main(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:  # so early that there is nothing to clean up
         code = 130
     # Threads of oslo.messaging's and Glance's outlive their work: they are not to keep the process.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    output.silence()
     os._exit(code)
+
+
+def scrub_times(arguments: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the seconds that deleted images are kept: in the demo, and after it, where that is."""
+    given: int | None = arguments.scrub_time
+    in_demo, after = (_DEFAULT_SCRUB_TIME, _KEPT_SCRUB_TIME) if given is None else (given, given)
+    return in_demo, after if arguments.keep else None
 
 
 def _number(text: str, lowest: int, highest: int) -> int:

@@ -5,7 +5,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from evscrub import config
+from evscrub import config, output
 from evscrub.keep import RefusedError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.keeping import Keeping
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " one was refused, with the reason, 2 wrong usage or configuration."
     )
     config.add_arguments(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id, in any letters")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -33,18 +33,22 @@ def main(arguments: argparse.Namespace) -> int:
     command: str = arguments.command
     action: Callable[[str], list[str] | None] = getattr(keeping, command)
     code = 0
-    for image_id in arguments.images:
+    for given in arguments.images:
+        image_id = given
         try:
+            image_id = keeping.find(given)
             notes = action(image_id)
         except RefusedError as error:
-            print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
             code = 1
+            with output.reader_may_leave():
+                print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
         except UNAVAILABLE as error:
             raise config.ConfigError(
                 f"the registry cannot be used: {type(error).__name__}; check [database] connection"
             ) from None
         else:
-            print(f"{image_id}: {_DONE[command]}")
-            for note in notes or ():
-                print(f"{image_id}: but {note}", file=sys.stderr)
+            with output.reader_may_leave():
+                print(f"{image_id}: {_DONE[command]}")
+                for note in notes or ():
+                    print(f"{image_id}: but {note}", file=sys.stderr)
     return code

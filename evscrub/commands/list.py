@@ -9,13 +9,17 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub import config, listing, listing_output
-from evscrub.listing import Line, Trouble
+from evscrub import config, listing, listing_output, output
+from evscrub.commands.arguments import status_port
+from evscrub.listing import Line, Told, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.listing import Listing
 from evscrub.settings import scrubber_settings
 from evscrub.status import client
 from evscrub.status.address import Address, parse
+from evscrub.store_names import StoreNames, store_names
+
+_MAX_LIMIT = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "List images whose data awaits scrubbing, in the order of their ids, as the registry has"
         " them now. States: waiting (not due yet), due, claimed (an agent is at it), in use (clones"
         " or snapshots keep it), parked (only an operator can help), held, damaged (left alone:"
-        " only a person can judge). Which images are in use or parked the agents know: they are"
-        " asked on their status ports, and where none answers such images are shown as due."
+        " only a person can judge). Which images are in use or parked, and which stores are paused,"
+        " the agents know: they are asked on their status ports, and where none answers such"
+        " images are shown as due."
     )
     config.add_arguments(parser)
     parser.add_argument("--due", action="store_true", help="only images that are due")
@@ -33,12 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held", action="store_true", help="only images that are held; with the others, either"
     )
     parser.add_argument("--owner", help="only images of this owner, a project's id")
-    parser.add_argument("--store", help="only images with a pending location in this store")
+    parser.add_argument(
+        "--store",
+        help="only images with a pending location in this store: a name of enabled_backends, or,"
+        " where Glance has a single store, its type",
+    )
     parser.add_argument("--limit", type=_natural, metavar="N", help="no more than this many images")
     parser.add_argument(
         "--agent",
         action="append",
-        type=_address,
+        type=status_port,
         metavar="HOST:PORT",
         help="an agent to ask which images are parked or in use; may be given more than once"
         " (default: [status] listen)",
@@ -55,21 +64,29 @@ def main(arguments: argparse.Namespace) -> int:
         agents = arguments.agent or _default_agents(conf)
     except ValueError as error:
         raise config.ConfigError(str(error)) from None
-    troubles = _ask(agents)
-    try:
-        listing_output.write(
-            _lines(conf, database, troubles or {}, arguments), sys.stdout, arguments
+    told = _ask(agents)
+    names = store_names(conf)
+    if arguments.store is not None and arguments.store not in names.names:
+        print(
+            f"evscrub: no store {arguments.store} is enabled here: there are"
+            f" {', '.join(names.names)}",
+            file=sys.stderr,
         )
+    try:
+        lines = _lines(conf, database, names, told or Told(), arguments)
+        with output.reader_may_leave():
+            listing_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         print(f"evscrub: the registry broke off: {type(error).__name__}", file=sys.stderr)
         return 1
-    return 1 if arguments.parked and troubles is None else 0
+    return 1 if arguments.parked and told is None else 0
 
 
 def _lines(
     conf: cfg.ConfigOpts,
     database: Database,
-    troubles: dict[str, Trouble],
+    stores: StoreNames,
+    told: Told,
     arguments: argparse.Namespace,
 ) -> Iterable[Line]:
     policy = scrubber_settings(conf).policy
@@ -79,7 +96,7 @@ def _lines(
 
     def lines() -> Iterator[Line]:
         for seen in found:
-            line = listing.line(seen.image, seen.name, seen.locations, seen.now, policy, troubles)
+            line = listing.line(seen, policy, told, stores.of)
             if line is None or (states and line.state not in states):
                 continue
             if arguments.store is None or arguments.store in line.stores:
@@ -93,28 +110,38 @@ def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     return [address] if address is not None and address.port else []
 
 
-def _ask(agents: Iterable[Address]) -> dict[str, Trouble] | None:
+def _ask(agents: Iterable[Address]) -> Told | None:
     """Ask the agents; None if not one of them answers."""
-    found: dict[str, Trouble] = {}
+    images: dict[str, Trouble] = {}
+    stores: dict[str, str] = {}
     answered = False
     for address in agents:
         try:
             for told in client.troubles(address):
-                found[told["id"]] = _trouble(told)
+                if "id" in told:
+                    images[told["id"]] = _trouble(told)
+                else:
+                    stores[told["store"]] = _store_trouble(told)
         except client.NoAnswerError as error:
             print(f"evscrub: {error}", file=sys.stderr)
         else:
             answered = True
     if not answered:
-        print("evscrub: images that are parked or in use are shown as due", file=sys.stderr)
+        print(
+            "evscrub: images that are parked or in use, or whose store is paused, are shown as due",
+            file=sys.stderr,
+        )
         return None
-    return found
+    return Told(images, stores)
+
+
+def _store_trouble(told: dict[str, Any]) -> str:
+    words = "is paused" if told.get("state") == "blown" else "does not work"
+    return f"store {told['store']} {words}: {_in_words(told)}"
 
 
 def _trouble(told: dict[str, Any]) -> Trouble:
-    words = str(told.get("reason", "")).replace("_", " ")
-    if told.get("detail"):
-        words += f": {told['detail']}"
+    words = _in_words(told)
     tries = told.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
@@ -122,15 +149,15 @@ def _trouble(told: dict[str, Any]) -> Trouble:
     return Trouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
 
 
+def _in_words(told: dict[str, Any]) -> str:
+    words = str(told.get("reason", ""))
+    if " " not in words:  # a code, not a sentence, which may name a path
+        words = words.replace("_", " ")
+    return f"{words}: {told['detail']}" if told.get("detail") else words
+
+
 def _natural(text: str) -> int:
     number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
+    if not 0 <= number <= _MAX_LIMIT:
+        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
     return number
-
-
-def _address(text: str) -> Address:
-    address = parse(text)
-    if address is None:
-        raise argparse.ArgumentTypeError("must be HOST:PORT")
-    return address

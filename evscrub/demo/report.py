@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demo says at its end, and how to play on."""
 
+import shlex
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -62,13 +65,22 @@ def _late(outcome: Outcome, fate: Fate) -> list[float]:
     ]
 
 
+def _program() -> str:
+    """Return how a shell starts this evscrub, which need not be on its path."""
+    script = Path(sys.executable).with_name("evscrub")
+    return (
+        shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m evscrub"
+    )
+
+
 def print_commands(console: Console, stage: Stage) -> None:
     """Print commands to go on with, ready to paste."""
     folder = stage.folder
     _print(
         console,
         f"""
- All is left running until Ctrl-C. In another terminal:
+ All is left running until Ctrl-C, and deleted data is kept for {stage.scrub_time} s.
+ In another terminal:
 
 export GLANCE={stage.url}/v2/images FOLDER={folder}
 ID=$(cat /proc/sys/kernel/random/uuid)
@@ -81,7 +93,7 @@ curl -s -X DELETE $GLANCE/$ID
 # see the data: there for {stage.scrub_time} s, then gone
 ls -l $FOLDER/data/*/$ID
 # or take the delete back before that
-evscrub restore --config-file $FOLDER/{stage.agent_config.name} $ID
+{_program()} restore --config-file $FOLDER/{stage.agent_config.name} $ID
 
  data            {folder}/data
  database        {stage.glance.database_url if stage.has_own_database else stage.database}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 from rich.console import Console
 
-from evscrub import config, redact
+from evscrub import config, output, redact
 from evscrub.demo.images import Fate, plan
 from evscrub.demo.play import DemoError, Play
 from evscrub.demo.report import print_commands, report, title
@@ -25,25 +25,36 @@ _RATE, _RATE_PART = 8.0, 6.0
 _POLL_SECONDS = 0.25
 
 
+class _Console(Console):
+    """A console whose reader may go away, as head does: that ends the demo as Ctrl-C does."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        output.silence()
+        signal.raise_signal(signal.SIGINT)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the command line says.
 
-    :param keep: leave all running at the end, until Ctrl-C.
+    :param scrub_time: seconds that deleted images are kept while the demo plays.
+    :param keep: leave all running at the end, until Ctrl-C, and keep deleted images so many seconds
+        from then on; None to end with the demo.
     :param transport_url: the bus; None is one within this process.
     :param database_url: an empty database; None is SQLite.
     """
 
     images: int
     scrub_time: int
-    keep: bool
+    keep: int | None
     transport_url: str | None
     database_url: str | None
 
 
 def run(options: Options) -> int:
     """Run the demo; returns the exit code."""
-    console, errors = Console(), Console(stderr=True)
+    console, errors = _Console(), _Console(stderr=True)
     session = _Session(options, console)
     # A shell lets what it starts in the background ignore it, and all signals are told by it here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -106,7 +117,9 @@ class _Session:
             self.code = DONE if report(self._console, outcome) else FAILED
             if self.code == FAILED:
                 _say(self._console, "\n" + stage.log_tails())
-            if self._options.keep:
+            if self._options.keep is not None:
+                stage.keep_deleted(self._options.keep)
+                play.agent.reload()
                 print_commands(self._console, stage)
                 await self._go_on(play)
             play.agent.stop()

@@ -47,6 +47,7 @@ class Stage:
     ) -> None:
         self.scrub_time = scrub_time
         self.rate = rate
+        self._sweep_seconds = max(1, min(_LONGEST_SWEEP_SECONDS, scrub_time - 1))
         bus = None if transport_url is None else _check_bus(transport_url)
         self._given_database = None if database_url is None else _check_database(database_url)
         self.folder = Path(tempfile.mkdtemp(prefix="evscrub-demo-"))
@@ -114,9 +115,14 @@ class Stage:
         conf, own = config.load([str(self.agent_config)])
         quiet = ("glance_store=WARNING", "httpx=WARNING")
         oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *quiet])
-        oslo_log.setup(own, "evscrub")
+        config.start_logging(own)
         redact.install()
         return conf, own
+
+    def keep_deleted(self, seconds: int) -> None:
+        """Let images be kept so long from when the agent reads its configuration again."""
+        self.scrub_time = seconds
+        self._write_agent_config()
 
     def close(self) -> None:
         """Stop Glance and remove what was made; may be called twice."""
@@ -151,9 +157,9 @@ class Stage:
                     "log_file": self.agent_log,
                 },
                 "listener": {"topics": self._topic, "exchange": self._topic},
-                "status": {"listen": ""},
+                "status": {"listen": "none"},
                 "scrubber": {"rate": self.rate, "concurrency": 4},
-                "sweep": {"interval": max(1, min(_LONGEST_SWEEP_SECONDS, self.scrub_time - 1))},
+                "sweep": {"interval": self._sweep_seconds},
             }
         )
         with self.agent_config.open("w") as file:

@@ -157,12 +157,13 @@ class Claims:
                 )
                 if renewed.rowcount == len(ids):
                     kept.append(claim)
-            deleted = [claim.image.id for claim in kept if claim.kind is not Kind.ORPHAN]
-            if deleted:
-                # Should this agent die, a sweep of what changed lately is to see it.
+            if kept:
+                # If this agent dies, a sweep of recent changes finds the image. The image of an
+                # orphan is not deleted and keeps its time.
+                ids_kept = [claim.image.id for claim in kept]
                 connection.execute(
                     sa.update(images)
-                    .where(images.c.id.in_(deleted), images.c.status == DELETED)
+                    .where(images.c.id.in_(ids_kept), images.c.status == DELETED)
                     .values(updated_at=lease)
                 )
         return kept, lease
@@ -288,12 +289,13 @@ def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> dateti
 
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:
     """Write claims on rows that this transaction has locked."""
-    deleted = [claim.image.id for claim in claims if claim.kind is not Kind.ORPHAN]
+    claimed = [claim.image.id for claim in claims]
     locations = [location.id for claim in claims for location in claim.locations]
-    if deleted:
+    if claimed:
+        # The status leaves out the images of orphans, which are live.
         connection.execute(
             sa.update(images)
-            .where(images.c.id.in_(deleted), images.c.status.in_((PENDING_DELETE, DELETED)))
+            .where(images.c.id.in_(claimed), images.c.status.in_((PENDING_DELETE, DELETED)))
             .values(status=DELETED, updated_at=lease)
         )
     if locations:

@@ -38,6 +38,33 @@ class Keeping:
         self.database = database
 
     @retried
+    def find(self, image_id: str) -> str:
+        """Return an image's id as the registry writes it.
+
+        Glance keeps the letters that an id was created with, and some databases compare with case.
+
+        :param image_id: the id in any letters, as a person copied it.
+        :raises keep.RefusedError: no image has it, or several do, and none of them exactly.
+        """
+        wanted = image_id.strip()
+        if not (wanted.isascii() and wanted.isprintable()):
+            raise keep.RefusedError("it is no image id")
+        exact = sa.select(images.c.id).where(images.c.id == wanted)
+        # Without an index, but only where the id is not written as in the registry.
+        like = sa.select(images.c.id).where(sa.func.lower(images.c.id) == wanted.lower())
+        with self.database.reading() as connection:
+            found: list[str] = list(connection.execute(exact).scalars())
+            if found != [wanted]:
+                found = list(connection.execute(like).scalars())
+        if wanted in found:
+            return wanted
+        if len(found) > 1:
+            raise keep.RefusedError(f"several images have it in other letters: {', '.join(found)}")
+        if not found:
+            raise keep.RefusedError("it is not in the registry")
+        return found[0]
+
+    @retried
     def restore(self, image_id: str) -> list[str]:
         """Bring an image back whole: active, with its locations, properties, tags and members.
 
@@ -121,7 +148,7 @@ def _set_times(
     connection.execute(
         sa.update(image_locations)
         .where(image_locations.c.id.in_([row.id for row in deletion.locations]))
-        .values(deleted_at=time)
+        .values(deleted_at=None if time is None else time + keep.RELEASED_AFTER)
     )
     connection.execute(
         sa.update(images).where(images.c.id == image_id).values(deleted_at=time, updated_at=now)

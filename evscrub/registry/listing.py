@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages of all images that await scrubbing, in whatever state, for people to look at."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
+from evscrub.listing import Listed
 from evscrub.registry.claims import IMAGE_COLUMNS, LOCATION_COLUMNS, named_store
 from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.tables import image_locations, images
+from evscrub.registry.tables import (
+    image_locations,
+    image_members,
+    image_properties,
+    image_tags,
+    images,
+)
 from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
 HAS_PENDING_LOCATION = (
@@ -30,16 +36,6 @@ AWAITS_SCRUBBING = sa.and_(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """An image as the registry has it, read at the database's time `now`."""
-
-    image: ImageRow
-    name: str | None
-    locations: tuple[LocationRow, ...]
-    now: datetime
-
-
 class Listing:
     """Reads images that are pending, or have a pending location, by id.
 
@@ -58,14 +54,14 @@ class Listing:
         """
         last = ""
         while True:
-            page = self._page(last, owner, held=held)
+            page = self._page(last, owner, only_held=held)
             yield from page
             if len(page) < self.page_rows:
                 return
             last = page[-1].image.id
 
     @retried
-    def _page(self, after: str, owner: str | None, *, held: bool) -> list[Listed]:
+    def _page(self, after: str, owner: str | None, *, only_held: bool) -> list[Listed]:
         query = (
             sa.select(*IMAGE_COLUMNS, images.c.name)
             .where(
@@ -77,7 +73,7 @@ class Listing:
         )
         if owner is not None:
             query = query.where(images.c.owner == owner)
-        if held:
+        if only_held:
             query = query.where(images.c.status == PENDING_DELETE, images.c.deleted_at.is_(None))
         with self.database.reading() as connection:
             now = read_now(connection)
@@ -91,6 +87,28 @@ class Listing:
             for image_id, number, value, metadata, *rest in connection.execute(of_images).all():
                 row = LocationRow(number, value, named_store(metadata), *rest)
                 locations[image_id].append(row)
+            held = [
+                row.id for row in rows if row.status == PENDING_DELETE and row.deleted_at is None
+            ]
+            children = _children_deleted_at(connection, held)
         return [
-            Listed(ImageRow(*image), name, tuple(locations[image[0]]), now) for *image, name in rows
+            Listed(ImageRow(*image), name, tuple(locations[image[0]]), now, children.get(image[0]))
+            for *image, name in rows
         ]
+
+
+def _children_deleted_at(connection: sa.Connection, held: Sequence[str]) -> dict[str, datetime]:
+    """Read when children of held images were deleted, the latest of each image."""
+    found: dict[str, datetime] = {}
+    if not held:
+        return found
+    for table in (image_properties, image_tags, image_members):
+        query = (
+            sa.select(table.c.image_id, sa.func.max(table.c.deleted_at))
+            .where(table.c.image_id.in_(held), table.c.deleted == sa.true())
+            .group_by(table.c.image_id)
+        )
+        for image_id, at in connection.execute(query):
+            if at is not None:
+                found[image_id] = max(at, found.get(image_id, at))
+    return found

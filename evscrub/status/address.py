@@ -6,6 +6,9 @@ from typing import NamedTuple
 from oslo_utils import netutils
 
 _HIGHEST_PORT = 65535
+_QUOTED_CHARACTERS = 80
+#: The word for no listener at all.
+OFF = "none"
 
 
 class Address(NamedTuple):
@@ -19,16 +22,29 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address | None:
-    """Read ``HOST:PORT``, with brackets around an IPv6 address; None for an empty text.
+    """Read ``HOST:PORT``, with brackets around an IPv6 address.
 
-    :raises ValueError: it is neither.
+    :returns: None for the word ``none``, which switches the listener off.
+    :raises ValueError: the text is neither.
     """
-    if not text.strip():
+    text = text.strip()
+    if text.lower() == OFF:
         return None
     try:
-        host, port = netutils.parse_host_port(text.strip())
+        host, port = netutils.parse_host_port(text)
     except (ValueError, TypeError):
         host, port = None, None
-    if not host or port is None or not 0 <= port <= _HIGHEST_PORT:
-        raise ValueError(f"[status] listen: {text!r} is not HOST:PORT")
+    if not host or port is None or not 0 <= port <= _HIGHEST_PORT or not _is_host(host):
+        raise ValueError(
+            f"must be HOST:PORT, or {OFF} for no status page, not {text[:_QUOTED_CHARACTERS]!r}"
+        )
     return Address(host, port)
+
+
+def _is_host(text: str) -> bool:
+    """Return whether a resolver can be asked for a host; on others it raises what is no OSError."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        return False
+    return text.isprintable() and " " not in text

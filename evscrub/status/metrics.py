@@ -6,6 +6,7 @@ the stores of the configuration, the states of a breaker, the reasons in the cod
 users or the registry call things.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 
@@ -25,10 +26,26 @@ from evscrub.lane import Lane
 from evscrub.spread import Spread
 from evscrub.status.snapshot import Snapshot
 from evscrub.status.sources import Sources
+from evscrub.status.space import Space
 
 _PREFIX = "evscrub_"
 #: How the store is called of images that no usable store has.
 NO_STORE = "(none)"
+
+#: What is counted in the registry, and its help.
+_COUNTED = (
+    (
+        "registry_pending_images",
+        "Pending images in the registry, held ones included, when they were counted last",
+    ),
+    ("registry_pending_bytes", "Size of those images"),
+    ("registry_held_images", "Those of them that are held"),
+    ("registry_later_images", "Those of them that are due later than sweeps look ahead"),
+    (
+        "registry_counted_timestamp_seconds",
+        "When the images in the registry were counted last",
+    ),
+)
 
 _Labeled = dict[tuple[str, ...], float]
 
@@ -37,11 +54,18 @@ class AgentCollector(Collector):
     """Collects an agent's metrics.
 
     :param snapshot: gives the latest look at the agent.
+    :param space: gives the registry's latest count, None before the first.
     """
 
-    def __init__(self, sources: Sources, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(
+        self,
+        sources: Sources,
+        snapshot: Callable[[], Snapshot],
+        space: Callable[[], Space | None],
+    ) -> None:
         self._sources = sources
         self._snapshot = snapshot
+        self._space = space
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics, all of one moment."""
@@ -53,14 +77,17 @@ class AgentCollector(Collector):
         yield from _images(snapshot, self._sources)
         yield from _bus(self._sources)
         yield from _registry(self._sources)
+        yield from _counted_in_registry(self._space())
         yield from _stores(self._sources)
         yield from _limits(self._sources)
 
 
-def registry(sources: Sources, snapshot: Callable[[], Snapshot]) -> CollectorRegistry:
+def registry(
+    sources: Sources, snapshot: Callable[[], Snapshot], space: Callable[[], Space | None]
+) -> CollectorRegistry:
     """A registry of an agent's metrics and its process's."""
     own = CollectorRegistry(auto_describe=False)
-    own.register(AgentCollector(sources, snapshot))
+    own.register(AgentCollector(sources, snapshot, space))
     ProcessCollector(registry=own)
     return own
 
@@ -90,7 +117,11 @@ def _queue(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
         snapshot.in_work.longest_seconds,
     )
     yield _counter("retries", "Images put back to be tried again", record.retries)
-    yield _gauge("waiting", "Images that are not due yet, as far as held in memory", queue.waiting)
+    yield _gauge(
+        "waiting",
+        "Images in this agent's memory that are not due yet; those due later are in the registry",
+        queue.waiting,
+    )
     yield _gauge("taken", "Images looked at, claimed or in work", queue.taken)
     yield _gauge("backlog", "Images that are due and not done with", queue.ready + queue.taken)
     yield _gauge(
@@ -113,7 +144,7 @@ def _images(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
     yield _labeled(
         CounterMetricFamily,
         "outcomes",
-        "Locations, by what became of a delete",
+        "Locations whose claim was settled, by what became of them",
         ("store", "outcome", "reason"),
         {(_store(store), *rest): count for (store, *rest), count in record.outcomes.items()},
     )
@@ -126,8 +157,15 @@ def _images(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
     )
     yield _labeled(
         CounterMetricFamily,
+        "images_finished",
+        "Images finished without a delete: their data stays, or no location was left",
+        ("reason",),
+        {(reason,): count for reason, count in record.finished.items()},
+    )
+    yield _labeled(
+        CounterMetricFamily,
         "left_alone",
-        "Images that were looked at and had nothing to scrub",
+        "Images that were looked at and not claimed",
         ("reason",),
         {(reason,): count for reason, count in record.left_alone.items()},
     )
@@ -169,7 +207,8 @@ def _bus(sources: Sources) -> Iterator[Metric]:
     )
     yield _counter(
         "missed_by_bus",
-        "Images that a sweep found although the bus should have told of them",
+        "Images that a sweep found although the bus should have told an agent of them: this one, or"
+        " another that was late with them",
         sources.scrubber.record.missed_by_bus,
     )
 
@@ -190,6 +229,16 @@ def _registry(sources: Sources) -> Iterator[Metric]:
         "How far this host's clock is ahead of the database's",
         sources.database_clock.skew_seconds,
     )
+
+
+def _counted_in_registry(space: Space | None) -> Iterator[Metric]:
+    """What the registry holds, whichever agent asks it."""
+    values: tuple[float | None, ...] = (None,) * len(_COUNTED)
+    if space is not None:
+        total, counted_at = space.total, time.time() - space.age_seconds
+        values = (total.images, total.size_bytes, total.held, space.later, counted_at)
+    for (name, help_text), value in zip(_COUNTED, values, strict=True):
+        yield _gauge(name, help_text, value)
 
 
 def _stores(sources: Sources) -> Iterator[Metric]:

@@ -23,7 +23,7 @@ _JSON = "application/json"
 class Routes:
     """Answers by path.
 
-    :param space: what the registry says of space, refreshed by somebody else when it is wanted.
+    :param space: the registry's own count, refreshed by somebody else when it is wanted.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Routes:
         self._history = history
         self._space = space
         self._readiness = readiness
-        self._metrics = metrics.registry(sources, snapshot.get)
+        self._metrics = metrics.registry(sources, snapshot.get, lambda: space.latest)
         self._page = page.load()
 
     async def respond(self, path: str, headers: Mapping[str, str]) -> Answer:
@@ -57,10 +57,9 @@ class Routes:
                 seen = view(self._sources, self._snapshot.get(), self._history, self._space.latest)
                 return Answer(json.dumps(seen, separators=(",", ":")), _JSON)
             case "/troubles":
-                return Answer(
-                    troubles.pieces(self._sources.scrubber.record), "application/x-ndjson"
-                )
+                return Answer(troubles.pieces(self._sources), "application/x-ndjson")
             case "/metrics":
+                self.space_wanted = True
                 encode, content_type = exposition.choose_encoder(headers.get("accept", ""))
                 return Answer(encode(self._metrics), content_type)
             case "/healthz":

@@ -18,12 +18,18 @@ from anyio.abc import SocketAttribute, SocketStream
 from oslo_log import log as logging
 
 from evscrub.status.address import Address
+from evscrub.status.connections import Connections
 
 LOG = logging.getLogger(__name__)
 
-_CONNECTIONS = 32
+_READING = 32
+_ANSWERING = 32
+#: Paths that are answered however many others are: an orchestrator restarts an agent that does not
+#: answer them. Their answers are short.
+_URGENT = frozenset({"/healthz", "/readyz"})
 _REQUEST_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
+_REFUSAL_SECONDS = 1.0
 _READ_BYTES = 16 * 1024
 _LISTEN_AGAIN_SECONDS = 30.0
 
@@ -46,6 +52,12 @@ class Answer:
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
 
+
+def _plain(status: HTTPStatus) -> Answer:
+    return Answer(f"{status.phrase}\n", status=status)
+
+
+_BUSY = _plain(HTTPStatus.SERVICE_UNAVAILABLE)
 
 Respond = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
 
@@ -78,22 +90,16 @@ async def serve(address: Address, respond: Respond) -> None:
             continue
         port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not Django's
         LOG.info("Status page on http://%s/", Address(address.host, port))
-        places = anyio.CapacityLimiter(_CONNECTIONS)
+        connections = Connections(_READING, _ANSWERING)
 
-        async def handle(stream: SocketStream, places: anyio.CapacityLimiter = places) -> None:
+        async def handle(stream: SocketStream, connections: Connections = connections) -> None:
             async with stream:
                 try:
-                    places.acquire_nowait()
-                except anyio.WouldBlock:
-                    return  # who has so many open is answered no more
-                try:
-                    await _converse(stream, answering)
+                    await _converse(stream, connections, answering)
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # the client went away
                 except h11.LocalProtocolError as error:
                     LOG.debug("A status answer broke off: %s", error)
-                finally:
-                    places.release()
 
         try:
             async with listener:
@@ -130,24 +136,35 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-async def _converse(stream: SocketStream, respond: Respond) -> None:
+async def _converse(stream: SocketStream, connections: Connections, respond: Respond) -> None:
     connection = h11.Connection(h11.SERVER)
     request = None
-    with anyio.move_on_after(_REQUEST_SECONDS):
+    with connections.reading(_REQUEST_SECONDS):
         try:
             request = await _read_request(stream, connection)
         except h11.RemoteProtocolError as error:
-            status = HTTPStatus(error.error_status_hint)
-            await _send(stream, connection, Answer(f"{status.phrase}\n", status=status))
+            await _send(stream, connection, _plain(HTTPStatus(error.error_status_hint)))
             return
     if request is None:
         return
-    with anyio.move_on_after(_ANSWER_SECONDS):
-        answer = await _answer(request, respond)
+    path = _path(request)
+    room = connections.may_answer or path in _URGENT
+    with connections.answering(_ANSWER_SECONDS if room else _REFUSAL_SECONDS):
+        answer = await _answer(request, path, respond) if room else _BUSY
         await _send(stream, connection, answer, with_body=request.method != b"HEAD")
 
 
-async def _answer(request: h11.Request, respond: Respond) -> Answer:
+def _path(request: h11.Request) -> str | None:
+    """Return the path that is asked for; None where the target is no URL."""
+    try:
+        return urlsplit(request.target.decode("ascii")).path
+    except ValueError:
+        return None
+
+
+async def _answer(request: h11.Request, path: str | None, respond: Respond) -> Answer:
+    if path is None:
+        return _plain(HTTPStatus.BAD_REQUEST)
     if request.method not in {b"GET", b"HEAD"}:
         return Answer(
             "Read-only: GET and HEAD.\n",
@@ -156,7 +173,6 @@ async def _answer(request: h11.Request, respond: Respond) -> Answer:
         )
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
     try:
-        path = urlsplit(request.target.decode("ascii")).path
         return await respond(path, headers)
     except Exception:
         LOG.exception("A status request cannot be answered")

@@ -2,6 +2,7 @@
 """The status service of an agent."""
 
 import time
+from datetime import timedelta
 
 import anyio
 
@@ -28,13 +29,19 @@ async def run(address: Address | None, sources: Sources) -> None:
         return
     snapshot: Sparing[Snapshot] = Sparing(lambda: take(sources), time.monotonic, _SHARE)
     history = History(sources.scrubber.record)
-    space = SpaceReader(sources.database)
+    space = SpaceReader(sources.database, lambda: _kept(sources))
     readiness = Readiness(sources.database, sources.sweep)
     routes = Routes(sources, snapshot, history, space, readiness)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep_history, history, sources)
         tasks.start_soon(_keep_space, space, routes)
         await serve(address, routes.respond)
+
+
+def _kept(sources: Sources) -> timedelta:
+    """Return how recently an image was deleted that falls due beyond what sweeps look for."""
+    settings = sources.scrubber.settings
+    return settings.policy.scrub_time - timedelta(seconds=settings.horizon_seconds)
 
 
 async def _keep_history(history: History, sources: Sources) -> None:
@@ -45,7 +52,7 @@ async def _keep_history(history: History, sources: Sources) -> None:
 
 
 async def _keep_space(space: SpaceReader, routes: Routes) -> None:
-    """Read the space by owner while somebody looks at it."""
+    """Read the registry's count while somebody looks at it."""
     while True:
         if routes.space_wanted:
             routes.space_wanted = False

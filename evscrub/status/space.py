@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the space is that waits: the registry's pending images, by owner."""
+"""The registry's own count of pending images, and where their space is, by owner."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import anyio
 import sqlalchemy as sa
 from oslo_log import log as logging
 
-from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.database import UNAVAILABLE, Database, read_now
 from evscrub.registry.listing import AWAITS_SCRUBBING
 from evscrub.registry.tables import images
 
@@ -34,20 +37,31 @@ class Space:
     """All that is pending.
 
     :param at: when this was read, seconds of the monotonic clock.
+    :param later: images that fall due later than an agent takes them into its memory.
     :param owners: those with the most space, the largest first.
     """
 
     at: float
     total: Owned
+    later: int
     owners: tuple[tuple[str | None, Owned], ...]
+
+    @property
+    def age_seconds(self) -> float:
+        """How long ago this was read."""
+        return time.monotonic() - self.at
 
 
 class SpaceReader:
-    """Reads it while somebody looks, never twice at once."""
+    """Reads it while somebody looks, never twice at once.
 
-    def __init__(self, database: Database) -> None:
+    :param kept: returns how recently an image must have been deleted not to be in agents' memory.
+    """
+
+    def __init__(self, database: Database, kept: Callable[[], timedelta]) -> None:
         self.latest: Space | None = None
         self._database = database
+        self._kept = kept
         self._again_at = 0.0
         self._reading = False
 
@@ -69,7 +83,7 @@ class SpaceReader:
     def _read(self) -> Space:
         size = sa.func.coalesce(sa.func.sum(images.c.size), 0)
         held = sa.func.count(sa.case((images.c.deleted_at.is_(None), 1)))
-        columns = (sa.func.count(), size, held)
+        columns: tuple[sa.ColumnElement[Any], ...] = (sa.func.count(), size, held)
         by_owner = (
             sa.select(images.c.owner, *columns)
             .where(AWAITS_SCRUBBING)
@@ -78,10 +92,13 @@ class SpaceReader:
             .limit(_OWNERS)
         )
         with self._database.reading() as connection:
-            total = connection.execute(sa.select(*columns).where(AWAITS_SCRUBBING)).one()
+            since = read_now(connection) - self._kept()
+            later = sa.func.count(sa.case((images.c.deleted_at > since, 1)))
+            query = sa.select(*columns, later).where(AWAITS_SCRUBBING)
+            *total, later_count = connection.execute(query).one()
             rows = connection.execute(by_owner).all()
         owners = tuple((owner, _owned(*values)) for owner, *values in rows)
-        return Space(time.monotonic(), _owned(*total), owners)
+        return Space(time.monotonic(), _owned(*total), later_count, owners)
 
 
 def _owned(count: int, size: float, held: int) -> Owned:

@@ -1,20 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All images in trouble, one a line of JSON, for ``evscrub list``; sent in pieces."""
+"""All stores and images in trouble, one a line of JSON, for ``evscrub list``; sent in pieces."""
 
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 import anyio.lowlevel
 
-from evscrub.record import Record, Trouble
+from evscrub.breaker import State
+from evscrub.lane import Lane
+from evscrub.record import Trouble
+from evscrub.status.sources import Sources
 from evscrub.status.view import trouble_view
 from evscrub.verdict import Outcome
 
 _PIECE = 500
 
 
-def lines(troubles: Mapping[str, Trouble], damaged: Mapping[str, str]) -> Iterator[str]:
-    """Yield a line for each image."""
+def lines(
+    lanes: Iterable[Lane], troubles: Mapping[str, Trouble], damaged: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield a line for each store that nothing, or little, is deleted from, and for each image."""
+    for lane in lanes:
+        breaker = lane.breaker
+        if breaker.state is not State.CLOSED:
+            told = {"store": lane.name, "state": breaker.state.value, "reason": breaker.reason}
+            yield json.dumps(told) + "\n"
     for image_id, trouble in troubles.items():
         state = "retrying"
         if trouble.parked:
@@ -26,10 +36,11 @@ def lines(troubles: Mapping[str, Trouble], damaged: Mapping[str, str]) -> Iterat
         yield json.dumps({"id": image_id, "state": "damaged", "reason": reason}) + "\n"
 
 
-async def pieces(record: Record) -> AsyncIterator[bytes]:
+async def pieces(sources: Sources) -> AsyncIterator[bytes]:
     """Yield the lines in pieces, with a turn for everybody else in between."""
-    # A copy: both change while a slow client reads.
-    found = lines(dict(record.troubles), dict(record.damaged))
+    # Copies: all of them change while a slow client reads.
+    record = sources.scrubber.record
+    found = lines(list(sources.scrubber.lanes), dict(record.troubles), dict(record.damaged))
     piece: list[str] = []
     for line in found:
         piece.append(line)

@@ -18,6 +18,7 @@ from evscrub.status.history import STEP_SECONDS, History
 from evscrub.status.snapshot import SHOWN, Snapshot
 from evscrub.status.sources import Sources
 from evscrub.status.space import Owned, Space
+from evscrub.verdict import GONE, NOT_FOUND
 
 #: Of the latest images, for percentiles.
 _LATEST = 1000
@@ -44,6 +45,7 @@ def view(sources: Sources, snapshot: Snapshot, history: History, space: Space | 
         "history": {"step": STEP_SECONDS, "points": [list(p) for p in history.points]},
         "done": {
             "images": scrubber.record.scrubbed,
+            "finished": scrubber.record.finished.total(),
             "bytes": scrubber.record.bytes_reclaimed.total(),
             "retries": scrubber.record.retries,
             "leases_lost": scrubber.record.leases_lost,
@@ -70,6 +72,7 @@ def view(sources: Sources, snapshot: Snapshot, history: History, space: Space | 
         },
         "settings": {
             "scrub_time": scrubber.settings.policy.scrub_time.total_seconds(),
+            "horizon": scrubber.settings.horizon_seconds,
             "concurrency": scrubber.settings.concurrency,
             "rate": scrubber.settings.rate,
             "owner_rate": scrubber.settings.owner_rate,
@@ -107,6 +110,7 @@ def _lateness(record: Record) -> Json:
 def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
     pace, breaker = lane.pace, lane.breaker
     outcomes = sources.scrubber.record.outcomes
+    fault = sources.scrubber.store_faults.get(lane.name)
     return {
         "name": lane.name,
         "ready": sources.queue.ready(lane.name),
@@ -120,8 +124,10 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "per_second": pace.per_second,
         "slowed": pace.is_slowed,
         "breaker": breaker.state.value,
+        "fault": fault.hint if fault else "",
         "reason": breaker.reason if breaker.state is not State.CLOSED else "",
-        "gone": sum(n for (s, what, _), n in outcomes.items() if s == lane.name and what == "gone"),
+        "gone": outcomes[lane.name, GONE.outcome.value, GONE.reason],
+        "not_found": outcomes[lane.name, NOT_FOUND.outcome.value, NOT_FOUND.reason],
         "bytes": sources.scrubber.record.bytes_reclaimed[lane.name],
         "troubled": sum(n for group, n in snapshot.troubles.items() if group.store == lane.name),
     }
@@ -144,7 +150,7 @@ def trouble_view(trouble: Trouble) -> Json:
         "owner": trouble.owner,
         "store": trouble.store,
         "reason": trouble.verdict.reason,
-        "detail": trouble.verdict.detail,
+        "detail": trouble.verdict.hint or trouble.verdict.detail,
         "tries": trouble.tries,
     }
 
@@ -159,8 +165,9 @@ def _damaged(record: Record) -> Json:
 
 def _space(space: Space) -> Json:
     return {
-        "age": time.monotonic() - space.at,
+        "age": space.age_seconds,
         "total": _owned(space.total),
+        "later": space.later,
         "owners": [{"owner": owner, **_owned(owned)} for owner, owned in space.owners],
     }
 

@@ -68,7 +68,7 @@ class AgentProcess:
                 "retry_initial": 0.2,
             },
             "sweep": {"interval": 2},
-            "status": {"listen": ""},
+            "status": {"listen": "none"},
         }
         for group, values in (options or {}).items():
             self.options.setdefault(group, {}).update(values)

@@ -38,11 +38,13 @@ class Seed:
         status: str = "pending_delete",
         url: str | None = None,
         with_file: bool = True,
+        named: bool = True,
     ) -> str:
         """Add an image with one pending location.
 
         :param deleted_ago: seconds since its deletion; None for one that is held.
         :param url: where its data is; None for a file in `store`, which is made.
+        :param named: whether the location's row names the store.
         """
         image_id = str(uuid.uuid4())
         now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
@@ -74,7 +76,7 @@ class Seed:
             | {
                 "image_id": image_id,
                 "value": url or f"file://{path}",
-                "meta_data": json.dumps({"store": store}),
+                "meta_data": json.dumps({"store": store} if named else {}),
                 "status": "pending_delete",
                 "deleted": True,
                 "deleted_at": deleted_at,

@@ -290,6 +290,45 @@ def test_reload_applies_a_shorter_delay(site: Site) -> None:
 
 
 @ON_MARIADB
+def test_reload_of_what_is_wrong_changes_nothing(site: Site) -> None:
+    """The agent names the option and its line, goes on with what it had, and takes the next one."""
+    wrong = (
+        ("DEFAULT", "scrub_tme", "86400"),
+        ("DEFAULT", "scrub_time", ""),
+        ("scrubber", "not_found_limit", ""),
+        ("scrubber", "rate", "nan"),
+        ("scrubber", "batch_size", "1e20"),
+        ("sweep", "interval", "100000000000000000000"),
+        ("DEFAULT", "debug", "perhaps"),
+        ("DEFAULT", "log_config_append", "/nosuch.ini"),
+        ("scruber", "rate", "1"),
+    )
+    with site.agent({"DEFAULT": {"scrub_time": 3600}}) as agent:
+        kept = site.image()
+        site.delete(kept)
+        right = {group: dict(values) for group, values in agent.options.items()}
+        for group, name, value in wrong:
+            agent.options = {group: dict(values) for group, values in right.items()}
+            agent.options["DEFAULT"]["scrub_time"] = 0
+            agent.options.setdefault(group, {})[name] = value
+            seen = len(agent.log)
+            agent.write_config()
+            agent.signal(signal.SIGHUP)
+            agent.wait_for_log("Configuration not reloaded, nothing is changed: ", after=seen)
+            (line,) = (line for line in agent.log[seen:].splitlines() if "not reloaded" in line)
+            assert f"{agent.config_path}:" in line
+            assert (f"[{group}]" if group == "scruber" else name) in line
+        agent.options = right
+        agent.options["DEFAULT"]["scrub_time"] = 1800
+        agent.reload()
+        assert site.path(kept).exists()
+        agent.options["DEFAULT"]["scrub_time"] = 1
+        agent.reload()
+        site.wait_gone(kept)
+        assert "Traceback" not in agent.log
+
+
+@ON_MARIADB
 def test_broker_down_at_start_and_at_stop(site: Site, own_rabbitmq: RabbitMQ) -> None:
     images = [site.image() for _ in range(2)]
     for image_id in images:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from kombu import Connection, Queue
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
@@ -23,6 +24,7 @@ from tests.functional import commands
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"
+MULTI_TENANT = "[cheap]\nswift_store_multi_tenant = True"
 SUCCESS, WARNING, FAILURE = 0, 1, 2
 
 
@@ -71,6 +73,14 @@ class Deployment:
         self.glance_conf = home / "glance/glance-api.conf"
         self.images: list[str] = []
 
+    @contextmanager
+    def reader(self) -> Iterator[None]:
+        """Read Glance's own topic, as Ceilometer does."""
+        with Connection(self.rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
+            queue = Queue("notifications.info", durable=False)
+            with connection.Consumer(queue, on_message=lambda _: None, auto_declare=False):
+                yield
+
     def fill(self) -> None:
         """Make the images and delete the first."""
         with GlanceClient(self.process.url) as client:
@@ -80,7 +90,11 @@ class Deployment:
             client.delete(self.images[0])
 
     def check(
-        self, *changes: tuple[str, str], own: str = "", arguments: tuple[str, ...] = ("--json",)
+        self,
+        *changes: tuple[str, str],
+        own: str = "",
+        delay: str = "scrub_time = 0\n",
+        arguments: tuple[str, ...] = ("--json",),
     ) -> Checked:
         """Check, with changes made to Glance's configuration and options of our own."""
         text = self.glance_conf.read_text()
@@ -91,7 +105,7 @@ class Deployment:
         (self.home / "evscrub.conf").write_text(
             f"[DEFAULT]\nglance_config_files = {self.home}/glance-api.conf\n"
             "[listener]\ntopics = evscrub\n"
-            f"[DEFAULT]\n{own}"
+            f"[DEFAULT]\n{delay}{own}"
         )
         done = commands.run("check", "--config-file", self.home / "evscrub.conf", *arguments)
         said = done.stdout + done.stderr
@@ -145,7 +159,8 @@ def deployment(
     made = Deployment(tmp_path_factory.mktemp("check"), rabbitmq, mariadb, glance_python)
     with made.process:
         made.fill()
-        yield made
+        with made.reader():
+            yield made
 
 
 def test_all_is_well(deployment: Deployment) -> None:
@@ -184,8 +199,26 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("0.1:{maria}/", "0.1:1/", "Database", "Connection refused"),
         ("mysql+pymysql", "mysql+mysqldb", "Database", "needs the Python module MySQLdb"),
         (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
-        ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "without write access"),
-        ("fast:file,cheap:file", "fast:file,cheap:no", "Stores", "cheap (no) did not load"),
+        (KEY, KEY[:-1], "Encryption key + Locations", "has 15 bytes, and AES takes 16, 24 or 32"),
+        (KEY, KEY + "é", "Encryption key + Locations", "has 18 bytes"),
+        ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "modules rados and rbd, not"),
+        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "and os_brick and oslo_priv"),
+        ("fast:file,cheap:file", "fast:file,cheap:vmware", "Stores", "oslo_vmware, not installed"),
+        ("fast:file,cheap:file", "fast:file,cheap:swift", "Stores", "auth_address is required"),
+        ("fast:file,cheap:file", "fast:file,cheap:s3", "Stores", "Could not find s3_store_host"),
+        ("fast:file,cheap:file", "fast:file,cheap:flie", "Stores", "did you mean file"),
+        (
+            "fast:file,cheap:file",
+            "fast:file,os_glance_tasks_store:file",
+            "Stores",
+            "Glance keeps names that begin with os_glance_ for itself",
+        ),
+        (
+            "enabled_backends = fast:file,cheap:file",
+            f"enabled_backends = fast:file,cheap:swift\n{MULTI_TENANT}\n[DEFAULT]",
+            "Stores",
+            "set swift_store_multi_tenant = False",
+        ),
         ("{home}/glance/data/cheap", "/proc/sys", "Stores", "cannot be written to"),
         ("{home}/glance/data/cheap", "/nosuch", "Stores", "has no directory /nosuch"),
     ],
@@ -202,8 +235,8 @@ def test_glance_conf_is_wrong(
         "url": deployment.url,
     }
     checked = deployment.check((old.format(**values), new.format(**values)))
-    assert (checked.code, checked.bad()) == (FAILURE, [check])
-    assert said in checked.details(check)
+    assert (checked.code, checked.bad()) == (FAILURE, check.split(" + "))
+    assert said in checked.details(check.partition(" + ")[0])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +245,12 @@ def test_glance_conf_is_wrong(
         ("disabled_notifications = x,image.delete", 2, "Notifications", "has image.delete"),
         ("control_exchange = nova", 2, "Notifications", "Set [listener] exchange = nova"),
         ("scrub_time = 3888000", 1, "scrub_time and db purge", "kept for 45 days"),
-        ("[listener]\ntopics = notifications", 1, "Exchange and queues", "a topic of its own"),
+        (
+            "[listener]\ntopics = notifications",
+            1,
+            "Exchange and queues + Unread queues",
+            "a topic of its own",
+        ),
         (
             "[oslo_messaging_rabbit]\namqp_durable_queues = True",
             2,
@@ -232,16 +270,46 @@ def test_option_is_wrong(
 ) -> None:
     """One option is wrong."""
     checked = deployment.check(own=own + "\n")
-    assert (checked.code, checked.bad()) == (code, [check])
-    assert said in checked.details(check)
+    assert (checked.code, checked.bad()) == (code, check.split(" + "))
+    assert said in checked.details(check.partition(" + ")[0])
 
 
 def test_nothing_is_made_on_the_bus(deployment: Deployment) -> None:
     """A queue that is not there is not there afterwards."""
     checked = deployment.check(own="[listener]\ntopics = notifications\npool = mine\n")
-    assert checked.code == SUCCESS
+    # The agents would listen to the pool alone, and Glance sends to the topic all the same.
+    assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
+    assert "Nobody reads evscrub.info" in checked.details("Unread queues")
     assert "The queue mine is not there yet" in checked.details("Exchange and queues")
     assert "mine" not in deployment.rabbitmq.list_queues()
+
+
+def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -> None:
+    """Its queue grows for good; so do those of evscrub's topic at other priorities."""
+    with Connection(rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
+        made = [
+            Queue(name, durable=False, channel=connection.default_channel)
+            for name in ("ceilometer.info", "evscrub.error", "evscrub.warn")
+        ]
+        for queue in made:
+            queue.declare()
+        producer = connection.Producer()
+        for name in ("ceilometer.info", "evscrub.error"):
+            producer.publish({}, routing_key=name)
+        topics = ("topics = notifications,evscrub", "topics = notifications,evscrub,ceilometer")
+        try:
+            checked = deployment.check(topics)
+        finally:
+            for queue in made:
+                queue.delete()
+    assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
+    said = checked.details("Unread queues")
+    assert "Nobody reads ceilometer.info, and 1 message wait there" in said
+    assert "take ceilometer out of" in said
+    assert "Nobody reads evscrub.error" in said
+    assert "max-length" in said
+    assert "notifications" not in said.replace("oslo_messaging_notifications", "")
+    assert "evscrub.warn" not in said  # nothing is in it
 
 
 def test_one_of_two_brokers_is_away(deployment: Deployment) -> None:
@@ -314,6 +382,41 @@ def test_store_is_not_enabled(deployment: Deployment) -> None:
     assert "'fast' is not in" in checked.details("Locations")
 
 
+def test_directory_of_the_backend_defaults(deployment: Deployment) -> None:
+    """What Glance uploads to is looked at, not what the driver does without it."""
+    directory = f"filesystem_store_datadir = {deployment.home}/glance/data/cheap"
+    text = deployment.glance_conf.read_text()
+    assert directory in text
+    defaults = f"[backend_defaults]\n{directory}\n"
+    checked = deployment.check((directory, ""), own=f"scrub_time = 3600\n{defaults}")
+    assert (checked.code, checked.bad()) == (SUCCESS, [])
+    checked = deployment.check((directory, ""), own=f"{defaults.replace('cheap', 'nosuch')}")
+    assert (checked.code, checked.bad()) == (FAILURE, ["Stores"])
+    assert "has no directory" in checked.details("Stores")
+    assert "Loaded: fast." in checked.details("Stores")
+
+
+@pytest.mark.parametrize("default", ["", "default_backend = elsewhere"])
+def test_default_store(deployment: Deployment, default: str) -> None:
+    """With which Glance does not start, though evscrub does."""
+    checked = deployment.check(("default_backend = fast", default))
+    assert (checked.code, checked.bad()) == (WARNING, ["Stores"])
+    said = "elsewhere" if default else "not set"
+    assert f"default_backend is {said}" in checked.details("Stores")
+    assert "one of cheap, fast" in checked.details("Stores")
+
+
+@pytest.mark.parametrize(
+    ("backends", "said"),
+    [("fast:file,fast:s3", "Duplicate key fast"), ("fast", "enabled_backends")],
+)
+def test_backends_that_cannot_be_read(deployment: Deployment, backends: str, said: str) -> None:
+    """They end in one line, as every wrong value does."""
+    checked = deployment.check(("fast:file,cheap:file", backends))
+    assert checked.code == FAILURE
+    assert said in checked.errors.splitlines()[-1]
+
+
 def test_missing_directory_is_not_made(deployment: Deployment) -> None:
     """Loading a file store would make its directory, and hide that it is not mounted."""
     there, away = (deployment.home / "glance/data" / name for name in ("cheap", "away"))
@@ -354,14 +457,37 @@ def test_backlog_and_damage(deployment: Deployment) -> None:
         assert "the oldest has been due for 3 h" in checked.details("Backlog")
         for image in (restored, broken_off):
             assert image in checked.details("Damaged images")
+        assert "held" not in checked.details("Backlog")
+        deployment.sql(f"UPDATE images SET deleted_at = NULL WHERE id = '{long_due}'")
+        held = deployment.check().details("Backlog")
+        assert held == "1 image is held. No image awaits scrubbing."
+        deployment.sql(
+            "UPDATE images SET deleted_at = UTC_TIMESTAMP() - INTERVAL 3 HOUR"
+            f" WHERE id = '{long_due}'"
+        )
         # As an agent leaves what it failed to delete.
         deployment.sql(f"UPDATE images SET status = 'deleted' WHERE id = '{long_due}'")
         assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
 
 
-def test_configuration_errors(deployment: Deployment) -> None:
-    """They end in one line, as with every command."""
-    checked = deployment.check(own="[scrubber]\nrate = fast\n")
-    assert checked.code == 2
-    assert not checked.output
-    assert checked.errors.splitlines()[-1].startswith("evscrub: [scrubber] rate")
+def test_no_delay_anywhere(deployment: Deployment) -> None:
+    """What is set nowhere is told with what it means."""
+    checked = deployment.check(delay="")
+    assert (checked.code, checked.bad()) == (WARNING, ["scrub_time and db purge"])
+    assert "scrub_time is set nowhere" in checked.details("scrub_time and db purge")
+    assert deployment.check().code == SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ("[scrubber]\nrate = fast\n", "[scrubber] rate in "),
+        ("scrub_tme = 86400\n", "did you mean scrub_time?"),
+    ],
+)
+def test_configuration_errors(deployment: Deployment, own: str, said: str) -> None:
+    """They are a failed check, the only one."""
+    checked = deployment.check(own=own)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Configuration"])
+    assert said in checked.details("Configuration")
+    assert not checked.errors

@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from evscrub.keep import RefusedError
-from evscrub.registry.claims import Claim, Claims, Seen, Settlement
+from evscrub.registry.claims import Claim, Claims, Seen, Settlement, read_images
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.keeping import Keeping
 from evscrub.registry.pages import Pages, Window
@@ -245,6 +245,36 @@ def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None
     claim_one(claims, locked)
 
 
+@ON_A_SERVER
+def test_a_claim_locks_the_locations_with_their_image(rows: Rows, claims: Claims) -> None:
+    """A renewal cannot come between the claim's look at the leases and its own stamp."""
+    image_id = pending(rows)
+    with claims.database.transaction() as connection:
+        read_images(connection, [image_id], lock=True)
+        with rows.engine.begin() as other:
+            on_mariadb = other.dialect.name != "postgresql"
+            limit = "innodb_lock_wait_timeout = 1" if on_mariadb else "lock_timeout = 500"
+            other.execute(sa.text(f"SET SESSION {limit}"))
+            with pytest.raises(sa.exc.OperationalError, match=r"(?i)lock"):
+                other.execute(
+                    sa.text("UPDATE image_locations SET updated_at = NULL WHERE image_id = :id"),
+                    {"id": image_id},
+                )
+    rows.engine.dispose()
+
+
+def test_the_image_of_an_orphan_is_left_as_it_is(rows: Rows, claims: Claims) -> None:
+    image_id = orphaned(rows)
+    long_ago = utc_now() - timedelta(days=30)
+    rows.execute("UPDATE images SET updated_at = :at WHERE id = :id", at=long_ago, id=image_id)
+    before = rows.rows("images", image_id)
+    claim = claim_one(claims, image_id)
+    assert claim.kind is Kind.ORPHAN
+    assert claims.renew([(claim, claim.lease)])[0] == [claim]
+    settle(claims, claim, left=ids_of(claim))
+    assert rows.rows("images", image_id) == before
+
+
 # -- leases
 
 
@@ -321,6 +351,26 @@ def test_only_a_stale_lease_is_taken_over(
     assert rows.status(image_id) == ("deleted", ["pending_delete"] * 2)
     kept, _ = other.renew([(second, second.lease)])
     assert kept == [second]
+
+
+def test_what_is_settled_is_not_renewed(rows: Rows, claims: Claims) -> None:
+    """A settlement in the second of the lease leaves the time as it is."""
+    image_id = pending(rows)
+    claim = claim_one(claims, image_id)
+    rows.execute("UPDATE image_locations SET status = 'deleted' WHERE image_id = :id", id=image_id)
+    assert claims.renew([(claim, claim.lease)])[0] == []
+
+
+@pytest.mark.parametrize("status", ["pending_delete", "active"])
+def test_a_renewal_leaves_an_image_alone_that_is_not_deleted(
+    rows: Rows, claims: Claims, status: str
+) -> None:
+    image_id = pending(rows)
+    claim = age(rows, claim_one(claims, image_id), 20)
+    rows.execute("UPDATE images SET status = :to WHERE id = :id", to=status, id=image_id)
+    before = rows.rows("images", image_id)
+    claims.renew([(claim, claim.lease)])
+    assert rows.rows("images", image_id) == before
 
 
 def test_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from evscrub.commands.demo import add_arguments, scrub_times
 from tests.functional.agents import wait_for
 from tests.servers import MariaDB, RabbitMQ
 
@@ -126,6 +128,59 @@ def test_kept_for_playing(home: Path, through: Sequence[str]) -> None:
     finally:
         demo.end()
     assert_all_well(demo)
+
+
+def test_the_commands_to_play_on_with_work_where_they_are_pasted(home: Path) -> None:
+    """Where evscrub is not on the path, and by somebody who reads before pasting."""
+    demo = Demo(home, ["--images", "10", "--scrub-time", "1", "--keep"])
+    try:
+        demo.wait_until_it_says("Ctrl-C")
+        demo.wait_until_it_says("glance-api.log")
+        (restore,) = [line for line in demo.said.splitlines() if " restore --config-file " in line]
+        (folder,) = home.iterdir()
+        done = subprocess.run(
+            ["sh", "-c", restore],
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "FOLDER": str(folder),
+                "ID": "nothing",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1, done.stderr
+        assert "nothing: not restored: it is not in the registry" in done.stderr
+    finally:
+        demo.process.send_signal(signal.SIGTERM)
+        demo.wait()
+        demo.end()
+
+
+def test_kept_images_live_longer_after_the_demo() -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert scrub_times(parser.parse_args([])) == (5, None)
+    assert scrub_times(parser.parse_args(["--keep"])) == (5, 60)
+    assert scrub_times(parser.parse_args(["--keep", "--scrub-time", "2"])) == (2, 2)
+
+
+def test_who_has_seen_enough_ends_it(home: Path) -> None:
+    command = f"{sys.executable} -m evscrub demo --images 10 --scrub-time 1"
+    script = f'exec 3>&1; {{ {command}; echo "exit $?" >&3; }} | head -n 1'
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=os.environ | {"TMPDIR": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first, code = done.stdout.splitlines()
+    assert first.startswith("Starting a Glance")
+    assert code == "exit 130"
+    assert "Traceback" not in done.stderr
+    assert list(home.iterdir()) == []
 
 
 def test_a_database_that_is_not_empty(home: Path, mariadb: MariaDB) -> None:

@@ -17,7 +17,7 @@ import pytest
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
-from evscrub.keep import RefusedError
+from evscrub.keep import AFTER, RefusedError
 from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
@@ -272,14 +272,25 @@ def test_a_held_image_is_left_by_agents_scrubber_and_purge(site: Site) -> None:
     assert refused(site.config, "release", image_id) == "it is not pending delete but active"
 
 
+def times(rows: Rows, image_id: str) -> tuple[datetime, datetime]:
+    """Return when the image was deleted, and its last location."""
+    locations = rows.rows("image_locations", image_id)
+    return (
+        as_time(rows.image(image_id)["deleted_at"]),
+        max(as_time(row["deleted_at"]) for row in locations),
+    )
+
+
 def test_a_released_image_is_scrubbed_after_a_whole_delay(site: Site) -> None:
     image_id = site.deleted(tags=["a"])
+    assert times(site.rows, image_id)[1] <= times(site.rows, image_id)[0]
     accepted(site.config, "hold", image_id)
     with site.agent():
         site.wait_gone(site.deleted())
         assert site.path(image_id).exists()
         began = utc_now().replace(microsecond=0)
         accepted(site.config, "release", image_id)
+        assert times(site.rows, image_id)[1] > times(site.rows, image_id)[0]
         released_at = site.rows.image(image_id)["deleted_at"]
         assert began <= released_at <= utc_now()
         due = released_at.replace(tzinfo=UTC).timestamp() + SCRUB_TIME
@@ -317,7 +328,9 @@ def keeping(registry_url: str) -> Iterator[Keeping]:
 def config(registry_url: str, tmp_path: Path) -> Path:
     """A configuration of evscrub's own, which knows the registry and nothing else."""
     path = tmp_path / "evscrub.conf"
-    path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {registry_url}\n")
+    path.write_text(
+        f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {registry_url}\n"
+    )
     return path
 
 
@@ -367,6 +380,50 @@ def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
         assert f"{image_id}: not restored: {reason}\n" in done.stderr
     after = [rows.read(f"SELECT * FROM {table} ORDER BY id") for table in ("images", "image_tags")]
     assert after == before
+
+
+@pytest.mark.parametrize("kept", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"])
+@pytest.mark.parametrize(
+    "given", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"]
+)
+def test_an_id_is_taken_in_any_letters(
+    rows: Rows, keeping: Keeping, kept: Callable[[str], str], given: Callable[[str], str]
+) -> None:
+    image_id = kept("abcdef01-" + new_id()[9:])
+    rows.add(a_location(image_id), image_id=image_id)
+    rows.delete(image_id)
+    assert keeping.find(f" {given(image_id)}") == image_id
+
+
+def test_upper_case_ids_are_held_released_and_restored(rows: Rows, config: Path) -> None:
+    image_id = pending(rows)
+    for command, done in (("hold", "held"), ("release", "released"), ("restore", "restored")):
+        asked = evscrub(config, command, image_id.upper())
+        assert (asked.returncode, asked.stdout) == (0, f"{image_id}: {done}\n"), asked.stderr
+    assert rows.status(image_id) == ("active", ["active"])
+
+
+def test_an_id_that_is_none_is_refused(rows: Rows, config: Path) -> None:
+    for image_id in (new_id().upper(), "", "*", "x" * 300, "é", "a\nb", "\udcff"):
+        done = evscrub(config, "hold", image_id)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert "not held: it is " in done.stderr
+
+
+def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
+    rows: Rows, keeping: Keeping, registry_url: str
+) -> None:
+    """Where the database takes them for different ones, as MySQL does not."""
+    if registry_url.startswith("mysql"):
+        return
+    lower = "ab" + new_id()[2:]
+    upper = lower.upper()
+    rows.add(a_location(lower), image_id=lower)
+    rows.add(a_location(upper), image_id=upper)
+    assert (keeping.find(lower), keeping.find(upper)) == (lower, upper)
+    with pytest.raises(RefusedError, match="several images"):
+        keeping.find(lower.title())
 
 
 def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> None:
@@ -478,6 +535,8 @@ def test_hold_takes_all_times_away_and_release_gives_them_back(
         (row,) = rows.rows(table, image_id)
         assert row["deleted"]
         assert before <= as_time(row["deleted_at"]) <= utc_now() + timedelta(seconds=1)
+    image_at, location_at = times(rows, image_id)
+    assert image_at < location_at <= image_at + AFTER  # by which an agent knows a release
     assert refused(config, "release", image_id) == "it is not held"
 
 

@@ -8,13 +8,17 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
+from evscrub.status import client
+from evscrub.status.address import Address
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.conftest import RegistryFactory
 from tests.functional.seed import Seed
 from tests.servers import free_port
 
@@ -24,13 +28,15 @@ HOUR = 3600
 class Site:
     """A seeded registry and the command on it."""
 
-    def __init__(self, directory: Path, registry_url: str) -> None:
+    def __init__(
+        self, directory: Path, registry_url: str, stores: Mapping[str, str] | None = None
+    ) -> None:
         self.glance = GlanceConfig(
             directory,
             free_port(),
             registry_url,
             "kombu+memory://",
-            stores={"fast": "file", "slow": "file"},
+            stores={"fast": "file", "slow": "file"} if stores is None else stores,
         )
         write_config(self.glance)
         self.port = free_port()
@@ -121,6 +127,74 @@ def test_what_is_parked_the_agent_says(site: Site) -> None:
         assert site.states("--agent", f"127.0.0.1:{site.port}", "--due") == {}
 
 
+def test_a_paused_store_is_told(tmp_path: Path, new_registry: RegistryFactory) -> None:
+    """Nothing is there of what it should have: nothing counts as deleted, and all say why."""
+    site = Site(tmp_path, new_registry("sqlite", "paused"))
+    site.seed.path("other").write_bytes(b"x")  # an empty directory would be told at once
+    images = {site.seed.add(deleted_ago=2 * HOUR, with_file=False) for _ in range(30)}
+    elsewhere = site.seed.add(deleted_ago=HOUR / 2, store="slow")
+    site.seed.write()
+    with site.agent:
+        site.agent.wait_for_log("is paused")
+
+        def reasons() -> dict[str, str]:
+            return {name: str(row["Reason"]) for name, row in site.list().items()}
+
+        wait_for("reasons", lambda: all(reasons()[image] for image in images))
+        for image, reason in reasons().items():
+            if image == elsewhere:
+                assert reason == ""
+            else:
+                assert reason.startswith("store fast is paused: 20 images in a row are not found")
+        assert set(site.states("--due")) == images
+        checked = commands.run("check", "--json", "--config-file", site.agent.config_path)
+        assert checked.returncode == 2
+        (agents,) = [
+            one for one in json.loads(checked.stdout)["checks"] if one["check"] == "Agents"
+        ]
+        assert agents["result"] == 2
+        assert "The store fast is paused: 20 images in a row" in agents["details"]
+        assert "30 images wait" in agents["details"]
+        fast = next(
+            store
+            for store in client.status(Address("127.0.0.1", site.port))["stores"]
+            if store["name"] == "fast"
+        )
+        assert (fast["gone"], fast["not_found"], fast["bytes"]) == (0, 0, 0)
+        assert "Scrubbed" not in site.agent.log
+
+
+def test_a_single_store_is_asked_for_by_its_name(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    site = Site(tmp_path, new_registry("sqlite", "single"), stores={})
+    with (tmp_path / "glance-api.conf").open("a") as file:
+        file.write("\n[glance_store]\nstores = file,s3\n")
+    on_s3 = site.seed.add(
+        deleted_ago=2 * HOUR, url="s3+https://key:secret@s3.test/bucket/object", named=False
+    )
+    site.seed.write()
+    assert set(site.list("--store", "s3")) == {on_s3}
+    assert site.list("--store", "file") == {}
+    unknown = site.run("--store", "s3+https", "-f", "json")
+    assert json.loads(unknown.stdout) == []
+    assert "no store s3+https is enabled here: there are file, s3" in unknown.stderr
+
+
+def test_a_held_image_shows_when_it_was_deleted(site: Site, registry_url: str) -> None:
+    held = site.seed.add(deleted_ago=2 * HOUR)
+    site.seed.write()
+    before = site.list()[held]["Deleted At"]
+    Registry(registry_url).execute("UPDATE images SET deleted_at = NULL WHERE id = :id", id=held)
+    row = site.list("--held")[held]
+    assert (row["State"], row["Deleted At"]) == ("held", before)
+    tag = "INSERT INTO image_tags (image_id, value, created_at, deleted, deleted_at) SELECT"
+    tag += " id, 'a tag', created_at, deleted, updated_at FROM images"
+    Registry(registry_url).execute(tag)
+    Registry(registry_url).execute("UPDATE image_locations SET deleted_at = NULL")
+    assert site.list("--held")[held]["Deleted At"] not in {None, before}
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=False)
 def test_wrong_arguments_are_told(tmp_path: Path, database_url: str) -> None:
     site = Site(tmp_path, f"sqlite:///{tmp_path / 'none.sqlite'}")
@@ -139,6 +213,11 @@ def test_many_rows_stream_in_constant_memory(site: Site) -> None:
         rows, peak = _measure(site)
         peaks.append(peak)
     assert rows == 10_000
+    command = f"{sys.executable} -m evscrub list --config-file {site.agent.config_path}"
+    script = f'exec 3>&1; {{ {command} -f csv; echo "exit $?" >&3; }} | head -n 1 > /dev/null'
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "exit 0\n"
+    assert "Traceback" not in done.stderr
     assert peaks[1] < peaks[0] + 10_000, "KiB"
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.functional import browser
 from tests.functional.agents import AgentProcess, wait_for
+from tests.functional.conftest import RegistryFactory
 from tests.functional.seed import Seed
 from tests.servers import MariaDB, free_port, is_open
 
-DUE, WAITING, PARKED, HELD = 5, 40, 2, 1
+DUE, WAITING, PARKED, HELD, FAR = 5, 40, 2, 1, 7
 OWNER = '<img src=x onerror="document.title=1">'
 LATER = 3600
 
@@ -52,7 +54,9 @@ def agent(
     for _ in range(DUE):
         seeded.add(deleted_ago=LATER + 10)
     for number in range(WAITING):
-        seeded.add(deleted_ago=number * LATER / WAITING / 2, owner=OWNER, store="slow")
+        seeded.add(deleted_ago=LATER / 4 + number * 20, owner=OWNER, store="slow")
+    for _ in range(FAR):  # due later than the agent looks ahead
+        seeded.add(deleted_ago=60, owner=OWNER, store="slow")
     for _ in range(PARKED):
         seeded.add(deleted_ago=LATER + 10, store="nowhere", owner=OWNER)
     for _ in range(HELD):
@@ -63,7 +67,7 @@ def agent(
         "DEFAULT": {"scrub_time": LATER},
         "status": {"listen": f"127.0.0.1:{port}"},
         "scrubber": {"claim_timeout": 60},
-        "sweep": {"interval": 60},
+        "sweep": {"interval": 60, "full_interval": LATER * 5 // 12},
     }
     running = AgentProcess(tmp_path_factory.mktemp("agent"), seeded.glance, options)
     with running:
@@ -108,6 +112,12 @@ class TestBusyAgent:
         assert seen["evscrub_parked_images"] == PARKED
         assert seen["evscrub_damaged_images"] == 1
         assert seen["evscrub_waiting"] == WAITING + PARKED
+        wait_for("count", lambda: "evscrub_registry_pending_images" in scrape(port))
+        seen = scrape(port)
+        assert seen["evscrub_registry_pending_images"] == WAITING + PARKED + HELD + FAR
+        assert seen["evscrub_registry_held_images"] == HELD
+        assert seen["evscrub_registry_later_images"] == FAR
+        assert seen["evscrub_registry_counted_timestamp_seconds"] > 1e9
         assert seen["evscrub_backlog"] == 0
         assert seen["evscrub_claims"] == 0
         assert seen["evscrub_registry_up"] == 1
@@ -164,6 +174,17 @@ class TestBusyAgent:
             text = page.value("document.body.innerText")
             for wanted in ("live", "Damaged", "Parked", "store not enabled", "fast", "1 held"):
                 assert wanted in text
+            # The registry's count beside the agent's own, with when it was read.
+            tiles = page.value("document.querySelector('#tiles').innerText").split("\n")
+            pending, waiting = (tiles.index(name) for name in ("Pending", "Waiting"))
+            assert tiles[pending + 1] == str(WAITING + PARKED + HELD + FAR)
+            assert "in the registry, " in tiles[pending + 2]
+            assert tiles[waiting + 1] == str(WAITING + PARKED)
+            assert "this agent's memory" in tiles[waiting + 2]
+            due = page.value("document.querySelector('#due-note').innerText")
+            assert f"{FAR} in the registry due in more than 50 min" in due
+            space = page.value("document.querySelector('#space-note').innerText")
+            assert re.search(r"in 50 images pending, 1 held; read (just now|\d+ \w+ ago)", space)
             assert page.value("document.querySelectorAll('#due-chart .bar').length") > 10
             # What users named things is text, and nothing is wider than the window.
             assert OWNER in text
@@ -215,6 +236,31 @@ CONTRAST = """(() => {
 })()"""
 
 
+def test_what_is_due_later_than_an_agent_looks_ahead_is_told(
+    new_registry: RegistryFactory, tmp_path: Path
+) -> None:
+    """The agent holds nothing; the registry does."""
+    port = free_port()
+    url = new_registry("sqlite", "later")
+    glance = GlanceConfig(tmp_path, free_port(), url, "kombu+memory://", stores={"fast": "file"})
+    write_config(glance)
+    seed = Seed(glance)
+    for _ in range(3):
+        seed.add(deleted_ago=60)
+    seed.write()
+    options = {
+        "DEFAULT": {"scrub_time": 100 * LATER},
+        "status": {"listen": f"127.0.0.1:{port}"},
+    }
+    with AgentProcess(tmp_path, glance, options), browser.Browser() as page:
+        page.open(f"http://127.0.0.1:{port}/", width=1280)
+        page.wait("document.body?.innerText.includes('3 images in the registry fall due later')")
+        text = page.value("document.body.innerText")
+        assert "Nothing falls due here within" in text
+        assert "Nothing waits" not in text
+        assert not page.complaints
+
+
 class TestReadiness:
     def test_before_the_first_sweep_and_without_the_registry(
         self, own_mariadb: MariaDB, tmp_path: Path
@@ -259,7 +305,7 @@ class TestReadiness:
 
 
 def test_an_empty_listen_turns_it_off(seeded: Seed, tmp_path: Path) -> None:
-    with AgentProcess(tmp_path, seeded.glance, {"status": {"listen": ""}}) as agent:
+    with AgentProcess(tmp_path, seeded.glance, {"status": {"listen": "none"}}) as agent:
         assert "Status page" not in agent.log
         assert agent.process is not None
         assert not _listening_ports(agent.process.pid)

@@ -35,13 +35,13 @@ def seed_files(site: Site, count: int) -> dict[str, Path]:
 
 
 class TestFile:
-    def test_missing_directory_at_start_pauses(self, new_site: SiteFactory) -> None:
+    def test_missing_directory_at_start_parks(self, new_site: SiteFactory) -> None:
         site = new_site()
         images = seed_files(site, 30)
         directory = site.config.data_directory()
         away = directory.rename(directory.with_name("away"))
         with site.agent() as agent:
-            agent.wait_for_log(f"Store file is paused: its directory {directory} is missing")
+            agent.wait_for_log(f"Store file cannot be used: it has no directory {directory} here")
             site.wait_swept(agent)
             assert site.images.statuses() == {"pending_delete": 30}
             assert not directory.exists()  # nothing is in the way of the right one
@@ -144,6 +144,31 @@ def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeL
     shutil.rmtree(directory)
 
 
+def test_a_driver_that_does_not_load_stops_no_other_store(
+    libraries: FakeLibraries, tmp_path: Path, new_site: SiteFactory
+) -> None:
+    """Its images are parked until what it needs is installed, which SIGHUP tells."""
+    # All of them, for each brings the others.
+    away = [path.rename(path.with_suffix(".away")) for path in (tmp_path / "libraries").iterdir()]
+    site = new_site({"volumes": "cinder", "files": "file"}, volumes=CINDER)
+    waiting = [volume("aa"), volume("ab")]
+    images = [site.images.add(Location("volumes", f"cinder://volumes/{one}")) for one in waiting]
+    other = site.images.add(Location("files", site.file("other", "files")))
+    with site.agent() as agent:
+        agent.wait_for_log("Store volumes cannot be used: its driver needs the Python module")
+        site.wait_scrubbed([other])
+        agent.wait_for_log("2 images are not scrubbed from store volumes: store_not_loaded")
+        wait_for("release", lambda: site.images.at_rest() == set(images))
+        assert [site.images.status(image_id) for image_id in images] == [PENDING] * 2
+        for path in away:
+            path.rename(path.with_suffix(".py"))
+        agent.reload()
+        site.wait_scrubbed(images)
+        agent.wait_for_log("Loaded: volumes; 2 images that were parked for that are tried again")
+        assert agent.log.count(" ERROR evscrub") == 1
+    assert sorted(libraries.asked()) == sorted(waiting)
+
+
 def rbd_url(name: str, pool: str = "images") -> str:
     return f"rbd://fsid/{pool}/{name}/snap"
 
@@ -157,8 +182,7 @@ class TestRbd:
         }
         with site.agent() as agent:
             site.wait_scrubbed([images[name] for name in ("fine", "missing", "snapshots")])
-            for name in ("busy", "watched", "trashbusy"):
-                agent.wait_for_log(f"Image {images[name]} is not scrubbed from store ceph: in_use")
+            agent.wait_for_log("3 images are not scrubbed from store ceph: in_use")
             site.wait_swept(agent, 5)
             for name in ("busy", "watched", "trashbusy"):
                 assert site.images.status(images[name]) == PENDING

@@ -44,7 +44,8 @@ def make_sources(clock: Clock) -> Sources:
     """Parts of an agent that has done nothing yet."""
     queue = DelayQueue(1000, origin=NOW)
     stores = cast(
-        "Stores", SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[])
+        "Stores",
+        SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}),
     )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))
@@ -80,6 +81,7 @@ def make_busy(sources: Sources) -> None:
     record.missed_by_bus = 1
     record.leases_lost = 2
     record.outcomes["fast", "gone", "deleted"] = 6
+    record.outcomes["fast", "gone", "not_found"] = 2
     record.outcomes["", "configuration", "bad_url"] = 1
     record.bytes_reclaimed["fast"] = 6000
     record.left_alone["alive"] = 4

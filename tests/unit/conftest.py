@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import settings
 from oslo_config import cfg
+from oslo_log import log
 
 from evscrub import options
 
@@ -19,6 +20,7 @@ settings.load_profile("evscrub")
 def global_configuration() -> Iterator[None]:
     """Leave the global configuration as it was found."""
     yield
+    log.set_defaults(default_log_levels=log.get_default_log_levels())
     cfg.CONF.reset()
     for group, opts in options.GROUPS.items():
         with suppress(cfg.NoSuchGroupError):  # a test that is refused registers none

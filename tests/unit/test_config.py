@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from evscrub import config, options
 from evscrub.config import ConfigError
+from evscrub.option_types import Paths
 
 Write = Callable[[str, str], str]
 
@@ -33,7 +34,7 @@ def write(tmp_path: Path) -> Write:
 def default_glance_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where Glance's file is looked for; it is not there."""
     path = tmp_path / "etc-glance-api.conf"
-    option = cfg.ListOpt("glance_config_files", default=[str(path)])
+    option = cfg.Opt("glance_config_files", type=Paths(), default=[str(path)])
     monkeypatch.setattr(config, "DEFAULT_GLANCE_CONFIG_FILE", str(path))
     monkeypatch.setattr(config, "bootstrap_opts", [option])
     return path
@@ -54,23 +55,25 @@ def test_evscrub_s_file_is_laid_over_glance_s(write: Write) -> None:
     first = write("glance-api.conf", "[DEFAULT]\nscrub_time = 1\ndelayed_delete = true\n")
     second = write(
         "glance-more.conf",
-        "[DEFAULT]\nscrub_time = 2\nenabled_backends = fast:rbd\nmetadata_encryption_key = two\n",
+        "[DEFAULT]\nscrub_time = 2\nenabled_backends = fast:rbd\n"
+        "metadata_encryption_key = key number two22\n",
     )
     own_file = write(
         "evscrub.conf",
-        f"[DEFAULT]\nglance_config_files = {first},{second}\nmetadata_encryption_key = three\n"
+        f"[DEFAULT]\nglance_config_files = {first},{second}\n"
+        "metadata_encryption_key = the third key 33\n"
         "[scrubber]\nconcurrency = 7\n",
     )
     conf, _ = config.load([own_file])
     assert conf.delayed_delete is True
     assert conf.scrub_time == 2
     assert conf.enabled_backends == {"fast": "rbd"}
-    assert conf.metadata_encryption_key == "three"
+    assert conf.metadata_encryption_key == "the third key 33"
     assert conf.scrubber.concurrency == 7
 
 
 def test_of_several_own_files_the_last_one_wins(write: Write) -> None:
-    one = write("1.conf", "[DEFAULT]\nglance_config_files =\n[sweep]\ninterval = 5\n")
+    one = write("1.conf", "[DEFAULT]\nglance_config_files = none\n[sweep]\ninterval = 5\n")
     two = write("2.conf", "[sweep]\ninterval = 6\n")
     assert config.load([one, two])[0].sweep.interval == 6
     assert config.load([two, one])[0].sweep.interval == 5
@@ -103,7 +106,7 @@ def test_no_glance_file_is_read_where_none_is_named(
     default_glance_file: Path, write: Write
 ) -> None:
     default_glance_file.write_text("[DEFAULT]\nscrub_time = 4\n", encoding="utf-8")
-    conf, _ = config.load([write("evscrub.conf", "[DEFAULT]\nglance_config_files =\n")])
+    conf, _ = config.load([write("evscrub.conf", "[DEFAULT]\nglance_config_files = none\n")])
     assert conf.scrub_time == 0
 
 
@@ -163,7 +166,7 @@ def test_a_file_that_is_none_is_named(write: Write, text: str) -> None:
     ],
 )
 def test_a_value_that_is_wrong_is_named(write: Write, group: str, option: str, value: str) -> None:
-    start = "[DEFAULT]\nglance_config_files =\n"
+    start = "[DEFAULT]\nglance_config_files = none\n"
     path = write("evscrub.conf", f"{start}[{group}]\n{option} = {value}\n")
     text = refused([path])
     assert text.startswith(f"[{group}] {option} ")
@@ -192,21 +195,21 @@ def test_a_reload_changes_what_is_mutable_and_says_what(write: Write) -> None:
 
 
 def test_a_reload_with_a_value_that_is_wrong_is_refused(write: Write) -> None:
-    start = "[DEFAULT]\nglance_config_files =\n"
+    start = "[DEFAULT]\nglance_config_files = none\n"
     conf, own = config.load([write("evscrub.conf", start)])
     write("evscrub.conf", f"{start}[scrubber]\nconcurrency = many\n")
-    with pytest.raises(ConfigError, match=r"not reloaded: \[scrubber\] concurrency "):
+    with pytest.raises(ConfigError, match=r"^\[scrubber\] concurrency "):
         config.reload(conf, own)
 
 
 def test_a_reload_shows_no_key(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    start = "[DEFAULT]\nglance_config_files =\n"
-    path = write("evscrub.conf", f"{start}metadata_encryption_key = first-secret\n")
+    start = "[DEFAULT]\nglance_config_files = none\n"
+    path = write("evscrub.conf", f"{start}metadata_encryption_key = the-first-secret\n")
     conf, own = config.load([path])
-    write("evscrub.conf", f"{start}metadata_encryption_key = other-secret\n")
+    write("evscrub.conf", f"{start}metadata_encryption_key = the-other-secret\n")
     config.reload(conf, own)
-    assert conf.metadata_encryption_key == "first-secret"
+    assert conf.metadata_encryption_key == "the-first-secret"
     assert "metadata_encryption_key" in caplog.text
     assert "-secret" not in caplog.text
 
@@ -215,14 +218,14 @@ def test_a_reload_shows_no_key(write: Write, caplog: pytest.LogCaptureFixture) -
 def test_a_reload_that_fails_changes_nothing(
     write: Write, tmp_path: Path, broken: str | None
 ) -> None:
-    text = "[DEFAULT]\nglance_config_files =\nscrub_time = 1\n"
+    text = "[DEFAULT]\nglance_config_files = none\nscrub_time = 1\n"
     path = write("evscrub.conf", text)
     conf, own = config.load([path])
     if broken is None:
         (tmp_path / "evscrub.conf").unlink()
     else:
         write("evscrub.conf", text.replace("1", "2") + broken)
-    with pytest.raises(ConfigError, match="not reloaded") as caught:
+    with pytest.raises(ConfigError, match=r"evscrub\.conf") as caught:
         config.reload(conf, own)
     assert path in str(caught.value)
     assert conf.scrub_time == 1
@@ -234,7 +237,7 @@ def test_a_reload_that_fails_changes_nothing(
 def test_the_command_line_names_files_and_turns_debug_on(write: Write) -> None:
     parser = argparse.ArgumentParser()
     config.add_arguments(parser)
-    one = write("1.conf", "[DEFAULT]\nglance_config_files =\nscrub_time = 1\n")
+    one = write("1.conf", "[DEFAULT]\nglance_config_files = none\nscrub_time = 1\n")
     two = write("2.conf", "[DEFAULT]\nscrub_time = 2\n")
     arguments = parser.parse_args(["--config-file", one, "--config-file", two])
     conf, own = config.load_for(arguments)

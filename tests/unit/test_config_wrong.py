@@ -12,7 +12,7 @@ from evscrub.config import ConfigError
 from evscrub.registry.database import Database
 from evscrub.rules import ImageRow, Policy, decide
 
-START = "[DEFAULT]\nglance_config_files =\n"
+START = "[DEFAULT]\nglance_config_files = none\n"
 
 pytestmark = pytest.mark.usefixtures("global_configuration")
 

@@ -130,6 +130,24 @@ def test_when_it_went() -> None:
 
 
 @pytest.mark.parametrize(
+    ("row", "at", "released"),
+    [
+        (image(), AT, False),
+        (image(), AT - seconds(1), False),
+        (image(), None, False),
+        (image(), AT + keep.RELEASED_AFTER, True),
+        (image(at=None), AT, False),
+    ],
+)
+def test_a_release_is_told_from_a_delete(
+    row: ImageRow, at: datetime | None, released: bool
+) -> None:
+    assert keep.was_released(row, [location(at=at)]) is released
+    earlier = location(2, at=AT - seconds(3600))
+    assert keep.was_released(row, [earlier, location(at=at)]) is released
+
+
+@pytest.mark.parametrize(
     ("properties", "count"),
     [
         ([], 0),

@@ -21,6 +21,9 @@ from evscrub.work import Work
 
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+DENIED = Verdict(
+    Outcome.TRANSIENT, "permission_denied", "Forbidden", "user x may not delete in /a_b"
+)
 UNEXPECTED = Verdict(Outcome.UNKNOWN, "unexpected")
 NO_ACCESS = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
 BAD_URL = Verdict(Outcome.CONFIGURATION, "bad_url")
@@ -58,6 +61,12 @@ class TestAnswered:
         lane = new_lane(16, 40)
         assert answers(lane, UNEXPECTED, FAILURES) == [*[None] * (FAILURES - 1), Change.OPENED]
         assert not lane.pace.is_slowed
+
+    def test_a_refusal_is_no_overload_and_is_told_in_full(self) -> None:
+        lane = new_lane(16, 40)
+        assert answers(lane, DENIED, FAILURES) == [*[None] * (FAILURES - 1), Change.OPENED]
+        assert not lane.pace.is_slowed
+        assert lane.breaker.reason == "permission denied: user x may not delete in /a_b"
 
     def test_lost_write_access_opens_at_once(self) -> None:
         lane = new_lane()

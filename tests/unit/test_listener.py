@@ -5,12 +5,17 @@ import logging
 from types import SimpleNamespace
 from typing import Any
 
+import anyio
+import oslo_messaging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from oslo_config import cfg
 
-from evscrub.events import DeleteEvent
-from evscrub.listener import Dispatcher
+from evscrub import listener, silence
+from evscrub.events import READ, DeleteEvent, MalformedError, NotForUsError
+from evscrub.listener import Dispatcher, Listener
+from evscrub.options import listener_opts
 
 SECRET = "swift+https://user:secret@host/container/object"
 
@@ -137,20 +142,109 @@ def test_a_delivery_that_fails_puts_nothing_back() -> None:
     assert dispatcher.received == 2
 
 
-def test_a_flood_of_junk_fills_no_log_and_shows_no_secret(
+def test_a_flood_of_junk_is_told_once_a_minute_and_shows_no_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    dispatcher = Dispatcher(Delivered(RuntimeError(SECRET)))
-    for _ in range(50):
+    now = 100.0
+    dispatcher = Dispatcher(Delivered(RuntimeError(SECRET)), lambda: now)
+    for second in range(150):
+        now = 100.0 + second
         dispatcher.dispatch([Unreadable(), *(message(body) for body in MALFORMED)])
-    reasons = len(dispatcher.malformed)
-    assert 1 < reasons < 10
-    assert dispatcher.malformed.total() == 50 * (1 + len(MALFORMED))
-    assert len(caplog.records) == reasons
+    assert 1 < len(dispatcher.malformed) < 10
+    assert dispatcher.malformed.total() == 150 * (1 + len(MALFORMED))
+    assert len(caplog.records) == 3
+    told = [record.getMessage() for record in caplog.records]
+    assert "RuntimeError: 1," in told[0] + ","
+    assert "RuntimeError: 60," in told[1] + ","
     dispatcher.dispatch([message(good(1))])
-    assert len(caplog.records) == reasons + 1
+    assert len(caplog.records) == 4
     assert "secret" not in caplog.text
+    assert max(map(len, told)) < 500
+
+
+@pytest.mark.parametrize(
+    ("read", "malformed", "ignored"),
+    [
+        (event(1), {}, 0),
+        (NotForUsError("another event"), {}, 1),
+        (MalformedError("too large"), {"too large": 1}, 0),
+    ],
+)
+def test_what_was_read_as_it_arrived_is_taken_as_it_is(
+    read: object, malformed: dict[str, int], ignored: int
+) -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    dispatcher.dispatch([message({READ: read})])
+    assert delivered.batches == ([[read]] if isinstance(read, DeleteEvent) else [])
+    assert dispatcher.malformed == malformed
+    assert dispatcher.ignored == ignored
+
+
+@pytest.mark.parametrize("forged", [None, "event", {"image_id": "1"}, ["too large"]])
+def test_a_sender_cannot_pass_something_off_as_read(forged: object) -> None:
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered)
+    dispatcher.dispatch([message(good(1) | {READ: forged})])
+    assert delivered.batches == [[event(1)]]
+
+
+class Server:
+    """Stands for oslo.messaging's server, and counts."""
+
+    started = 0
+    stopped = 0
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        pass
+
+    def start(self, *, override_pool_size: int) -> None:
+        assert override_pool_size == 1  # batches come one at a time, in order
+        Server.started += 1
+
+    def stop(self) -> None:
+        Server.stopped += 1
+
+    def wait(self) -> None:
+        pass
+
+
+def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "BatchNotificationServer", Server)
+    monkeypatch.setattr(listener, "_SILENCE_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(silence, "_QUIET_SECONDS", 0.05)
+    monkeypatch.setattr(Server, "started", 0)
+    monkeypatch.setattr(Server, "stopped", 0)
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
+    conf.register_opts(listener_opts, "listener")
+    oslo_messaging.get_notification_transport(conf, url="fake:")
+    conf.set_override("transport_url", "kombu+memory://", "oslo_messaging_notifications")
+    joined: list[bool] = []
+
+    async def run() -> None:
+        missed, changed = 0, anyio.Event()
+
+        def on_joined(there: bool) -> None:
+            joined.append(there)
+            changed.set()
+
+        made = Listener(conf, lambda _: None, on_joined, lambda: missed)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run)
+            with anyio.fail_after(30):
+                await changed.wait()  # joined
+                changed, missed = anyio.Event(), 50
+                await changed.wait()  # left
+                changed = anyio.Event()
+                await changed.wait()  # joined again
+                assert made.joined
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+    assert joined == [True, False, True]
+    assert (Server.started, Server.stopped) == (2, 2)
 
 
 bodies = st.one_of(

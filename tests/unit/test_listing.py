@@ -6,20 +6,33 @@ import gc
 import io
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import pytest
 import yaml
 from cliff.formatters.json_format import JSONFormatter
 
-from evscrub import listing_output
-from evscrub.listing import Line, Trouble, line
+from evscrub import listing, listing_output
+from evscrub.listing import Line, Listed, Told, Trouble
 from evscrub.rules import ImageRow, LocationRow, Policy
+from evscrub.store_names import StoreNames
 
 NOW = datetime(2026, 5, 1, 12, 0, 0)
 HOUR = timedelta(hours=1)
 POLICY = Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2))
+
+
+def line(
+    row: ImageRow,
+    locations: Sequence[LocationRow],
+    troubles: Mapping[str, Trouble] | None = None,
+    stores: Mapping[str, str] | None = None,
+    children_deleted_at: datetime | None = None,
+) -> Line | None:
+    seen = Listed(row, "name", tuple(locations), NOW, children_deleted_at)
+    names = StoreNames({"fast": "file", "slow": "file", "swift": "swift"})
+    return listing.line(seen, POLICY, Told(troubles or {}, stores or {}), names.of)
 
 
 def image(status: str = "pending_delete", deleted_at: datetime | None = NOW - 2 * HOUR) -> ImageRow:
@@ -46,35 +59,94 @@ def state(found: Line | None) -> str:
 
 class TestStates:
     def test_due(self) -> None:
-        found = line(image(), "name", [location()], NOW, POLICY, {})
+        found = line(image(), [location()])
         assert found is not None
         assert (found.state, found.reason) == ("due", "")
         assert (found.due_at, found.due_in) == (NOW - HOUR, -HOUR)
         assert found.stores == ("fast",)
 
     def test_waiting(self) -> None:
-        found = line(image(deleted_at=NOW - HOUR / 4), None, [location()], NOW, POLICY, {})
+        found = line(image(deleted_at=NOW - HOUR / 4), [location()])
         assert found is not None
         assert (found.state, found.due_at) == ("waiting", NOW + HOUR * 3 / 4)
 
     def test_held(self) -> None:
         held = location(deleted_at=None)
-        found = line(image(deleted_at=None), None, [held], NOW, POLICY, {})
+        found = line(image(deleted_at=None), [held])
         assert found is not None
         assert (found.state, found.due_at, found.deleted_at) == ("held", None, None)
 
+    def test_a_held_image_shows_the_time_that_its_locations_still_have(self) -> None:
+        last = location(id=2, deleted_at=NOW - HOUR)
+        found = line(image(deleted_at=None), [location(), last])
+        assert found is not None
+        assert (found.state, found.deleted_at) == ("held", NOW - HOUR)
+
+    def test_what_was_taken_off_before_a_hold_tells_no_time_of_deletion(self) -> None:
+        found = line(image(deleted_at=None), [location(), location(id=2, deleted_at=None)])
+        assert found is not None
+        assert (found.state, found.deleted_at) == ("held", None)
+
+    @pytest.mark.parametrize(
+        ("changed", "child", "wanted"),
+        [
+            (NOW - HOUR, NOW - HOUR, NOW - HOUR),
+            (NOW - HOUR, NOW - HOUR - timedelta(seconds=5), NOW - HOUR - timedelta(seconds=5)),
+            (NOW, NOW - HOUR, None),  # evscrub hold changed the image; the tag went before
+            (NOW - HOUR, None, None),
+            (None, NOW - HOUR, None),
+        ],
+    )
+    def test_a_held_image_shows_the_time_that_its_children_still_have(
+        self, changed: datetime | None, child: datetime | None, wanted: datetime | None
+    ) -> None:
+        row = image(deleted_at=None)._replace(updated_at=changed)
+        found = line(row, [location(deleted_at=None)], children_deleted_at=child)
+        assert found is not None
+        assert (found.state, found.deleted_at) == ("held", wanted)
+
+    def test_no_location_is_left(self) -> None:
+        found = line(image(), [location(status="deleted")])
+        assert found is not None
+        assert (found.state, found.reason) == ("due", "no location is left: only to be finished")
+
+    @pytest.mark.parametrize("rows", [[location()], [location(store="slow"), location(id=2)]])
+    def test_a_paused_store_is_why_a_due_image_waits(self, rows: list[LocationRow]) -> None:
+        paused = {"fast": "store fast is paused: its directory is missing"}
+        found = line(image(), rows, stores=paused)
+        assert found is not None
+        assert (found.state, found.reason) == ("due", paused["fast"])
+        elsewhere = line(image(), rows, stores={"other": "store other is paused"})
+        assert elsewhere is not None
+        assert elsewhere.reason == ""
+
+    def test_a_paused_store_is_told_beside_what_else_is_known(self) -> None:
+        known, paused = {"id": Trouble("retrying", "timeout")}, {"fast": "store fast is paused"}
+        found = line(image(), [location()], known, paused)
+        assert found is not None
+        assert found.reason == "timeout; store fast is paused"
+        parked = line(image(), [location()], {"id": Trouble("parked", "why")}, paused)
+        assert parked is not None
+        assert parked.reason == "why"
+
+    def test_a_paused_store_says_nothing_of_what_is_not_due(self) -> None:
+        paused = {"fast": "store fast is paused"}
+        found = line(image(deleted_at=NOW), [location()], stores=paused)
+        assert found is not None
+        assert (found.state, found.reason) == ("waiting", "")
+
     def test_claimed_and_left_by_who_claimed_it(self) -> None:
         fresh = location(updated_at=NOW)
-        claimed = line(image("deleted"), None, [fresh], NOW, POLICY, {})
+        claimed = line(image("deleted"), [fresh])
         assert claimed is not None
         assert (claimed.state, claimed.due_at) == ("claimed", NOW - HOUR)
-        stale = line(image("deleted"), None, [location()], NOW, POLICY, {})
+        stale = line(image("deleted"), [location()])
         assert state(stale) == "due"
         assert stale is not None
         assert "to be taken over" in stale.reason
 
     def test_damaged(self) -> None:
-        found = line(image("active", None), None, [location()], NOW, POLICY, {})
+        found = line(image("active", None), [location()])
         assert found is not None
         assert found.state == "damaged"
         assert found.reason
@@ -82,7 +154,7 @@ class TestStates:
     def test_a_location_taken_off_a_live_image(self) -> None:
         live = location(id=2, status="active", deleted=False, deleted_at=None)
         removed = location(store="slow")
-        found = line(image("active", None), None, [live, removed], NOW, POLICY, {})
+        found = line(image("active", None), [live, removed])
         assert found is not None
         assert (found.state, found.stores) == ("due", ("slow",))
         assert found.deleted_at == removed.deleted_at
@@ -91,32 +163,32 @@ class TestStates:
     @pytest.mark.parametrize(("told", "wanted"), [("parked", "parked"), ("in use", "in use")])
     def test_what_agents_know(self, told: str, wanted: str) -> None:
         known = {"id": Trouble(told, "why")}
-        found = line(image(), None, [location()], NOW, POLICY, known)
+        found = line(image(), [location()], known)
         assert found is not None
         assert (found.state, found.reason) == (wanted, "why")
 
     def test_what_agents_only_retry_is_due(self) -> None:
-        found = line(image(), None, [location()], NOW, POLICY, {"id": Trouble("retrying", "why")})
+        found = line(image(), [location()], {"id": Trouble("retrying", "why")})
         assert found is not None
         assert (found.state, found.reason) == ("due", "why")
 
     def test_what_agents_knew_of_an_image_that_is_not_due_says_nothing(self) -> None:
         known = {"id": Trouble("parked", "why")}
-        held = line(image(deleted_at=None), None, [location(deleted_at=None)], NOW, POLICY, known)
+        held = line(image(deleted_at=None), [location(deleted_at=None)], known)
         assert state(held) == "held"
 
     def test_nothing_to_scrub_is_not_listed(self) -> None:
         live = location(status="active", deleted=False)
-        assert line(image("active", None), None, [live], NOW, POLICY, {}) is None
+        assert line(image("active", None), [live]) is None
         gone = location(status="deleted")
-        assert line(image("deleted"), None, [gone], NOW, POLICY, {}) is None
+        assert line(image("deleted"), [gone]) is None
 
     @pytest.mark.parametrize(
         ("value", "wanted"),
-        [("swift+https://user:key@host/c/o", "swift+https"), ("AAAA", "?"), ("file:///x", "file")],
+        [("swift+https://user:key@host/c/o", "swift"), ("AAAA", "?"), ("file:///x", "file")],
     )
-    def test_of_a_url_only_the_scheme_is_shown(self, value: str, wanted: str) -> None:
-        found = line(image(), None, [location(store=None, value=value)], NOW, POLICY, {})
+    def test_of_a_url_only_the_store_is_shown(self, value: str, wanted: str) -> None:
+        found = line(image(), [location(store=None, value=value)])
         assert found is not None
         assert found.stores == (wanted,)
 

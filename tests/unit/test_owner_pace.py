@@ -53,6 +53,14 @@ def test_many_owners_are_forgotten_when_their_turn_has_come() -> None:
     assert pace.turn("19999", 19_999) == 20_001
 
 
+def test_many_owners_that_wait_cost_no_search_each() -> None:
+    pace = OwnerPace(0.001)
+    for number in range(100_000):  # minutes of searching, if each owner made one
+        pace.turn(str(number), 0.0)
+        pace.turn(str(number), 0.0)
+    assert len(pace._next) == 100_000
+
+
 @given(
     st.floats(0.01, 100),
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=100),

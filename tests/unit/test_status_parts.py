@@ -12,8 +12,8 @@ from evscrub.status.sparing import Sparing
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("", None),
-        (" ", None),
+        ("none", None),
+        (" None ", None),
         ("127.0.0.1:9753", Address("127.0.0.1", 9753)),
         ("[::1]:0", Address("::1", 0)),
         ("localhost:80", Address("localhost", 80)),
@@ -26,10 +26,26 @@ def test_an_address_is_read(text: str, wanted: Address | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["9753", "host", "host:", ":9753", "host:port", "host:65536", "::1"]
+    "text",
+    [
+        "",
+        " ",
+        "9753",
+        "host",
+        "host:",
+        ":9753",
+        "host:port",
+        "host:65536",
+        "::1",
+        "[::1:80",
+        f"{'h' * 64}:80",
+        "a..b:80",
+        "a b:80",
+        "a\0b:80",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"\[status\] listen"):
+    with pytest.raises(ValueError, match="HOST:PORT, or none"):
         parse(text)
 
 

@@ -2,9 +2,10 @@
 """The HTTP server: what it answers, and to whom it does not."""
 
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
@@ -32,6 +33,10 @@ async def respond(path: str, headers: Mapping[str, str]) -> Answer:
     match path:
         case "/":
             return Answer(f"hello {headers.get('x-name', 'you')}", headers={"X-Own": "1"})
+        case "/healthz" | "/readyz":
+            return Answer("ok")
+        case "/slow":
+            await anyio.sleep(20)
         case "/pieces":
             return Answer(pieces())
     raise RuntimeError("secret")
@@ -113,7 +118,7 @@ def test_nothing_else_is(method: bytes) -> None:
         (b"GET / HTTP/1.1\r\n\r\n", b"400"),  # no Host
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000, b"431"),
         (b"GET /breaks HTTP/1.1\r\nHost: localhost\r\n\r\n", b"500"),
-        (b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"500"),
+        (b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
     ],
 )
 def test_what_is_wrong_is_told_and_the_next_one_is_answered(request_: bytes, status: bytes) -> None:
@@ -140,24 +145,69 @@ def test_who_says_nothing_or_goes_away_holds_up_nobody() -> None:
     with_server(talk)
 
 
-def test_no_more_at_a_time_than_there_are_places() -> None:
+def test_clients_that_send_nothing_shut_nobody_out() -> None:
     async def talk(port: int) -> None:
         async with AsyncExitStack() as stack:
-            idle = [
+            silent = [
+                await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
+                for _ in range(40)
+            ]
+            for path in (b"/", b"/healthz"):
+                head, _ = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 200 ")
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await silent[0].receive()  # the one that is silent for longest was closed
+            await silent[-1].send(b"GET / HTTP/1.0\r\n\r\n")
+            assert await silent[-1].receive()
+
+    with_server(talk)
+
+
+def test_clients_that_half_send_are_closed_in_their_order() -> None:
+    async def talk(port: int) -> None:
+        async with AsyncExitStack() as stack:
+            for _ in range(40):
+                stream = await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
+                await stream.send(b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Name: ")
+            _, body = await ask(port, b"GET /healthz HTTP/1.0\r\n\r\n")
+            assert body == b"ok"
+
+    with_server(talk)
+
+
+def test_slow_answers_leave_health_alone() -> None:
+    async def talk(port: int) -> None:
+        async with AsyncExitStack() as stack:
+            slow = [
                 await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
                 for _ in range(32)
             ]
-            stream = await stack.enter_async_context(await anyio.connect_tcp(HOST, port))
-            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
-                await stream.receive()
-            await idle[0].aclose()
-            body = b""
-            while not body:  # until the server has seen it go
-                with suppress(anyio.BrokenResourceError):
-                    _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
-            assert body == b"hello you"
+            for stream in slow:
+                await stream.send(b"GET /slow HTTP/1.0\r\n\r\n")
+            head = b""
+            while not head.startswith(b"HTTP/1.1 503 "):  # until all of them are being answered
+                head, _ = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
+            for path in (b"/healthz", b"/readyz"):
+                _, body = await ask(port, b"GET " + path + b" HTTP/1.0\r\n\r\n")
+                assert body == b"ok"
+            await slow[0].aclose()
 
     with_server(talk)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [b"//[", b"//[::1", b"http://[/x", b"//[x]/", b"/\xff", b"//[v1.x", b"http://a]b/"],
+)
+def test_a_target_that_is_no_url_is_refused_in_silence(
+    target: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(port: int) -> None:
+        head, _ = await ask(port, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert head.split()[1] == b"400"
+
+    with_server(talk)
+    assert [r.levelname for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 def test_a_host_that_takes_no_connection_for_a_while(

@@ -18,7 +18,7 @@ from evscrub.status.view import view
 from evscrub.verdict import Outcome
 from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources, trouble
 
-SPACE = Space(0.0, Owned(5, 500, 1), (("an owner", Owned(3, 300, 1)), (None, Owned(2, 200, 0))))
+SPACE = Space(0.0, Owned(5, 500, 1), 2, (("an owner", Owned(3, 300, 1)), (None, Owned(2, 200, 0))))
 
 
 def seen(sources: Sources, space: Space | None = SPACE) -> dict[str, Any]:
@@ -51,7 +51,10 @@ def test_what_is_shown_is_what_is() -> None:
     fast, slow = shown["stores"]
     assert (fast["breaker"], fast["reason"]) == ("blown", "its directory is missing")
     assert (slow["breaker"], slow["reason"], slow["slowed"]) == ("closed", "", True)
+    assert (fast["gone"], fast["not_found"], fast["bytes"]) == (6, 2, 6000)
     assert shown["space"]["owners"][1]["owner"] is None
+    assert (shown["space"]["total"]["images"], shown["space"]["later"]) == (5, 2)
+    assert shown["settings"]["horizon"] == 7200
 
 
 def test_only_so_many_images_are_named() -> None:
@@ -70,7 +73,14 @@ def test_all_in_trouble_are_told_line_by_line() -> None:
     sources = make_sources(FakeClock())
     make_busy(sources)
     record = sources.scrubber.record
-    told = [json.loads(line) for line in lines(record.troubles, record.damaged)]
+    told = [
+        json.loads(line) for line in lines(sources.scrubber.lanes, record.troubles, record.damaged)
+    ]
+    assert told.pop(0) == {
+        "store": "fast",
+        "state": "blown",
+        "reason": "its directory is missing",
+    }
     assert {one["id"]: one["state"] for one in told} == {
         "p1": "parked",
         "p2": "parked",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 
 import pytest
 from glance.common import crypt
+from glance_store import capabilities, multi_backend
 from glance_store import location as store_location
-from glance_store import multi_backend
 from oslo_config import cfg
 
 from evscrub.options import glance_opts
@@ -208,9 +209,25 @@ class TestDeleteFile:
         (tmp_path / "file" / "un%20mounted").mkdir()
         assert stores.delete(target) == EMPTY_DIRECTORY
 
-    @pytest.mark.parametrize("number", [errno.EIO, errno.EBUSY, errno.ESTALE, errno.EROFS])
+    @pytest.mark.parametrize(
+        ("number", "reason", "look"),
+        [
+            (errno.EIO, "io_error", "the kernel's log"),
+            (errno.EBUSY, "io_error", "Device or resource busy (EBUSY)"),
+            (errno.ESTALE, "io_error", "Stale file handle (ESTALE)"),
+            (errno.EROFS, "read_only_file_system", "mounted read-only"),
+            (errno.EACCES, "permission_denied", "owner and mode"),
+            (errno.EPERM, "permission_denied", "immutable files ('lsattr')"),
+        ],
+    )
     def test_what_the_system_refuses(
-        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+        self,
+        stores: Stores,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+        reason: str,
+        look: str,
     ) -> None:
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -221,8 +238,30 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert verdict == Verdict(Outcome.TRANSIENT, "forbidden", "Forbidden")
+        assert (verdict.outcome, verdict.reason) == (Outcome.TRANSIENT, reason)
+        assert not verdict.tells_overload
+        assert str(path.parent) in verdict.hint
+        assert look in verdict.hint
+        if reason == "permission_denied":
+            user = f"user {pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+            wanted = f"permission denied: {user} may not delete in {path.parent}"
+            assert verdict.why.startswith(wanted)
         assert path.exists()
+
+    def test_a_user_without_a_name(
+        self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+
+        def unlink(*_: object) -> None:
+            raise PermissionError(errno.EACCES, "")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "unlink", unlink)
+            patch.setattr(os, "geteuid", lambda: 4_242_424)
+            verdict = stores.delete(Target("file", f"file://{path}", "file"))
+        assert "user with uid 4242424 may not" in verdict.hint
 
 
 def test_http_is_not_ours(load: Loader) -> None:
@@ -246,9 +285,10 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
     assert verdict.outcome not in {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED}
 
 
-def test_missing_directories_are_found_and_not_left_made(load: Loader, tmp_path: Path) -> None:
+def test_a_missing_directory_is_found_and_not_made(load: Loader, tmp_path: Path) -> None:
     stores = load({"a": "file", "b": "file"}, missing=["a"])
-    assert stores.missing_directories == {"a": str(tmp_path / "a")}
+    assert f"no directory {tmp_path}/a" in stores.faults["a"].hint
+    assert stores.usable == ["b"]
     assert not (tmp_path / "a").exists()
 
 
@@ -256,12 +296,26 @@ def test_several_directories_of_a_store(load: Loader, tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     several = f"{tmp_path}/one:100"
     options = {"filesystem_store_datadirs": several, "filesystem_store_datadir": ""}
-    assert load({"a": "file"}, a=options).missing_directories == {}
+    assert load({"a": "file"}, a=options).faults == {}
 
 
-def test_nothing_that_loads_is_an_error(load: Loader) -> None:
-    with pytest.raises(ValueError, match="no store of Glance could be loaded"):
-        load({"o": "no-such-kind"})
+def test_no_store_at_all_is_an_error(load: Loader) -> None:
+    with pytest.raises(ValueError, match="no store is enabled"):
+        load(glance_store={"stores": ""})
+
+
+def test_lost_write_access_loads_the_driver_again(load: Loader, tmp_path: Path) -> None:
+    """So that the next probe asks a driver that knows how its directory is then."""
+    stores = load({"a": "file"})
+    path = tmp_path / "a" / "x"
+    path.write_bytes(b"data")
+    driver = store_location.SCHEME_TO_CLS_BACKEND_MAP["file"]["a"]["store"]
+    driver.unset_capabilities(capabilities.BitMasks.WRITE_ACCESS)
+    target = Target("a", f"file://{path}", "file")
+    verdict = stores.delete(target)
+    assert (verdict.outcome, verdict.reason) == (Outcome.STORE_TROUBLE, "no_write_access")
+    assert stores.delete(target) == GONE
+    assert not path.exists()
 
 
 def test_deletes_share_a_session_of_boto3(load: Loader) -> None:

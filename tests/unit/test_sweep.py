@@ -81,6 +81,17 @@ def test_only_the_first_sweep_goes_through_everything() -> None:
     assert pages.windows[0].changed_since is None
 
 
+def test_the_next_sweep_looks_back_beyond_the_last_one() -> None:
+    """Clocks of Glance's hosts differ, and claims expire after their image last changed."""
+    pages = FakePages([])
+    sweep = sweep_of(DelayQueue(10), pages)
+    anyio.run(sweep.once)
+    anyio.run(sweep.once)
+    since = pages.windows[1].changed_since
+    assert since is not None
+    assert since <= pages.now() - timedelta(seconds=300 + 2 * 60)
+
+
 def test_what_a_full_queue_dropped_brings_a_full_sweep() -> None:
     queue = DelayQueue(1)
     pages = FakePages([found(DUE, 200), found(LATER, -1000)])

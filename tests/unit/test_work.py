@@ -19,6 +19,7 @@ from evscrub.verdict import (
     GONE,
     NOT_FOUND,
     SHARED,
+    UNPROVEN,
     UNTOLD,
     Outcome,
     StoreNotUsableError,
@@ -53,9 +54,34 @@ def claimed(kind: Kind) -> Work:
 )
 def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
     work = claimed(Kind.PENDING)
-    for verdict in verdicts:
-        work.judged(ROW, "s", verdict, 0.0)
+    for number, verdict in enumerate(verdicts):
+        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
     assert work.data_went is went
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "why"),
+    [
+        ([], "no_location"),
+        ([SHARED], "shared_url"),
+        ([NOT_OURS], "read_only_store"),
+        ([SHARED, NOT_OURS], "shared_url"),
+    ],
+)
+def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
+    work = claimed(Kind.PENDING)
+    for number, verdict in enumerate(verdicts):
+        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
+    assert not work.data_went
+    assert work.why_nothing_went == why
+
+
+def test_what_is_taken_back_is_not_gone() -> None:
+    work = claimed(Kind.PENDING)
+    work.judged(ROW, "s", NOT_FOUND, 0.0)
+    work.judged(ROW._replace(id=2), "s", GONE, 0.0)
+    work.doubt()
+    assert work.outcomes == {1: ("s", UNPROVEN), 2: ("s", GONE)}
 
 
 @pytest.mark.parametrize("kind", Kind)

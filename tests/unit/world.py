@@ -14,7 +14,6 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.claimer import UNKNOWN_LANE
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
@@ -106,10 +105,7 @@ class World:
         self.asked: list[Asked] = []
         self.under_way: Counter[str] = Counter()
         self.most_under_way: Counter[str] = Counter()
-        #: As an agent has it: the store, where there is one alone.
-        self.first_lane = next(iter(stores)) if len(stores) == 1 else UNKNOWN_LANE
         self.database = None
-        self.loads = 0
         self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
         self._leases: dict[str, datetime] = {}
         self._row = 0
@@ -155,7 +151,7 @@ class World:
 
         async def main() -> float:
             clock = Clock(anyio.current_time, anyio.current_time)
-            queue = DelayQueue(100_000, first_lane=self.first_lane)
+            queue = DelayQueue(100_000)
             claims: Any = self
             database_clock = DatabaseClock(clock)
             scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
@@ -243,9 +239,6 @@ class World:
 
     def are_same(self, one: Target, other: Target) -> bool:
         return one == other
-
-    def load(self) -> None:
-        self.loads += 1
 
     def delete(self, target: Target) -> Verdict:
         """Delete in no time."""

@@ -76,6 +76,8 @@ function span(seconds) {
   return `${(s / 86400).toFixed(1).replace(/\.0$/, "")} d`;
 }
 
+const ago = (age) => (age < 1 ? "just now" : `${span(Math.round(age))} ago`);
+
 const rate = (perSecond) => `${perSecond >= 10 ? whole.format(perSecond) : fine.format(perSecond)}/s`;
 
 function clock(seconds, withSeconds) {
@@ -92,10 +94,13 @@ const WORDS = {
   connection: "connection lost",
   client: "its client reports an error",
   refused: "access refused",
+  io_error: "input or output error",
+  read_only_file_system: "file system is read-only",
   backend: "backend error",
   undecipherable: "cannot be decrypted",
   store_not_enabled: "store not enabled",
   store_not_loaded: "store did not load",
+  store_cannot_delete: "store cannot delete",
   store_ambiguous: "which store is not clear",
   bad_url: "URL the store does not understand",
   in_use: "in use by clones",
@@ -107,7 +112,8 @@ const WORDS = {
   bad_store_configuration: "store's configuration",
   unexpected: "unexpected answer",
 };
-const reason = (code) => WORDS[code] || code.replaceAll("_", " ");
+// A sentence stays as it is: it may name a path.
+const reason = (code) => WORDS[code] || (code.includes(" ") ? code : code.replaceAll("_", " "));
 const storeName = (name) => name || "no store";
 const inStore = (name) => (name ? ` in ${name}` : "");
 
@@ -119,7 +125,9 @@ function attention(s) {
   if (!s.registry.answers)
     add("bad", "Registry away", "Glance's database does not answer. Nothing is claimed until it does; what is deleted already is written down then.");
   for (const store of s.stores) {
-    if (store.breaker === "blown")
+    if (store.fault)
+      add("bad", "Store not usable", `${storeName(store.name)}: ${store.fault}. Its images are parked.`);
+    else if (store.breaker === "blown")
       add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Mend it and send the agents SIGHUP.`);
     else if (store.breaker !== "closed")
       add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
@@ -131,7 +139,7 @@ function attention(s) {
   if (!s.bus.joined)
     add("warn", "Bus not joined", "No notification is heard. Sweeps of the registry find what is due, up to an interval late.");
   if (s.bus.missed)
-    add("warn", "Missed by the bus", `${images(s.bus.missed)} came by a sweep although the bus should have told of them.`);
+    add("warn", "Missed by the bus", `${images(s.bus.missed)} came by a sweep although the bus should have told this agent, or another that was late.`);
   if (s.queue.oldest_due_age > 300)
     add("warn", "Behind", `An image has been due for ${span(s.queue.oldest_due_age)}.`);
   if (!s.sweep.count) add("warn", "Starting", "The first sweep of the registry is under way.");
@@ -145,11 +153,11 @@ const attentionItems = (list) =>
 function tiles(s) {
   const q = s.queue;
   const list = [
-    ["Waiting", short(q.waiting), "not due yet"],
+    ["Pending", s.space ? short(s.space.total.images) : "…", s.space ? `in the registry, ${ago(s.space.age)}` : "the registry is being asked"],
+    ["Waiting", short(q.waiting), "not due yet, in this agent's memory"],
     ["Due", short(q.ready + q.taken - q.in_work), q.oldest_due_age >= 1 ? `oldest for ${span(q.oldest_due_age)}` : "none is late"],
     ["In work", short(q.in_work), q.in_work ? `longest for ${span(q.longest_in_work)}` : `up to ${s.settings.concurrency} at a time`],
-    ["Scrubbed", short(s.done.images), "since the start"],
-    ["Space freed", bytes(s.done.bytes), "since the start"],
+    ["Scrubbed", short(s.done.images), `${bytes(s.done.bytes)} freed since the start`],
     ["Retries", short(s.done.retries), s.done.leases_lost ? `${number(s.done.leases_lost)} claims lost` : "no claim lost"],
   ];
   return list;
@@ -192,10 +200,20 @@ function bars(size, label, entries, ticks, peakLabel) {
   return picture;
 }
 
+// An agent holds what its sweeps and its notifications brought; the registry has all there is.
+function nothingHere(s) {
+  const fill = "What is deleted in Glance from now on appears here until it is due.";
+  if (!s.space) return "This agent holds no image that waits. The registry is being asked…";
+  if (s.space.later)
+    return `Nothing falls due here within ${span(s.settings.horizon)}. ${images(s.space.later)} in the registry ${s.space.later === 1 ? "falls" : "fall"} due later; agents take them in by then.`;
+  if (s.space.total.images > s.space.total.held) return "This agent holds no image that waits. Those pending in the registry are in work, or come with the next sweep.";
+  return `Nothing waits. ${fill}`;
+}
+
 function due(s, size) {
   const { start, width, counts } = s.forecast;
   const total = counts.reduce((sum, n) => sum + n, 0);
-  if (!total) return empty("Nothing waits. What is deleted in Glance from now on appears here until it is due.");
+  if (!total) return empty(nothingHere(s));
   const withSeconds = width < 60;
   const end = start + width * counts.length;
   const days = end - start > 86400;
@@ -297,6 +315,7 @@ function perSecond(store) {
 }
 
 function storeState(store) {
+  if (store.fault) return ["bad", "not usable", `${store.fault}; loaded again every minute, and at SIGHUP`];
   if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Mend it and send SIGHUP.`];
   if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
   if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
@@ -326,6 +345,7 @@ function storeCard(store) {
     el("dl", { class: "numbers" },
       el("div", {}, el("dt", {}, "Due"), el("dd", {}, short(store.ready + store.claimed))),
       el("div", {}, el("dt", {}, "Deleted"), el("dd", {}, short(store.gone))),
+      store.not_found ? el("div", {}, el("dt", {}, "Not found"), el("dd", {}, short(store.not_found))) : null,
       el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes)))));
 }
 
@@ -355,8 +375,19 @@ function group(kind, label, title, hint, key, names, rows, total) {
     rows.length ? folded(key, `Show images${more}`, table(names, rows)) : null);
 }
 
+// What waits in a store that nothing, or but a probe, is deleted from.
+const shut = (s) => s.stores.filter((store) => store.name && store.breaker !== "closed");
+const waitingIn = (store) => store.ready + store.claimed + store.suspects;
+
 function stuck(s) {
   const groups = [];
+  for (const store of shut(s)) {
+    const paused = store.breaker === "blown";
+    groups.push(group(paused ? "bad" : "warn", paused ? "paused" : "failing",
+      `${images(waitingIn(store))}${inStore(store.name)}: ${reason(store.reason)}`,
+      paused ? "Nothing is deleted there. Mend it and send the agents SIGHUP." : "The store is probed now and then.",
+      "", [], [], 0));
+  }
   if (s.damaged.total) {
     groups.push(group("bad", "damaged", images(s.damaged.total),
       "Never touched. Look at the image; if it should live, evscrub restore brings it back.", "damaged",
@@ -403,20 +434,19 @@ function space(s) {
   return list;
 }
 
-const ago = (age) => `${span(age)} ago`;
-
 function facts(s) {
   const b = s.bus, w = s.sweep, ahead = s.registry.clock_ahead;
   return [
-    ["Bus", b.joined ? `joined; ${b.received ? `${number(b.received)} notifications, the last ${ago(Math.round(b.last_age))}` : "no notification yet"}` : "not joined"],
+    ["Bus", b.joined ? `joined; ${b.received ? `${number(b.received)} notifications, the last ${ago(b.last_age)}` : "no notification yet"}` : "not joined"],
     ["Malformed", number(b.malformed)],
+    ...(s.done.finished ? [["Finished", `${images(s.done.finished)} without a delete: shared data, another's store, or no location left`]] : []),
     ["Missed by bus", number(b.missed)],
-    ["Sweeps", w.count ? `${number(w.count)}; the last ${ago(Math.round(w.last_age))} found ${images(w.last_found)} in ${span(w.last_seconds)}` : "the first is under way"],
+    ["Sweeps", w.count ? `${number(w.count)}; the last ${ago(w.last_age)} found ${images(w.last_found)} in ${span(w.last_seconds)}` : "the first is under way"],
     ["Registry", s.registry.answers ? "answers" : "does not answer"],
     ["Clocks", Math.abs(ahead) < 2 ? "agree with the database's" : `this host's is ${span(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} the database's`],
     ["Data is kept", span(s.settings.scrub_time)],
     ["Limits", `${s.settings.concurrency} at a time, ${s.settings.rate ? `${rate(s.settings.rate)}` : "no rate limit"}${s.settings.owner_rate ? `, ${rate(s.settings.owner_rate)} an owner` : ""}`],
-    ["Queue", `${short(s.queue.waiting + s.queue.ready)} of ${short(s.queue.capacity)}${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
+    ["Memory", `${short(s.queue.waiting + s.queue.ready)} of ${short(s.queue.capacity)} images${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
   ];
 }
 
@@ -433,8 +463,11 @@ function show(s) {
 
   const dueSize = frame("due-chart"), paceSize = frame("pace-chart"), lateSize = frame("late-chart");
   const waiting = s.queue.waiting;
-  say("due-note", waiting ? `${images(waiting)} wait, those to be tried again included` : "");
-  draw("due-chart", [s.forecast, dueSize], () => due(s, dueSize));
+  const later = s.space && s.space.later
+    ? `${number(s.space.later)} in the registry due in more than ${span(s.settings.horizon)}` : "";
+  const held = waiting ? `${number(waiting)} in this agent's memory, those to be tried again included` : "";
+  say("due-note", [held, later].filter(Boolean).join("; "));
+  draw("due-chart", [s.forecast, dueSize, s.space && { ...s.space, age: 0 }], () => due(s, dueSize));
   const points = s.history.points;
   const recent = points.slice(-12);
   const lately = recent.reduce((sum, point) => sum + point[1], 0) / Math.max(1, recent.length * s.history.step);
@@ -452,10 +485,12 @@ function show(s) {
   draw("stores", [stores, stores.map(perSecond)], ([stores]) => stores.length
     ? stores.map(storeCard) : empty("No store was asked for anything yet."));
 
-  const stuckCount = s.parked.total + s.damaged.total + s.in_use.total;
+  const stuckCount = s.parked.total + s.damaged.total + s.in_use.total
+    + shut(s).reduce((sum, store) => sum + waitingIn(store), 0);
   say("stuck-note", stuckCount ? images(stuckCount) : "");
-  draw("stuck-body", [s.parked, s.in_use, s.damaged, s.retrying], () => stuck(s));
-  say("space-note", s.space ? `${bytes(s.space.total.bytes)} in ${images(s.space.total.images)} pending${s.space.total.held ? `, ${number(s.space.total.held)} held` : ""}` : "");
+  const shutNow = shut(s).map((store) => [store.name, store.breaker, store.reason, waitingIn(store)]);
+  draw("stuck-body", [s.parked, s.in_use, s.damaged, s.retrying, shutNow], () => stuck(s));
+  say("space-note", s.space ? `${bytes(s.space.total.bytes)} in ${images(s.space.total.images)} pending${s.space.total.held ? `, ${number(s.space.total.held)} held` : ""}; read ${ago(s.space.age)}` : "");
   draw("space-body", s.space && { ...s.space, age: 0 }, () => space(s.space));
   draw("facts", facts(s), factItems);
 }

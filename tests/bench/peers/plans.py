@@ -109,7 +109,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     catcher.by("list")
     next(iter(Listing(database).read()), None)
     catcher.by("space by owner")
-    SpaceReader(database)._read()
+    SpaceReader(database, timedelta)._read()
     one = kept[-1].image.id
     keeping = Keeping(database)
     for name, action in (
