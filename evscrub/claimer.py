@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds out what ready images need: looks at them for their store, claims them, makes them work."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from oslo_log import log as logging
@@ -17,8 +17,8 @@ from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.settings import Settings
-from evscrub.stores import Stores
-from evscrub.verdict import SHARED, StoreNotUsableError, judge
+from evscrub.stores import Stores, Target
+from evscrub.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Claimer:
         self._claims = claims
         self._calls = calls
         self._stores = stores
-        self._shared_urls = SharedUrls(claims.database, stores.url, clock)
+        self._shared_urls = SharedUrls(claims.database, stores, clock)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record
@@ -159,14 +159,14 @@ class Claimer:
             self._told_at = None
             LOG.info("The database's clock agrees with the estimate: images are claimed again")
 
-    def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, set[int]]:
-        """Claim images, and tell which of their locations' data another one wants."""
+    def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
+        """Claim images, and tell which of their locations' data another one may want."""
         seen = self._claims.claim(image_ids, policy)
         rows = [row for claim in seen.claims for row in claim.locations]
         return seen, self.shared_among(rows)
 
-    def shared_among(self, rows: Collection[LocationRow]) -> set[int]:
-        """Return the ids of claimed locations whose data another one wants; blocks."""
+    def shared_among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        """Return what holds of claimed locations whose data another one may want; blocks."""
         return self._shared_urls.among(rows)
 
     def put_back(
@@ -228,37 +228,55 @@ class Claimer:
                 self._record.forget(taken.image_id)
                 self._record.left_alone[reason] += 1
 
-    def _make_work(self, taken: Taken, claim: Claim, asked: Moment, shared: set[int]) -> Work:
+    def _make_work(
+        self, taken: Taken, claim: Claim, asked: Moment, shared: Mapping[int, Verdict]
+    ) -> Work:
         due = taken.due
         if claim.image.deleted_at is not None and claim.kind is not Kind.ORPHAN:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
         work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
         known = taken.image_id in self._record.troubles
         work.first = not known and claim.kind is not Kind.GIVEN_BACK
+        alike: dict[str, list[tuple[LocationRow, Target]]] = {}
         for row in claim.locations:
-            if row.id in shared:
-                self._judge_at_once(work, row, None)
+            verdict = shared.get(row.id)
+            if verdict is SHARED:
+                self._judge_at_once(work, row, verdict)
                 continue
             try:
-                work.targets.append((row, self._stores.resolve(row)))
+                target = self._stores.resolve(row)
             except StoreNotUsableError as error:
-                self._judge_at_once(work, row, error)
+                self._judge_at_once(work, row, judge(error, ""), error.store)
+                continue
             except Exception as error:
                 # The claim is made: it is to be released, whatever its rows hold.
                 LOG.exception("A location of image %s cannot be resolved", claim.image.id)
                 unusable = StoreNotUsableError(verdicts.BAD_URL, type(error).__name__)
-                self._judge_at_once(work, row, unusable)
+                self._judge_at_once(work, row, judge(unusable, ""))
+                continue
+            if verdict is not None:
+                self._judge_at_once(work, row, verdict)
+                continue
+            others = alike.setdefault(target.key, [])
+            for first, other in others:
+                if self._stores.are_same(target, other):
+                    work.twins.setdefault(first.id, []).append(row.id)
+                    break
+            else:
+                others.append((row, target))
+                work.targets.append((row, target))
         return work
 
     def _judge_at_once(
-        self, work: Work, row: LocationRow, error: StoreNotUsableError | None
+        self, work: Work, row: LocationRow, verdict: Verdict, store: str = ""
     ) -> None:
-        """Judge a location that no store needs to be asked about."""
-        verdict = SHARED if error is None else judge(error, "")
+        """Judge a location that no store needs to be asked about.
+
+        :param store: the store that it is in, where that is known.
+        """
         # A name from the registry would give the metric as many labels as people can think of.
-        store = row.store if row.store and row.store in self._stores.names else NO_STORE
-        if error is not None and error.store:
-            store = error.store
+        if not store:
+            store = row.store if row.store and row.store in self._stores.names else NO_STORE
         work.judged(row, store, verdict, self._database_clock.now())
 
 

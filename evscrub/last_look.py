@@ -29,12 +29,12 @@ NO_LAST_LOOK = Verdict(Outcome.TRANSIENT, "no_last_look", "the registry answers 
 class LastLook:
     """Looks for shared data right before deletes.
 
-    :param among: returns the ids of those rows whose data another location wants; blocks.
+    :param among: returns what holds of those rows whose data another location may want; blocks.
     """
 
     def __init__(
         self,
-        among: Callable[[Collection[LocationRow]], set[int]],
+        among: Callable[[Collection[LocationRow]], dict[int, Verdict]],
         calls: RegistryCalls,
         clock: Clock,
     ) -> None:
@@ -43,20 +43,20 @@ class LastLook:
         self._clock = clock
         self._asking = anyio.Lock()
         self._waiting: list[Work] = []
-        #: Ids of rows whose data is wanted, by the image of works that were asked about.
-        self._shared: dict[str, set[int]] = {}
+        #: What was found for works that were asked about, by image.
+        self._shared: dict[str, dict[int, Verdict]] = {}
 
     def is_fresh(self, work: Work) -> bool:
         """Return whether the last look is young enough to delete now; for any thread."""
         return self._clock.since(work.looked) <= LOOK_SECONDS
 
-    async def renew(self, work: Work) -> set[int] | None:
+    async def renew(self, work: Work) -> dict[int, Verdict] | None:
         """Look again unless the last look is fresh.
 
-        :returns: ids of the work's rows whose data is wanted elsewhere; None where no fresh answer
-            could be had.
+        :returns: what holds of the work's rows whose data may be wanted elsewhere, by row id; None
+            where no fresh answer could be had.
         """
-        shared: set[int] = set()
+        shared: dict[int, Verdict] = {}
         for _ in range(_TRIES):
             if self.is_fresh(work):
                 return shared
@@ -71,14 +71,14 @@ class LastLook:
                 return None
         return shared if self.is_fresh(work) else None
 
-    async def _look(self, work: Work) -> set[int]:
+    async def _look(self, work: Work) -> dict[int, Verdict]:
         """Look, together with all others that wait for a look under way to end."""
         self._waiting.append(work)
         async with self._asking:
             if any(work is waiting for waiting in self._waiting):
                 works, self._waiting = self._waiting, []
                 await self._look_at(works)
-        return self._shared.pop(work.image_id, set())
+        return self._shared.pop(work.image_id, {})
 
     async def _look_at(self, works: list[Work]) -> None:
         rows = [row for work in works for row, _ in work.targets]
@@ -86,4 +86,5 @@ class LastLook:
         shared = await self._calls.call(self._among, rows)
         for work in works:
             work.looked = asked
-            self._shared[work.image_id] = shared.intersection(row.id for row, _ in work.targets)
+            ids = [row.id for row, _ in work.targets]
+            self._shared[work.image_id] = {row: shared[row] for row in ids if row in shared}

@@ -225,6 +225,29 @@ scrubber_opts = [
         " name one here, and send SIGHUP, when its data is really gone.",
     ),
     cfg.Opt(
+        "allowed_places",
+        type=types.List(types.String(regex=r"[^:]+:.+", quotes=True)),
+        default=[],
+        mutable=True,
+        help="Further places of stores, as store:place, for data that Glance wrote before its"
+        " configuration changed. Data is deleted only in the store's own bucket, container, pool or"
+        " directories, and here; what lies elsewhere is parked, for a location may name whatever"
+        " the store's credentials reach. A place is a bucket (s3), a container, or"
+        " tenant@host/container in an account whose credentials are not configured (swift), a pool"
+        " (rbd), a directory with all below it (file), or datacenter:datastore/directory (vmware);"
+        " buckets, containers and pools may hold *. What to weigh: whatever is in a place may be"
+        " deleted by those who may write locations. Example: objects:glance-old,files:/srv/images",
+    ),
+    cfg.ListOpt(
+        "separate_stores",
+        default=[],
+        mutable=True,
+        help="Stores that have no object in common. Two s3 or swift stores with one bucket or"
+        " container, on servers of different names, may be the same: a location in one of them is"
+        " parked while a location of the same name in the other is wanted. Name both here if they"
+        " are separate. What to weigh: if they are not, data is deleted that an image still wants.",
+    ),
+    cfg.Opt(
         "retry_initial",
         type=Float(0.1, _DAY),
         default=5,

@@ -102,6 +102,8 @@ STORE_NOT_LOADED = "store_not_loaded"
 STORE_CANNOT_DELETE = "store_cannot_delete"
 STORE_AMBIGUOUS = "store_ambiguous"
 BAD_URL = "bad_url"
+FOREIGN_OBJECT = "foreign_object"
+MAYBE_SHARED = "maybe_shared"
 NO_WRITE_ACCESS = "no_write_access"
 #: What may pass, or be mended, while an agent runs.
 UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
@@ -109,6 +111,24 @@ UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+#: A symbolic link in a store's directory leads to the file.
+LINKED = Verdict(Outcome.IN_USE, "linked")
+#: A file store's directory could not be read in time, to look for such links.
+SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
+#: Another one wants data that may be the same: it is in a store that cannot be told from this one.
+UNTOLD = Verdict(
+    Outcome.CONFIGURATION,
+    MAYBE_SHARED,
+    "another image's location may be of the same data, in a store that is not enabled here or"
+    " cannot be told from this one: enable it, or name both in [scrubber] separate_stores",
+)
+#: No encrypted location can be decrypted, so no data is known to be nobody else's.
+HIDDEN = Verdict(
+    Outcome.CONFIGURATION,
+    UNDECIPHERABLE,
+    "no encrypted location can be read, so that any may be of the same data: is [DEFAULT]"
+    " metadata_encryption_key Glance's?",
+)
 #: Not found, and nothing has proven yet that the store is the right one: the row stays.
 UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.

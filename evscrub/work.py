@@ -3,7 +3,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, SHARED, UNPROVEN, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, UNPROVEN, UNSURE, Outcome, Verdict
 
 #: Why an image is finished without a delete that has no location left.
 NO_LOCATION = "no_location"
@@ -27,6 +27,8 @@ class Work:
     :param looked: when it was last asked who else wants the data; before the claim at first.
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
+    :param twins: ids of locations that are of the same object as one of those, by its id: what
+        becomes of it becomes of them.
     :param not_found: those of `gone` that the store said it does not have.
     :param doubted: those of `not_found` whose store is yet to be proven, each with the part of the
         store that it is in.
@@ -50,6 +52,7 @@ class Work:
     due: float
     source: Source
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
+    twins: dict[int, list[int]] = field(default_factory=dict)
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
@@ -117,20 +120,21 @@ class Work:
         """
         self.ended_at = now
         self.outcomes[row.id] = (store, verdict)
+        ids = self._with_twins(row)
         if verdict.outcome not in FINISHED:
-            self.left.append(row.id)
+            self.left += ids
             self.trouble = (store, verdict)
             self.unsure |= verdict.outcome in UNSURE
             return
-        self.gone.append(row.id)
+        self.gone += ids
         if verdict.is_missing:
-            self.not_found.append(row.id)
-            self.doubted.append((row.id, endpoint))
+            self.not_found += ids
+            self.doubted += [(number, endpoint) for number in ids]
 
     def put_back(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged, none of which was tried."""
         self.trouble = trouble
-        self.left += [row.id for row, _ in self.targets]
+        self.left += self._untried()
         self.targets.clear()
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
@@ -138,12 +142,15 @@ class Work:
         self.unsure = True
         self.put_back(trouble)
 
-    def spare(self, shared: Collection[int], now: float) -> None:
-        """Judge targets whose data another location wants."""
+    def spare(self, shared: Mapping[int, Verdict], now: float) -> None:
+        """Judge targets whose data another location may want.
+
+        :param shared: what holds of them, by row id.
+        """
         targets, self.targets = self.targets, deque()
         for row, target in targets:
             if row.id in shared:
-                self.judged(row, target.store, SHARED, now)
+                self.judged(row, target.store, shared[row.id], now)
             else:
                 self.targets.append((row, target))
 
@@ -153,7 +160,7 @@ class Work:
         self.gone = [number for number in self.gone if number not in doubted]
         self.not_found = [number for number in self.not_found if number not in doubted]
         self.left += doubted
-        for number in doubted:
+        for number in self.outcomes.keys() & doubted:
             store, _ = self.outcomes[number]
             self.outcomes[number] = (store, UNPROVEN)
         self.doubted = []
@@ -170,6 +177,12 @@ class Work:
             self.image_id,
             self.lease,
             self.gone,
-            [*self.left, *(row.id for row, _ in self.targets)],
+            [*self.left, *self._untried()],
             whole=self.claim.kind is Kind.PENDING and not self.unsure,
         )
+
+    def _untried(self) -> list[int]:
+        return [number for row, _ in self.targets for number in self._with_twins(row)]
+
+    def _with_twins(self, row: LocationRow) -> list[int]:
+        return [row.id, *self.twins.get(row.id, ())]

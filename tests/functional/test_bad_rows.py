@@ -21,6 +21,7 @@ from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.rules import Policy
 from tests.chaos.rows import Rows, connect
+from tests.plain_objects import PlainObjects
 
 pytestmark = pytest.mark.parametrize(
     "backend", ["mariadb", "postgresql"], indirect=True, scope="module"
@@ -171,8 +172,8 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
     assert len(listed) - len(good) == (backend == "mariadb")
     assert set(good[1:]) <= swept(database, lately=False)
     swept(database, lately=True)
-    shared = SharedUrls(database, lambda row: row.value, Clock())
-    assert shared.among(()) == set()
+    shared = SharedUrls(database, PlainObjects(), Clock())
+    assert not shared.among(())
     conf = SimpleNamespace(scrub_time=600, sweep=SimpleNamespace(full_interval=3600))
     subject: Any = SimpleNamespace(registry=database, conf=conf)
     checks.backlog(subject)

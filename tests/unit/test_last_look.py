@@ -14,7 +14,7 @@ from evscrub.last_look import LOOK_SECONDS
 from evscrub.record import Trouble
 from evscrub.rules import LocationRow
 from evscrub.scrubber import Scrubber
-from evscrub.verdict import GONE, Verdict
+from evscrub.verdict import GONE, SHARED, Verdict
 from tests.unit.test_workers import Bench
 from tests.unit.world import World, fast
 
@@ -29,13 +29,14 @@ class SharingWorld(World):
     fails_until = 0.0
     looked_at: list[int]
 
-    def among(self, rows: Collection[LocationRow]) -> set[int]:
+    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         self.looks += 1
         self.looked_at = [row.id for row in rows]
         now = anyio.current_time()
         if 1 < now < self.fails_until:
             raise db_exception.DBError(None)
-        return {row.id for row in rows if row.store == "wanted" and now >= self.shared_since}
+        since = self.shared_since
+        return {row.id: SHARED for row in rows if row.store == "wanted" and now >= since}
 
 
 def hangs(_now: float) -> tuple[float, Verdict]:
@@ -92,9 +93,9 @@ def test_a_look_that_takes_too_long_is_of_no_use() -> None:
     times = [0.0]
     look._clock = Clock(lambda: times[0], lambda: times[0])
 
-    def among(_rows: object) -> set[int]:
+    def among(_rows: object) -> dict[int, Verdict]:
         times[0] += LOOK_SECONDS + 0.1
-        return set()
+        return {}
 
     look._among = among
     times[0] = bench.now + LOOK_SECONDS + 0.1
@@ -108,14 +109,14 @@ def test_those_that_wait_for_a_look_share_the_next() -> None:
     look = bench.scrubber.workers._last_look
     asked: list[int] = []
 
-    async def call(_function: object, rows: list[LocationRow]) -> set[int]:
+    async def call(_function: object, rows: list[LocationRow]) -> dict[int, Verdict]:
         asked.append(len(rows))
         await anyio.sleep(0.01)
-        return {rows[0].id}
+        return {rows[0].id: SHARED}
 
     look._calls.call = call  # type: ignore[assignment, method-assign] # takes time
     bench.now += LOOK_SECONDS + 0.1
-    spared: list[set[int] | None] = []
+    spared: list[dict[int, Verdict] | None] = []
 
     async def renew_all() -> None:
         async def renew(index: int) -> None:

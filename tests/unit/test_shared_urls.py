@@ -3,24 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from glance.common import crypt
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.pool import StaticPool
 
+from evscrub import location_crypt
 from evscrub.clock import Clock
+from evscrub.location_urls import index_key
+from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.registry import shared_urls
+from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
-from evscrub.registry.url_index import UrlIndex
 from evscrub.rules import LocationRow
-from evscrub.verdict import UNDECIPHERABLE, StoreNotUsableError
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -40,6 +45,8 @@ class Registry:
         self.engine = sa.create_engine("sqlite://", poolclass=StaticPool)
         metadata.create_all(self.engine)
         self.now = 0.0
+        self.configs: dict[str, StoreConfig] = {}
+        self.key = ""
         self.statements: list[str] = []
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
 
@@ -73,15 +80,40 @@ class Registry:
                 .values(status=image_status, deleted=image_status != "active")
             )
 
-    def clear(self, row: LocationRow) -> str:
-        if row.value.startswith("?"):
-            raise StoreNotUsableError(UNDECIPHERABLE, "hint")
-        return row.value.partition("#")[0]
+    def clear(self, value: str) -> str:
+        if ":" in value:
+            return value.partition("#")[0]
+        try:
+            return location_crypt.decrypt_url(self.key, value)
+        except ValueError:
+            raise StoreNotUsableError(UNDECIPHERABLE, "hint") from None
 
-    def shared(self) -> SharedUrls:
+    def index_key(self, value: str) -> str:
+        return index_key(self.clear(value))
+
+    def identify(self, row: LocationRow) -> Identity:
+        return identify(self.configs.get(row.store or ""), self.clear(row.value))
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        return relate(one, other, frozenset(), lambda one, other: one == other)
+
+    def verdicts(self) -> SharedUrls:
         database: Any = SimpleNamespace(reading=self.engine.begin, engine=self.engine)
         clock = Clock(lambda: self.now, lambda: self.now)
-        return SharedUrls(database, self.clear, clock)
+        return SharedUrls(database, self, clock)
+
+    def shared(self) -> Sharing:
+        return Sharing(self.verdicts())
+
+
+class Sharing:
+    """Answers with the ids of rows whose data stays, whatever the verdict on them."""
+
+    def __init__(self, verdicts: SharedUrls) -> None:
+        self._verdicts = verdicts
+
+    def among(self, rows: Collection[LocationRow]) -> set[int]:
+        return set(self._verdicts.among(rows))
 
 
 def row(number: int, value: str) -> LocationRow:
@@ -273,6 +305,67 @@ def test_reads_page_by_page(registry: Registry, monkeypatch: pytest.MonkeyPatch)
     assert shared.among([row(999, "file:///new")]) == {999}
 
 
+GLANCE = "s3://s3.test/glance/x"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "s3://KEY:SECRET@s3.test/glance/x",
+        f"{GLANCE}/",
+        f"{GLANCE}?x=1",
+        "s3://s3.test//glance/x",
+        "s3+http://s3.test/glance/x",
+        "s3+https://S3.TEST:443/glance/x",
+        "s3://elsewhere/glance/x",
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_object_in_two_spellings(registry: Registry, written: str, turned: bool) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    one, other = (GLANCE, written) if turned else (written, GLANCE)
+    number = registry.add(one)
+    registry.set(number, meta_data='{"store": "s"}')
+    shared = registry.verdicts()
+    assert shared.among([row(11, other), row(12, f"{GLANCE}y")]) == {11: SHARED}
+    # Glance writes live rows again without the credentials.
+    registry.set(number, value=GLANCE)
+    assert shared.among([row(11, other)]) == {11: SHARED}
+
+
+@pytest.mark.parametrize("metadata", ['{"store": "gone"}', "{}", None, "no JSON"])
+def test_in_a_store_that_is_not_known_it_may_be_the_same(
+    registry: Registry, metadata: str | None
+) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    registry.set(registry.add(GLANCE), meta_data=metadata)
+    shared = registry.verdicts()
+    assert shared.among([row(11, GLANCE)]) == {11: UNTOLD}
+    # What is surely the same is enough.
+    registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
+    assert shared.among([row(11, GLANCE)]) == {11: SHARED}
+
+
+def test_nothing_is_deleted_while_no_location_can_be_decrypted(registry: Registry) -> None:
+    """Else evscrub without Glance's key would take data that an encrypted location is of."""
+    key = "0123456789abcdef"
+    encrypted = str(crypt.urlsafe_encrypt(key, "file:///c", 64))
+    registry.key = key[::-1]
+    hidden = registry.add(encrypted)
+    wanted = [row(11, "file:///c"), row(12, "file:///d")]
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "pending")
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "settled")
+    assert registry.verdicts().among(wanted) == {}
+    registry.set(hidden, "live")
+    registry.key = key
+    assert registry.verdicts().among(wanted) == {11: SHARED}
+    # One that is damaged harms itself alone: Glance cannot read it either.
+    registry.add(str(crypt.urlsafe_encrypt(key[::-1], "file:///d", 64)))
+    assert registry.verdicts().among(wanted) == {11: SHARED}
+
+
 _URLS = st.sampled_from(["file:///a", "file:///b", "file:///c"])
 _STEPS = st.lists(
     st.tuples(st.just("add"), _URLS)
@@ -310,7 +403,7 @@ _PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
 def test_an_index_has_each_that_was_added_once(
     first: set[tuple[int, str]], second: set[tuple[int, str]]
 ) -> None:
-    index = UrlIndex(first)
+    index = ObjectIndex(first)
     index.update(second)
     index.update(second)
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):

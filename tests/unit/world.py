@@ -250,8 +250,8 @@ class World:
                 if settlement.whole:
                     self._set(image.id, "pending_delete")
 
-    def among(self, _rows: Collection[LocationRow]) -> set[int]:
-        return set()
+    def among(self, _rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        return {}
 
     def _set(self, image_id: str, status: str) -> None:
         image, rows = self._images[image_id]
@@ -274,8 +274,8 @@ class World:
         assert row.store is not None
         return Target(row.store, row.value, row.store)
 
-    def url(self, row: LocationRow) -> str:
-        return row.value
+    def are_same(self, one: Target, other: Target) -> bool:
+        return one == other
 
     def delete(self, target: Target) -> Verdict:
         """Delete in no time."""
