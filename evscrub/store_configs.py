@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads which objects a store has from its options, as the store's driver reads them."""
 
-import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -92,8 +92,11 @@ def _swift(option: Option, _url_prefix: str | None) -> dict[str, Any]:
 
 def _accounts(conf: cfg.ConfigOpts, group: str | None) -> dict[str, str]:
     """Return the accounts that the store's options, or the file they name, give credentials of."""
+    # Imported by the driver only: without its client's module it remembers that it had none.
+    utils: Any = sys.modules.get("glance_store._drivers.swift.utils")
+    if utils is None:
+        return {}
     try:
-        utils = importlib.import_module("glance_store._drivers.swift.utils")
         params: Mapping[str, Mapping[str, str | None]]
         params = utils.SwiftParams(conf, backend=group).params or {}
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, its driver says so too

@@ -148,7 +148,8 @@ class SharedUrls:
 
     def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
         """Index locations above an id, whatever their status, as far as they are not known."""
-        query = sa.select(image_locations.c.id, image_locations.c.value)
+        wanted = sa.or_(_LIVE, _PENDING).label("wanted")
+        query = sa.select(image_locations.c.id, image_locations.c.value, wanted)
         query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
@@ -157,7 +158,11 @@ class SharedUrls:
             page = connection.execute(query.where(image_locations.c.id > start)).all()
             full = len(page) == _PAGE_ROWS
             start = page[-1].id if page else start
-            new = [(row.id, self._see(row.value)) for row in page if row.id not in recent]
+            new = [
+                (row.id, self._see(row.value) if row.wanted else self._try_key(row.value))
+                for row in page
+                if row.id not in recent
+            ]
             self._index.update((number, key) for number, key in new if key is not None)
             ids.extend(row.id for row in page)
             if full and not again:  # known at once, many ids take no memory

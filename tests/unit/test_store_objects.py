@@ -237,6 +237,7 @@ class TestWithoutName:
     def test_the_innermost_of_directories_in_one_another(
         self, load: Loader, tmp_path: Path
     ) -> None:
+        (tmp_path / "outer/inner").mkdir(parents=True)
         inner = {"filesystem_store_datadir": f"{tmp_path}/outer/inner"}
         stores = load({"outer": "file", "x": "file", "y": "file"}, x=inner)
         assert stores.resolve(row(f"file://{tmp_path}/outer/inner/x")).store == "x"
@@ -317,6 +318,7 @@ class TestSame:
         assert relation(stores, one, ("o", named)) is Relation.SAME
 
     def test_files_through_links_and_in_one_another(self, load: Loader, tmp_path: Path) -> None:
+        (tmp_path / "outer/inner").mkdir(parents=True)
         inner = {"filesystem_store_datadir": f"{tmp_path}/outer/inner"}
         stores = load({"outer": "file", "inner": "file"}, inner=inner)
         (tmp_path / "link").symlink_to(tmp_path / "outer")
