@@ -22,7 +22,6 @@ CONFIGURATION = "Configuration"
 #: In the order they run in, and are shown in.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Delayed delete", glance.delayed_delete),
-    ("Encryption key", glance.encryption_key),
     ("Notifications", glance.notifications),
     ("Message bus", bus.brokers),
     ("Exchange and queues", bus.queues),

@@ -80,7 +80,7 @@ def test_nothing_is_deleted_without_a_last_look() -> None:
         await anyio.sleep(12)
         troubles.extend(scrubber.record.troubles.values())
 
-    world.run(until=600, meanwhile=watch)
+    world.run(until=6000, meanwhile=watch)
     assert [trouble.verdict.reason for trouble in troubles] == ["no_last_look"]
     assert [asked.store for asked in world.asked] == ["slow", "wanted"]
     assert world.status(image) == "deleted"

@@ -111,7 +111,7 @@ const WORDS = {
   empty_directory: "directory is empty",
   bad_store_configuration: "store's configuration",
   unexpected: "unexpected answer",
-  not_a_file: "no regular file",
+  "not_a_file": "no regular file",
   immutable: "may not be changed",
 };
 // A sentence stays as it is: it may name a path.
