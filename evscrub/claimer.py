@@ -163,11 +163,11 @@ class Claimer:
         """Claim images, and tell which of their locations' data another one may want."""
         seen = self._claims.claim(image_ids, policy)
         rows = [row for claim in seen.claims for row in claim.locations]
-        return seen, self.shared_among(rows)
+        return seen, self._shared_urls.among(rows)
 
-    def shared_among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
-        """Return what holds of claimed locations whose data another one may want; blocks."""
-        return self._shared_urls.among(rows)
+    def look_again(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        """Return what holds of locations claimed before whose data one may want by now; blocks."""
+        return self._shared_urls.among(rows, just_claimed=False)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0

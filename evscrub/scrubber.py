@@ -98,7 +98,7 @@ class Scrubber:
             stores,
             self.lanes,
             self.leases,
-            LastLook(self._claimer.shared_among, self.calls, clock),
+            LastLook(self._claimer.look_again, self.calls, clock),
             clock,
             database_clock,
             settings.concurrency,

@@ -68,9 +68,13 @@ class SharedUrls:
         self._decrypted = self._hidden = False
 
     @retried
-    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+    def among(
+        self, rows: Collection[LocationRow], *, just_claimed: bool = True
+    ) -> dict[int, Verdict]:
         """Return what holds of those rows, all claimed, whose data another location may want.
 
+        :param just_claimed: whether all rows are claimed for sure, so that none waits for another;
+            otherwise one whose claim was lost and that was restored wants its data.
         :returns: by row id, SHARED where it is surely the same data, UNTOLD where it may be, and
             HIDDEN for all where there are encrypted locations and none can be decrypted.
         """
@@ -81,14 +85,17 @@ class SharedUrls:
                 rows_by_key.setdefault(key, []).append(row)
         if not rows_by_key:
             return {}
+        own = {row.id for row in rows} if just_claimed else set()
         with self._lock, caught_up(self.database) as connection:
             self._read(connection)
             found = {number for key in rows_by_key for number in self._index.ids(key)}
-            wanted = self._wanted(connection, found - {row.id for row in rows})
+            wanted = self._wanted(connection, found - own)
             hidden = self._hidden and not self._decrypted
         verdicts = {row.id: HIDDEN for row in rows} if hidden else {}
         for key, other in wanted:
             for row in rows_by_key.get(key, ()):
+                if row.id == other.id:  # released meanwhile: its lease tells
+                    continue
                 one = self._objects.identify(row)
                 match self._objects.relate(one, self._objects.identify(other)):
                     case Relation.SAME:

@@ -29,7 +29,9 @@ class SharingWorld(World):
     fails_until = 0.0
     looked_at: list[int]
 
-    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+    def among(
+        self, rows: Collection[LocationRow], *, just_claimed: bool = True
+    ) -> dict[int, Verdict]:
         self.looks += 1
         self.looked_at = [row.id for row in rows]
         now = anyio.current_time()

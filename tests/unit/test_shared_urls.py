@@ -112,8 +112,8 @@ class Sharing:
     def __init__(self, verdicts: SharedUrls) -> None:
         self._verdicts = verdicts
 
-    def among(self, rows: Collection[LocationRow]) -> set[int]:
-        return set(self._verdicts.among(rows))
+    def among(self, rows: Collection[LocationRow], *, just_claimed: bool = True) -> set[int]:
+        return set(self._verdicts.among(rows, just_claimed=just_claimed))
 
 
 def row(number: int, value: str) -> LocationRow:
@@ -169,6 +169,16 @@ def test_those_of_one_claim_do_not_wait_for_each_other(registry: Registry) -> No
     # As if somebody had released it already.
     registry.set(ids[0], "pending")
     assert registry.shared().among([row(number, "file:///c") for number in ids]) == set()
+
+
+def test_one_that_was_claimed_with_it_and_restored_wants_its_data(registry: Registry) -> None:
+    lost, ours = (registry.add("file:///c", "claimed") for _ in range(2))
+    shared = registry.shared()
+    rows = [row(number, "file:///c") for number in (lost, ours)]
+    assert shared.among(rows, just_claimed=False) == set()
+    registry.set(lost, "live")
+    # The one whose claim is lost is not judged by its own row: that would finish it.
+    assert shared.among(rows, just_claimed=False) == {ours}
 
 
 def test_what_was_restored_is_seen_at_once(registry: Registry) -> None:

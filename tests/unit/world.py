@@ -250,7 +250,9 @@ class World:
                 if settlement.whole:
                     self._set(image.id, "pending_delete")
 
-    def among(self, _rows: Collection[LocationRow]) -> dict[int, Verdict]:
+    def among(
+        self, _rows: Collection[LocationRow], *, just_claimed: bool = True
+    ) -> dict[int, Verdict]:
         return {}
 
     def _set(self, image_id: str, status: str) -> None:
