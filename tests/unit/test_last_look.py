@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import anyio
@@ -72,7 +73,7 @@ def test_a_fast_store_needs_no_further_looks() -> None:
 
 def test_nothing_is_deleted_without_a_last_look() -> None:
     world = SharingWorld(slow=lambda _: (10.0, GONE), wanted=fast)
-    world.fails_until, world.shared_since = 12, 1000
+    world.fails_until, world.shared_since = 12, math.inf
     image = world.add("owner", "slow", "wanted")
     troubles: list[Trouble] = []
 
