@@ -35,6 +35,7 @@ class SharingWorld(World):
         self.looked_at = [row.id for row in rows]
         now = anyio.current_time()
         if 1 < now < self.fails_until:
+            self.fails_until = 0.0  # once: the claim of a retry is to succeed
             raise db_exception.DBError(None)
         since = self.shared_since
         return {row.id: SHARED for row in rows if row.store == "wanted" and now >= since}
