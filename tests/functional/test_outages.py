@@ -133,9 +133,11 @@ def test_an_agent_tells_and_goes_to_the_server_that_answers(
             began = time.monotonic()
             image_id = seed.add(deleted_ago=2 * LATER)
             seed.write()
-            wait_for("notice", lambda: scrape(port)["evscrub_registry_up"] == 0)
-            assert get(port, "/readyz").status_code == 503
-            assert "the registry does not answer" in get(port, "/readyz").text
+            # Not by asking the agent, whose answer would take the frozen connection from the sweep.
+            agent.wait_for_log("The registry is away: ", after=seen)
+            assert scrape(port)["evscrub_registry_up"] == 0
+            ready = get(port, "/readyz")
+            assert (ready.status_code, "the registry does not answer" in ready.text) == (503, True)
             wait_for("scrubbing", lambda: registry.is_scrubbed(image_id))
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
             assert time.monotonic() - began < 60
@@ -206,7 +208,8 @@ def test_a_broker_that_is_away_is_told_once(
     )
     told = re.search(r"INFO evscrub\.outage .*The bus is back after (\d+) s$", said[1])
     assert told is not None
-    assert 15 <= int(told[1]) <= away + 1
+    # The watch and this test see the broker go and come at times of their own.
+    assert 15 <= int(told[1]) <= away + 5
 
 
 def test_a_broker_that_is_away_at_the_start_is_told_once(
