@@ -147,16 +147,18 @@ class Lanes:
         if lane.is_outdated(verdict, work.tried_at):
             return
         now = self._clock.boot()
-        origin = Origin(work.owner, endpoint, work.claim.kind, work.first, work.missed)
+        claim = work.claim
+        origin = Origin(claim.image.owner, endpoint, claim.kind, work.first, work.missed)
         change = lane.answered(verdict, origin, now)
-        if verdict.is_missing:
+        if verdict is GONE:
+            if lane.suspects:
+                # This part of the store has what is in it, so what it has not is gone.
+                self._believe(lane, endpoint)
+        elif verdict.is_missing:
             work.missed = True
         elif verdict.outcome not in FINISHED:
             work.first = False
         self._rates[lane.name].follow(lane.pace.rate)
-        if verdict == GONE:
-            # This part of the store has what is in it, so what it has not is gone.
-            self._believe(lane, endpoint)
         if change is not None:
             self._apply(lane, work, change)
         if lane.is_shut(now):
