@@ -105,7 +105,7 @@ class Breaker:
         if opens:
             if first:
                 self._failures.add(owner)
-            if not at_once and not (first and self._failures.is_full):
+            if not at_once and not self._failures.is_full:
                 return False
         if self.state is not State.OPEN:
             growth = _PAUSE_GROWTH ** min(self._pauses, _MOST_PAUSES)

@@ -100,6 +100,8 @@ class Health:
                 self._others_at = now
             self._last = (origin.owner,)
         alone = alone and now - self._others_at >= _TOGETHER_SECONDS
+        if verdict is GONE:
+            return self._good(verdict, origin, now, alone=False)
         match verdict.outcome:
             case Outcome.TRANSIENT | Outcome.UNKNOWN:
                 slowed = self._follow_overload(verdict, origin, now, alone=alone)
@@ -158,7 +160,7 @@ class Health:
     def _good(self, verdict: Verdict, origin: Origin, now: float, *, alone: bool) -> Change | None:
         was_slowed = self.pace.is_slowed
         self.pace.answered(now)
-        if verdict == GONE:
+        if verdict is GONE:
             self._note_good(origin.endpoint, now)
             self.fuse.found(origin.endpoint)
             if self._blown_at:
@@ -167,7 +169,7 @@ class Health:
             scope = self.fuse.missing(origin, of_store=self._is_of_store(origin.endpoint, now))
             if stopped := self._stop(scope, origin.owner, origin.endpoint, alone=alone):
                 return stopped
-        owner_closes = self._owner_answered(origin.owner)
+        owner_closes = bool(self._failing) and self._owner_answered(origin.owner)
         if self.breaker.answered():
             self._new_breaker()
             return Change(Event.CLOSED)
@@ -286,7 +288,7 @@ class Health:
             self._failing.pop(owner, None)
 
     def _owner_answered(self, owner: Owner) -> bool:
-        if not self._failing or owner in self._blown_at:
+        if owner in self._blown_at:
             return False
         self._failing.pop(owner, None)
         return self.shut.pop(owner, None) is not None

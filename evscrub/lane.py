@@ -18,7 +18,7 @@ from evscrub.pace import Pace
 from evscrub.slots import Backlog, Slot, Slots
 from evscrub.suspects import Suspects
 from evscrub.turns import OwnerKey, owner_key
-from evscrub.verdict import NOT_FOUND, Verdict
+from evscrub.verdict import GONE, NOT_FOUND, Verdict
 from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
@@ -257,7 +257,7 @@ class Lane:
     def _in_flight(self, owner: Owner) -> int:
         """How many images of an owner are being claimed, wait or are in work."""
         claiming = self.claiming[owner_key(owner)]
-        return claiming + self.backlog.count(owner) + self._slots.by_owner[owner]
+        return claiming + self.backlog.count(owner) + self._slots.by_owner.get(owner, 0)
 
     def _needs_worker(self, now: float) -> bool:
         """Whether another worker does more than those that take what is in the backlog anyway."""
@@ -301,7 +301,9 @@ class Lane:
 
     def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes."""
-        return self.health.answered(verdict, origin, now, alone=self._is_alone(origin.owner))
+        # Of data that is gone it does not matter, and that is nearly all.
+        alone = verdict is not GONE and self._is_alone(origin.owner)
+        return self.health.answered(verdict, origin, now, alone=alone)
 
     def is_shut(self, now: float) -> bool:
         """Return whether nothing may begin here, so that there is no use in holding claims."""

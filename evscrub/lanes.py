@@ -5,22 +5,19 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator
 
-from oslo_log import log as logging
-
 from evscrub.breaker import State
 from evscrub.clock import Clock
 from evscrub.delay_queue import DelayQueue
 from evscrub.evidence import Origin, Scope
 from evscrub.health import Change, Event, Health
 from evscrub.lane import STALL_SECONDS, Again, Lane
+from evscrub.lane_messages import tell
 from evscrub.limits import RateLimit
 from evscrub.pace import Pace
 from evscrub.settings import Settings
 from evscrub.slots import Slots
 from evscrub.verdict import FINISHED, GONE, Verdict
 from evscrub.work import Work
-
-LOG = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
 
@@ -136,16 +133,18 @@ class Lanes:
         if lane.is_outdated(verdict, work.tried_at):
             return
         now = self._clock.boot()
-        origin = Origin(work.owner, endpoint, work.claim.kind, work.first, work.missed)
+        claim = work.claim
+        origin = Origin(claim.image.owner, endpoint, claim.kind, work.first, work.missed)
         change = lane.answered(verdict, origin, now)
-        if verdict.is_missing:
+        if verdict is GONE:
+            if lane.suspects:
+                # This part of the store has what is in it, so what it has not is gone.
+                self._believe(lane, endpoint)
+        elif verdict.is_missing:
             work.missed = True
         elif verdict.outcome not in FINISHED:
             work.first = False
         self._rates[lane.name].follow(lane.pace.rate)
-        if verdict == GONE:
-            # This part of the store has what is in it, so what it has not is gone.
-            self._believe(lane, endpoint)
         if change is not None:
             self._apply(lane, work, change)
         if lane.is_shut(now):
@@ -153,7 +152,7 @@ class Lanes:
 
     def _apply(self, lane: Lane, work: Work, change: Change) -> None:
         """Carry out what an answer changed."""
-        _tell(lane, change)
+        tell(lane, change)
         if change.scope is Scope.OWNER:
             if change.event in {Event.OPENED, Event.REFUSING, Event.BLOWN}:
                 self._end_all(lane.drain_owner(change.owner))
@@ -256,79 +255,3 @@ class Lanes:
 def ready(queue: DelayQueue, lane: Lane) -> int:
     """Return how many images are ready in a lane, at first or again."""
     return queue.ready(lane.name) + queue.ready(Again(lane.name))
-
-
-def _tell(lane: Lane, change: Change) -> None:
-    """Log a change of state; what goes on in between is counted, not logged."""
-    if change.scope is Scope.OWNER:
-        _tell_of_owner(lane, change)
-        return
-    match change.event:
-        case Event.SLOWED:
-            LOG.info(
-                "Store %s is overloaded: slowed to %d at a time and %.1f a second",
-                lane.name,
-                lane.pace.concurrent,
-                lane.pace.rate,
-            )
-        case Event.RECOVERED:
-            LOG.info("Store %s is at its full pace again", lane.name)
-        case Event.OPENED:
-            LOG.warning(
-                "Store %s does not work (%s): its images wait, and it is probed now and then",
-                lane.name,
-                change.reason,
-            )
-        case Event.REFUSING:
-            LOG.warning(
-                "Store %s refuses one image after another (%s): they are tried one at a time."
-                " May evscrub's user delete there?",
-                lane.name,
-                change.reason,
-            )
-        case Event.CLOSED:
-            LOG.info("Store %s works again", lane.name)
-        case Event.BLOWN:
-            LOG.error(
-                "Store %s is paused: %s. Is it mounted, is the bucket the right one? Nothing more"
-                " is deleted in it, and these images stay pending. Mend it and send the agents"
-                " SIGHUP; if the data is really gone, add %s to [scrubber] acknowledged_stores"
-                " first",
-                lane.name,
-                change.reason,
-                lane.name,
-            )
-
-
-def _tell_of_owner(lane: Lane, change: Change) -> None:
-    """Log what concerns one owner's images."""
-    match change.event:
-        case Event.OPENED:
-            LOG.warning(
-                "Store %s fails for images of project %s (%s): they wait, and one is tried now and"
-                " then; those of others go on",
-                lane.name,
-                change.owner,
-                change.reason,
-            )
-        case Event.REFUSING:
-            LOG.warning(
-                "Store %s refuses one image of project %s after another (%s): they are tried one"
-                " at a time; those of others go on",
-                lane.name,
-                change.owner,
-                change.reason,
-            )
-        case Event.CLOSED:
-            LOG.info("Store %s works again for images of project %s", lane.name, change.owner)
-        case Event.BLOWN:
-            LOG.error(
-                "Images of project %s in store %s are paused: %s. They stay pending until the store"
-                " turns out to have another's image in the same place, or you have looked and sent"
-                " the agents SIGHUP; if the data is really gone, add %s to [scrubber]"
-                " acknowledged_stores first",
-                change.owner,
-                lane.name,
-                change.reason,
-                lane.name,
-            )

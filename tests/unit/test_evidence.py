@@ -96,6 +96,9 @@ class TestFuse:
         assert missing(fuse, 1) == [Scope.OWNER]
         fuse.found("p")
         assert missing(fuse, 19) == [None] * 19
+        missing(fuse, 19, kind=Kind.STALE)
+        fuse.found("q")
+        assert fuse.doubts("p")
 
     def test_nought_believes_any_number(self) -> None:
         fuse = Fuse(0)

@@ -106,7 +106,7 @@ class TestStuckImages:
     def test_one_alone_never_makes_the_store_fail(
         self, verdict: Verdict, caplog: pytest.LogCaptureFixture
     ) -> None:
-        caplog.set_level(logging.INFO, "evscrub.lanes")
+        caplog.set_level(logging.INFO, "evscrub")
         world = World(replace(SETTINGS, delays=replace(SETTINGS.delays, longest=10)), a=fast)
         stuck(world, ["o"], 1, verdict)
         scrubbers: list[Scrubber] = []

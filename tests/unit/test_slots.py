@@ -64,7 +64,7 @@ def test_a_slot_that_is_left_is_free() -> None:
 def test_no_more_than_there_are(total: int, happens: list[tuple[str, bool, bool]]) -> None:
     slots = Slots(total)
     for owner, leaves, alone in happens:
-        if leaves and slots.by_owner[owner]:
+        if leaves and owner in slots.by_owner:
             slots.leave(owner)
         elif slots.has_room(owner, alone=alone):
             slots.take(owner)
