@@ -344,6 +344,7 @@ def test_a_reload_that_takes_the_delay_away_warns(
     part = SimpleNamespace(change=lambda _: None, settings=settings.scrubber_settings(conf))
     running.scrubber = running.sweep = part  # type: ignore[assignment] # a stand-in
     running.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
+    running._demote = quiet.Demote(lambda _: False)
     running._store_reloads = SimpleNamespace(soon=lambda: None)  # type: ignore[assignment] # as well
     write(own, *start)
     running.reload()

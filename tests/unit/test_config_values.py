@@ -22,6 +22,7 @@ from evscrub import cli, config, known_options, option_types, options
 from evscrub.agent import Agent
 from evscrub.config import ConfigError
 from evscrub.registry.database import Database
+from evscrub.quiet import Demote
 from evscrub.settings import scrubber_settings, sweep_settings
 from tests.unit import odd_values
 
@@ -89,6 +90,7 @@ class Running:
         self.agent.scrubber = self.agent.sweep = part  # type: ignore[assignment] # a stand-in
         self.agent.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
         reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
+        self.agent._demote = Demote(lambda _: False)
         self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
 
 
