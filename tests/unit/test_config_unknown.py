@@ -9,7 +9,17 @@ from types import SimpleNamespace
 import pytest
 from oslo_config import cfg
 
-from evscrub import agent, cli, config, config_check, config_file, known_options, options, settings
+from evscrub import (
+    agent,
+    cli,
+    config,
+    config_check,
+    config_file,
+    known_options,
+    options,
+    quiet,
+    settings,
+)
 from evscrub.config import ConfigError
 
 pytestmark = pytest.mark.usefixtures("global_configuration")

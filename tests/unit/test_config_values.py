@@ -21,8 +21,8 @@ from oslo_config import cfg, types
 from evscrub import cli, config, known_options, option_types, options
 from evscrub.agent import Agent
 from evscrub.config import ConfigError
-from evscrub.registry.database import Database
 from evscrub.quiet import Demote
+from evscrub.registry.database import Database
 from evscrub.settings import scrubber_settings, sweep_settings
 from tests.unit import odd_values
 
