@@ -15,8 +15,8 @@ import glance_store
 import sqlalchemy as sa
 
 from evscrub import config
-from evscrub.registry.claims import LOCATION_COLUMNS, named_store
 from evscrub.registry.database import Database
+from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations
 from evscrub.rules import LocationRow
 from evscrub.stores import Stores

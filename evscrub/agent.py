@@ -13,7 +13,7 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config, quiet, redact, version
+from evscrub import config, quiet, redact, store_places, version
 from evscrub.audit import Audit
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
@@ -21,6 +21,7 @@ from evscrub.events import DeleteEvent
 from evscrub.listener import Listener
 from evscrub.record import Scrubbed, Trouble
 from evscrub.registry import connecting
+from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
@@ -58,7 +59,12 @@ class Agent:
         self._conf = conf
         self._own = own
         try:
-            self.stores = Stores(conf, lambda: conf.scrubber.acknowledged_stores)
+            self.stores = Stores(
+                conf,
+                lambda: conf.scrubber.acknowledged_stores,
+                conf.scrubber.allowed_places,
+                conf.scrubber.separate_stores,
+            )
             answer_seconds = connecting.answer_seconds(conf.scrubber.claim_timeout)
             database = Database(conf, answer_seconds=answer_seconds)
             database.probe()
@@ -76,11 +82,11 @@ class Agent:
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
-        self.database_clock = DatabaseClock(clock)
+        self.database_clock = DatabaseClock(clock, several_nodes=may_have_several_nodes(database))
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,
-            Claims(database),
+            Claims(database, self.database_clock),
             self.stores,
             clock,
             self.database_clock,
@@ -159,6 +165,8 @@ class Agent:
         # oslo.log may have made new handlers.
         redact.install()
         quiet.install(self._demote)
+        options = self._conf.scrubber
+        self.stores.objects.change(options.allowed_places, options.separate_stores)
         self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)
@@ -190,6 +198,8 @@ class Agent:
             ("store_concurrency", settings.store_concurrency),
             ("store_rate", settings.store_rate),
             ("acknowledged_stores", settings.acknowledged_stores),
+            ("allowed_places", store_places.allowed(self._conf.scrubber.allowed_places)),
+            ("separate_stores", self._conf.scrubber.separate_stores),
         ):
             unknown = sorted(set(stores) - set(self.stores.names))
             if unknown:

@@ -1,53 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a store may be asked at all: a breaker for one that fails, a fuse for one that lies.
+"""Whether a store, or one owner's images in it, may be asked at all: a circuit breaker.
 
 Pure. The breaker opens after some failures in a row and lets one request through now and then until
-the store answers. The fuse is for a store that says of everything that it is not there, as an
-unmounted file store and a bucket of another name do: it blows, and only an operator can set it
-right.
+the store answers. A store that answers but refuses one image after another is not down: it is asked
+for one image at a time, without a pause, until it deletes one.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 
-from evscrub.rules import Kind
+from evscrub.evidence import Owner, Tally
 
-#: Failures in a row that open the breaker.
+#: Failures in a row that open the breaker of a store; one owner's count for three at most, so that
+#: it takes two of them.
 FAILURES = 5
-_FIRST_PAUSE_SECONDS = 5.0
+_FAILURES_OF_OWNER = 3
+#: Refusals in a row after which images go one at a time; one owner's count for ten at most.
+REFUSALS = 20
+_REFUSALS_OF_OWNER = 10
+#: Pauses grow slowly, so that images that fail by themselves delay the first good one behind them
+#: by little: fourteen of them by 13 s. A store that is down gets some 20 requests in the first
+#: minute and one a minute later.
+_FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
+_PAUSE_GROWTH = 1.3
+_MOST_PAUSES = 30
 
 
 class State(Enum):
-    """What a store's breaker lets through."""
+    """What a breaker lets through."""
 
     CLOSED = "closed"  #: everything
     OPEN = "open"  #: nothing, until it is time for a probe
-    PROBING = "probing"  #: one request, which decides
+    PROBING = "probing"  #: one request at a time
     BLOWN = "blown"  #: nothing, until an operator says so
 
 
-@dataclass(slots=True)
 class Breaker:
-    """The breaker and the fuse of one store.
+    """A circuit breaker.
 
-    :param not_found_limit: "not found" in a row that blow the fuse; 0 for no fuse.
     :param uniform: draws a number between two, for jitter.
+    :param of_one_owner: whether it is for one owner's images, and not for a whole store.
     """
 
-    not_found_limit: int
-    uniform: Callable[[float, float], float]
-    state: State = State.CLOSED
-    reason: str = ""
-    opened_until: float = 0.0
-    reset_at: float = float("-inf")
-    _failures: int = field(default=0, init=False)
-    _not_found: int = field(default=0, init=False)
-    _pauses: int = field(default=0, init=False)
+    __slots__ = ("_failures", "_pauses", "_refusals", "_uniform", "opened_until", "reason", "state")
+
+    def __init__(
+        self, uniform: Callable[[float, float], float], *, of_one_owner: bool = False
+    ) -> None:
+        self.state = State.CLOSED
+        self.reason = ""
+        self.opened_until = 0.0
+        self._uniform = uniform
+        self._failures = Tally(FAILURES, FAILURES if of_one_owner else _FAILURES_OF_OWNER)
+        self._refusals = Tally(REFUSALS, REFUSALS if of_one_owner else _REFUSALS_OF_OWNER)
+        self._pauses = 0
 
     def lets_through(self, now: float, running: int) -> int | None:
-        """How many requests may begin now; None for any number.
+        """Return how many requests may begin now; None for any number.
 
         :param running: requests under way.
         """
@@ -58,45 +68,52 @@ class Breaker:
         return 1 if self.state is State.PROBING and not running else 0
 
     def answered(self) -> bool:
-        """The store did what it was asked, or said plainly why not; returns whether that closes."""
-        self._failures = self._pauses = 0
-        if self.state in {State.OPEN, State.PROBING}:
-            self.state, self.reason = State.CLOSED, ""
-            return True
-        return False
+        """Take in that the store did what it was asked; returns whether that closes the breaker."""
+        self._failures.clear()
+        self._refusals.clear()
+        self._pauses = 0
+        return self._close()
 
-    def deleted(self) -> None:
-        """The store had the data: it is the right one."""
-        self._not_found = 0
+    def refused(self, owner: Owner, reason: str, *, first: bool) -> bool:
+        """Take in that the store refused an image; returns whether that changes the state.
 
-    def failed(self, now: float, reason: str, *, at_once: bool = False) -> bool:
-        """The store failed; returns whether that opens the breaker.
+        :param first: whether the image had not failed before.
+        """
+        self._failures.clear()
+        self._pauses = 0
+        if first:
+            self._refusals.add(owner)
+        if not self._refusals.is_full:
+            return self._close()
+        if self.state is State.BLOWN:
+            return False
+        changed = self.state is State.CLOSED
+        self.state, self.reason = State.PROBING, reason
+        return changed
 
+    def failed(
+        self, now: float, owner: Owner, reason: str, *, first: bool = True, at_once: bool = False
+    ) -> bool:
+        """Take in that the store failed; returns whether that opens a closed breaker.
+
+        :param first: whether the image had not failed before; one that had is no new evidence.
         :param at_once: one failure is enough.
         """
-        self._failures += 1
-        if self.state is State.BLOWN or (
-            self.state is State.CLOSED and self._failures < FAILURES and not at_once
-        ):
+        if self.state is State.BLOWN:
             return False
         opens = self.state is State.CLOSED
+        if opens:
+            if first:
+                self._failures.add(owner)
+            if not at_once and not (first and self._failures.is_full):
+                return False
         if self.state is not State.OPEN:
-            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * 2.0 ** min(self._pauses, 10))
+            growth = _PAUSE_GROWTH ** min(self._pauses, _MOST_PAUSES)
+            pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * growth)
             self._pauses += 1
-            self.opened_until = now + pause * self.uniform(0.75, 1.25)
+            self.opened_until = now + pause * self._uniform(0.75, 1.25)
         self.state, self.reason = State.OPEN, reason
         return opens
-
-    def not_found(self) -> bool:
-        """The store says that the data is not there; returns whether that blows the fuse."""
-        self._not_found += 1
-        if not self.not_found_limit or self._not_found < self.not_found_limit:
-            return False
-        return self.blow(f"{self._not_found} images in a row are not found in it")
-
-    def doubts(self, kind: Kind) -> bool:
-        """Whether "not found" is taken with doubt; of a claim taken over it is to be expected."""
-        return bool(self.not_found_limit) and kind is not Kind.STALE
 
     def blow(self, reason: str) -> bool:
         """Let nothing through until :meth:`reset`; returns whether that is new."""
@@ -104,9 +121,13 @@ class Breaker:
         self.state, self.reason = State.BLOWN, reason
         return new
 
-    def reset(self, now: float) -> None:
-        """An operator says that the store may be asked again."""
-        self.reset_at = now
+    def reset(self) -> None:
+        """Take in that an operator, or a proof, says that the store may be asked again."""
         if self.state is State.BLOWN:
             self.state, self.reason = State.CLOSED, ""
-        self._not_found = 0
+
+    def _close(self) -> bool:
+        if self.state in {State.OPEN, State.PROBING}:
+            self.state, self.reason = State.CLOSED, ""
+            return True
+        return False

@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds out what ready images need: looks at them for their store, claims them, makes them work."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 
 from oslo_log import log as logging
 
+from evscrub import verdict as verdicts
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Taken
-from evscrub.lane import Lane
+from evscrub.lane import Again, Lane
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
-from evscrub.registry.claims import Claim, Claims, Seen
+from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.settings import Settings
-from evscrub.stores import Stores
-from evscrub.verdict import SHARED, StoreNotUsableError, judge
+from evscrub.stores import Stores, Target
+from evscrub.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -26,6 +28,10 @@ UNKNOWN_LANE = "?"
 #: The lane of images that no usable store has a location of; claims end at once there.
 NO_STORE = ""
 _LOCKED_SECONDS = 1.0
+#: How long no image is claimed after the database's clock disagreed.
+_DISPUTE_SECONDS = 1.0
+#: Why claims are refused is logged so often.
+_TELL_SECONDS = 60.0
 
 
 class Claimer:
@@ -47,13 +53,15 @@ class Claimer:
         self._claims = claims
         self._calls = calls
         self._stores = stores
-        self._shared_urls = SharedUrls(claims.database, stores.url, clock)
+        self._shared_urls = SharedUrls(claims.database, stores, clock)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record
         self._owners = OwnerPace(settings.owner_rate)
         self._paced: set[str] = set()  #: images that wait for their owner's turn
         queue.first_lane = self._first_lane()
+        self._refused_until = 0.0
+        self._told_at: float | None = None
 
     def change(self, settings: Settings) -> None:
         """Apply changed options."""
@@ -90,12 +98,18 @@ class Claimer:
             self.put_back(taken, UNKNOWN_LANE)
             return
         self._database_clock.observe(seen.now, asked)
+        # What may raise comes first: its batch is taken apart then, and looked at again.
+        lanes = {
+            image_id: self._lane_of(sight.decision)
+            for image_id, sight in seen.sights.items()
+            if isinstance(sight.decision, Scrub)
+        }
         for image in taken:
-            decision = seen.sights[image.image_id].decision
-            if isinstance(decision, Scrub):
-                self._route(image, decision, seen)
+            sight = seen.sights[image.image_id]
+            if isinstance(sight.decision, Scrub):
+                self._route(image, lanes[image.image_id], sight)
             else:
-                self._set_aside(image, decision)
+                self._set_aside(image, sight.decision)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Work]:
         """Claim images; returns the work that they make."""
@@ -109,6 +123,11 @@ class Claimer:
             self.put_back(taken, lane.name)
             return []
         self._database_clock.observe(seen.now, asked)
+        if seen.refused:
+            self._refuse()
+            self.put_back(taken, lane.name)
+            return []
+        self._trust()
         claims = {claim.image.id: claim for claim in seen.claims}
         works = []
         for image in taken:
@@ -123,11 +142,32 @@ class Claimer:
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
         return works
 
-    def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, set[int]]:
-        """Claim images, and tell which of their locations' data another one wants."""
+    @property
+    def refused_seconds(self) -> float:
+        """How long to claim nothing, since the database's clock disagreed; 0 else."""
+        return max(0.0, self._refused_until - self._clock.boot())
+
+    def _refuse(self) -> None:
+        now = self._clock.boot()
+        self._refused_until = now + _DISPUTE_SECONDS
+        if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
+            self._told_at = now
+            LOG.warning("Nothing is claimed: %s", disputed(self._database_clock))
+
+    def _trust(self) -> None:
+        if self._told_at is not None:
+            self._told_at = None
+            LOG.info("The database's clock agrees with the estimate: images are claimed again")
+
+    def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
+        """Claim images, and tell which of their locations' data another one may want."""
         seen = self._claims.claim(image_ids, policy)
         rows = [row for claim in seen.claims for row in claim.locations]
-        return seen, self._shared_urls.among(rows)
+        return seen, self.shared_among(rows)
+
+    def shared_among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        """Return what holds of claimed locations whose data another one may want; blocks."""
+        return self._shared_urls.among(rows)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0
@@ -137,26 +177,41 @@ class Claimer:
         for image in filter(lambda image: self._queue.is_taken(image.image_id), taken):
             self._queue.done(image.image_id)
             due = max(image.due, now + after_seconds) if after_seconds else image.due
-            self._queue.add(image.image_id, due, owner=image.owner, lane=lane, source=image.source)
+            self._queue.add(
+                image.image_id,
+                due,
+                owner=image.owner,
+                lane=self._queue_lane(image.image_id, lane),
+                source=image.source,
+            )
 
-    def _route(self, taken: Taken, decision: Scrub, seen: Seen) -> None:
-        lane = NO_STORE
+    def _lane_of(self, decision: Scrub) -> str:
+        """Return the lane of the first location that a usable store has."""
         for row in decision.locations:
-            try:
-                lane = self._stores.resolve(row).store
-            except StoreNotUsableError:
-                continue
-            break
-        image = seen.sights[taken.image_id].image
+            with suppress(StoreNotUsableError):
+                return self._stores.resolve(row).store
+        return NO_STORE
+
+    def _route(self, taken: Taken, lane: str, sight: Sight) -> None:
         # From here on the registry's owner counts, not what the event said.
-        owner = None if image is None else image.owner
+        owner = None if sight.image is None else sight.image.owner
         now = self._database_clock.now()
         turn = self._owners.turn(owner, now)
         if turn > now:
             self._paced.add(taken.image_id)
         due = turn if turn > now else taken.due
+        given_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.GIVEN_BACK
+        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=given_back)
         self._queue.done(taken.image_id)
-        self._queue.add(taken.image_id, due, owner=owner, lane=lane, source=taken.source)
+        self._queue.add(taken.image_id, due, owner=owner, lane=queue_lane, source=taken.source)
+
+    def _queue_lane(
+        self, image_id: str, store: str | None, *, failed_before: bool = False
+    ) -> str | Again | None:
+        """Return the queue's lane of an image."""
+        if store in {None, UNKNOWN_LANE}:
+            return store
+        return Again(store) if failed_before or image_id in self._record.troubles else store
 
     def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
         """Let go of an image that is not to be scrubbed now."""
@@ -173,28 +228,64 @@ class Claimer:
                 self._record.forget(taken.image_id)
                 self._record.left_alone[reason] += 1
 
-    def _make_work(self, taken: Taken, claim: Claim, asked: Moment, shared: set[int]) -> Work:
+    def _make_work(
+        self, taken: Taken, claim: Claim, asked: Moment, shared: Mapping[int, Verdict]
+    ) -> Work:
         due = taken.due
         if claim.image.deleted_at is not None and claim.kind is not Kind.ORPHAN:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
         work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
+        known = taken.image_id in self._record.troubles
+        work.first = not known and claim.kind is not Kind.GIVEN_BACK
+        alike: dict[str, list[tuple[LocationRow, Target]]] = {}
         for row in claim.locations:
-            if row.id in shared:
-                self._judge_at_once(work, row, None)
+            verdict = shared.get(row.id)
+            if verdict is SHARED:
+                self._judge_at_once(work, row, verdict)
                 continue
             try:
-                work.targets.append((row, self._stores.resolve(row)))
+                target = self._stores.resolve(row)
             except StoreNotUsableError as error:
-                self._judge_at_once(work, row, error)
+                self._judge_at_once(work, row, judge(error, ""), error.store)
+                continue
+            except Exception as error:
+                # The claim is made: it is to be released, whatever its rows hold.
+                LOG.exception("A location of image %s cannot be resolved", claim.image.id)
+                unusable = StoreNotUsableError(verdicts.BAD_URL, type(error).__name__)
+                self._judge_at_once(work, row, judge(unusable, ""))
+                continue
+            if verdict is not None:
+                self._judge_at_once(work, row, verdict)
+                continue
+            others = alike.setdefault(target.key, [])
+            for first, other in others:
+                if self._stores.are_same(target, other):
+                    work.twins.setdefault(first.id, []).append(row.id)
+                    break
+            else:
+                others.append((row, target))
+                work.targets.append((row, target))
         return work
 
     def _judge_at_once(
-        self, work: Work, row: LocationRow, error: StoreNotUsableError | None
+        self, work: Work, row: LocationRow, verdict: Verdict, store: str = ""
     ) -> None:
-        """Judge a location that no store needs to be asked about."""
-        verdict = SHARED if error is None else judge(error, "")
+        """Judge a location that no store needs to be asked about.
+
+        :param store: the store that it is in, where that is known.
+        """
         # A name from the registry would give the metric as many labels as people can think of.
-        store = row.store if row.store and row.store in self._stores.names else NO_STORE
-        if error is not None and error.store:
-            store = error.store
+        if not store:
+            store = row.store if row.store and row.store in self._stores.names else NO_STORE
         work.judged(row, store, verdict, self._database_clock.now())
+
+
+def disputed(clock: DatabaseClock) -> str:
+    """Say that the database's clock cannot be right, and what to do."""
+    seconds = clock.dispute_seconds or 0.0
+    return (
+        f"the database's clock is {abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
+        " what this agent takes for its time. Has the connection moved to a node whose clock is"
+        " off? Let NTP set the clocks of all database nodes and of this host; 'evscrub check' tells"
+        " how far they are apart. If the database is right, restart the agent"
+    )

@@ -13,7 +13,7 @@ An entry is one integer (due time, source, group) under one integer key, about 1
 share of dictionary and bucket, because a registry can hold a million pending images.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from math import ceil, floor
@@ -156,6 +156,10 @@ class DelayQueue:
         """The lanes that an image is ready in."""
         return self._turns.lanes()
 
+    def has_ready_of_others(self, lane: Hashable, owner: str | None) -> bool:
+        """Return whether an image of another owner is ready in `lane`."""
+        return self._turns.has_ready_of_others(lane, owner_key(owner))
+
     def is_taken(self, image_id: str) -> bool:
         """Whether the image is being worked on."""
         return pack(image_id) in self._taken
@@ -270,13 +274,17 @@ class DelayQueue:
             self._turns.add(key, entry & _GROUP_MASK)
         return self._turns.count - before
 
-    def take(self, lane: Hashable, count: int) -> list[Taken]:
+    def take(
+        self, lane: Hashable, count: int, at_most: Mapping[OwnerKey, int] | None = None
+    ) -> list[Taken]:
         """Hand out up to `count` ready images of `lane`, one of each owner in turn.
 
         Each must come back by :meth:`done`.
+
+        :param at_most: how many images of some owners; an owner who gets none keeps the turn.
         """
         taken = []
-        for key, owner in self._turns.take(lane, count):
+        for key, owner in self._turns.take(lane, count, at_most or {}):
             entry = self._leave(key)
             self._taken[key] = None
             source = Source.EVENT if entry & _EVENT else Source.SWEEP

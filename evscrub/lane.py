@@ -1,17 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lane: what one store may be asked for at a time.
 
-Pure: it counts and decides, it never waits.
+It counts and decides, it never waits. Workers' threads take further images by themselves, so what
+they touch is behind a lock.
 """
 
-from collections import deque
-from enum import Enum
+from collections import Counter
+from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
 from evscrub.breaker import Breaker, State
+from evscrub.delay_queue import Taken
+from evscrub.evidence import Origin, Owner
+from evscrub.health import NOT_MOUNTED, Change, Health
 from evscrub.pace import Pace
-from evscrub.rules import Kind
-from evscrub.verdict import EMPTY_DIRECTORY, GONE, MISSING_DIRECTORY, NOT_FOUND, Outcome, Verdict
+from evscrub.slots import Backlog, Slot, Slots
+from evscrub.suspects import Suspects
+from evscrub.turns import OwnerKey, owner_key
+from evscrub.verdict import NOT_FOUND, Verdict
 from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
@@ -28,62 +35,76 @@ _FAST_SECONDS = 0.005
 _WORTH_SECONDS = 0.05
 #: After so long without an answer from any of them, there is need of another worker.
 STALL_SECONDS = 0.1
+#: How long the last "not found" waits for something that proves the store.
+SUSPECT_SECONDS = 3.0
 #: What a delete that is slower than those before weighs in what they are taken to need.
 _WEIGHT = 0.05
-_NOT_MOUNTED = {
-    MISSING_DIRECTORY: "its directory is missing",
-    EMPTY_DIRECTORY: "its directory is empty",
-}
 
 
-class Change(Enum):
-    """What an answer changed about a lane."""
+class Again(NamedTuple):
+    """The queue's lane of a store's images that failed before: the others are its probes."""
 
-    SLOWED = "slowed"
-    RECOVERED = "recovered"
-    OPENED = "opened"
-    CLOSED = "closed"
-    BLOWN = "blown"
+    store: str
 
 
 class Lane:
-    """Backlog, pace and breaker of one store.
+    """Backlog, slots and health of one store.
 
     :param name: the store; empty for images that no usable store has a location of.
+    :param all_slots: those of all stores together.
     """
 
-    def __init__(self, name: str, pace: Pace, breaker: Breaker) -> None:
+    def __init__(self, name: str, health: Health, all_slots: Slots | None = None) -> None:
         self.name = name
-        self.pace = pace
-        self.breaker = breaker
-        self.running = 0  #: workers, each with one image, or with several whose deletes are fast
+        self.health = health
         self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
-        self._heard_at = float("-inf")  #: of a worker's beginning, or of a delete's end
-        self.waiting = 0  #: of those that run, how many wait for a turn at the rates
+        self.reset_at = float("-inf")  #: when an operator last saw to the store, since boot
+        self.waiting = 0  #: of the workers, how many wait for a turn at the rates
         self.claims = 0  #: under way
-        self.claiming = 0  #: images that they ask for
+        self.claiming: Counter[OwnerKey] = Counter()  #: images that they ask for
         #: Which part of what was asked for lately was there to claim; little where other agents
         #: go through the same images.
         self.yielded = 1.0
-        self.backlog: deque[Work] = deque()
+        self.backlog = Backlog()
         #: Work whose data was not there, until something tells whether the store can be believed.
-        self.suspects: deque[Work] = deque()
+        self.suspects = Suspects(SUSPECT_SECONDS)
+        self._slots = Slots(health.pace.concurrent)
+        self._all_slots = all_slots or Slots(health.pace.concurrent)
+        self._lock = self._all_slots.lock
+        self._heard_at = float("-inf")  # of a worker's beginning, or of a delete's end
+        self._claimed = 0
+
+    @property
+    def pace(self) -> Pace:
+        return self.health.pace
+
+    @property
+    def breaker(self) -> Breaker:
+        return self.health.breaker
+
+    @property
+    def running(self) -> int:
+        """Workers, each with one image, or with several whose deletes are fast."""
+        return self._slots.taken
+
+    # -- claiming
 
     def claim_size(self, now: float, batch_size: int, rate: float) -> int:
-        """How many images to claim now; 0 while there is enough claimed to go on with.
+        """Return how many images to claim now; 0 while there is enough claimed to go on with.
 
         :param now: seconds, for the breaker.
         :param batch_size: the most in one transaction.
         :param rate: deletes a second that all stores together are allowed, 0 for no limit.
         """
-        ahead = len(self.backlog) + self.claiming
-        probes = self.breaker.lets_through(now, ahead + self.running)
+        claiming = sum(self.claiming.values())
+        probes = self.breaker.lets_through(now, len(self.backlog) + claiming + self.running)
         if probes is not None:
             return probes
         if self.claims == _CLAIMS:
             return 0
-        free = max(0, self.pace.concurrent - ahead - self.running)
-        wanted = max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
+        # Images of owners who may not begin another yet hold nobody else back.
+        ahead = len(self.backlog) + claiming - sum(map(self.backlog.count, self._held_up()))
+        wanted = self._wanted(ahead, batch_size)
         rates = [limit for limit in (rate, self.pace.rate) if limit]
         if rates:
             # What only waits for its turn is better left to other agents, and to other owners.
@@ -94,25 +115,149 @@ class Lane:
             return 0
         return min(batch_size, wanted if rates else ceil(wanted / self.yielded))
 
-    def claim_begins(self, asked: int) -> None:
-        """So many images are being claimed."""
-        self.claims += 1
-        self.claiming += asked
+    def _wanted(self, ahead: int, batch_size: int) -> int:
+        """How many claimed images to have ahead of the workers."""
+        free = max(0, self.pace.concurrent - ahead - self.running)
+        return max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
 
-    def claim_ends(self, asked: int, got: int) -> None:
-        """A claim of so many images got so many."""
+    def claim_limits(self, now: float, batch_size: int) -> dict[OwnerKey, int]:
+        """Return how many images of some owners may be claimed now; of others, any number."""
+        limits: dict[OwnerKey, int] = {}
+        for owner in self._held_up():
+            key = owner_key(owner)
+            ahead = self.backlog.count(owner) + self.claiming[key]
+            more = self._wanted(0, batch_size) - ahead
+            limits[key] = more if more > ahead else 0  # many at a time rather than one by one
+        for owner, breaker in self.health.shut.items():
+            limits[owner_key(owner)] = breaker.lets_through(now, self._in_flight(owner)) or 0
+        return limits
+
+    def claim_order(self) -> tuple[str | Again, str | Again]:
+        """Return which of the queue's lanes to claim from first, and what to fill up from.
+
+        Images that failed before come second, and now and then first, so that they come at all; a
+        store that is probed gets none of them while there is another.
+        """
+        first, again = self.name, Again(self.name)
+        self._claimed += 1
+        if self.breaker.state is State.CLOSED and self._claimed % 4 == 0:
+            return again, first
+        return first, again
+
+    def claim_begins(self, taken: Sequence[Taken]) -> None:
+        """Take in that these images are being claimed."""
+        self.claims += 1
+        self.claiming.update(image.owner for image in taken)
+
+    def claim_ends(self, taken: Sequence[Taken], got: int) -> None:
+        """Take in that a claim of these images got so many."""
         self.claims -= 1
-        self.claiming -= asked
-        self.yielded = max(_LEAST_YIELD, (self.yielded + got / asked) / 2)
+        self.claiming -= Counter(image.owner for image in taken)
+        self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
+
+    # -- beginning
+
+    def takes(self, owner: Owner, now: float) -> bool:
+        """Return whether a claimed image of an owner may wait here for a worker."""
+        if self.is_shut(now):
+            return False
+        breaker = self.health.shut.get(owner)
+        return breaker is None or breaker.lets_through(now, self._in_flight(owner)) != 0
+
+    def push(self, work: Work) -> None:
+        """Let a claimed image wait for a worker."""
+        with self._lock:
+            self.backlog.push(work)
+
+    def drain(self) -> list[Work]:
+        """Take out all images that wait."""
+        with self._lock:
+            return self.backlog.drain()
+
+    def drain_owner(self, owner: Owner) -> list[Work]:
+        """Take out all images of an owner that wait."""
+        with self._lock:
+            return self.backlog.drain_owner(owner)
 
     def may_begin(self, now: float) -> bool:
-        """Whether there is a claimed image that another worker may begin."""
-        return (
-            bool(self.backlog)
-            and self.running < self.pace.concurrent
-            and self.breaker.lets_through(now, self.running) != 0
-            and self._needs_worker(now)
+        """Return whether there is a claimed image that another worker may begin."""
+        if (
+            not self.backlog
+            or self.running >= self.pace.concurrent
+            or self.breaker.lets_through(now, self.running) == 0
+            or not self._needs_worker(now)
+        ):
+            return False
+        with self._lock:
+            return self.backlog.turn_to(self._has_room)
+
+    def begin(self, now: float) -> Slot | None:
+        """Take the next claimed image for another worker; its slot is given back by :meth:`end`."""
+        with self._lock:
+            work = self.backlog.pop(self._has_room)
+            if work is None:
+                return None
+            self._slots.take(work.owner)
+            self._all_slots.take(work.owner)
+        self._heard_at = now
+        return Slot(work)
+
+    def go_on(self, slot: Slot) -> Work | None:
+        """Take the next claimed image for a worker that is there; None without any; any thread."""
+        with self._lock:
+            before = slot.work.owner
+            if self.backlog.owners == 1 and self.backlog.count(before):
+                work = self.backlog.pop(self._may_keep)
+            else:
+                self._slots.leave(before)
+                self._all_slots.leave(before)
+                work = self.backlog.pop(self._has_room)
+                after = before if work is None else work.owner
+                self._slots.take(after)
+                self._all_slots.take(after)
+            if work is not None:
+                slot.work = work
+        return work
+
+    def end(self, slot: Slot) -> None:
+        """Take back a worker's slot."""
+        with self._lock:
+            self._slots.leave(slot.work.owner)
+            self._all_slots.leave(slot.work.owner)
+
+    def _may_keep(self, _owner: Owner) -> bool:
+        """Whether no slot more is taken than the pace allows."""
+        return self._slots.taken <= self.pace.concurrent
+
+    def _has_room(self, owner: Owner) -> bool:
+        """Whether an owner may have one more slot."""
+        slots, all_slots = self._slots, self._all_slots
+        slots.total = self.pace.concurrent
+        if owner not in all_slots.by_owner:  # as of most, where each delete is fast
+            return slots.taken < slots.total and all_slots.taken < all_slots.total
+        alone = self._is_alone(owner)
+        return slots.has_room(owner, alone=alone) and all_slots.has_room(
+            owner, alone=alone and len(all_slots.by_owner) == 1
         )
+
+    def _is_alone(self, owner: Owner) -> bool:
+        """Whether no other owner's image waits or is in work here."""
+        slots = self._slots.by_owner
+        return self.backlog.owners - bool(self.backlog.count(owner)) + len(slots) == (
+            owner in slots
+        )
+
+    def _held_up(self) -> list[Owner]:
+        """Owners who may not begin another image although there are slots."""
+        with self._lock:
+            if self._slots.taken >= self.pace.concurrent:
+                return []
+            return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
+
+    def _in_flight(self, owner: Owner) -> int:
+        """How many images of an owner are being claimed, wait or are in work."""
+        claiming = self.claiming[owner_key(owner)]
+        return claiming + self.backlog.count(owner) + self._slots.by_owner[owner]
 
     def _needs_worker(self, now: float) -> bool:
         """Whether another worker does more than those that take what is in the backlog anyway."""
@@ -123,21 +268,6 @@ class Lane:
             or len(self.backlog) * self.delete_seconds > busy * _WORTH_SECONDS
             or now - self._heard_at >= STALL_SECONDS
         )
-
-    def begin(self, now: float) -> Work | None:
-        """Take the next claimed image for another worker."""
-        work = self.next_of_run()
-        if work is not None:
-            self.running += 1
-            self._heard_at = now
-        return work
-
-    def next_of_run(self) -> Work | None:
-        """Take the next claimed image for a worker that is there; None without any, any thread."""
-        try:
-            return self.backlog.popleft()
-        except IndexError:
-            return None
 
     @property
     def turns_worth_taking(self) -> int:
@@ -151,6 +281,8 @@ class Lane:
         """Whether a worker may go on with further images at once; for any thread."""
         return self.breaker.state is State.CLOSED
 
+    # -- answers
+
     def took(self, seconds: float, now: float) -> None:
         """Take in how long a delete took; any thread: nothing depends on each one counting.
 
@@ -163,55 +295,35 @@ class Lane:
         self.delete_seconds = seconds
         self._heard_at = now
 
+    def unproven(self, endpoint: str, owner: Owner, now: float) -> Change | None:
+        """Take in that nothing has proven a part of the store in time."""
+        return self.health.unproven(endpoint, owner, now, alone=self._is_alone(owner))
+
+    def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
+        """Take in what the store answered to a delete; returns what that changes."""
+        return self.health.answered(verdict, origin, now, alone=self._is_alone(origin.owner))
+
     def is_shut(self, now: float) -> bool:
-        """Whether nothing may begin here, so that there is no use in holding claims for it."""
+        """Return whether nothing may begin here, so that there is no use in holding claims."""
         return self.breaker.lets_through(now, 0) == 0
 
-    def is_shut_for_others(self, now: float) -> bool:
-        """Whether an image that is in work here may not go on; only a probe may."""
-        return self.breaker.lets_through(now, self.running - 1) == 0
+    def is_shut_for(self, owner: Owner, now: float) -> bool:
+        """Return whether an owner's image that is in work here may not go on; a probe may."""
+        if self.breaker.lets_through(now, self.running - 1) == 0:
+            return True
+        breaker = self.health.shut.get(owner)
+        return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
 
     def believed(self, verdict: Verdict) -> Verdict:
         """What an answer means where an operator may have said that the data is really gone."""
-        if verdict in _NOT_MOUNTED and not self.breaker.not_found_limit:
+        if verdict in NOT_MOUNTED and not self.health.fuse.limit:
             return NOT_FOUND
         return verdict
 
     def is_outdated(self, verdict: Verdict, tried_at: float) -> bool:
         """Whether an answer tells that data was not there before an operator saw to the store.
 
-        :param tried_at: when it was asked for, in the breaker's seconds.
+        :param tried_at: when it was asked for, seconds since boot.
         """
-        missing = verdict in _NOT_MOUNTED or (verdict.outcome is Outcome.GONE and verdict != GONE)
-        return missing and tried_at < self.breaker.reset_at
-
-    def answered(self, verdict: Verdict, kind: Kind, now: float) -> Change | None:
-        """Take in what the store answered to a delete; returns what that changes about the lane."""
-        match verdict.outcome:
-            case Outcome.TRANSIENT | Outcome.UNKNOWN:
-                # A failed probe tells that the store is still down, not how much it would bear.
-                overloaded = verdict.tells_overload and self.breaker.state is State.CLOSED
-                was_slowed = self.pace.is_slowed
-                slowed = overloaded and self.pace.troubled(now) and not was_slowed
-                if self.breaker.failed(now, verdict.why):
-                    return Change.OPENED
-                return Change.SLOWED if slowed else None
-            case Outcome.STORE_TROUBLE if verdict in _NOT_MOUNTED:
-                return Change.BLOWN if self.breaker.blow(_NOT_MOUNTED[verdict]) else None
-            case Outcome.STORE_TROUBLE:
-                opened = self.breaker.failed(now, verdict.reason, at_once=True)
-                return Change.OPENED if opened else None
-            case Outcome.CONFIGURATION:
-                return None
-        was_slowed = self.pace.is_slowed
-        self.pace.answered(now)
-        if verdict == GONE:
-            self.breaker.deleted()
-        # A claim that was taken over is often of data that its first owner deleted.
-        elif (
-            verdict.outcome is Outcome.GONE and kind is not Kind.STALE and self.breaker.not_found()
-        ):
-            return Change.BLOWN
-        if self.breaker.answered():
-            return Change.CLOSED
-        return Change.RECOVERED if was_slowed and not self.pace.is_slowed else None
+        missing = verdict in NOT_MOUNTED or verdict.is_missing
+        return missing and tried_at < self.reset_at

@@ -3,25 +3,25 @@
 
 import math
 import random
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 
 from oslo_log import log as logging
 
-from evscrub.breaker import Breaker, State
+from evscrub.breaker import State
 from evscrub.clock import Clock
-from evscrub.lane import STALL_SECONDS, Change, Lane
+from evscrub.delay_queue import DelayQueue
+from evscrub.evidence import Origin, Scope
+from evscrub.health import Change, Event, Health
+from evscrub.lane import STALL_SECONDS, Again, Lane
 from evscrub.limits import RateLimit
 from evscrub.pace import Pace
 from evscrub.settings import Settings
-from evscrub.verdict import GONE, Verdict
+from evscrub.slots import Slots
+from evscrub.verdict import FINISHED, GONE, Verdict
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
 
-#: How long the last "not found" waits for something that tells if the store can be believed.
-SUSPECT_SECONDS = 3.0
 _IDLE_SECONDS = 60.0
 
 
@@ -46,6 +46,7 @@ class Lanes:
         self._go_on = go_on
         self._end = end
         self._rate = RateLimit(settings.rate, settings.burst)
+        self._slots = Slots(settings.concurrency)
         self._lanes: dict[str, Lane] = {}
         self._rates: dict[str, RateLimit] = {}
         for store in stores:
@@ -59,15 +60,15 @@ class Lanes:
         lane = self._lanes.get(store)
         if lane is None:
             pace = Pace(*self._settings.allowed(store))
-            breaker = Breaker(self._settings.not_found_limit_of(store), random.uniform)
-            lane = self._lanes[store] = Lane(store, pace, breaker)
+            health = Health(pace, self._settings.not_found_limit_of(store), random.uniform)
+            lane = self._lanes[store] = Lane(store, health, self._slots)
             self._rates[store] = RateLimit(pace.rate, self._settings.burst)
         return lane
 
     @property
     def running(self) -> int:
         """How many workers there are."""
-        return sum(lane.running for lane in self)
+        return self._slots.taken
 
     def next_to_begin(self, now: float) -> Lane | None:
         """Choose the lane whose next claimed image may begin; None while no slot is free.
@@ -107,128 +108,227 @@ class Lanes:
         return count
 
     def change(self, settings: Settings) -> None:
-        """Apply changed options, and give stores that are paused another chance.
+        """Apply changed options, and ask stores again that are paused.
 
-        What a store did not have before that, it is asked for again.
+        Locations reported missing before that are retried.
         """
         self._settings = settings
+        self._slots.total = settings.concurrency
         self._rate.change(settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
-            lane.breaker.not_found_limit = settings.not_found_limit_of(lane.name)
-            lane.breaker.reset(self._clock.boot())
+            lane.health.fuse.limit = settings.not_found_limit_of(lane.name)
+            lane.health.reset()
+            lane.reset_at = self._clock.boot()
             self.doubt_suspects(lane)
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
-    def answered(self, lane: Lane, work: Work, verdict: Verdict) -> None:
-        """Let a lane follow what its store answered."""
+    def make_way(self, lane: Lane) -> None:
+        """Let a lane go on for others than the owner who was alone when it was slowed or shut."""
+        lane.health.make_way()
+        self._rates[lane.name].follow(lane.pace.rate)
+
+    def answered(self, lane: Lane, work: Work, verdict: Verdict, endpoint: str = "") -> None:
+        """Let a lane follow what its store answered.
+
+        :param endpoint: the part of the store that was asked.
+        """
         if lane.is_outdated(verdict, work.tried_at):
             return
-        change = lane.answered(verdict, work.claim.kind, self._clock.boot())
+        now = self._clock.boot()
+        origin = Origin(work.owner, endpoint, work.claim.kind, work.first, work.missed)
+        change = lane.answered(verdict, origin, now)
+        if verdict.is_missing:
+            work.missed = True
+        elif verdict.outcome not in FINISHED:
+            work.first = False
         self._rates[lane.name].follow(lane.pace.rate)
         if verdict == GONE:
-            # The store has what is in it, so what it has not is gone.
-            self._believe_suspects(lane)
-        if lane.is_shut(self._clock.boot()):
-            self._end_all(lane.backlog)
-        if change is None:
-            return
+            # This part of the store has what is in it, so what it has not is gone.
+            self._believe(lane, endpoint)
+        if change is not None:
+            self._apply(lane, work, change)
+        if lane.is_shut(now):
+            self._end_all(lane.drain())
+
+    def _apply(self, lane: Lane, work: Work, change: Change) -> None:
+        """Carry out what an answer changed."""
         _tell(lane, change)
-        if change is Change.BLOWN:
+        if change.scope is Scope.OWNER:
+            if change.event in {Event.OPENED, Event.REFUSING, Event.BLOWN}:
+                self._end_all(lane.drain_owner(change.owner))
+            if change.event is Event.BLOWN:
+                work.doubt()
+                self._doubt(lane, change)
+            return
+        if change.event is Event.BLOWN:
             work.doubt()
             self.doubt_suspects(lane)
 
     def keeps(self, lane: Lane, work: Work) -> bool:
-        """Keep work back that a store says it has not the data of; returns whether it is kept."""
+        """Hold a work back whose data was not found; returns whether it is held."""
         if not work.doubted:
             return False
-        breaker = lane.breaker
-        outdated = breaker.state is State.BLOWN or work.tried_at < breaker.reset_at
-        if breaker.not_found_limit and outdated:
-            work.doubt()
-            return False
-        if not breaker.doubts(work.claim.kind):
+        fuse = lane.health.fuse
+        if not fuse.limit:
             work.believe()
             return False
-        work.suspect_since = self._clock.boot()
-        lane.suspects.append(work)
+        shut = lane.health.shut.get(work.owner)
+        blown = State.BLOWN in {lane.breaker.state, shut and shut.state}
+        if blown or work.tried_at < lane.reset_at:
+            work.doubt()
+            return False
+        lane.suspects.add(work, self._clock.boot())
         return True
 
     def next_look(self) -> float:
-        """Believe stores whose "not found" was not followed by more of them.
+        """Judge works held back that nothing has proven in time.
 
         :returns: seconds until that, a probe, or another worker where there are few, is due next.
         """
         now = self._clock.boot()
         pause = _IDLE_SECONDS
         for lane in self:
-            if lane.suspects:
-                # All wait for the last: those of a slow store come one after another.
-                believed_at = lane.suspects[-1].suspect_since + SUSPECT_SECONDS
-                if now >= believed_at:
-                    self._believe_suspects(lane)
-                    pause = 0.0  # they may go on in another lane
-                else:
-                    pause = min(pause, believed_at - now)
+            for endpoint in lane.suspects.overdue(now):
+                self._judge_unproven(lane, endpoint, now)
+                pause = 0.0  # they may go on in another lane
+            if (due := lane.suspects.next_at()) is not None:
+                pause = min(pause, due - now)
             if lane.backlog and lane.running:
                 pause = min(pause, STALL_SECONDS)
-            if lane.breaker.state is State.OPEN:
-                pause = min(pause, lane.breaker.opened_until - now)
+            for breaker in (lane.breaker, *lane.health.shut.values()):
+                if breaker.state is State.OPEN:
+                    pause = min(pause, breaker.opened_until - now)
         return max(0.01, pause)
 
     def release(self) -> None:
-        """Let go of all that is claimed and not begun; nobody waits for a turn any more."""
+        """Release all that is claimed and not begun; nobody waits for a turn any more."""
         self._rate.change(0, 1)
         for lane in self:
             self._rates[lane.name].change(0, 1)
-            self._end_all(lane.backlog)
+            self._end_all(lane.drain())
             self.doubt_suspects(lane)
-
-    def _believe_suspects(self, lane: Lane) -> None:
-        while lane.suspects:
-            work = lane.suspects.popleft()
-            work.believe()
-            self._go_on(work)
 
     def doubt_suspects(self, lane: Lane) -> None:
         """Keep the images pending whose data was not found."""
-        for work in lane.suspects:
-            work.doubt()
-        self._end_all(lane.suspects)
+        self._doubt_all(lane.suspects.take_all())
 
-    def _end_all(self, works: deque[Work]) -> None:
-        with suppress(IndexError):  # a worker's thread may take the last of a backlog
-            while works:
-                self._end(works.popleft())
+    def _judge_unproven(self, lane: Lane, endpoint: str, now: float) -> None:
+        """Judge what was not found in a part of a store of which no other data was found since.
+
+        A few are gone. Too many pause the store, or their owner in it.
+        """
+        if not lane.health.fuse.doubts(endpoint):
+            self._believe(lane, endpoint)
+            return
+        works = lane.suspects.take(endpoint)
+        for work in works:
+            if change := lane.unproven(endpoint, work.owner, now):
+                self._apply(lane, work, change)
+        self._doubt_all(works)
+
+    def _doubt(self, lane: Lane, change: Change) -> None:
+        """Keep one owner's images pending whose data was not found."""
+        works = lane.suspects.take_all()
+        self._doubt_all(work for work in works if work.owner == change.owner)
+        for work in works:
+            if work.owner != change.owner:
+                lane.suspects.add(work, self._clock.boot())
+
+    def _believe(self, lane: Lane, endpoint: str) -> None:
+        for work in lane.suspects.take(endpoint):
+            work.believe(endpoint)
+            if work.doubted:
+                lane.suspects.add(work, self._clock.boot())
+            else:
+                self._go_on(work)
+
+    def _doubt_all(self, works: Iterable[Work]) -> None:
+        for work in works:
+            work.doubt()
+            self._end(work)
+
+    def _end_all(self, works: Iterable[Work]) -> None:
+        for work in works:
+            self._end(work)
+
+
+def ready(queue: DelayQueue, lane: Lane) -> int:
+    """Return how many images are ready in a lane, at first or again."""
+    return queue.ready(lane.name) + queue.ready(Again(lane.name))
 
 
 def _tell(lane: Lane, change: Change) -> None:
     """Log a change of state; what goes on in between is counted, not logged."""
-    match change:
-        case Change.SLOWED:
+    if change.scope is Scope.OWNER:
+        _tell_of_owner(lane, change)
+        return
+    match change.event:
+        case Event.SLOWED:
             LOG.info(
                 "Store %s is overloaded: slowed to %d at a time and %.1f a second",
                 lane.name,
                 lane.pace.concurrent,
                 lane.pace.rate,
             )
-        case Change.RECOVERED:
+        case Event.RECOVERED:
             LOG.info("Store %s is at its full pace again", lane.name)
-        case Change.OPENED:
+        case Event.OPENED:
             LOG.warning(
                 "Store %s does not work (%s): its images wait, and it is probed now and then",
                 lane.name,
-                lane.breaker.reason,
+                change.reason,
             )
-        case Change.CLOSED:
+        case Event.REFUSING:
+            LOG.warning(
+                "Store %s refuses one image after another (%s): they are tried one at a time."
+                " May evscrub's user delete there?",
+                lane.name,
+                change.reason,
+            )
+        case Event.CLOSED:
             LOG.info("Store %s works again", lane.name)
-        case Change.BLOWN:
+        case Event.BLOWN:
             LOG.error(
                 "Store %s is paused: %s. Is it mounted, is the bucket the right one? Nothing more"
                 " is deleted in it, and these images stay pending. Mend it and send the agents"
                 " SIGHUP; if the data is really gone, add %s to [scrubber] acknowledged_stores"
                 " first",
                 lane.name,
-                lane.breaker.reason,
+                change.reason,
+                lane.name,
+            )
+
+
+def _tell_of_owner(lane: Lane, change: Change) -> None:
+    """Log what concerns one owner's images."""
+    match change.event:
+        case Event.OPENED:
+            LOG.warning(
+                "Store %s fails for images of project %s (%s): they wait, and one is tried now and"
+                " then; those of others go on",
+                lane.name,
+                change.owner,
+                change.reason,
+            )
+        case Event.REFUSING:
+            LOG.warning(
+                "Store %s refuses one image of project %s after another (%s): they are tried one"
+                " at a time; those of others go on",
+                lane.name,
+                change.owner,
+                change.reason,
+            )
+        case Event.CLOSED:
+            LOG.info("Store %s works again for images of project %s", lane.name, change.owner)
+        case Event.BLOWN:
+            LOG.error(
+                "Images of project %s in store %s are paused: %s. They stay pending until the store"
+                " turns out to have another's image in the same place, or you have looked and sent"
+                " the agents SIGHUP; if the data is really gone, add %s to [scrubber]"
+                " acknowledged_stores first",
+                change.owner,
+                lane.name,
+                change.reason,
                 lane.name,
             )

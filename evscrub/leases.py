@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps the leases of the images in work: says whether one is still ours, renews those that age."""
 
+from collections.abc import Sequence
+from contextlib import suppress
+
 import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import Clock
+from evscrub.isolation import apart
 from evscrub.record import Record
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
@@ -71,14 +75,23 @@ class Leases:
         ]
         if not aging:
             return
+        with suppress(RegistryAwayError):
+            await apart(aging, self._renew_all, self._refuse)
+
+    def _refuse(self, work: Work, error: Exception) -> None:
+        """Drop a claim whose rows take no new lease."""
+        LOG.warning(
+            "The claim of image %s cannot be renewed (%s)", work.image_id, type(error).__name__
+        )
+        work.lost = True
+        self._record.leases_lost += 1
+
+    async def _renew_all(self, aging: Sequence[Work]) -> None:
         asked = self._clock.moment()
         held = [(work.claim, work.lease) for work in aging]
-        try:
-            kept, lease = await self._calls.call(
-                self._claims.renew, held, patience_seconds=self._calls.silent_seconds
-            )
-        except RegistryAwayError:
-            return
+        kept, lease = await self._calls.call(
+            self._claims.renew, held, patience_seconds=self._calls.silent_seconds
+        )
         ours = {claim.image.id for claim in kept}
         for work in aging:
             if work.image_id in ours:

@@ -22,6 +22,15 @@ def is_url(text: str) -> bool:
     return _URL(text) is not None
 
 
+def is_encrypted(text: str) -> bool:
+    """Whether `text` looks like an encrypted location: base64url of whole blocks."""
+    try:
+        raw = base64.urlsafe_b64decode(text.encode("ascii"))
+    except ValueError:
+        return False
+    return not is_url(text) and len(raw) > _BLOCK_BYTES and len(raw) % _BLOCK_BYTES == 0
+
+
 def decrypt_url(key: str, value: str) -> str:
     """Return the URL that `value` holds.
 

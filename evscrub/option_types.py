@@ -10,6 +10,7 @@ from typing import Any
 
 from oslo_config import types
 
+from evscrub.location_crypt import KEY_BYTES
 from evscrub.status.address import parse as parse_address
 
 #: The explicit word where an operator wants none of something that has a default.
@@ -19,7 +20,6 @@ _EMPTY = "must not be empty"
 _QUOTED_CHARACTERS = 40
 #: AMQP's short strings hold 255 bytes; a queue is named after its topic, with ``.info`` behind it.
 MAX_NAME_BYTES = 240
-_KEY_BYTES = (16, 24, 32)
 
 
 class Integer(types.Integer):
@@ -189,7 +189,7 @@ class EncryptionKey(types.String):
         text = str(value)
         if not text:
             return None
-        if len(text.encode()) not in _KEY_BYTES:
+        if len(text.encode()) not in KEY_BYTES:
             raise ValueError(f"must be 16, 24 or 32 bytes long, and is {len(text.encode())}")
         return text
 

@@ -170,7 +170,9 @@ scrubber_opts = [
         default=120,
         help="Seconds without a sign of life after which another agent takes a claim over. Claims"
         " of a living agent are renewed. Longer leaves the images of an agent that died waiting;"
-        " shorter asks more of an agent under load. The same on all agents.",
+        " shorter asks more of an agent under load. The same on all agents. Leases are compared"
+        " by the clock of the database node that is asked, so the clocks of all nodes must agree"
+        " within 2 seconds: an agent claims nothing on a node that is further off.",
     ),
     cfg.Opt(
         "drain_timeout",
@@ -211,7 +213,9 @@ scrubber_opts = [
         default=20,
         mutable=True,
         help="Images in a row that a store may say it does not have before it is paused, because"
-        " an unmounted file store or a wrong bucket says so of everything. 0 believes any number.",
+        " an unmounted file store or a wrong bucket says so of everything. One project's count for"
+        " half at most: as many of one alone pause that project's images in the store. 0 believes"
+        " any number.",
     ),
     cfg.ListOpt(
         "acknowledged_stores",
@@ -219,6 +223,29 @@ scrubber_opts = [
         mutable=True,
         help="Stores that are not paused by not_found_limit, nor for a missing or empty directory:"
         " name one here, and send SIGHUP, when its data is really gone.",
+    ),
+    cfg.Opt(
+        "allowed_places",
+        type=types.List(types.String(regex=r"[^:]+:.+", quotes=True)),
+        default=[],
+        mutable=True,
+        help="Further places of stores, as store:place, for data that Glance wrote before its"
+        " configuration changed. Data is deleted only in the store's own bucket, container, pool or"
+        " directories, and here; what lies elsewhere is parked, for a location may name whatever"
+        " the store's credentials reach. A place is a bucket (s3), a container, or"
+        " tenant@host/container in an account whose credentials are not configured (swift), a pool"
+        " (rbd), a directory with all below it (file), or datacenter:datastore/directory (vmware);"
+        " buckets, containers and pools may hold *. What to weigh: whatever is in a place may be"
+        " deleted by those who may write locations. Example: objects:glance-old,files:/srv/images",
+    ),
+    cfg.ListOpt(
+        "separate_stores",
+        default=[],
+        mutable=True,
+        help="Stores that have no object in common. Two s3 or swift stores with one bucket or"
+        " container, on servers of different names, may be the same: a location in one of them is"
+        " parked while a location of the same name in the other is wanted. Name both here if they"
+        " are separate. What to weigh: if they are not, data is deleted that an image still wants.",
     ),
     cfg.Opt(
         "retry_initial",

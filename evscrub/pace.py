@@ -17,6 +17,9 @@ _FREE_AGAIN = 4.0
 _CUT_EVERY_SECONDS = 1.0
 #: What a rate is measured over; less at first, so that there is one soon.
 _MEASURE_SECONDS = 1.0
+#: A cut that is older says little of what the store bears now; where answers come all the time, the
+#: pace is back before that.
+_FORGET_CUT_SECONDS = 60.0
 #: A rate measured over longer than this says little of how fast the store is.
 _FORGET_SECONDS = 10.0
 
@@ -64,9 +67,15 @@ class Pace:
         if most_rate:
             self.rate = min(self.rate or most_rate, most_rate)
 
+    def restore(self) -> None:
+        """Take back all cuts."""
+        self.concurrent, self.rate = self.most_concurrent, self.most_rate
+
     def answered(self, now: float) -> None:
         """Take in a good answer."""
         self._answers += 1
+        if self.is_slowed and now - self._cut_at >= _FORGET_CUT_SECONDS:
+            self.restore()
         elapsed = now - self._second
         if elapsed < (_MEASURE_SECONDS if self._per_second else _MEASURE_SECONDS / 10):
             return

@@ -17,6 +17,7 @@ from evscrub.clock import Clock
 from evscrub.outage import Outage
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.errors import reason
+from evscrub.registry.faults import is_of_rows
 
 T = TypeVar("T")
 
@@ -87,6 +88,7 @@ class RegistryCalls:
         :param patience_seconds: how long to wait; then the call is abandoned in its thread, where
             it may still have its effect. For calls that may run twice, even at the same time.
         :raises RegistryAwayError: it failed, after its own retries, or took too long.
+        :raises oslo_db.exception.DBError: rows cannot be read, or take no change.
         """
         call = object()
         self._waiting[call] = self._clock.boot()
@@ -98,6 +100,9 @@ class RegistryCalls:
                 self._answered()
                 return result
         except UNAVAILABLE as error:
+            if is_of_rows(error):
+                self._answered()
+                raise
             self._failed(reason(error))
             raise RegistryAwayError from error
         finally:

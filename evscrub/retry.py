@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evscrub.verdict import Outcome
 
-#: Tries of something nobody expected before it is parked.
+#: Tries of what is refused, or what nobody expected, before it is parked.
 UNKNOWN_TRIES = 8
 
 
@@ -42,5 +42,5 @@ def delay(
 def is_parked(outcome: Outcome, tries: int) -> bool:
     """Whether only an operator can help, so that the image is looked at but rarely."""
     return outcome is Outcome.CONFIGURATION or (
-        outcome is Outcome.UNKNOWN and tries > UNKNOWN_TRIES
+        outcome in {Outcome.UNKNOWN, Outcome.REFUSED} and tries > UNKNOWN_TRIES
     )

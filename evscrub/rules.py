@@ -147,7 +147,8 @@ def _decide_pending(
         return Leave(HELD)
     if has_live:
         return Damaged("the image is pending_delete but has a live location")
-    left = image.deleted_at + policy.scrub_time - now
+    # In this order no date overflows.
+    left = image.deleted_at - now + policy.scrub_time
     if left > timedelta(0):
         return Wait(left.total_seconds())
     return Scrub(Kind.PENDING, pending)
@@ -168,7 +169,7 @@ def _decide_deleted(
     if image.deleted_at is not None:
         # Not always past: glance-scrubber --restore and a second DELETE end here too, for Glance
         # sees no location then and has no pending_delete to go through.
-        left = max(left, image.deleted_at + policy.scrub_time - now)
+        left = max(left, image.deleted_at - now + policy.scrub_time)
     if left > timedelta(0):
         return Wait(left.total_seconds())
     return Scrub(Kind.GIVEN_BACK if _is_given_back(image, pending, policy) else Kind.STALE, pending)
@@ -206,7 +207,7 @@ def _decide_live(
         return Leave(ALIVE)
     left = _lease_left(removed, now, policy)
     removed_last = max(row.deleted_at for row in removed if row.deleted_at is not None)
-    left = max(left, removed_last + policy.scrub_time + policy.orphan_grace - now)
+    left = max(left, removed_last - now + policy.scrub_time + policy.orphan_grace)
     if left > timedelta(0):
         return Wait(left.total_seconds())
     return Scrub(Kind.ORPHAN, removed)
@@ -215,4 +216,4 @@ def _decide_live(
 def _lease_left(pending: tuple[LocationRow, ...], now: datetime, policy: Policy) -> timedelta:
     """How long the youngest lease has left; a row that was never stamped has none."""
     stamps = [row.updated_at for row in pending if row.updated_at is not None]
-    return max(stamps) + policy.claim_timeout - now if stamps else timedelta(0)
+    return max(stamps) - now + policy.claim_timeout if stamps else timedelta(0)

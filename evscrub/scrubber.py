@@ -9,23 +9,28 @@ and each arrow moves only what the step before found fit, so that any step may f
 die, and the image is found again by the queue or by a sweep.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
 import anyio
 from anyio.abc import TaskGroup
 from oslo_log import log as logging
 
+from evscrub.breaker import State
 from evscrub.claimer import UNKNOWN_LANE, Claimer
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Taken
-from evscrub.lane import Lane
+from evscrub.isolation import apart
+from evscrub.lane import Again, Lane
 from evscrub.lanes import Lanes
+from evscrub.last_look import LastLook
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry_calls import SILENT_SECONDS, RegistryCalls
 from evscrub.settings import Settings
 from evscrub.settler import Settler
+from evscrub.slots import Slot
 from evscrub.store_faults import Fault
 from evscrub.stores import Stores
 from evscrub.verdict import UNUSABLE
@@ -93,6 +98,7 @@ class Scrubber:
             stores,
             self.lanes,
             self.leases,
+            LastLook(self._claimer.shared_among, self.calls, clock),
             clock,
             database_clock,
             settings.concurrency,
@@ -168,8 +174,8 @@ class Scrubber:
             due = self.queue.next_advance()
             if due is not None:
                 pause = min(pause, max(0.0, due - self._database_clock.now()))
-            if self.calls.away_seconds:
-                pause = self.calls.away_seconds
+            if self._pause_seconds:
+                pause = self._pause_seconds
             with anyio.move_on_after(pause):
                 await self._changed.wait()
 
@@ -184,54 +190,80 @@ class Scrubber:
     def _pump_lanes(self) -> None:
         """Begin claimed images, and claim more where they run short."""
         now = self._clock.boot()
-        while (lane := self.lanes.next_to_begin(now)) and (work := lane.begin(now)):
-            self._tasks.start_soon(self._work, lane, work)
+        while (lane := self.lanes.next_to_begin(now)) and (slot := lane.begin(now)):
+            self._tasks.start_soon(self._work, lane, slot)
         # A registry that takes no settlements gets no more claims either.
         if self._may_ask_registry() and len(self.settler) <= 2 * self.settings.batch_size:
-            for name in self.queue.lanes():
-                if name is not UNKNOWN_LANE:
-                    self._claim_more(self.lanes.of(str(name)), now)
+            for store in {_store_of(name) for name in self.queue.lanes() if name != UNKNOWN_LANE}:
+                self._claim_more(self.lanes.of(store), now)
 
     def _may_ask_registry(self) -> bool:
-        return not self._draining and not self.calls.away_seconds
+        return not self._draining and not self._pause_seconds
+
+    @property
+    def _pause_seconds(self) -> float:
+        """How long to ask the registry for nothing."""
+        return max(self.calls.away_seconds, self._claimer.refused_seconds)
 
     def _claim_more(self, lane: Lane, now: float) -> None:
+        blamed = lane.health.blamed
+        names = (lane.name, Again(lane.name))
+        if blamed and any(self.queue.has_ready_of_others(name, *blamed) for name in names):
+            self.lanes.make_way(lane)
         while size := lane.claim_size(now, self.settings.batch_size, self.settings.rate):
-            taken = self.queue.take(lane.name, size)
+            taken = self._take(lane, size, now)
             if not taken:
                 return
-            lane.claim_begins(len(taken))
+            lane.claim_begins(taken)
             self._tasks.start_soon(self._claim, lane, taken)
 
+    def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
+        """Take ready images of a lane out of the queue, no more than their owners may have."""
+        taken: list[Taken] = []
+        for name in lane.claim_order():
+            if len(taken) < size:
+                limits = lane.claim_limits(now, self.settings.batch_size)
+                for image in taken:
+                    if image.owner in limits:
+                        limits[image.owner] -= 1
+                taken += self.queue.take(name, size - len(taken), limits)
+        return taken
+
     async def _look(self, taken: Sequence[Taken]) -> None:
-        try:
-            await self._claimer.look(taken)
-        except Exception:
-            LOG.exception("%d images cannot be looked at", len(taken))
-            self._claimer.put_back(taken, UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
+        await apart(taken, self._claimer.look, self._refuse)
         self._looking = False
         self.wake()
 
+    def _refuse(self, taken: Taken, error: Exception) -> None:
+        """Park an image whose rows cannot be read; others that raise wait for a while."""
+        if not self.queue.is_taken(taken.image_id):
+            return  # it was dealt with before its batch raised
+        if is_of_rows(error):
+            self.settler.park(taken.image_id, taken.source, error)
+        else:
+            LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
+            self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
+
     async def _claim(self, lane: Lane, taken: Sequence[Taken]) -> None:
-        try:
-            works = await self._claimer.claim(lane, taken)
-        except Exception:
-            LOG.exception("%d images cannot be claimed", len(taken))
-            self._claimer.put_back(taken, UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
-            works = []
-        lane.claim_ends(len(taken), len(works))
+        works: list[Work] = []
+
+        async def claim(some: Sequence[Taken]) -> None:
+            works.extend(await self._claimer.claim(lane, some))
+
+        await apart(taken, claim, self._refuse)
+        lane.claim_ends(taken, len(works))
         for work in works:
             self.leases.works[work.image_id] = work
             self._forward(work)
         self.wake()
 
-    async def _work(self, lane: Lane, work: Work) -> None:
+    async def _work(self, lane: Lane, slot: Slot) -> None:
         try:
-            await self.workers.work(lane, work)
+            await self.workers.work(lane, slot)
         except Exception:
             LOG.exception("A worker of store %s has ended", lane.name)
         finally:
-            lane.running -= 1
+            lane.end(slot)
             self._pump_lanes()
 
     def _forward(self, work: Work) -> None:
@@ -239,10 +271,17 @@ class Scrubber:
         store = work.next_store
         if store is not None and not work.lost and not self._draining:
             lane = self.lanes.of(store)
-            if not lane.is_shut(self._clock.boot()):
-                lane.backlog.append(work)
+            if lane.health.blamed not in {None, (work.owner,)}:
+                self.lanes.make_way(lane)
+            if lane.takes(work.owner, self._clock.boot()) and not self._is_poor_probe(lane, work):
+                lane.push(work)
                 return
         self.settler.end(work)
+
+    def _is_poor_probe(self, lane: Lane, work: Work) -> bool:
+        """Whether a store that does not work would be probed with an image that failed before."""
+        probing = lane.breaker.state is not State.CLOSED
+        return probing and not work.first and self.queue.has_ready(lane.name)
 
     def _worked(self, lane: Lane, work: Work) -> None:
         """Send on an image that a lane is done with."""
@@ -270,3 +309,8 @@ class Scrubber:
                 " when their claims run out",
                 len(self.leases.works),
             )
+
+
+def _store_of(lane: Hashable) -> str:
+    """The store of one of the queue's lanes."""
+    return lane.store if isinstance(lane, Again) else str(lane)

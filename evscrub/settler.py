@@ -3,7 +3,7 @@
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import anyio
@@ -12,14 +12,16 @@ from oslo_log import log as logging
 from evscrub.clock import DatabaseClock, epoch
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.group_log import GroupLog
+from evscrub.isolation import apart
 from evscrub.keep import was_released
+from evscrub.lane import Again
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed, Trouble
 from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, Outcome
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ class Settler:
                         await self._many.wait()
                     self._some, self._many = anyio.Event(), anyio.Event()
                     await self._settle()
+                elif self._some.is_set():
+                    self._some = anyio.Event()
                 if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
                 self._tell_groups(anyio.current_time())
@@ -108,16 +112,14 @@ class Settler:
 
     async def _settle(self) -> None:
         works, self._ended = self._ended, []
+        bad: dict[str, Exception] = {}
+
+        def refused(work: Work, error: Exception) -> None:
+            bad[work.image_id] = error
+
         try:
             async with self._leases.compared:
-                ends = [work.settlement() for work in works]
-                timeout = timedelta(seconds=self._leases.timeout)
-                await self._calls.call(
-                    self._claims.settle,
-                    ends,
-                    timeout,
-                    patience_seconds=self._calls.silent_seconds,
-                )
+                await apart(works, self._write, refused)
         except RegistryAwayError:
             # What is deleted must be written down, however long that takes.
             self._ended = works + self._ended
@@ -127,6 +129,11 @@ class Settler:
         self._excuse_dropped()
         for work in works:
             self._leases.works.pop(work.image_id, None)
+            if work.image_id in bad:
+                # Its claim runs out, and the next to claim it finds what was deleted missing.
+                owner = work.claim.image.owner
+                self.park(work.image_id, work.source, bad[work.image_id], owner)
+                continue
             if not work.is_complete:
                 self._queue.cancel(work.image_id)  # what came meanwhile: it has its own time now
             self._queue.done(work.image_id)
@@ -141,12 +148,45 @@ class Settler:
                 self._try_again(work)
         self._on_settled()
 
+    async def _write(self, works: Sequence[Work]) -> None:
+        ends = [work.settlement() for work in works]
+        timeout = timedelta(seconds=self._leases.timeout)
+        await self._calls.call(
+            self._claims.settle, ends, timeout, patience_seconds=self._calls.silent_seconds
+        )
+
+    def park(
+        self, image_id: str, source: Source, error: Exception, owner: str | None = None
+    ) -> None:
+        """Park an image whose rows cannot be read, or take no change."""
+        cause = getattr(error, "inner_exception", None) or error
+        # Not its text, which may quote the row and so the URL.
+        verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
+        known = self._record.troubles.get(image_id)
+        pause = delay(verdict.outcome, 1, self.delays, random.uniform)
+        trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)
+        self._record.troubles[image_id] = trouble
+        self._queue.cancel(image_id)  # what came meanwhile: it has its own time now
+        self._queue.done(image_id)
+        self._queue.add(image_id, self._database_clock.now() + pause, owner=owner, source=source)
+        if known is None or not known.parked:
+            self._on_parked(image_id, trouble)
+            self._groups.add(
+                (verdict.reason, verdict.detail),
+                logging.WARNING,
+                image_id,
+                "left alone, since rows in images or image_locations cannot be read or changed"
+                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                anyio.current_time(),
+            )
+            self._some.set()  # so that it is told when that is due
+
     def _count(self, work: Work) -> None:
         """Count what the registry holds of a work: what is judged may yet be taken back."""
         for store, verdict in work.outcomes.values():
             self._record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
             if verdict == GONE:
-                self._record.bytes_reclaimed[store] += work.claim.image.size or 0
+                self._record.bytes_reclaimed[store] += max(0, work.claim.image.size or 0)
 
     def _tell(self) -> None:
         """Leave a trace of what cannot be undone: one line for many."""
@@ -186,7 +226,9 @@ class Settler:
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
-        self._on_scrubbed(Scrubbed(image.id, image.owner, image.size or 0, late, work.data_went))
+        self._on_scrubbed(
+            Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
+        )
 
     def _trace(self, reason: str, image_id: str) -> None:
         ids = self._untold.setdefault(reason, [])
@@ -214,11 +256,12 @@ class Settler:
     def _try_again(self, work: Work) -> None:
         """Let an image wait that was not, or not wholly, scrubbed."""
         pause = 0.0 if work.trouble is None else self._note_trouble(work)
+        store = work.trouble[0] if work.trouble else work.next_store
         self._queue.add(
             work.image_id,
             self._database_clock.now() + pause,
             owner=work.claim.image.owner,
-            lane=work.trouble[0] if work.trouble else work.next_store,
+            lane=store if work.first or store is None else Again(store),
             source=work.source,
         )
 
@@ -236,8 +279,7 @@ class Settler:
         if parked and (known is None or not known.parked):
             self._on_parked(work.image_id, trouble)
         # What a store as a whole suffers from is told by its lane.
-        told_alone = verdict.outcome in {Outcome.IN_USE, Outcome.UNKNOWN} or bool(verdict.hint)
-        own_trouble = parked or told_alone
+        own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             self._groups.add(
                 (store, verdict.reason, parked),

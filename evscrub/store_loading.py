@@ -21,7 +21,8 @@ from glance_store.capabilities import BitMasks
 from oslo_config import cfg
 from stevedore.driver import DriverManager
 
-from evscrub import store_faults, verdict
+from evscrub import store_configs, store_faults, verdict
+from evscrub.object_identity import StoreConfig
 from evscrub.store_faults import Fault
 
 #: How long a driver may hold up those after it, and the start: Ceph's waits five minutes for a
@@ -83,6 +84,17 @@ class StoreLoader:
             self._start(name)
         before, self._unusable = self._unusable, set(self._faults)
         return before - self._unusable
+
+    def configs(self) -> dict[str, StoreConfig]:
+        """Return what is known of the enabled stores' configuration, whether loaded or not."""
+        found = {}
+        for name, kind in self.enabled.items():
+            driver = self._driver(name)
+            prefix = None if driver is None else driver.url_prefix
+            group = name if self._several else store_configs.SINGLE_GROUP
+            scheme = store_faults.schemes(kind)[0]
+            found[name] = store_configs.read(self._conf, name, scheme, group, prefix)
+        return found
 
     def reload(self, name: str) -> None:
         """Load a store in use again; it keeps the driver that it has if that fails.

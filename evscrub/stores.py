@@ -9,9 +9,8 @@ it.
 
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import glance_store
 from glance_store import location as store_location
@@ -20,21 +19,31 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from evscrub import location_crypt, refusals, store_faults, verdict
+from evscrub.file_links import FileLinks
+from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
+from evscrub.object_identity import Identity, Relation
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
 from evscrub.store_loading import StoreLoader
+from evscrub.store_objects import StoreObjects
 from evscrub.verdict import StoreNotUsableError, Verdict
 
 LOG = logging.getLogger(__name__)
 
+_FILE_SCHEMES = frozenset({"file", "filesystem"})
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A location whose store is known. Its URL is never shown."""
+    """A location whose store is known. Its URL is never shown.
+
+    :param key: equal for locations of one object.
+    """
 
     store: str
     url: str
     scheme: str
+    key: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.scheme} location in {self.store}>"
@@ -47,6 +56,8 @@ class Stores:
         because that is what glance_store reads.
     :param acknowledged: returns the stores whose data is gone by an operator's word: their
         directories may be missing.
+    :param allowed_places: further places of stores; see :mod:`evscrub.store_places`.
+    :param separate_stores: stores that are known to have no object in common.
     :raises ValueError: no store is enabled.
     """
 
@@ -54,6 +65,8 @@ class Stores:
         self,
         conf: cfg.ConfigOpts,
         acknowledged: Callable[[], Collection[str]] = frozenset,
+        allowed_places: Collection[str] = (),
+        separate_stores: Collection[str] = (),
     ) -> None:
         self._key: str | None = conf.metadata_encryption_key
         self._multiple: dict[str, str] = dict(conf.enabled_backends or {})
@@ -63,14 +76,18 @@ class Stores:
                 "no store is enabled: name those of Glance in [DEFAULT] enabled_backends, or a"
                 " single one in [glance_store] stores, in glance-api.conf"
             )
-        self._loader.load()
+        self._links = FileLinks()
+        self.objects = StoreObjects({}, allowed_places, separate_stores)
+        self.load()
 
     def load(self) -> set[str]:
         """Load the stores that cannot be used again; blocks, for some seconds each at most.
 
         :returns: those that can be used and could not before.
         """
-        return self._loader.load()
+        usable = self._loader.load()
+        self.objects.configs = self._loader.configs()
+        return usable
 
     @property
     def faults(self) -> dict[str, Fault]:
@@ -99,36 +116,59 @@ class Stores:
         :raises StoreNotUsableError: none, or more than one, is configured here that fits.
         """
         url = self.url(row)
+        store = self._store_of(row, url)
+        self.objects.check(store, url)
+        return Target(store, url, _scheme(url), index_key(url))
+
+    def index_key(self, value: str) -> str:
+        """Return a text that is equal for all locations of one object, and rarely for others.
+
+        :param value: a location's, as the registry has it.
+        :raises StoreNotUsableError: it cannot be decrypted, or no object can be told from it.
+        """
+        key = tidy_key(value)
+        if key is not None:
+            return key
         try:
-            scheme = urlparse(url).scheme
-        except ValueError:
-            raise StoreNotUsableError(verdict.BAD_URL, "the location is no URL") from None
-        if self._multiple:
-            return Target(self._resolve_multiple(row.store, url, scheme), url, scheme)
-        if row.store is not None:
-            raise StoreNotUsableError(
-                verdict.STORE_NOT_ENABLED,
-                f"the location is in store {row.store!r} but this configuration has no"
-                " [DEFAULT] enabled_backends",
-            )
-        info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
-        if info is None:
-            self._refuse_faulty(scheme)
-            raise StoreNotUsableError(
-                verdict.STORE_NOT_ENABLED,
-                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
-            )
-        return Target(str(info["store_entry"]), url, scheme)
+            return index_key(self._clear(value))
+        except BadUrlError as error:
+            raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
+
+    def identify(self, row: LocationRow) -> Identity:
+        """Return a location's object, whether or not its store is known.
+
+        :raises StoreNotUsableError: it cannot be decrypted, or no object can be told from it.
+        """
+        url = self.url(row)
+        try:
+            store: str | None = self._store_of(row, url)
+        except StoreNotUsableError:
+            store = row.store if self._multiple else None
+        return self.objects.identify(store, url)
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        """Say whether two locations are of the same object."""
+        return self.objects.relate(one, other)
+
+    def are_same(self, one: Target, other: Target) -> bool:
+        """Whether two locations are surely of the same object."""
+        identities = (self.objects.identify(target.store, target.url) for target in (one, other))
+        return self.objects.relate(*identities) is Relation.SAME
 
     def url(self, row: LocationRow) -> str:
         """The location's URL in the clear.
 
         :raises StoreNotUsableError: it cannot be decrypted.
         """
-        if location_crypt.is_url(row.value):
-            return row.value
+        return self._clear(row.value)
+
+    def _clear(self, value: str) -> str:
+        if not value:
+            raise StoreNotUsableError(verdict.BAD_URL, "the location has no URL")
+        if location_crypt.is_url(value):
+            return value
         try:
-            return location_crypt.decrypt_url(self._key or "", row.value)
+            return location_crypt.decrypt_url(self._key or "", value)
         except ValueError:
             pass
         raise StoreNotUsableError(
@@ -141,6 +181,9 @@ class Stores:
 
         :returns: the verdict on whatever the driver did; nothing is raised.
         """
+        kept = self._is_linked(target) if target.scheme in _FILE_SCHEMES else None
+        if kept is not None:
+            return kept
         try:
             if self._multiple:
                 glance_store.delete(target.url, target.store)
@@ -156,36 +199,65 @@ class Stores:
             return answer
         return verdict.judge(None, target.scheme)
 
-    def _resolve_multiple(self, named: str | None, url: str, scheme: str) -> str:
-        by_name = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {})
-        if named is not None:
-            if (fault := self.faults.get(named)) is not None:
-                raise _unusable(named, fault)
-            if named in by_name and named in self._multiple:
-                return named
-            if named in self._multiple:
-                raise StoreNotUsableError(
-                    verdict.STORE_NOT_LOADED,
-                    f"store {named!r} has no URLs of scheme {scheme!r}: was it of another type"
-                    " when the image was stored?",
-                )
+    def _is_linked(self, target: Target) -> Verdict | None:
+        """Look whether another file's data goes with a file; None if it does not."""
+        path = _path(target)
+        if path is None:
+            return None
+        linked = self._links.leads_to(str(path), self.objects.file_directories)
+        if linked is None:
+            return verdict.SLOW_DIRECTORY
+        return verdict.LINKED if linked else None
+
+    def _store_of(self, row: LocationRow, url: str) -> str:
+        scheme = _scheme(url)
+        if not self._multiple:
+            return self._resolve_single(row.store, scheme)
+        if row.store is not None:
+            return self._resolve_named(row.store, scheme)
+        kinds = self._multiple.items()
+        candidates = [name for name, kind in kinds if scheme in store_faults.schemes(kind)]
+        if not candidates:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"store {named!r} is not in [DEFAULT] enabled_backends",
+                f"the location names no store and none for scheme {scheme!r} is enabled",
             )
-        fitting: list[str] = [
-            name
-            for name, info in by_name.items()
-            if name in self._multiple
-            and (not info["store"].url_prefix or url.startswith(info["store"].url_prefix))
-        ]
-        if len(fitting) == 1:
-            return fitting[0]
-        self._refuse_faulty(scheme)
-        raise StoreNotUsableError(
-            verdict.STORE_AMBIGUOUS if fitting else verdict.STORE_NOT_ENABLED,
-            f"the location names no store and {len(fitting)} stores for scheme {scheme!r} fit it",
-        )
+        store = self.objects.choose(url, candidates)
+        if (fault := self.faults.get(store)) is not None:
+            raise _unusable(store, fault)
+        return store
+
+    def _resolve_named(self, store: str, scheme: str) -> str:
+        if (fault := self.faults.get(store)) is not None:
+            raise _unusable(store, fault)
+        if store not in self._multiple:
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"store {store!r} is not in [DEFAULT] enabled_backends",
+            )
+        if store not in store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}):
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_LOADED,
+                f"store {store!r} has no URLs of scheme {scheme!r}: was it of another type when"
+                " the image was stored?",
+            )
+        return store
+
+    def _resolve_single(self, named: str | None, scheme: str) -> str:
+        if named is not None:
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"the location is in store {named!r} but this configuration has no"
+                " [DEFAULT] enabled_backends",
+            )
+        info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
+        if info is None:
+            self._refuse_faulty(scheme)
+            raise StoreNotUsableError(
+                verdict.STORE_NOT_ENABLED,
+                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
+            )
+        return str(info["store_entry"])
 
     def _refuse_faulty(self, scheme: str) -> None:
         """Refuse a location that may be in an enabled store that cannot be used."""
@@ -200,9 +272,16 @@ def _unusable(store: str, fault: Fault) -> StoreNotUsableError:
 
 def _path(target: Target) -> Path | None:
     """Return where a file store's file is, None for another store."""
-    if target.scheme not in {"file", "filesystem"}:
+    if target.scheme not in _FILE_SCHEMES:
         return None
-    return Path(unquote(urlparse(target.url).path))
+    try:
+        return Path(file_path(target.url))
+    except BadUrlError:  # its driver says so
+        return None
+
+
+def _scheme(url: str) -> str:
+    return url.partition(":")[0]
 
 
 def _judge_directory(target: Target) -> Verdict | None:

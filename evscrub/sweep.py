@@ -89,6 +89,10 @@ class Sweep:
             except RegistryAwayError:
                 self.failing = True
                 pause = RETRY_SECONDS
+            except Exception:
+                LOG.exception("The sweep failed; trying again in %.0f s", RETRY_SECONDS)
+                self.failing = True
+                pause = RETRY_SECONDS
             else:
                 self.failing = False
                 pause = self._settings.interval * random.uniform(0.9, 1.1)

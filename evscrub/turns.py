@@ -8,7 +8,8 @@ than they have by naming that owner.
 """
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from itertools import islice
 from zlib import crc32
 
 from evscrub.image_key import ImageKey
@@ -85,11 +86,24 @@ class Turns:
             lane.turns.remove(group)
         self.count -= 1
 
-    def take(self, lane: Hashable, count: int) -> Iterator[tuple[ImageKey, OwnerKey]]:
-        """Take out up to `count` keys of a lane, one of each owner in turn."""
+    def take(
+        self, lane: Hashable, count: int, at_most: Mapping[OwnerKey, int]
+    ) -> Iterator[tuple[ImageKey, OwnerKey]]:
+        """Take out up to `count` keys of a lane, one of each owner in turn.
+
+        :param at_most: how many keys of some owners; an owner who gets none keeps the turn.
+        """
         found = self._find(lane)
+        left = dict(at_most)
+        passed: list[int] = []
         while found is not None and found.turns and count > 0:
             group = found.turns.popleft()
+            owner = group & _OWNER_MASK
+            if owner in left:
+                if left[owner] <= 0:
+                    passed.append(group)
+                    continue
+                left[owner] -= 1
             queue = found.by_group[group]
             key = queue.popleft()
             if queue:
@@ -98,7 +112,16 @@ class Turns:
                 del found.by_group[group]
             self.count -= 1
             count -= 1
-            yield key, group & _OWNER_MASK
+            yield key, owner
+        if found is not None:
+            found.turns.extendleft(reversed(passed))
+
+    def has_ready_of_others(self, lane: Hashable, owner: OwnerKey) -> bool:
+        """Return whether a key of another owner is in a lane."""
+        found = self._find(lane)
+        # No owner has two turns.
+        turns = () if found is None else islice(found.turns, 2)
+        return any(group & _OWNER_MASK != owner for group in turns)
 
     def ready(self, lane: Hashable) -> int:
         """Return how many are in a lane."""

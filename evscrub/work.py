@@ -3,7 +3,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, GONE, UNPROVEN, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, UNPROVEN, UNSURE, Outcome, Verdict
 
 #: Why an image is finished without a delete that has no location left.
 NO_LOCATION = "no_location"
@@ -24,45 +24,65 @@ class Work:
 
     :param lease: as last renewed.
     :param asked: when the lease was asked for; it is no older than that.
+    :param looked: when it was last asked who else wants the data; before the claim at first.
     :param due: when the image fell due, seconds since the epoch.
     :param targets: the locations still to delete, each with its store.
+    :param twins: ids of locations that are of the same object as one of those, by its id: what
+        becomes of it becomes of them.
     :param not_found: those of `gone` that the store said it does not have.
-    :param doubted: those of `not_found` whose store is yet to be believed.
+    :param doubted: those of `not_found` whose store is yet to be proven, each with the part of the
+        store that it is in.
     :param trouble: the last failure, with the store it came from.
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     :param ended_at: when the last location was judged, seconds since the epoch.
-    :param suspect_since: since when it waits for its store to be believed, seconds since boot.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param begun_at: when its first delete began, seconds since the epoch; None before.
     :param tried_at: when the first delete of those whose answers are doubted, or the last try,
         began, seconds since boot.
     :param unsure: a delete failed in a way that leaves open whether the data is still there.
+    :param first: the image had not failed before, so that a failure is evidence against its store.
+    :param missed: that its data was not found is counted.
     :param outcomes: the store and the verdict of each judged location, by its row's id.
     """
 
     claim: Claim
     lease: datetime
     asked: Moment
+    looked: Moment = field(init=False)
     due: float
     source: Source
     targets: deque[tuple[LocationRow, Target]] = field(default_factory=deque)
+    twins: dict[int, list[int]] = field(default_factory=dict)
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
-    doubted: list[int] = field(default_factory=list)
+    doubted: list[tuple[int, str]] = field(default_factory=list)
     trouble: tuple[str, Verdict] | None = None
     lost: bool = False
     ended_at: float = 0.0
-    suspect_since: float = 0.0
     ready_at: float = 0.0
     begun_at: float | None = None
     tried_at: float = 0.0
     unsure: bool = False
+    first: bool = True
+    missed: bool = False
     outcomes: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.looked = self.asked
 
     @property
     def image_id(self) -> str:
         return self.claim.image.id
+
+    @property
+    def owner(self) -> str | None:
+        return self.claim.image.owner
+
+    @property
+    def doubted_endpoint(self) -> str:
+        """The part of a store that has to be proven next, of a work with doubts."""
+        return self.doubted[0][1]
 
     @property
     def next_store(self) -> str | None:
@@ -91,40 +111,65 @@ class Work:
         reasons = [verdict.reason for _, verdict in self.outcomes.values()]
         return reasons[0] if reasons else NO_LOCATION
 
-    def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
-        """Take in the verdict on a location."""
+    def judged(
+        self, row: LocationRow, store: str, verdict: Verdict, now: float, endpoint: str = ""
+    ) -> None:
+        """Take in the verdict on a location.
+
+        :param endpoint: the part of the store that was asked.
+        """
         self.ended_at = now
         self.outcomes[row.id] = (store, verdict)
+        ids = self._with_twins(row)
         if verdict.outcome not in FINISHED:
-            self.left.append(row.id)
+            self.left += ids
             self.trouble = (store, verdict)
             self.unsure |= verdict.outcome in UNSURE
             return
-        self.gone.append(row.id)
-        if verdict.outcome is Outcome.GONE and verdict != GONE:
-            self.not_found.append(row.id)
-            self.doubted.append(row.id)
+        self.gone += ids
+        if verdict.is_missing:
+            self.not_found += ids
+            self.doubted += [(number, endpoint) for number in ids]
+
+    def put_back(self, trouble: tuple[str, Verdict]) -> None:
+        """Leave all locations that were not judged, none of which was tried."""
+        self.trouble = trouble
+        self.left += self._untried()
+        self.targets.clear()
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged, whatever became of them."""
-        self.trouble = trouble
         self.unsure = True
-        self.left += [row.id for row, _ in self.targets]
-        self.targets.clear()
+        self.put_back(trouble)
+
+    def spare(self, shared: Mapping[int, Verdict], now: float) -> None:
+        """Judge targets whose data another location may want.
+
+        :param shared: what holds of them, by row id.
+        """
+        targets, self.targets = self.targets, deque()
+        for row, target in targets:
+            if row.id in shared:
+                self.judged(row, target.store, shared[row.id], now)
+            else:
+                self.targets.append((row, target))
 
     def doubt(self) -> None:
         """Take back that what was not found is gone."""
-        self.gone = [number for number in self.gone if number not in self.doubted]
-        self.not_found = [number for number in self.not_found if number not in self.doubted]
-        self.left += self.doubted
-        for number in self.doubted:
+        doubted = {number for number, _ in self.doubted}
+        self.gone = [number for number in self.gone if number not in doubted]
+        self.not_found = [number for number in self.not_found if number not in doubted]
+        self.left += doubted
+        for number in self.outcomes.keys() & doubted:
             store, _ = self.outcomes[number]
             self.outcomes[number] = (store, UNPROVEN)
         self.doubted = []
 
-    def believe(self) -> None:
-        """Have no doubt that what was not found is gone."""
-        self.doubted = []
+    def believe(self, endpoint: str | None = None) -> None:
+        """Have no doubt that what was not found in a part of its store, or in all, is gone."""
+        self.doubted = [
+            doubt for doubt in self.doubted if endpoint is not None and doubt[1] != endpoint
+        ]
 
     def settlement(self) -> Settlement:
         """How this ends: what was not deleted is left, whether it was tried or not."""
@@ -132,6 +177,12 @@ class Work:
             self.image_id,
             self.lease,
             self.gone,
-            [*self.left, *(row.id for row, _ in self.targets)],
+            [*self.left, *self._untried()],
             whole=self.claim.kind is Kind.PENDING and not self.unsure,
         )
+
+    def _untried(self) -> list[int]:
+        return [number for row, _ in self.targets for number in self._with_twins(row)]
+
+    def _with_twins(self, row: LocationRow) -> list[int]:
+        return [row.id, *self.twins.get(row.id, ())]

@@ -13,9 +13,12 @@ import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import Clock, DatabaseClock
+from evscrub.evidence import endpoint_of
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
+from evscrub.last_look import NO_LAST_LOOK, LastLook
 from evscrub.leases import Leases
+from evscrub.slots import Slot
 from evscrub.stores import Stores
 from evscrub.verdict import GONE, Verdict, judge
 from evscrub.work import Work
@@ -40,6 +43,7 @@ class Workers:
         stores: Stores,
         lanes: Lanes,
         leases: Leases,
+        last_look: LastLook,
         clock: Clock,
         database_clock: DatabaseClock,
         concurrency: int,
@@ -50,6 +54,7 @@ class Workers:
         self._stores = stores
         self._lanes = lanes
         self._leases = leases
+        self._last_look = last_look
         self._clock = clock
         self._database_clock = database_clock
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -60,33 +65,43 @@ class Workers:
         """Let another number of them delete at a time."""
         self._threads.total_tokens = concurrency
 
-    async def work(self, lane: Lane, first: Work) -> None:
+    async def work(self, lane: Lane, slot: Slot) -> None:
         """Delete an image's locations as far as they are in this lane, and then those of others."""
-        work: Work | None = first
+        work: Work | None = slot.work
         while work is not None:
             # The slot was first: a token is not spent on waiting for one.
             turns = await self._lanes.turns(lane)
             if isfinite(turns):
                 self._on_turn()
-            shut = self.stopping or lane.is_shut_for_others(self._clock.boot())
-            if shut or not self._leases.is_ours(work):
+            shut = self.stopping or lane.is_shut_for(work.owner, self._clock.boot())
+            if shut or not await self._look_again(lane, work) or not self._leases.is_ours(work):
                 self._on_worked(lane, work)
                 return
-            work = await self._delete(lane, work, turns)
+            work = await self._delete(lane, slot, turns)
 
-    async def _delete(self, lane: Lane, work: Work, turns: float) -> Work | None:
+    async def _look_again(self, lane: Lane, work: Work) -> bool:
+        """Spare what others want by now; returns whether something is left to delete here."""
+        shared = await self._last_look.renew(work)
+        if shared is None:
+            work.put_back((lane.name, NO_LAST_LOOK))
+        elif shared:
+            work.spare(shared, self._database_clock.now())
+        return work.next_store == lane.name
+
+    async def _delete(self, lane: Lane, slot: Slot, turns: float) -> Work | None:
         """Delete the next location, and those after it for a while, as long as all goes well.
 
         :param turns: no more than so many.
         :returns: an image that this lane is not done with.
         """
         answers: Answers = []
+        first = slot.work
         defect: Exception | None = None
         try:
             await anyio.to_thread.run_sync(
                 self._delete_some,
                 lane,
-                work,
+                slot,
                 turns,
                 answers,
                 limiter=self._threads,
@@ -96,7 +111,7 @@ class Workers:
             )
         except Exception as error:  # noqa: BLE001 - it is told below, of the image that it met
             defect = error
-            answers = answers or [(work, [])]  # no thread could be had
+            answers = answers or [(first, [])]  # no thread could be had
         unfinished = None
         for answered, verdicts in answers:
             self._take_in(lane, answered, verdicts, defect if answered is answers[-1][0] else None)
@@ -117,16 +132,17 @@ class Workers:
         try:
             for answer, ended_at in verdicts:
                 verdict = lane.believed(answer)
-                row, _ = work.targets.popleft()
-                work.judged(row, lane.name, verdict, ended_at)
-                self._lanes.answered(lane, work, verdict)
+                row, target = work.targets.popleft()
+                endpoint = endpoint_of(target.url)
+                work.judged(row, lane.name, verdict, ended_at, endpoint)
+                self._lanes.answered(lane, work, verdict, endpoint)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error
         if defect is not None:
             LOG.error("Image %s cannot be worked on", work.image_id, exc_info=defect)
             work.give_up((lane.name, judge(defect, "")))
 
-    def _delete_some(self, lane: Lane, first: Work, turns: float, answers: Answers) -> None:
+    def _delete_some(self, lane: Lane, slot: Slot, turns: float, answers: Answers) -> None:
         """Delete in a worker thread: first one image, then what is next in the lane's backlog.
 
         Nothing follows what is not plainly gone.
@@ -135,7 +151,7 @@ class Workers:
             came of it; no verdict at all where its lease has run out.
         """
         began = before = self._clock.boot()
-        work: Work | None = first
+        work: Work | None = slot.work
         while work is not None:
             verdicts: list[tuple[Verdict, float]] = []
             answers.append((work, verdicts))
@@ -144,8 +160,8 @@ class Workers:
             if not work.doubted:
                 work.tried_at = before
             for target in work.targets_in(lane.name):
-                # Since it was looked at in the loop, if it was, it may have run out.
-                if not self._leases.has_time(work):
+                # Either may have run out since the loop asked, if it did.
+                if not self._leases.has_time(work) or not self._last_look.is_fresh(work):
                     return
                 verdict = self._stores.delete(target)
                 verdicts.append((verdict, self._database_clock.now()))
@@ -155,7 +171,7 @@ class Workers:
                 turns -= 1
                 if verdict != GONE or self._is_over(lane, turns, now - began):
                     return
-            work = lane.next_of_run()
+            work = lane.go_on(slot)
 
     def _is_over(self, lane: Lane, turns: float, seconds: float) -> bool:
         """Whether a thread that did well for so long ends here."""

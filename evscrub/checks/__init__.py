@@ -22,7 +22,6 @@ CONFIGURATION = "Configuration"
 #: In the order they run in, and are shown in.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Delayed delete", glance.delayed_delete),
-    ("Encryption key", glance.encryption_key),
     ("Notifications", glance.notifications),
     ("Message bus", bus.brokers),
     ("Exchange and queues", bus.queues),
@@ -31,8 +30,10 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Schema", registry.schema),
     ("Privileges", registry.privileges),
     ("Clock", registry.clock),
+    ("Clocks of database nodes", registry.node_clocks),
     ("Stores", stores.stores),
     ("Locations", stores.locations),
+    ("Foreign locations", stores.foreign),
     ("scrub_time and db purge", glance.purge_age),
     ("Backlog", registry.backlog),
     ("Damaged images", registry.damage),

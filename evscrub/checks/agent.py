@@ -57,6 +57,12 @@ def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
                 f"The store {store['name']} does not work for the agent on {address}:"
                 f" {store['reason']}; {waiting} wait, and it is probed now and then."
             )
+        elif stopped := store["owners_stopped"]:
+            found.warn(
+                f"Images of {count(stopped, 'project')} in the store {store['name']} wait for the"
+                f" agent on {address}: they fail or are not found, one after another, and those of"
+                " others are not. Its log names the projects."
+            )
     if parked := status["parked"]["total"]:
         found.warn(
             f"The agent on {address} has {count(parked, 'image')} parked: 'evscrub list --parked'"

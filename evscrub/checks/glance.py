@@ -8,7 +8,6 @@ from oslo_messaging import opts as messaging_opts
 
 from evscrub.checks.report import Findings, in_words
 from evscrub.checks.subject import Subject
-from evscrub.location_crypt import KEY_BYTES
 from evscrub.settings import unset_delay
 
 #: The age of ``glance-manage db purge`` where none is given.
@@ -74,24 +73,6 @@ def notifications(subject: Subject) -> Findings:
             f"Glance publishes on the exchange {conf.control_exchange}, evscrub listens on"
             f" {conf.listener.exchange}. Set [listener] exchange = {conf.control_exchange} in"
             " evscrub.conf."
-        )
-    return found
-
-
-def encryption_key(subject: Subject) -> Findings:
-    """Whether Glance can encrypt, and evscrub decrypt, locations with the key that is set."""
-    found = Findings()
-    key: str | None = subject.conf.metadata_encryption_key
-    if not key:
-        found.note("Locations are not encrypted: no metadata_encryption_key is set.")
-        return found
-    length = len(key.encode())
-    if length not in KEY_BYTES:
-        sizes = f"{', '.join(map(str, KEY_BYTES[:-1]))} or {KEY_BYTES[-1]}"
-        found.fail(
-            f"[DEFAULT] metadata_encryption_key has {length} bytes, and AES takes {sizes}: with"
-            " that key Glance can add no location, and no encrypted one can be read. Correct it in"
-            f" glance-api.conf {_RESTART}, or in evscrub.conf if it is set there."
         )
     return found
 

@@ -2,13 +2,15 @@
 """Checks of the registry, Glance's database."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
 
 from evscrub.checks.report import Findings, NotCheckedError, count, in_words
 from evscrub.checks.subject import Subject
-from evscrub.clock import Clock, epoch
+from evscrub.clock import BOUND_SECONDS, Clock, epoch
+from evscrub.registry import nodes
 from evscrub.registry.database import UNAVAILABLE, Database, is_away, read_now
 from evscrub.registry.errors import advice, reason
 from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
@@ -20,6 +22,8 @@ T = TypeVar("T")
 _CONNECTION = "[database] connection in glance-api.conf"
 #: A difference of clocks from which on it is told, beyond what the question itself took.
 _SKEW_SECONDS = 2.0
+#: A difference of the clocks of database nodes from which on it is told.
+_NODES_APART_SECONDS = 1.0
 _SHOWN_IDS = 3
 
 _live_location = (
@@ -139,13 +143,53 @@ def clock(subject: Subject) -> Findings:
     return found
 
 
+def node_clocks(subject: Subject) -> Findings:
+    """Whether the clocks of the database's nodes agree, of those that can be asked."""
+    found = Findings()
+    ours = Clock()
+    addresses = nodes.addresses(subject.database)
+    read = {
+        address: nodes.read_clock(subject.database, address, ours.boot) for address in addresses
+    }
+    clocks = [clock for clock in read.values() if clock is not None]
+    silent = [_address(address) for address, clock in read.items() if clock is None]
+    if silent and len(addresses) > 1:
+        found.note(f"Not reached from here, so not compared: {', '.join(silent)}.")
+    if len(clocks) < 2:  # noqa: PLR2004 - it takes two
+        return found
+    least, most = nodes.apart(clocks)
+    if least <= _NODES_APART_SECONDS:
+        found.note(f"The clocks of {len(clocks)} database nodes agree within {in_words(most)}.")
+        return found
+    first = min(clocks, key=lambda clock: clock.lowest)
+    ahead = ", ".join(
+        f"{_address(clock.address)} by {in_words(clock.lowest - first.highest)}"
+        for clock in clocks
+        if clock.lowest - first.highest > _NODES_APART_SECONDS / 2
+    )
+    tell = found.fail if least > BOUND_SECONDS else found.warn
+    tell(
+        f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: ahead of"
+        f" {_address(first.address)} are {ahead}. An agent claims nothing on a node that is more"
+        f" than {BOUND_SECONDS:.0f} s off, since images would go too early there and claims of"
+        " living agents look abandoned. Let NTP set the clocks of all of them."
+    )
+    return found
+
+
+def _address(address: nodes.Address) -> str:
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def backlog(subject: Subject) -> Findings:
     """How much waits, and whether any of it should have gone long since."""
     found = Findings()
     conf = subject.conf
+    # Zero dates and dates before Christ, which some databases keep, are none to Python.
+    dates = sa.case((images.c.deleted_at >= datetime(1970, 1, 1), images.c.deleted_at))  # noqa: DTZ001 - the registry's are naive
     # A held image has no time: count() leaves it out.
-    timed = images.c.deleted_at
-    query = sa.select(sa.func.count(), sa.func.count(timed), sa.func.min(timed))
+    query = sa.select(sa.func.count(), sa.func.count(images.c.deleted_at), sa.func.min(dates))
     total, number, oldest, now = _ask(
         subject,
         lambda session: (
@@ -155,10 +199,13 @@ def backlog(subject: Subject) -> Findings:
     )
     if total > number:
         found.note(f"{count(total - number, 'image is', 'images are')} held.")
-    if oldest is None:
+    if not number:
         found.note("No image awaits scrubbing.")
         return found
     said = f"{count(number, 'image')} await{'s' if number == 1 else ''} scrubbing"
+    if not isinstance(oldest, datetime):  # all are held, or it is a date without a month
+        found.note(f"{said}.")
+        return found
     overdue = (now - oldest).total_seconds() - conf.scrub_time
     if overdue <= 0:
         found.note(f"{said}; the first is due in {in_words(-overdue)}.")

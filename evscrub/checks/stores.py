@@ -2,23 +2,27 @@
 """Checks of the stores."""
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
 from evscrub.checks.report import Findings, NotCheckedError, count
 from evscrub.checks.subject import Subject
-from evscrub.registry.claims import LOCATION_COLUMNS, named_store
+from evscrub.location_urls import file_path
 from evscrub.registry.database import UNAVAILABLE, is_away
+from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations
-from evscrub.rules import DELETED, LocationRow
+from evscrub.rules import DELETED, PENDING_DELETE, LocationRow
 from evscrub.store_faults import schemes
 from evscrub.stores import Stores, Target
-from evscrub.verdict import StoreNotUsableError
+from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
 
 _SAMPLE_ROWS = 200
+_PAGE_ROWS = 5000
+#: Places outside of the stores that are told, the fullest first.
+_SHOWN_PLACES = 5
 #: Files that must be missing before a store is suspected, so that one lost image says nothing.
 _SAMPLE_FILES = 3
 
@@ -28,7 +32,12 @@ def stores(subject: Subject) -> Findings:
     found = Findings()
     conf = subject.conf
     try:
-        loaded = Stores(conf)
+        options = conf.scrubber
+        loaded = Stores(
+            conf,
+            allowed_places=options.allowed_places,
+            separate_stores=options.separate_stores,
+        )
     except ValueError as error:
         found.fail(f"{str(error)[0].upper()}{str(error)[1:]}.")
         return found
@@ -73,7 +82,8 @@ def locations(subject: Subject) -> Findings:
         try:
             target = loaded.resolve(row)
         except StoreNotUsableError as error:
-            if not error.store:  # else it is told with the stores
+            # Others are told with the stores, and by the check of foreign locations.
+            if not error.store and error.reason != FOREIGN_OBJECT:
                 reasons[error.hint] += 1
             continue
         path = _path(target)
@@ -91,6 +101,30 @@ def locations(subject: Subject) -> Findings:
             )
     if not found.code:
         found.note(f"{count(len(rows), 'location')} looked at." if rows else "No location yet.")
+    return found
+
+
+def foreign(subject: Subject) -> Findings:
+    """Whether locations lie where no store of this configuration keeps its data."""
+    found = Findings()
+    pending: Counter[str] = Counter()
+    live: Counter[str] = Counter()
+    looked_at = 0
+    for row in _rows(subject):
+        looked_at += 1
+        try:
+            subject.stores.resolve(row)
+        except StoreNotUsableError as error:
+            if error.reason == FOREIGN_OBJECT:
+                (pending if row.status == PENDING_DELETE else live)[error.hint] += 1
+    for counted, what in ((pending, "pending"), (live, "live")):
+        for hint, number in counted.most_common(_SHOWN_PLACES):
+            found.warn(f"{count(number, f'{what} location')} cannot be scrubbed: {hint}.")
+        further = len(counted) - _SHOWN_PLACES
+        if further > 0:
+            found.warn(f"So it is with {what} locations in {count(further, 'further place')}.")
+    if not found.code:
+        found.note(f"{count(looked_at, 'location')} looked at, none outside of its store.")
     return found
 
 
@@ -114,7 +148,29 @@ def _sample(subject: Subject) -> list[LocationRow]:
         raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
 
 
+def _rows(subject: Subject) -> Iterator[LocationRow]:
+    """Yield all locations that have data, page by page."""
+    query = (
+        sa.select(*LOCATION_COLUMNS)
+        .where(image_locations.c.status != DELETED)
+        .order_by(image_locations.c.id)
+        .limit(_PAGE_ROWS)
+    )
+    last = 0
+    while True:
+        try:
+            with subject.registry.reading() as session:
+                page = session.execute(query.where(image_locations.c.id > last)).all()
+        except UNAVAILABLE as error:
+            raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
+        for row in page:
+            yield LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
+        if len(page) < _PAGE_ROWS:
+            return
+        last = page[-1].id
+
+
 def _path(target: Target) -> Path | None:
     if target.scheme not in {"file", "filesystem"}:
         return None
-    return Path(unquote(urlparse(target.url).path))
+    return Path(file_path(target.url))

@@ -92,7 +92,9 @@ def _lines(
     policy = scrubber_settings(conf).policy
     names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
     states = {state for state, name in names.items() if getattr(arguments, name)}
-    found = Listing(database).read(owner=arguments.owner, held=states == {listing.HOLD})
+    found = Listing(database, on_unreadable=_say_unreadable).read(
+        owner=arguments.owner, held=states == {listing.HOLD}
+    )
 
     def lines() -> Iterator[Line]:
         for seen in found:
@@ -103,6 +105,14 @@ def _lines(
                 yield line
 
     return islice(lines(), arguments.limit)
+
+
+def _say_unreadable(image_id: str) -> None:
+    print(
+        f"evscrub: image {image_id} is left alone, since its rows in images and image_locations"
+        " cannot be read: mend the dates, and see that each location has a URL",
+        file=sys.stderr,
+    )
 
 
 def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:

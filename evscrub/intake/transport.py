@@ -64,7 +64,8 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
         try:
             return envelope.read(self.body, self.content_type, datetime.now(UTC))
         except (NotForUsError, MalformedError) as error:
-            return error.with_traceback(None)  # which would keep the body
+            # Without traceback and context, which hold the body.
+            return type(error)(str(error))
         except Exception as error:  # noqa: BLE001 - anybody may have sent anything
             return MalformedError(type(error).__name__)
 

@@ -6,15 +6,15 @@ From then on Glance, its scrubber and other agents leave the image alone, whatev
 process. Leases are whole seconds of the database's clock, because MySQL's DATETIME keeps no more.
 """
 
-import functools
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
+from evscrub.clock import DatabaseClock, naive
 from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.rows import Rows, read_images
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import (
     DELETED,
@@ -28,26 +28,6 @@ from evscrub.rules import (
     Policy,
     Scrub,
     decide,
-)
-
-IMAGE_COLUMNS = (
-    images.c.id,
-    images.c.owner,
-    images.c.size,
-    images.c.status,
-    images.c.deleted,
-    images.c.deleted_at,
-    images.c.updated_at,
-)
-LOCATION_COLUMNS = (
-    image_locations.c.image_id,
-    image_locations.c.id,
-    image_locations.c.value,
-    image_locations.c.meta_data,
-    image_locations.c.status,
-    image_locations.c.deleted,
-    image_locations.c.deleted_at,
-    image_locations.c.updated_at,
 )
 
 
@@ -71,11 +51,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An answer of the registry for many images, at the database's time `now`."""
+    """An answer of the registry for many images, at the database's time `now`.
+
+    :param refused: whether nothing was claimed because that time cannot be right.
+    """
 
     now: datetime
     sights: Mapping[str, Sight]
     claims: Sequence[Claim] = ()
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +81,14 @@ class Settlement:
 
 
 class Claims:
-    """The claim protocol on a database."""
+    """The claim protocol on a database.
 
-    def __init__(self, database: Database) -> None:
+    :param clock: the estimate that the database's answers must agree with; None trusts them.
+    """
+
+    def __init__(self, database: Database, clock: DatabaseClock | None = None) -> None:
         self.database = database
+        self._clock = clock
 
     @retried
     def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
@@ -114,11 +102,16 @@ class Claims:
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
         """Claim those of the images that may be scrubbed now and that nobody else has locked.
 
-        An image that another transaction has locked is missing from the answer's sights.
+        An image that another transaction has locked is missing from the answer's sights. Nothing is
+        claimed on a node whose clock disagrees with the estimate: images would go too early there,
+        and leases look older than they are.
         """
         with self.database.transaction() as connection:
             rows = read_images(connection, image_ids, lock=True)
+            asked = None if self._clock is None else self._clock.moment()
             now = read_now(connection)
+            if self._clock is not None and asked is not None and not self._clock.agrees(now, asked):
+                return Seen(now, {}, refused=True)
             sights = _decide_all(rows, rows, now, policy)
             lease = _new_lease(sights.values(), now, policy)
             claims = [
@@ -139,8 +132,11 @@ class Claims:
         kept = []
         held = list(held)
         with self.database.transaction() as connection:
-            # Never older than it was: see _new_lease.
+            # Never older than it was: see _new_lease; nor than other nodes take it for, where the
+            # clock of this one is behind.
             leases = [read_now(connection), *(old_lease for _, old_lease in held)]
+            if self._clock is not None:
+                leases.append(naive(self._clock.now()))
             lease = max(leases).replace(microsecond=0)
             for claim, old_lease in held:
                 # An image a statement: only its row count tells ours from a lease that another
@@ -206,56 +202,6 @@ class Claims:
                     _give_back(connection, returning, claim_timeout)
 
 
-Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
-
-
-def read_images(
-    connection: sa.Connection,
-    image_ids: Collection[str],
-    *,
-    lock: bool = False,
-    skip_locked: bool = True,
-) -> Rows:
-    """Read images and all their locations.
-
-    :param lock: lock them until the transaction ends, images first.
-    :param skip_locked: leave out images that another transaction has locked, or wait for it.
-    """
-    of_images = sa.select(*IMAGE_COLUMNS).where(images.c.id.in_(image_ids))
-    of_locations = sa.select(*LOCATION_COLUMNS).order_by(image_locations.c.id)
-    if lock:
-        of_images = of_images.with_for_update(skip_locked=skip_locked)
-        # So that a renewal by an agent that was away cannot come between look and stamp.
-        of_locations = of_locations.with_for_update()
-    wanted = set(image_ids)  # some databases compare without case, and find others too
-    found: Rows = {
-        row.id: (ImageRow._make(row), [])
-        for row in connection.execute(of_images).all()
-        if row.id in wanted
-    }
-    if found:
-        where = image_locations.c.image_id.in_(list(found))
-        for image_id, number, value, metadata, *rest in connection.execute(
-            of_locations.where(where)
-        ).all():
-            location = LocationRow(number, value, named_store(metadata), *rest)
-            found[image_id][1].append(location)
-    return found
-
-
-@functools.lru_cache(maxsize=1024)
-def named_store(metadata: str | None) -> str | None:
-    """The store that a location's metadata names; rows of old releases call it ``backend``."""
-    try:
-        values = json.loads(metadata or "{}")
-    except ValueError:
-        return None
-    if not isinstance(values, dict):
-        return None
-    store = values.get("store") or values.get("backend")
-    return store if isinstance(store, str) else None
-
-
 def _decide_all(
     image_ids: Iterable[str], rows: Rows, now: datetime, policy: Policy
 ) -> dict[str, Sight]:
@@ -277,14 +223,17 @@ def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> dateti
     """
     # What was given back is so much older than its lease was.
     older = dict.fromkeys(Kind, policy.claim_timeout) | {Kind.PENDING: timedelta(0)}
-    stamps = [
-        location.updated_at + older[sight.decision.kind] + timedelta(seconds=1)
+    ahead = [
+        location.updated_at - now + older[sight.decision.kind] + timedelta(seconds=1)
         for sight in sights
         if isinstance(sight.decision, Scrub)
         for location in sight.decision.locations
         if location.updated_at is not None
     ]
-    return max([now, *stamps]).replace(microsecond=0)
+    # A time far ahead is no lease, but what a host with a wrong clock wrote: the next one, were it
+    # later still, would not run out.
+    ahead = [span for span in ahead if timedelta(0) < span <= 2 * policy.claim_timeout]
+    return max([now, *(now + span for span in ahead)]).replace(microsecond=0)
 
 
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:

@@ -10,8 +10,8 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from evscrub import keep
-from evscrub.registry.claims import read_images
 from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.rows import read_images
 from evscrub.registry.tables import (
     image_locations,
     image_members,

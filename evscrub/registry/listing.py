@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pages of all images that await scrubbing, in whatever state, for people to look at."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from evscrub.listing import Listed
-from evscrub.registry.claims import IMAGE_COLUMNS, LOCATION_COLUMNS, named_store
 from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.faults import is_of_rows
+from evscrub.registry.rows import read_images
 from evscrub.registry.tables import (
     image_locations,
     image_members,
@@ -16,7 +17,7 @@ from evscrub.registry.tables import (
     image_tags,
     images,
 )
-from evscrub.rules import DELETED, PENDING_DELETE, ImageRow, LocationRow
+from evscrub.rules import DELETED, PENDING_DELETE
 
 HAS_PENDING_LOCATION = (
     sa.select(image_locations.c.id)
@@ -40,11 +41,18 @@ class Listing:
     """Reads images that are pending, or have a pending location, by id.
 
     :param page_rows: images read at once, at least 1.
+    :param on_unreadable: told the id of each image whose rows cannot be read.
     """
 
-    def __init__(self, database: Database, page_rows: int = 500) -> None:
+    def __init__(
+        self,
+        database: Database,
+        page_rows: int = 500,
+        on_unreadable: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.database = database
         self.page_rows = page_rows
+        self._on_unreadable = on_unreadable
 
     def read(self, *, owner: str | None = None, held: bool = False) -> Iterator[Listed]:
         """Yield images; each page is a transaction of its own.
@@ -54,16 +62,16 @@ class Listing:
         """
         last = ""
         while True:
-            page = self._page(last, owner, only_held=held)
-            yield from page
-            if len(page) < self.page_rows:
+            ids = self._ids(last, owner, only_held=held)
+            yield from self._images(ids)
+            if len(ids) < self.page_rows:
                 return
-            last = page[-1].image.id
+            last = ids[-1]
 
     @retried
-    def _page(self, after: str, owner: str | None, *, only_held: bool) -> list[Listed]:
+    def _ids(self, after: str, owner: str | None, *, only_held: bool) -> list[str]:
         query = (
-            sa.select(*IMAGE_COLUMNS, images.c.name)
+            sa.select(images.c.id)
             .where(
                 images.c.id > after,
                 sa.or_(images.c.status == PENDING_DELETE, HAS_PENDING_LOCATION),
@@ -76,24 +84,44 @@ class Listing:
         if only_held:
             query = query.where(images.c.status == PENDING_DELETE, images.c.deleted_at.is_(None))
         with self.database.reading() as connection:
+            return list(connection.execute(query).scalars())
+
+    def _images(self, ids: Sequence[str]) -> Iterator[Listed]:
+        """Yield images, in halves where one of them cannot be read."""
+        try:
+            found = self._read(ids)
+        except Exception as error:
+            if not is_of_rows(error):
+                raise
+            if len(ids) == 1:
+                self._on_unreadable(ids[0])
+                return
+            middle = len(ids) // 2
+            yield from self._images(ids[:middle])
+            yield from self._images(ids[middle:])
+        else:
+            yield from found
+
+    @retried
+    def _read(self, ids: Sequence[str]) -> list[Listed]:
+        if not ids:
+            return []
+        with self.database.reading() as connection:
             now = read_now(connection)
-            rows = connection.execute(query).all()
-            locations: dict[str, list[LocationRow]] = {row.id: [] for row in rows}
-            of_images = (
-                sa.select(*LOCATION_COLUMNS)
-                .where(image_locations.c.image_id.in_(list(locations)))
-                .order_by(image_locations.c.id)
-            )
-            for image_id, number, value, metadata, *rest in connection.execute(of_images).all():
-                row = LocationRow(number, value, named_store(metadata), *rest)
-                locations[image_id].append(row)
+            rows = read_images(connection, ids)
+            of_names = sa.select(images.c.id, images.c.name).where(images.c.id.in_(ids))
+            names = {row.id: row.name for row in connection.execute(of_names)}
             held = [
-                row.id for row in rows if row.status == PENDING_DELETE and row.deleted_at is None
+                image.id
+                for image, _ in rows.values()
+                if image.status == PENDING_DELETE and image.deleted_at is None
             ]
             children = _children_deleted_at(connection, held)
         return [
-            Listed(ImageRow(*image), name, tuple(locations[image[0]]), now, children.get(image[0]))
-            for *image, name in rows
+            Listed(image, names.get(image_id), tuple(locations), now, children.get(image_id))
+            for image_id in ids
+            if image_id in rows  # else it was purged meanwhile
+            for image, locations in [rows[image_id]]
         ]
 
 

@@ -18,9 +18,19 @@ from evscrub.registry.database import Database, retried
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import PENDING_DELETE
 
+#: What lies outside is no date to Python, or none that can be reckoned with; a driver may raise as
+#: it reads one. Such images are looked at one by one.
+_FIRST, _LAST = datetime(1000, 1, 1), datetime(9999, 1, 1)  # noqa: DTZ001 - the registry's are naive
+_DELETED_AT = sa.case(
+    (images.c.deleted_at.between(_FIRST, _LAST), images.c.deleted_at), else_=sa.null()
+).label("deleted_at")
+
 
 class Found(NamedTuple):
-    """An image that a sweep found; `deleted_at` is None for one that is not pending delete."""
+    """An image that a sweep found.
+
+    `deleted_at` is None for one that is not pending delete, or whose date is out of range.
+    """
 
     image_id: str
     owner: str | None
@@ -68,7 +78,7 @@ class Pages:
             images.c.status == PENDING_DELETE,
             images.c.deleted_at <= window.deleted_before,
         )
-        query = sa.select(images.c.id, images.c.owner, images.c.deleted_at).where(*pending)
+        query = sa.select(images.c.id, images.c.owner, _DELETED_AT).where(*pending)
         yield from self._by_id(query.where(images.c.id >= window.start_at))
         if window.start_at:
             yield from self._by_id(query.where(images.c.id < window.start_at))
@@ -78,7 +88,7 @@ class Pages:
         last = ""
         while True:
             page = self._page(query.where(images.c.id > last).order_by(images.c.id))
-            yield [Found._make(row) for row in page]
+            yield [Found(row.id, row.owner, _time(row.deleted_at)) for row in page]
             if len(page) < self.page_rows:
                 return
             last = page[-1][0]
@@ -123,12 +133,13 @@ class Pages:
                 sa.select(
                     images.c.id,
                     images.c.owner,
-                    images.c.deleted_at,
+                    _DELETED_AT,
                     images.c.updated_at,
                     images.c.status,
                 )
                 .where(
                     images.c.updated_at >= moment,
+                    images.c.updated_at < _LAST,
                     sa.or_(images.c.updated_at > moment, images.c.id > image_id),
                     sa.case(
                         (
@@ -141,7 +152,11 @@ class Pages:
                 .order_by(images.c.updated_at, images.c.id)
             )
             yield [
-                Found(row.id, row.owner, row.deleted_at if row.status == PENDING_DELETE else None)
+                Found(
+                    row.id,
+                    row.owner,
+                    _time(row.deleted_at) if row.status == PENDING_DELETE else None,
+                )
                 for row in page
             ]
             if len(page) < self.page_rows:
@@ -152,3 +167,8 @@ class Pages:
     def _page(self, query: "sa.Select[Any]") -> list[Any]:
         with self.database.reading() as connection:
             return list(connection.execute(query.limit(self.page_rows)))
+
+
+def _time(value: object) -> datetime | None:
+    """Return a date; MySQL keeps some that are none, and its drivers give those as text."""
+    return value if isinstance(value, datetime) else None

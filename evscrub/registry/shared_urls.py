@@ -1,84 +1,177 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which locations share their URL with another whose data is still wanted: it must stay.
+"""Which locations share their data with another that still wants it: it must stay.
 
-Glance lets an administrator give several images one URL, counts them nowhere, and has no index on
-URLs. So one of all live and pending locations is kept in memory here. It only points at rows: the
-registry is asked by their ids what they are now.
+Glance lets an administrator give several images one location, in whatever spelling, counts them
+nowhere, and has no index on URLs. So one of the objects of all live and pending locations is kept
+in memory here. It only points at rows: the registry is asked by their ids what they are now.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from array import array
+from collections.abc import Collection, Iterator
+from datetime import timedelta
+from typing import Protocol
 
 import sqlalchemy as sa
 
+from evscrub import location_crypt
 from evscrub.clock import Clock, Moment
-from evscrub.registry.database import Database, retried
+from evscrub.object_identity import Identity, Relation
+from evscrub.registry.causal import caught_up
+from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.object_index import ObjectIndex
+from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
+from evscrub.registry.rows import named_store
 from evscrub.registry.tables import image_locations, images
-from evscrub.registry.url_index import UrlIndex
 from evscrub.rules import PENDING_DELETE, LocationRow
-from evscrub.verdict import StoreNotUsableError
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError, Verdict
 
 _PAGE_ROWS = 5000
-#: All locations are read anew so often: that finds URLs that were changed in their place.
+#: All locations are read again so often: that finds those that were changed in place, and rows
+#: whose transaction took longer than the overlap.
 _READ_SECONDS = 3600.0
-#: Transactions may end in another order than they got their rows' ids, so that a new row may be
-#: this much below the highest one seen.
-_OVERLAP = 100
+#: How far the clocks may be off by which Glance's hosts stamp new rows; the sweep allows as much.
+_SKEW_SECONDS = 300.0
 
 _LIVE = image_locations.c.deleted == sa.false()
 _PENDING = image_locations.c.status == PENDING_DELETE
 #: A pending image may be restored. One that is claimed may not, and is not waited for: of several
-#: that share a URL, the last one to be claimed finds no other and takes the data.
+#: that share an object, the last one to be claimed finds no other and takes the data.
 _WANTED = sa.or_(_LIVE, sa.and_(_PENDING, images.c.status == PENDING_DELETE))
 
 
+class Objects(Protocol):
+    """Tells the objects of locations; each function raises StoreNotUsableError where it cannot."""
+
+    def index_key(self, value: str) -> str:
+        """Return a text that is equal for all locations of one object, and rarely for others."""
+
+    def identify(self, row: LocationRow) -> Identity:
+        """Return a location's object."""
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        """Say whether two locations are of the same object."""
+
+
 class SharedUrls:
-    """Compares URLs with those of all live and pending locations.
+    """Compares objects with those of all live and pending locations."""
 
-    :param clear: gives a row's URL in the clear; raises StoreNotUsableError where it cannot.
-    """
-
-    def __init__(
-        self, database: Database, clear: Callable[[LocationRow], str], clock: Clock
-    ) -> None:
+    def __init__(self, database: Database, objects: Objects, clock: Clock) -> None:
         self.database = database
-        self._clear = clear
+        self._objects = objects
         self._clock = clock
         self._lock = threading.Lock()
-        self._index = UrlIndex()
-        self._highest = 0
+        self._index = ObjectIndex()
+        self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
+        #: Whether encrypted locations were seen that could be read, and ones that could not.
+        self._decrypted = self._hidden = False
 
     @retried
-    def among(self, rows: Collection[LocationRow]) -> set[int]:
-        """Return the ids of those rows, all claimed, whose data another location wants."""
-        ids_by_url: dict[str, list[int]] = {}
+    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        """Return what holds of those rows, all claimed, whose data another location may want.
+
+        :returns: by row id, SHARED where it is surely the same data, UNTOLD where it may be, and
+            HIDDEN for all where there are encrypted locations and none can be decrypted.
+        """
+        rows_by_key: dict[str, list[LocationRow]] = {}
         for row in rows:
-            url = self._try_clear(row)
-            if url is not None:  # else it is parked for that reason, so its data stays anyway
-                ids_by_url.setdefault(url, []).append(row.id)
-        if not ids_by_url:
-            return set()
-        with self._lock, self.database.reading() as connection:
+            key = self._try_key(row.value)
+            if key is not None:  # else it is parked for that reason, so its data stays anyway
+                rows_by_key.setdefault(key, []).append(row)
+        if not rows_by_key:
+            return {}
+        with self._lock, caught_up(self.database) as connection:
             self._read(connection)
-            found = {number for url in ids_by_url for number in self._index.ids(url)}
-            urls = self._wanted_urls(connection, found - {row.id for row in rows})
-        return {number for url in urls for number in ids_by_url.get(url, ())}
+            found = {number for key in rows_by_key for number in self._index.ids(key)}
+            wanted = self._wanted(connection, found - {row.id for row in rows})
+            hidden = self._hidden and not self._decrypted
+        verdicts = {row.id: HIDDEN for row in rows} if hidden else {}
+        for key, other in wanted:
+            for row in rows_by_key.get(key, ()):
+                one = self._objects.identify(row)
+                match self._objects.relate(one, self._objects.identify(other)):
+                    case Relation.SAME:
+                        verdicts[row.id] = SHARED
+                    case Relation.UNTOLD:
+                        verdicts.setdefault(row.id, UNTOLD)
+        return verdicts
 
     def _read(self, connection: sa.Connection) -> None:
-        """Read what is new, or all of it when that was long ago."""
-        now = self._clock.moment()
+        """Read what is new, after all of it when that was long ago."""
+        recent = self._recent
+        numbers = image_locations.c.id
+        # One statement, so that what is counted and the highest id are of one moment.
+        of_known = sa.and_(numbers > recent.floor, numbers <= recent.highest)
+        highest, count, total = connection.execute(
+            sa.select(
+                sa.select(sa.func.max(numbers)).scalar_subquery(),
+                sa.func.count(numbers),
+                sa.func.sum(numbers),
+            ).where(of_known)
+        ).one()
+        highest = highest or 0
+        last = recent.highest
         old = self._read_at is None or self._clock.since(self._read_at) > _READ_SECONDS
-        # Asked for first: rows that come meanwhile are read next time too.
-        highest = connection.execute(sa.select(sa.func.max(image_locations.c.id))).scalar() or 0
-        if old:
-            self._index, self._read_at = UrlIndex(self._urls(connection, 0)), now
-        else:
-            self._index.update(self._urls(connection, self._highest - _OVERLAP))
-        self._highest = highest
+        if old or recent.has_gone_back(highest):
+            recent = self._read_all(connection, highest)
+            last = recent.floor
+        elif highest < recent.highest or (count, int(total or 0)) != recent.fingerprint:
+            recent.cut(highest)
+            last = recent.floor
+        elif highest == recent.highest:
+            recent.take_in((), last, self._clock.boot())
+            return
+        self._read_recent(connection, recent, last)
 
-    def _urls(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
-        """Yield live and pending locations above an id, with their URLs."""
+    def _read_all(self, connection: sa.Connection, highest: int) -> RecentIds:
+        """Index all locations, and find out below which of them more may appear."""
+        now = self._clock.moment()
+        first_recent = (
+            sa.select(sa.func.min(image_locations.c.id))
+            .where(
+                image_locations.c.created_at
+                >= read_now(connection) - timedelta(seconds=OVERLAP_SECONDS + _SKEW_SECONDS)
+            )
+            .scalar_subquery()
+        )
+        # Not from the first recent row: one with a lower id may be on its way.
+        older = sa.select(sa.func.max(image_locations.c.id)).where(
+            image_locations.c.id < sa.func.coalesce(first_recent, highest + 1)
+        )
+        floor = min(connection.execute(older).scalar() or 0, highest)
+        recent = RecentIds(floor, highest, self._clock.boot())
+        self._decrypted = self._hidden = False
+        self._index = ObjectIndex(self._keys(connection, 0))
+        self._recent, self._read_at = recent, now
+        return recent
+
+    def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
+        """Index locations above an id, whatever their status, as far as they are not known."""
+        wanted = sa.or_(_LIVE, _PENDING).label("wanted")
+        query = sa.select(image_locations.c.id, image_locations.c.value, wanted)
+        query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
+        again = last < recent.highest
+        ids = array("Q")
+        start, full = last, True
+        while full:
+            page = connection.execute(query.where(image_locations.c.id > start)).all()
+            full = len(page) == _PAGE_ROWS
+            start = page[-1].id if page else start
+            new = [
+                (row.id, self._see(row.value) if row.wanted else self._try_key(row.value))
+                for row in page
+                if row.id not in recent
+            ]
+            self._index.update((number, key) for number, key in new if key is not None)
+            ids.extend(row.id for row in page)
+            if full and not again:  # known at once, many ids take no memory
+                recent.take_in(ids, recent.highest, self._clock.boot())
+                ids = array("Q")
+        recent.take_in(ids, last if again else recent.highest, self._clock.boot())
+
+    def _keys(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
+        """Yield live and pending locations above an id, with the keys of their objects."""
         while True:
             page = connection.execute(
                 sa.select(image_locations.c.id, image_locations.c.value)
@@ -87,31 +180,56 @@ class SharedUrls:
                 .limit(_PAGE_ROWS)
             ).all()
             for number, value in page:
-                url = self._try_clear(_row(number, value))
-                if url is not None:
-                    yield number, url
+                key = self._see(value)
+                if key is not None:
+                    yield number, key
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1].id
 
-    def _wanted_urls(self, connection: sa.Connection, numbers: Collection[int]) -> set[str]:
-        """The URLs of those locations whose data is wanted."""
+    def _wanted(
+        self, connection: sa.Connection, numbers: Collection[int]
+    ) -> list[tuple[str, LocationRow]]:
+        """Return those of the locations whose data is wanted, with the keys of their objects."""
         if not numbers:
-            return set()
+            return []
         found = connection.execute(
-            sa.select(image_locations.c.id, image_locations.c.value)
+            sa.select(
+                image_locations.c.id,
+                image_locations.c.value,
+                image_locations.c.meta_data,
+                image_locations.c.status,
+                image_locations.c.deleted,
+                image_locations.c.deleted_at,
+                image_locations.c.updated_at,
+            )
             .join(images, images.c.id == image_locations.c.image_id, isouter=True)
             .where(image_locations.c.id.in_(numbers), _WANTED)
         )
-        urls = (self._try_clear(_row(number, value)) for number, value in found)
-        return {url for url in urls if url is not None}
+        rows = [
+            LocationRow(number, value, named_store(metadata), *rest)
+            for number, value, metadata, *rest in found
+        ]
+        keys = [(self._try_key(row.value), row) for row in rows]
+        return [(key, row) for key, row in keys if key is not None]
 
-    def _try_clear(self, row: LocationRow) -> str | None:
+    def _see(self, value: str) -> str | None:
+        """Return the key of a location's object; take in whether encrypted ones can be read."""
         try:
-            return self._clear(row)
-        except StoreNotUsableError:
+            key = self._objects.index_key(value)
+        except StoreNotUsableError as error:
+            if error.reason == UNDECIPHERABLE:
+                self._hidden |= location_crypt.is_encrypted(value)
             return None
+        except (TypeError, ValueError):
+            return None
+        if ":" not in value:
+            self._decrypted = True
+        return key
 
-
-def _row(number: int, value: str) -> LocationRow:
-    return LocationRow(number, value, None, "", False, None, None)
+    def _try_key(self, value: str) -> str | None:
+        try:
+            return self._objects.index_key(value)
+        except (StoreNotUsableError, TypeError, ValueError):
+            # A row that is no URL at all shares no data, and is nobody else's trouble.
+            return None

@@ -33,6 +33,7 @@ image_locations = sa.Table(
     sa.Column("status", sa.String(30)),
     sa.Column("deleted", sa.Boolean),
     sa.Column("deleted_at", sa.DateTime),
+    sa.Column("created_at", sa.DateTime),
     sa.Column("updated_at", sa.DateTime),
 )
 

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from evscrub import version
 from evscrub.breaker import State
 from evscrub.lane import Lane
+from evscrub.lanes import ready
 from evscrub.spread import Spread
 from evscrub.status.snapshot import Snapshot
 from evscrub.status.sources import Sources
@@ -249,9 +250,14 @@ def _stores(sources: Sources) -> Iterator[Metric]:
         (
             "lane_ready",
             "Images that are due in the lane",
-            lambda lane: sources.queue.ready(lane.name),
+            lambda lane: ready(sources.queue, lane),
         ),
         ("lane_claimed", "Images claimed ahead of the workers", lambda lane: len(lane.backlog)),
+        (
+            "lane_owners_stopped",
+            "Owners whose images fail or are not found one after another, and wait",
+            lambda lane: len(lane.health.shut),
+        ),
         ("lane_running", "Images in work", lambda lane: lane.running),
         ("lane_concurrency_limit", "Images at a time, now", lambda lane: lane.pace.concurrent),
         (

@@ -3,6 +3,8 @@
 
 import anyio
 
+from evscrub.claimer import disputed
+from evscrub.clock import DatabaseClock
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
 from evscrub.registry_calls import RegistryCalls
 from evscrub.sweep import Sweep
@@ -13,8 +15,15 @@ _PROBE_SECONDS = 3.0
 class Readiness:
     """Asks the registry, one question at a time however many want to know."""
 
-    def __init__(self, database: Database, calls: RegistryCalls, sweep: Sweep) -> None:
+    def __init__(
+        self,
+        database: Database,
+        database_clock: DatabaseClock,
+        calls: RegistryCalls,
+        sweep: Sweep,
+    ) -> None:
         self._database = database
+        self._database_clock = database_clock
         self._calls = calls
         self._sweep = sweep
         self._thread = anyio.CapacityLimiter(1)
@@ -26,6 +35,8 @@ class Readiness:
             lacking.append("the registry does not answer")
         if not self._sweep.count:
             lacking.append("the first sweep is not done")
+        if self._database_clock.dispute_seconds is not None:
+            lacking.append(f"nothing is claimed: {disputed(self._database_clock)}")
         return lacking
 
     async def _registry_answers(self) -> bool:

@@ -30,7 +30,8 @@ async def run(address: Address | None, sources: Sources) -> None:
     snapshot: Sparing[Snapshot] = Sparing(lambda: take(sources), time.monotonic, _SHARE)
     history = History(sources.scrubber.record)
     space = SpaceReader(sources.database, lambda: _kept(sources))
-    readiness = Readiness(sources.database, sources.scrubber.calls, sources.sweep)
+    calls = sources.scrubber.calls
+    readiness = Readiness(sources.database, sources.database_clock, calls, sources.sweep)
     routes = Routes(sources, snapshot, history, space, readiness)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep_history, history, sources)

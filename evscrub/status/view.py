@@ -13,6 +13,7 @@ from typing import Any
 from evscrub import version
 from evscrub.breaker import State
 from evscrub.lane import Lane
+from evscrub.lanes import ready
 from evscrub.record import Record, Trouble
 from evscrub.status.history import STEP_SECONDS, History
 from evscrub.status.snapshot import SHOWN, Snapshot
@@ -113,7 +114,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
     fault = sources.scrubber.store_faults.get(lane.name)
     return {
         "name": lane.name,
-        "ready": sources.queue.ready(lane.name),
+        "ready": ready(sources.queue, lane),
         "claimed": len(lane.backlog),
         "suspects": len(lane.suspects),
         "running": lane.running,
@@ -126,6 +127,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "breaker": breaker.state.value,
         "fault": fault.hint if fault else "",
         "reason": breaker.reason if breaker.state is not State.CLOSED else "",
+        "owners_stopped": len(lane.health.shut),
         "gone": outcomes[lane.name, GONE.outcome.value, GONE.reason],
         "not_found": outcomes[lane.name, NOT_FOUND.outcome.value, NOT_FOUND.reason],
         "bytes": sources.scrubber.record.bytes_reclaimed[lane.name],

@@ -199,8 +199,6 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("0.1:{maria}/", "0.1:1/", "Database", "Connection refused"),
         ("mysql+pymysql", "mysql+mysqldb", "Database", "needs the Python module MySQLdb"),
         (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
-        (KEY, KEY[:-1], "Encryption key + Locations", "has 15 bytes, and AES takes 16, 24 or 32"),
-        (KEY, KEY + "é", "Encryption key + Locations", "has 18 bytes"),
         ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "modules rados and rbd, not"),
         ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "and os_brick and oslo_priv"),
         ("fast:file,cheap:file", "fast:file,cheap:vmware", "Stores", "oslo_vmware, not installed"),
@@ -407,14 +405,18 @@ def test_default_store(deployment: Deployment, default: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backends", "said"),
-    [("fast:file,fast:s3", "Duplicate key fast"), ("fast", "enabled_backends")],
+    ("old", "new", "said"),
+    [
+        ("fast:file,cheap:file", "fast:file,fast:s3", "Duplicate key fast"),
+        ("fast:file,cheap:file", "fast", "enabled_backends"),
+        (KEY, KEY[:-1], "must be 16, 24 or 32 bytes long, and is 15"),
+        (KEY, KEY + "é", "must be 16, 24 or 32 bytes long, and is 18"),
+    ],
 )
-def test_backends_that_cannot_be_read(deployment: Deployment, backends: str, said: str) -> None:
-    """They end in one line, as every wrong value does."""
-    checked = deployment.check(("fast:file,cheap:file", backends))
-    assert checked.code == FAILURE
-    assert said in checked.errors.splitlines()[-1]
+def test_values_that_cannot_be_read(deployment: Deployment, old: str, new: str, said: str) -> None:
+    checked = deployment.check((old, new))
+    assert (checked.code, checked.bad()) == (FAILURE, ["Configuration"])
+    assert said in checked.details("Configuration")
 
 
 def test_missing_directory_is_not_made(deployment: Deployment) -> None:

@@ -16,11 +16,13 @@ from threading import Barrier
 import pytest
 import sqlalchemy as sa
 
+from evscrub.clock import Clock, DatabaseClock
 from evscrub.keep import RefusedError
-from evscrub.registry.claims import Claim, Claims, Seen, Settlement, read_images
+from evscrub.registry.claims import Claim, Claims, Seen, Settlement
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.keeping import Keeping
 from evscrub.registry.pages import Pages, Window
+from evscrub.registry.rows import read_images
 from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional.agents import wait_for
@@ -195,6 +197,65 @@ def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Cl
         assert rows.status(image_id) == ("active", ["active"])
     for image_id in claimed:
         assert rows.status(image_id) == ("deleted", ["pending_delete"])
+
+
+@ON_A_SERVER
+@pytest.mark.parametrize("off", [15, -15])
+def test_nothing_is_claimed_on_a_node_whose_clock_is_off(
+    rows: Rows, registry_url: str, off: int
+) -> None:
+    image_id = pending(rows, ago=POLICY.scrub_time.total_seconds() - 5 if off > 0 else LONG)
+    clock = DatabaseClock(Clock(), several_nodes=True)
+    database = connect(registry_url)
+    claims = Claims(database, clock)
+    asked = clock.moment()
+    clock.observe(database.now(), asked)
+    set_clock_off(database.engine, off)
+    seen = claims.claim([image_id], POLICY)
+    assert seen.refused
+    assert not seen.claims
+    assert rows.status(image_id)[0] == "pending_delete"
+    assert clock.dispute_seconds is None
+    clock.observe(seen.now, clock.moment())
+    assert abs(clock.dispute_seconds or 0) == pytest.approx(15, abs=1)
+    database.dispose()
+
+
+@ON_A_SERVER
+def test_a_lease_that_a_node_which_is_behind_renews_is_young_elsewhere(
+    rows: Rows, registry_url: str, new_claims: Callable[[], Claims]
+) -> None:
+    image_id = pending(rows)
+    clock = DatabaseClock(Clock(), several_nodes=True)
+    database = connect(registry_url)
+    claims = Claims(database, clock)
+    claim = age(rows, claim_one(claims, image_id), 50)
+    set_clock_off(database.engine, -55)
+    kept, lease = claims.renew([(claim, claim.lease)])
+    assert kept == [claim]
+    assert stamps(rows, image_id) == [lease]
+    wait = decision(new_claims().claim([image_id], POLICY), image_id)
+    assert isinstance(wait, Wait)
+    assert wait.seconds > 50
+    database.dispose()
+
+
+def set_clock_off(engine: sa.Engine, seconds: int) -> None:
+    """Let the server tell an engine's transactions a time that is off."""
+    if engine.dialect.name == "mysql":
+        sql = [f"SET timestamp = UNIX_TIMESTAMP(SYSDATE(6)) + {seconds}"]
+    else:
+        function = (
+            "CREATE OR REPLACE FUNCTION off.clock_timestamp() RETURNS timestamptz LANGUAGE sql AS"
+            f" $$ SELECT pg_catalog.clock_timestamp() + interval '{seconds} s' $$"
+        )
+        path = "SET LOCAL search_path = off, public, pg_catalog"
+        sql = ["CREATE SCHEMA IF NOT EXISTS off", function, path]
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        for statement in sql:
+            connection.execute(sa.text(statement))
 
 
 def test_due_by_the_clock_of_the_registry(

@@ -5,8 +5,10 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
+from evscrub.breaker import FAILURES
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue
+from evscrub.evidence import Origin
 from evscrub.listener import Dispatcher, Listener
 from evscrub.record import Trouble
 from evscrub.registry.claims import Claims
@@ -18,7 +20,7 @@ from evscrub.settings import Settings
 from evscrub.status.sources import Sources
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
-from evscrub.verdict import Outcome, Verdict
+from evscrub.verdict import GONE, Outcome, Verdict
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings(
@@ -99,7 +101,12 @@ def make_busy(sources: Sources) -> None:
     record.damaged["d1"] = "the image is active but has no live location left"
     lane = sources.scrubber.lanes.of("fast")
     lane.breaker.blow("its directory is missing")
-    sources.scrubber.lanes.of("slow").pace.troubled(NOW)
+    slow = sources.scrubber.lanes.of("slow")
+    slow.pace.troubled(NOW)
+    for owner in ("a", "b"):
+        slow.answered(GONE, Origin(owner, ""), NOW)
+    for _ in range(FAILURES):
+        slow.answered(Verdict(Outcome.UNKNOWN, "unexpected"), Origin("somebody", ""), NOW)
     dispatcher = sources.listener.dispatcher
     dispatcher.received, dispatcher.ignored, dispatcher.last_at = 12, 2, NOW - 3
     dispatcher.malformed["no owner"] = 1

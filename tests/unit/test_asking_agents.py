@@ -73,7 +73,7 @@ def checked(*addresses: Address, listen: str = "") -> Findings:
 
 
 def test_a_paused_store_fails_the_check(answering: Answering, busy: Sources) -> None:
-    busy.scrubber.lanes.of("slow").breaker.failed(0, "timeout", at_once=True)
+    busy.scrubber.lanes.of("slow").breaker.failed(0, "o", "timeout", at_once=True)
     found = checked(answering(200, json.dumps(status_of(busy))))
     assert found.code is Code.FAILURE
     said = found.details or ""
@@ -81,6 +81,11 @@ def test_a_paused_store_fails_the_check(answering: Answering, busy: Sources) -> 
     assert "The store slow does not work for the agent on 127.0.0.1" in said
     assert "timeout; 0 images wait" in said
     assert "2 images parked" in said
+
+
+def test_an_owner_who_is_stopped_warns(answering: Answering, busy: Sources) -> None:
+    found = checked(answering(200, json.dumps(status_of(busy))))
+    assert "Images of 1 project in the store slow wait" in (found.details or "")
 
 
 def test_an_agent_that_is_well_passes_the_check(answering: Answering) -> None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from oslo_config import cfg
+from oslo_log import log
 
 from evscrub import (
     agent,
@@ -353,7 +354,8 @@ def test_a_reload_that_takes_the_delay_away_warns(
     running._conf, running._own = conf, of_own
     part = SimpleNamespace(change=lambda _: None, settings=settings.scrubber_settings(conf))
     running.scrubber = running.sweep = part  # type: ignore[assignment] # a stand-in
-    running.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
+    objects = SimpleNamespace(change=lambda *_: None)
+    running.stores = SimpleNamespace(names=[], objects=objects)  # type: ignore[assignment] # a stand-in
     running._demote = quiet.Demote(lambda _: False)
     running._store_reloads = SimpleNamespace(soon=lambda: None)  # type: ignore[assignment] # as well
     write(own, *start)
@@ -374,8 +376,14 @@ class TestLogging:
         ],
     )
     def test_at_start_they_are_told(
-        self, own: Path, line: str, capsys: pytest.CaptureFixture[str]
+        self,
+        own: Path,
+        line: str,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        # It would stay for the tests that come after.
+        monkeypatch.setattr(log, "set_defaults", lambda **_: None)
         path = write(own, "[DEFAULT]", "glance_config_files = none", line)
         handlers = list(logging.getLogger().handlers)
         try:

@@ -18,7 +18,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from oslo_config import cfg, types
 
-from evscrub import cli, config, known_options, option_types, options
+from evscrub import cli, config, known_options, option_types, options, quiet
 from evscrub.agent import Agent
 from evscrub.config import ConfigError
 from evscrub.quiet import Demote
@@ -88,10 +88,12 @@ class Running:
         self.agent._conf, self.agent._own = conf, own
         part = SimpleNamespace(change=self.changes.append, settings=scrubber_settings(conf))
         self.agent.scrubber = self.agent.sweep = part  # type: ignore[assignment] # a stand-in
-        self.agent.stores = SimpleNamespace(names=[])  # type: ignore[assignment] # a stand-in
+        objects = SimpleNamespace(change=lambda *_: self.changes.append("objects"))
+        self.agent.stores = SimpleNamespace(names=[], objects=objects)  # type: ignore[assignment] # a stand-in
         reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
         self.agent._demote = Demote(lambda _: False)
         self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
+        self.agent._demote = quiet.Demote(lambda _: False)
 
 
 @each_option

@@ -231,3 +231,44 @@ def _bytes_an_entry(spread: float, owners: int) -> tuple[float, float]:
 def _resident_bytes() -> int:
     pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
     return int(pages) * resource.getpagesize()
+
+
+A = owner_key("a")
+
+
+def keys(owners: str) -> list[int]:
+    return [owner_key(owner) for owner in owners]
+
+
+class TestLimitsOfOwners:
+    """How many images of some owners may be taken."""
+
+    def queue(self, owners: str) -> DelayQueue:
+        queue = DelayQueue(100)
+        for number, owner in enumerate(owners):
+            queue.add(str(number), number / 1000, owner=owner, lane="s")
+        queue.advance(1)
+        return queue
+
+    def test_others_are_taken_in_turn(self) -> None:
+        queue = self.queue("aaabbc")
+        assert [t.owner for t in queue.take("s", 9, {A: 0})] == keys("bcb")
+        assert queue.ready("s") == 3
+
+    def test_no_more_than_the_limit(self) -> None:
+        queue = self.queue("aaabbc")
+        assert [t.owner for t in queue.take("s", 9, {A: 1, owner_key("b"): -2})] == keys("ac")
+
+    def test_one_who_was_passed_over_keeps_the_turn(self) -> None:
+        queue = self.queue("abcabc")
+        assert [t.owner for t in queue.take("s", 2, {A: 0})] == keys("bc")
+        assert [t.owner for t in queue.take("s", 9)] == keys("abca")
+
+    def test_others_are_seen(self) -> None:
+        queue = self.queue("aab")
+        assert queue.has_ready_of_others("s", "a")
+        assert queue.has_ready_of_others("s", "b")
+        queue.take("s", 1, {A: 0})
+        assert not queue.has_ready_of_others("s", "a")
+        assert queue.has_ready_of_others("s", None)
+        assert not queue.has_ready_of_others("t", "a")

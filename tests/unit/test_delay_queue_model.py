@@ -5,6 +5,7 @@ Times are multiples of an eighth of a second, which a float and a whole number o
 hold exactly, so the model needs no tolerance.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from math import ceil
 
@@ -167,15 +168,28 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
                 return
         raise AssertionError("three calls did not get as far as the next due time")
 
-    @rule(lane=lanes, count=st.integers(0, 8))
-    def take(self, lane: str | None, count: int) -> None:
-        taken = self.queue.take(lane, count)
-        in_lane = sum(entry.lane == lane for entry in self.ready.values())
-        assert len(taken) == min(count, in_lane)
+    @rule(
+        lane=lanes,
+        count=st.integers(0, 8),
+        limits=st.dictionaries(st.sampled_from(OWNERS), st.integers(-1, 2), max_size=2),
+    )
+    def take(self, lane: str | None, count: int, limits: dict[str | None, int]) -> None:
+        by_key = {owner_key(owner): most for owner, most in limits.items()}
+        taken = self.queue.take(lane, count, by_key)
+        ready = Counter(entry.owner for entry in self.ready.values() if entry.lane == lane)
+        allowed = sum(min(of, max(0, limits.get(owner, of))) for owner, of in ready.items())
+        assert len(taken) == min(count, allowed)
+        left = dict(limits)
         for one in taken:
+            turns = [
+                [owner for owner in turn if left.get(owner, 1) > 0] for turn in self.turns[lane]
+            ]
+            allowed_now = next(turn for turn in turns if turn)
             entry = self.ready[one.image_id]
             owner = entry.owner
-            assert owner in self.turns[lane][0]
+            assert owner in allowed_now
+            if owner in left:
+                left[owner] -= 1
             assert one.owner == owner_key(owner)
             assert (entry.lane, entry.source) == (lane, one.source)
             assert one.due in {entry.due, entry.due + entry.shifted}
@@ -273,7 +287,7 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
         self._advance(max([self.now, *(entry.due for entry in self.waiting.values())]))
         assert not self.waiting
         for lane in LANES:
-            self.take(lane, len(IDS))
+            self.take(lane, len(IDS), {})
         assert not self.ready
         assert len(self.queue) == 0
 

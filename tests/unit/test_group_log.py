@@ -30,7 +30,13 @@ def test_images_that_come_together_are_one_line() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("ab"), st.floats(0, 30), st.booleans()), min_size=1, max_size=60
+        st.tuples(
+            st.sampled_from("ab"),
+            st.integers(0, 120).map(lambda quarters: quarters / 4),
+            st.booleans(),
+        ),
+        min_size=1,
+        max_size=60,
     )
 )
 def test_every_image_counts_once_and_no_group_is_told_more_often_than_once_a_minute(

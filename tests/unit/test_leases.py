@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import anyio
 import pytest
@@ -16,7 +16,7 @@ from evscrub.delay_queue import Source
 from evscrub.leases import Leases
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims
-from evscrub.registry_calls import RegistryCalls
+from evscrub.registry_calls import Registry, RegistryCalls
 from evscrub.rules import ImageRow, Kind
 from evscrub.work import Work
 
@@ -34,7 +34,7 @@ class Bench:
         self._kept = kept
         self.record = Record()
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
-        calls = RegistryCalls(self.clock, cast("Any", None))  # which is asked only while it is away
+        calls = RegistryCalls(self.clock, cast("Registry", registry))
         self.leases = Leases(registry, calls, self.clock, self.record, TIMEOUT)
         for image_id in ("one", "two"):
             image = ImageRow(image_id, None, 1, "deleted", True, LEASE)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.registry.claims import named_store
+from evscrub.registry.rows import named_store
 
 
 @pytest.mark.parametrize(

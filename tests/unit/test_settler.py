@@ -74,7 +74,7 @@ def settle(
         clock = Clock(anyio.current_time, lambda: NOW + anyio.current_time())
         queue = DelayQueue(capacity, origin=NOW)
         claims, database_clock = Registry(), DatabaseClock(clock)
-        calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # asked only while it is away
+        calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
         leases = Leases(claims, calls, clock, record, 60.0)  # type: ignore[arg-type] # a stand-in
         settler = Settler(
             queue,

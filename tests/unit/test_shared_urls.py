@@ -3,21 +3,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from glance.common import crypt
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.pool import StaticPool
 
+from evscrub import location_crypt
+from evscrub.clock import Clock
+from evscrub.location_urls import index_key
+from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.registry import shared_urls
+from evscrub.registry.object_index import ObjectIndex
+from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
-from evscrub.registry.url_index import UrlIndex
 from evscrub.rules import LocationRow
-from evscrub.verdict import UNDECIPHERABLE, StoreNotUsableError
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -37,20 +45,20 @@ class Registry:
         self.engine = sa.create_engine("sqlite://", poolclass=StaticPool)
         metadata.create_all(self.engine)
         self.now = 0.0
+        self.configs: dict[str, StoreConfig] = {}
+        self.key = ""
         self.statements: list[str] = []
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
 
     def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
         self.statements.append(statement)
 
-    def moment(self) -> float:
-        return self.now
-
-    def since(self, moment: float) -> float:
-        return self.now - moment
-
-    def add(self, value: str, state: str = "live", *, number: int | None = None) -> int:
-        insert = sa.insert(image_locations).values(id=number, value=value)
+    def add(
+        self, value: str, state: str = "live", *, number: int | None = None, age: float = 0
+    ) -> int:
+        """Add a location; `age` is how long ago its host's clock says that was."""
+        created_at = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=age)
+        insert = sa.insert(image_locations).values(id=number, value=value, created_at=created_at)
         with self.engine.begin() as connection:
             key = connection.execute(insert).inserted_primary_key
             assert key is not None
@@ -72,15 +80,40 @@ class Registry:
                 .values(status=image_status, deleted=image_status != "active")
             )
 
-    def clear(self, row: LocationRow) -> str:
-        if row.value.startswith("?"):
-            raise StoreNotUsableError(UNDECIPHERABLE, "hint")
-        return row.value.partition("#")[0]
+    def clear(self, value: str) -> str:
+        if ":" in value:
+            return value.partition("#")[0]
+        try:
+            return location_crypt.decrypt_url(self.key, value)
+        except ValueError:
+            raise StoreNotUsableError(UNDECIPHERABLE, "hint") from None
 
-    def shared(self) -> SharedUrls:
-        database: Any = SimpleNamespace(reading=self.engine.begin)
-        clock: Any = self
-        return SharedUrls(database, self.clear, clock)
+    def index_key(self, value: str) -> str:
+        return index_key(self.clear(value))
+
+    def identify(self, row: LocationRow) -> Identity:
+        return identify(self.configs.get(row.store or ""), self.clear(row.value))
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        return relate(one, other, frozenset(), lambda one, other: one == other)
+
+    def verdicts(self) -> SharedUrls:
+        database: Any = SimpleNamespace(reading=self.engine.begin, engine=self.engine)
+        clock = Clock(lambda: self.now, lambda: self.now)
+        return SharedUrls(database, self, clock)
+
+    def shared(self) -> Sharing:
+        return Sharing(self.verdicts())
+
+
+class Sharing:
+    """Answers with the ids of rows whose data stays, whatever the verdict on them."""
+
+    def __init__(self, verdicts: SharedUrls) -> None:
+        self._verdicts = verdicts
+
+    def among(self, rows: Collection[LocationRow]) -> set[int]:
+        return set(self._verdicts.among(rows))
 
 
 def row(number: int, value: str) -> LocationRow:
@@ -147,13 +180,93 @@ def test_what_was_restored_is_seen_at_once(registry: Registry) -> None:
     assert shared.among([row(999, "file:///c")]) == {999}
 
 
-def test_sees_what_got_its_id_earlier_and_came_later(registry: Registry) -> None:
-    registry.add("file:///high", number=500)
+@pytest.mark.parametrize("step", [1, 3, 7, 65535])
+@pytest.mark.parametrize("begun", ["before the first look", "after it"])
+def test_sees_what_commits_within_the_overlap_after_it_took_its_id(
+    registry: Registry, step: int, begun: str
+) -> None:
     shared = registry.shared()
-    wanted = [row(999, "file:///late")]
-    assert shared.among(wanted) == set()
+    late = 500 if begun == "after it" else 4
+    if begun == "after it":
+        assert shared.among([row(999, "file:///late")]) == set()
+    for count in range(1, 301):
+        registry.add("file:///x", number=late + count * step)
+        if count % 10 == 0:
+            registry.now += OVERLAP_SECONDS / 31
+            assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=late)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry) -> None:
+    shared = registry.shared()
+    registry.add("file:///x", number=500)
+    for _ in range(5):
+        assert shared.among([row(999, "file:///late")]) == set()
+        registry.now += OVERLAP_SECONDS
     registry.add("file:///late", number=450)
-    assert shared.among(wanted) == {999}
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.now += 3600
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
+    registry.add("file:///old", number=100, age=7200)
+    registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
+    shared = registry.shared()
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=450)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_ids_that_are_given_away_again(registry: Registry) -> None:
+    numbers = [registry.add(f"file:///{number}") for number in range(6)]
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    # The newest rows are purged, and the server starts again.
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= numbers[3]))
+        connection.execute(sa.delete(images).where(images.c.id >= f"image-{numbers[3]}"))
+    assert shared.among([row(999, "file:///new")]) == set()
+    assert registry.add("file:///new") == numbers[3]
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_a_registry_restored_from_a_dump_is_read_in_full(registry: Registry) -> None:
+    for number in range(20):
+        registry.add(f"file:///{number}")
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id > 10))
+        connection.execute(
+            sa.update(image_locations)
+            .where(image_locations.c.id == 5)
+            .values(value="file:///new", deleted=False)
+        )
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_sees_what_a_lagging_node_shows_later(registry: Registry) -> None:
+    shared = registry.shared()
+    late = registry.add("file:///late")
+    registry.add("file:///x")
+    assert shared.among([row(999, "file:///other")]) == set()
+    held_back = []
+    with registry.engine.begin() as connection:  # another node, which is not so far yet
+        held_back = list(
+            connection.execute(sa.select(image_locations).where(image_locations.c.id >= late))
+        )
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= late))
+    assert shared.among([row(999, "file:///other")]) == set()
+    with registry.engine.begin() as connection:
+        values = [dict(one._mapping) | {"value": "file:///new"} for one in held_back]
+        connection.execute(sa.insert(image_locations), values)
+    assert shared.among([row(999, "file:///new")]) == {999}
 
 
 def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) -> None:
@@ -174,7 +287,11 @@ def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
     shared.among([row(own, "file:///c")])
     registry.statements.clear()
     assert shared.among([row(own, "file:///c")]) == set()
-    # The highest id, and what is new.
+    # The highest id, with a count of those below it, says that there is nothing new.
+    assert len(registry.statements) == 1
+    registry.add("file:///d")
+    registry.statements.clear()
+    assert shared.among([row(own, "file:///c")]) == set()
     assert len(registry.statements) == 2
 
 
@@ -186,6 +303,67 @@ def test_reads_page_by_page(registry: Registry, monkeypatch: pytest.MonkeyPatch)
     assert len(shared.among(rows)) == len(numbers)
     registry.add("file:///new")
     assert shared.among([row(999, "file:///new")]) == {999}
+
+
+GLANCE = "s3://s3.test/glance/x"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "s3://KEY:SECRET@s3.test/glance/x",
+        f"{GLANCE}/",
+        f"{GLANCE}?x=1",
+        "s3://s3.test//glance/x",
+        "s3+http://s3.test/glance/x",
+        "s3+https://S3.TEST:443/glance/x",
+        "s3://elsewhere/glance/x",
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_object_in_two_spellings(registry: Registry, written: str, turned: bool) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    one, other = (GLANCE, written) if turned else (written, GLANCE)
+    number = registry.add(one)
+    registry.set(number, meta_data='{"store": "s"}')
+    shared = registry.verdicts()
+    assert shared.among([row(11, other), row(12, f"{GLANCE}y")]) == {11: SHARED}
+    # Glance writes live rows again without the credentials.
+    registry.set(number, value=GLANCE)
+    assert shared.among([row(11, other)]) == {11: SHARED}
+
+
+@pytest.mark.parametrize("metadata", ['{"store": "gone"}', "{}", None, "no JSON"])
+def test_in_a_store_that_is_not_known_it_may_be_the_same(
+    registry: Registry, metadata: str | None
+) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    registry.set(registry.add(GLANCE), meta_data=metadata)
+    shared = registry.verdicts()
+    assert shared.among([row(11, GLANCE)]) == {11: UNTOLD}
+    # What is surely the same is enough.
+    registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
+    assert shared.among([row(11, GLANCE)]) == {11: SHARED}
+
+
+def test_nothing_is_deleted_while_no_location_can_be_decrypted(registry: Registry) -> None:
+    """Else evscrub without Glance's key would take data that an encrypted location is of."""
+    key = "0123456789abcdef"
+    encrypted = str(crypt.urlsafe_encrypt(key, "file:///c", 64))
+    registry.key = key[::-1]
+    hidden = registry.add(encrypted)
+    wanted = [row(11, "file:///c"), row(12, "file:///d")]
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "pending")
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "settled")
+    assert registry.verdicts().among(wanted) == {}
+    registry.set(hidden, "live")
+    registry.key = key
+    assert registry.verdicts().among(wanted) == {11: SHARED}
+    # One that is damaged harms itself alone: Glance cannot read it either.
+    registry.add(str(crypt.urlsafe_encrypt(key[::-1], "file:///d", 64)))
+    assert registry.verdicts().among(wanted) == {11: SHARED}
 
 
 _URLS = st.sampled_from(["file:///a", "file:///b", "file:///c"])
@@ -225,9 +403,62 @@ _PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
 def test_an_index_has_each_that_was_added_once(
     first: set[tuple[int, str]], second: set[tuple[int, str]]
 ) -> None:
-    index = UrlIndex(first)
+    index = ObjectIndex(first)
     index.update(second)
     index.update(second)
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
         there = sorted(number for number, other in first | second if other == url)
         assert list(index.ids(url)) == there
+
+
+class Table:
+    """Rows that take their ids at once and appear later, at most after the overlap."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.hidden: dict[int, float] = {}  #: when each took its id
+        self.there: set[int] = set()
+        self.next = 1
+
+    def read(self, recent: RecentIds) -> set[int]:
+        """Read as the shared URLs do; returns the ids that were read."""
+        highest = max(self.there, default=0)
+        window = [n for n in self.there if recent.floor < n <= recent.highest]
+        assert not recent.has_gone_back(highest)
+        last = recent.highest
+        if highest < recent.highest or (len(window), sum(window)) != recent.fingerprint:
+            recent.cut(highest)
+            last = recent.floor
+        read = {number for number in self.there if number > last}
+        recent.take_in(read, last, self.now)
+        return read
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("take"), st.integers(1, 9))
+        | st.tuples(st.just("commit"), st.integers(0, 9))
+        | st.tuples(st.just("wait"), st.integers(0, 40))
+        | st.tuples(st.just("read"), st.just(0)),
+        max_size=60,
+    )
+)
+def test_no_id_is_overlooked_that_appears_within_the_overlap(steps: list[tuple[str, int]]) -> None:
+    table, recent, read = Table(), RecentIds(0, 0, 0.0), set[int]()
+    for verb, value in steps:
+        if verb == "take":
+            table.next += value
+            table.hidden[table.next] = table.now
+        elif verb == "commit" and table.hidden:
+            number = sorted(table.hidden)[value % len(table.hidden)]
+            del table.hidden[number]
+            table.there.add(number)
+        elif verb == "wait":
+            for number, taken_at in list(table.hidden.items()):
+                if taken_at + OVERLAP_SECONDS <= table.now + value:
+                    del table.hidden[number]
+                    table.there.add(number)
+            table.now += value
+        elif verb == "read":
+            read |= table.read(recent)
+            assert read == table.there

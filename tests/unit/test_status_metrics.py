@@ -102,6 +102,7 @@ def test_values_are_those_of_the_agent(busy: Sources) -> None:
     assert value(families, "evscrub_events_malformed_total", reason="no owner") == 1
     assert value(families, "evscrub_breaker_state", store="fast", state="blown") == 1
     assert value(families, "evscrub_breaker_state", store="fast", state="closed") == 0
+    assert value(families, "evscrub_lane_owners_stopped", store="slow") == 1
     assert value(families, "evscrub_lane_concurrency_limit", store="slow") == 8
     assert value(families, "evscrub_lane_concurrency_max", store="slow") == 16
 

@@ -51,6 +51,7 @@ def test_what_is_shown_is_what_is() -> None:
     fast, slow = shown["stores"]
     assert (fast["breaker"], fast["reason"]) == ("blown", "its directory is missing")
     assert (slow["breaker"], slow["reason"], slow["slowed"]) == ("closed", "", True)
+    assert (fast["owners_stopped"], slow["owners_stopped"]) == (0, 1)
     assert (fast["gone"], fast["not_found"], fast["bytes"]) == (6, 2, 6000)
     assert shown["space"]["owners"][1]["owner"] is None
     assert (shown["space"]["total"]["images"], shown["space"]["later"]) == (5, 2)

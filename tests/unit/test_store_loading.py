@@ -181,6 +181,14 @@ BROKEN = [
 ]
 
 
+#: Where that of most kinds is no URL of an object.
+URLS = {
+    "cinder": "cinder://7c1f1a5e-0b3c-4d49-8a6b-0f7a2f6f1c11",
+    "rbd": "rbd://fsid/images/x/snap",
+    "vmware": "vsphere://host/folder/x?dcPath=d&dsName=s",
+}
+
+
 @pytest.mark.parametrize(("kind", "options", "reason", "said"), BROKEN)
 @pytest.mark.parametrize("configuration", [beside_good, single], ids=["several", "single"])
 def test_one_that_cannot_be_used_stops_no_other(
@@ -203,14 +211,14 @@ def test_one_that_cannot_be_used_stops_no_other(
     assert bad in stores.names
     assert bad not in stores.usable
     assert bad in stores.deletable
-    scheme = store_faults.schemes(kind)[0]
+    url = URLS.get(kind, f"{store_faults.schemes(kind)[0]}://a/b/c")
     with pytest.raises(StoreNotUsableError) as caught:
-        stores.resolve(row(f"{scheme}://a/b/c", "bad" if several else None))
+        stores.resolve(row(url, "bad" if several else None))
     assert (caught.value.reason, caught.value.store) == (reason, bad)
     assert said in caught.value.hint
     if several:  # a row of before there were several stores
         with pytest.raises(StoreNotUsableError) as caught:
-            stores.resolve(row(f"{scheme}://a/b/c"))
+            stores.resolve(row(url))
         assert caught.value.store == bad
 
 

@@ -24,8 +24,8 @@ from evscrub.verdict import (
     BAD_URL,
     EMPTY_DIRECTORY,
     GONE,
+    LINKED,
     MISSING_DIRECTORY,
-    STORE_AMBIGUOUS,
     STORE_NOT_ENABLED,
     STORE_NOT_LOADED,
     UNDECIPHERABLE,
@@ -33,6 +33,7 @@ from evscrub.verdict import (
     StoreNotUsableError,
     Verdict,
 )
+from tests.servers import wait_until
 
 KEY = "0123456789abcdef0123456789abcdef"
 S3 = {
@@ -105,10 +106,10 @@ def refusal(stores: Stores, location: LocationRow) -> str:
 
 
 class TestResolve:
-    def test_several_stores_by_name(self, load: Loader) -> None:
+    def test_several_stores_by_name(self, load: Loader, tmp_path: Path) -> None:
         stores = load({"a": "file", "b": "file", "o": "s3"}, o=S3)
         assert stores.names == ["a", "b", "o"]
-        assert stores.resolve(row("file:///x", "b")).store == "b"
+        assert stores.resolve(row(f"file://{tmp_path}/b/x", "b")).store == "b"
         assert stores.resolve(row("s3://u:secret@s3.test/glance/x", "o")).store == "o"
 
     def test_a_name_that_is_not_enabled(self, load: Loader) -> None:
@@ -124,19 +125,10 @@ class TestResolve:
         stores = load({"a": "file", "o": "s3"}, o=S3)
         assert refusal(stores, row("s3://u:secret@s3.test/glance/x", "a")) == STORE_NOT_LOADED
 
-    def test_without_a_name_by_prefix(self, load: Loader, tmp_path: Path) -> None:
-        stores = load({"a": "file", "b": "file"})
-        assert stores.resolve(row(f"file://{tmp_path}/b/x")).store == "b"
-        assert refusal(stores, row("file:///elsewhere/secret")) == STORE_NOT_ENABLED
-        assert refusal(stores, row("s3://u:secret@s3.test/glance/x")) == STORE_NOT_ENABLED
-
-    def test_without_a_name_where_two_fit(self, load: Loader) -> None:
-        stores = load({"o": "s3", "p": "s3"}, o=S3, p=S3)
-        assert refusal(stores, row("s3://s3.test/glance/secret")) == STORE_AMBIGUOUS
-
-    def test_a_single_store(self, load: Loader) -> None:
+    def test_a_single_store(self, load: Loader, tmp_path: Path) -> None:
         stores = load()
-        assert stores.resolve(row("file:///x")) == Target("file", "file:///x", "file")
+        url = f"file://{tmp_path}/file/x"
+        assert stores.resolve(row(url)) == Target("file", url, "file")
         assert refusal(stores, row("rbd://secret")) == STORE_NOT_ENABLED
         assert refusal(stores, row("file:///secret", "a")) == STORE_NOT_ENABLED
 
@@ -145,11 +137,13 @@ class TestResolve:
         stores = load({"a": "file"} if several else None)
         assert refusal(stores, row("file://u:pa[ss@host/x", "a" if several else None)) == BAD_URL
 
-    def test_encrypted_locations(self, load: Loader) -> None:
+    def test_encrypted_locations(self, load: Loader, tmp_path: Path) -> None:
         stores = load({"a": "file"}, KEY)
-        value = str(crypt.urlsafe_encrypt(KEY, "file:///secret", 64))
-        assert stores.resolve(row(value, "a")).url == "file:///secret"
-        assert stores.resolve(row("file:///plain", "a")).url == "file:///plain"
+        secret, plain = f"file://{tmp_path}/a/secret", f"file://{tmp_path}/a/plain"
+        value = str(crypt.urlsafe_encrypt(KEY, secret, 64))
+        assert stores.resolve(row(value, "a")).url == secret
+        assert stores.resolve(row(plain, "a")).url == plain
+        assert stores.index_key(value) == stores.index_key(secret) != stores.index_key(plain)
         other = str(crypt.urlsafe_encrypt(KEY[::-1], "file:///secret", 64))
         assert refusal(stores, row(other, "a")) == UNDECIPHERABLE
 
@@ -172,6 +166,37 @@ class TestDeleteFile:
         assert stores.delete(Target("file", f"file://{path}", "file")) == GONE
         assert not path.exists()
 
+    @pytest.mark.parametrize("link", ["link", "directory/link"])
+    def test_what_a_link_leads_to_stays(self, stores: Stores, tmp_path: Path, link: str) -> None:
+        """Whoever shows the image of the link reads the file that it leads to."""
+        path = tmp_path / "file" / "x"
+        path.write_bytes(b"data")
+        folder = tmp_path / "other" if "other" in stores.names else tmp_path / "file"
+        if "/" in link:
+            (tmp_path / "elsewhere").mkdir()
+            (tmp_path / "elsewhere" / "middle").symlink_to(path)
+            (folder / "link").symlink_to(tmp_path / "elsewhere" / "middle")
+        else:
+            (folder / "link").symlink_to("../file/x")
+        target = Target("file", f"file://{tmp_path}/other/../file/x", "file")
+        (tmp_path / "other").mkdir(exist_ok=True)
+        assert stores.delete(target) == LINKED
+        assert (folder / "link").read_bytes() == b"data"
+        assert stores.delete(Target("file", f"file://{folder}/link", "file")) == GONE
+        wait_until(lambda: stores.delete(target) == GONE, 30, "the file's delete")
+        assert not path.exists()
+
+    def test_a_hard_link_keeps_the_data_when_another_one_goes(
+        self, stores: Stores, tmp_path: Path
+    ) -> None:
+        path, other = tmp_path / "file" / "x", tmp_path / "file" / "y"
+        path.write_bytes(b"data")
+        other.hardlink_to(path)
+        targets = [Target("file", f"file://{one}", "file") for one in (path, other)]
+        assert not stores.are_same(*targets)
+        assert stores.delete(targets[0]) == GONE
+        assert other.read_bytes() == b"data"
+
     def test_what_is_not(self, stores: Stores, tmp_path: Path) -> None:
         (tmp_path / "file" / "y").touch()
         verdict = stores.delete(Target("file", f"file://{tmp_path}/file/x", "file"))
@@ -180,18 +205,19 @@ class TestDeleteFile:
     def test_in_a_directory_that_is_missing(self, stores: Stores, tmp_path: Path) -> None:
         target = Target("file", f"file://{tmp_path}/file/un%20mounted/x", "file")
         assert stores.delete(target) == MISSING_DIRECTORY
-        (tmp_path / "file" / "un mounted").mkdir()
+        # The driver decodes nothing.
+        (tmp_path / "file" / "un%20mounted").mkdir()
         assert stores.delete(target) == EMPTY_DIRECTORY
 
     @pytest.mark.parametrize(
-        ("number", "reason", "look"),
+        ("number", "outcome", "reason", "look"),
         [
-            (errno.EIO, "io_error", "the kernel's log"),
-            (errno.EBUSY, "io_error", "Device or resource busy (EBUSY)"),
-            (errno.ESTALE, "io_error", "Stale file handle (ESTALE)"),
-            (errno.EROFS, "read_only_file_system", "mounted read-only"),
-            (errno.EACCES, "permission_denied", "owner and mode"),
-            (errno.EPERM, "permission_denied", "immutable files ('lsattr')"),
+            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel's log"),
+            (errno.EBUSY, Outcome.IN_USE, "in_use", "Device or resource busy (EBUSY)"),
+            (errno.ESTALE, Outcome.TRANSIENT, "io_error", "Stale file handle (ESTALE)"),
+            (errno.EROFS, Outcome.TRANSIENT, "read_only_file_system", "mounted read-only"),
+            (errno.EACCES, Outcome.TRANSIENT, "permission_denied", "owner and mode"),
+            (errno.EPERM, Outcome.REFUSED, "permission_denied", "immutable files ('lsattr')"),
         ],
     )
     def test_what_the_system_refuses(
@@ -200,6 +226,7 @@ class TestDeleteFile:
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
         number: int,
+        outcome: Outcome,
         reason: str,
         look: str,
     ) -> None:
@@ -212,7 +239,8 @@ class TestDeleteFile:
         with monkeypatch.context() as patch:
             patch.setattr(os, "unlink", unlink)
             verdict = stores.delete(Target("file", f"file://{path}", "file"))
-        assert (verdict.outcome, verdict.reason) == (Outcome.TRANSIENT, reason)
+        assert (verdict.outcome, verdict.reason) == (outcome, reason)
+        assert verdict.detail == f"Forbidden {errno.errorcode[number]}"
         assert not verdict.tells_overload
         assert str(path.parent) in verdict.hint
         assert look in verdict.hint

@@ -2,19 +2,25 @@
 """What a store's answer means, by the exceptions that drivers and clients really raise."""
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import glance_store
 import pytest
 import requests
 import swiftclient
 import urllib3.exceptions
 from botocore import exceptions as botocore_exceptions
 from glance_store import exceptions as store_exceptions
+from glance_store import location
+from glance_store._drivers import filesystem
 from hypothesis import given
 from hypothesis import strategies as st
 from keystoneauth1 import exceptions as keystone_exceptions
+from oslo_config import cfg
 
 from evscrub import verdict
 from evscrub.verdict import FINISHED, Outcome, StoreNotUsableError, Verdict, judge
@@ -50,6 +56,7 @@ def http_error(status: int) -> requests.HTTPError:
 
 
 TRANSIENT = Outcome.TRANSIENT
+REFUSED = Outcome.REFUSED
 
 CASES: list[tuple[str, Exception, Outcome, str]] = [
     # What drivers say themselves.
@@ -87,8 +94,8 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
     ("s3", client_error(429, "TooManyRequests"), TRANSIENT, "throttled"),
     ("s3", client_error(400, "RequestLimitExceeded"), TRANSIENT, "throttled"),
     ("s3", client_error(400, "ThrottlingException"), TRANSIENT, "throttled"),
-    ("s3", client_error(403, "AccessDenied"), TRANSIENT, "refused"),
-    ("s3", client_error(401, "InvalidToken"), TRANSIENT, "refused"),
+    ("s3", client_error(403, "AccessDenied"), REFUSED, "refused"),
+    ("s3", client_error(401, "InvalidToken"), TRANSIENT, "permission_denied"),
     ("s3", client_error(404, "NoSuchBucket"), TRANSIENT, "client"),
     ("s3", client_error(500, "InternalError"), TRANSIENT, "client"),
     ("s3", botocore_exceptions.NoCredentialsError(), TRANSIENT, "client"),
@@ -98,17 +105,40 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
         TRANSIENT,
         "client",
     ),
+    # S3, of one object: an object lock, a policy, a retention; or of the credentials.
+    ("s3", client_error(405, "MethodNotAllowed"), REFUSED, "refused"),
+    ("s3", client_error(409, "OperationAborted"), REFUSED, "refused"),
+    ("s3", client_error(403, "InvalidObjectState"), REFUSED, "refused"),
+    *(
+        ("s3", client_error(403, code), TRANSIENT, "permission_denied")
+        for code in (
+            "AccountProblem",
+            "AllAccessDisabled",
+            "ExpiredToken",
+            "InvalidAccessKeyId",
+            "RequestTimeTooSkewed",
+            "SignatureDoesNotMatch",
+        )
+    ),
     # Swift.
+    ("swift", swift_error(405), REFUSED, "refused"),
+    (
+        "swift",
+        swiftclient.ClientException("Auth GET failed", http_host=URL, http_status=403),
+        TRANSIENT,
+        "permission_denied",
+    ),
+    ("swift", keystone_exceptions.Forbidden(URL), TRANSIENT, "permission_denied"),
     ("swift", swift_error(503), TRANSIENT, "throttled"),
     ("swift", swift_error(429), TRANSIENT, "throttled"),
-    ("swift", swift_error(401), TRANSIENT, "refused"),
-    ("swift", swift_error(403), TRANSIENT, "refused"),
+    ("swift", swift_error(401), TRANSIENT, "permission_denied"),
+    ("swift", swift_error(403), REFUSED, "refused"),
     ("swift", swift_error(404), TRANSIENT, "client"),
-    ("swift", swift_error(409), TRANSIENT, "client"),
+    ("swift", swift_error(409), REFUSED, "refused"),
     ("swift", swift_error(500), TRANSIENT, "client"),
     ("swift", swiftclient.ClientException(URL), TRANSIENT, "client"),
     ("swift", keystone_exceptions.ConnectFailure(URL), TRANSIENT, "client"),
-    ("swift", keystone_exceptions.Unauthorized(URL), TRANSIENT, "refused"),
+    ("swift", keystone_exceptions.Unauthorized(URL), TRANSIENT, "permission_denied"),
     ("swift", keystone_exceptions.ServiceUnavailable(URL), TRANSIENT, "throttled"),
     ("swift", keystone_exceptions.ConnectTimeout(URL), TRANSIENT, "timeout"),
     # Other clients, which need not be installed.
@@ -119,11 +149,27 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
         "client",
     ),
     ("cinder", foreign("os_brick.exception", "BrickException"), TRANSIENT, "client"),
-    ("rbd", foreign("rbd", "ImageBusy"), TRANSIENT, "client"),
+    ("rbd", foreign("rbd", "ImageBusy"), Outcome.IN_USE, "in_use"),
+    ("rbd", foreign("rbd", "ImageHasSnapshots"), Outcome.IN_USE, "has_snapshot"),
+    ("rbd", foreign("rbd", "ImageMemberOfGroup"), Outcome.IN_USE, "in_use"),
+    ("rbd", foreign("rbd", "OperationNotSupported"), REFUSED, "not_supported"),
+    ("rbd", foreign("rbd", "ReadOnlyImage"), REFUSED, "immutable"),
+    ("rbd", foreign("rbd", "PermissionError", errno=1), TRANSIENT, "permission_denied"),
+    ("rbd", foreign("rados", "PermissionDeniedError", errno=13), TRANSIENT, "permission_denied"),
     ("rbd", foreign("rados", "ObjectNotFound"), TRANSIENT, "client"),
     ("rbd", foreign("rados", "TimedOut"), TRANSIENT, "client"),
     ("rbd", foreign("rados", "OperationTimeout"), TRANSIENT, "timeout"),
     ("vsphere", foreign("oslo_vmware.exceptions", "VimException"), TRANSIENT, "client"),
+    *(
+        ("vsphere", foreign("oslo_vmware.exceptions", name), outcome, reason)
+        for name, outcome, reason in (
+            ("FileLockedException", Outcome.IN_USE, "in_use"),
+            ("TaskInProgress", Outcome.IN_USE, "in_use"),
+            ("CannotDeleteFileException", REFUSED, "immutable"),
+            ("FileFaultException", REFUSED, "not_a_file"),
+            ("NoPermissionException", REFUSED, "permission_denied"),
+        )
+    ),
     # What comes from below.
     ("http", requests.ConnectionError(URL), TRANSIENT, "connection"),
     ("http", http_error(500), TRANSIENT, "connection"),
@@ -167,6 +213,134 @@ def test_what_an_exception_means(
 )
 def test_what_is_transient_however_it_is_called(error: Exception) -> None:
     assert judge(error, "s3").outcome is TRANSIENT
+
+
+def hidden(outer: Exception, cause: Exception) -> Exception:
+    """Return an exception as a driver raises it while it handles another."""
+    outer.__context__ = cause
+    return outer
+
+
+@pytest.mark.parametrize(
+    ("number", "outcome", "reason"),
+    [
+        (errno.EPERM, REFUSED, "permission_denied"),
+        (errno.EISDIR, REFUSED, "not_a_file"),
+        (errno.ENOTDIR, REFUSED, "not_a_file"),
+        (errno.ENOTEMPTY, REFUSED, "not_a_file"),
+        (errno.ELOOP, REFUSED, "not_a_file"),
+        (errno.ENAMETOOLONG, REFUSED, "not_a_file"),
+        (errno.EBUSY, Outcome.IN_USE, "in_use"),
+        (errno.ETXTBSY, Outcome.IN_USE, "in_use"),
+        (errno.EACCES, TRANSIENT, "permission_denied"),
+        (errno.EROFS, TRANSIENT, "read_only_file_system"),
+        (errno.EIO, TRANSIENT, "io_error"),
+        (errno.ESTALE, TRANSIENT, "io_error"),
+        (None, TRANSIENT, "io_error"),
+    ],
+)
+def test_what_the_file_driver_hides(number: int | None, outcome: Outcome, reason: str) -> None:
+    cause = OSError() if number is None else OSError(number, URL)
+    answer = judge(hidden(store_exceptions.Forbidden(URL), cause), "file")
+    symbol = errno.errorcode[number] if number else ""
+    assert answer == Verdict(outcome, reason, f"Forbidden {symbol}".strip())
+    assert not answer.tells_overload
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome", "reason"),
+    [
+        (400, Outcome.IN_USE, "in_use"),
+        (409, Outcome.IN_USE, "in_use"),
+        (401, TRANSIENT, "permission_denied"),
+        (403, TRANSIENT, "permission_denied"),
+        (413, TRANSIENT, "throttled"),
+        (503, TRANSIENT, "throttled"),
+        (500, TRANSIENT, "backend"),
+        (None, TRANSIENT, "backend"),
+    ],
+)
+def test_what_cinders_driver_hides(code: int | None, outcome: Outcome, reason: str) -> None:
+    cause = foreign("cinderclient.exceptions", "ClientException", code=code)
+    answer = judge(hidden(store_exceptions.BackendException(URL), cause), "cinder")
+    assert answer == Verdict(outcome, reason, "BackendException")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "outcome", "reason"),
+    [
+        (403, "403", REFUSED, "refused"),
+        (503, "503", TRANSIENT, "throttled"),
+        (400, "400", TRANSIENT, "bad_store_configuration"),
+        (500, "500", TRANSIENT, "bad_store_configuration"),
+        (403, "SignatureDoesNotMatch", TRANSIENT, "permission_denied"),
+    ],
+)
+def test_what_s3s_driver_hides(status: int, code: str, outcome: Outcome, reason: str) -> None:
+    error = store_exceptions.BadStoreConfiguration(store_name="s3", reason=URL)
+    answer = judge(hidden(error, client_error(status, code)), "s3")
+    assert answer == Verdict(outcome, reason, "BadStoreConfiguration")
+
+
+def test_what_rbds_driver_hides_says_nothing_of_one_image() -> None:
+    error = store_exceptions.BadStoreConfiguration(store_name="ceph", reason=URL)
+    cause = foreign("rados", "ObjectNotFound")
+    assert judge(hidden(error, cause), "rbd").reason == "bad_store_configuration"
+
+
+class TestRealFiles:
+    """What the real driver raises for files that cannot be removed."""
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> filesystem.Store:
+        conf = cfg.ConfigOpts()
+        glance_store.register_opts(conf)
+        conf([], default_config_files=[])
+        conf.set_override("filesystem_store_datadir", str(tmp_path), "glance_store")
+        driver = filesystem.Store(conf)
+        driver.configure()
+        return driver
+
+    def judged(self, driver: filesystem.Store, path: Path) -> Verdict:
+        conf = driver.conf
+        target = location.Location("file", filesystem.StoreLocation, conf, uri=f"file://{path}")
+        try:
+            driver.delete(target)
+        except store_exceptions.GlanceStoreException as error:
+            return judge(error, "file")
+        return judge(None, "file")
+
+    def test_a_directory_in_its_place(self, driver: filesystem.Store, tmp_path: Path) -> None:
+        (tmp_path / "image").mkdir()
+        (tmp_path / "image" / "x").touch()
+        answer = self.judged(driver, tmp_path / "image")
+        assert answer == Verdict(REFUSED, "not_a_file", "Forbidden EISDIR")
+
+    def test_a_path_through_a_file(self, driver: filesystem.Store, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        assert self.judged(driver, tmp_path / "file" / "image").reason == "not_a_file"
+
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.EACCES, errno.EROFS, errno.EIO])
+    def test_an_error_of_unlink(
+        self,
+        driver: filesystem.Store,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        number: int,
+    ) -> None:
+        def fail(_: str) -> None:
+            raise OSError(number, "x")
+
+        monkeypatch.setattr(os, "unlink", fail)
+        answer = self.judged(driver, tmp_path / "image")
+        assert answer.detail == f"Forbidden {errno.errorcode[number]}"
+
+
+@pytest.mark.parametrize("reason", ["permission_denied", "read_only_file_system", "io_error"])
+def test_what_asking_less_does_not_cure_is_no_overload(reason: str) -> None:
+    assert not Verdict(TRANSIENT, reason).tells_overload
+    assert not Verdict(REFUSED, "refused").tells_overload
+    assert Verdict(TRANSIENT, "throttled").tells_overload
 
 
 def test_nothing_raised_is_gone() -> None:

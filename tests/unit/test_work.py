@@ -1,16 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """A claimed image: whether any data of it went, and whether all that is left is there."""
 
+from collections.abc import Collection
 from datetime import datetime
 
+import anyio
 import pytest
 
 from evscrub.clock import Moment
 from evscrub.delay_queue import Source
+from evscrub.record import Trouble
 from evscrub.registry.claims import Claim
 from evscrub.rules import ImageRow, Kind, LocationRow
-from evscrub.verdict import GONE, NOT_FOUND, SHARED, UNPROVEN, Outcome, Verdict
+from evscrub.scrubber import Scrubber
+from evscrub.stores import Target
+from evscrub.verdict import (
+    FOREIGN_OBJECT,
+    GONE,
+    NOT_FOUND,
+    SHARED,
+    UNPROVEN,
+    UNTOLD,
+    Outcome,
+    StoreNotUsableError,
+    Verdict,
+)
 from evscrub.work import Work
+from tests.unit.world import Behavior, World, fast, missing
 
 NOW = datetime(2026, 1, 1)
 NOT_OURS = Verdict(Outcome.NOT_OURS, "read_only_store")
@@ -103,3 +119,96 @@ def test_what_a_store_without_its_data_had_not_is_pending_again() -> None:
     work.doubt()
     end = work.settlement()
     assert (end.gone, end.left, end.whole) == ([], [ROW.id], True)
+
+
+class TestTwins:
+    """Several locations of one object: what becomes of it becomes of each of them."""
+
+    @pytest.fixture
+    def work(self) -> Work:
+        work = claimed(Kind.PENDING)
+        work.targets.append((ROW, Target("s", ROW.value, "file")))
+        work.twins = {ROW.id: [2, 3]}
+        return work
+
+    def judge(self, work: Work, verdict: Verdict) -> None:
+        row, _ = work.targets.popleft()
+        work.judged(row, "s", verdict, 0.0)
+
+    def test_gone(self, work: Work) -> None:
+        self.judge(work, GONE)
+        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+
+    def test_not_there(self, work: Work) -> None:
+        self.judge(work, NOT_FOUND)
+        assert work.not_found == [1, 2, 3]
+        work.doubt()
+        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+
+    def test_left(self, work: Work) -> None:
+        self.judge(work, DOWN)
+        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+
+    def test_untried(self, work: Work) -> None:
+        assert work.settlement().left == [1, 2, 3]
+
+    def test_given_up(self, work: Work) -> None:
+        work.give_up(("s", DOWN))
+        assert work.settlement().left == [1, 2, 3]
+
+    @pytest.mark.parametrize("behavior", [fast, missing])
+    def test_one_object_is_deleted_once(self, behavior: Behavior) -> None:
+        world = World(a=behavior, b=behavior)
+        images = [world.add("o", "a", "a", "b", "a") for _ in range(15)]
+        world.run(60)
+        assert world.statuses() == {"deleted": 15}
+        assert not any(world.left(image) for image in images)
+        asked = [(one.image_id, one.store) for one in world.asked]
+        assert len(asked) == len(set(asked)) == 30
+
+
+class TestDataThatIsNotDeleted:
+    """What the store is not even asked about."""
+
+    class World(World):
+        """One in which other locations want the data of all rows, or no store may delete it."""
+
+        verdict: Verdict | None = None
+        refusal = ""
+
+        def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
+            return {row.id: self.verdict for row in rows} if self.verdict is not None else {}
+
+        def resolve(self, row: LocationRow) -> Target:
+            if self.refusal:
+                raise StoreNotUsableError(self.refusal, "hint")
+            return super().resolve(row)
+
+    @pytest.mark.parametrize(
+        ("verdict", "refusal", "end", "reason"),
+        [
+            (SHARED, "", "deleted", None),
+            (SHARED, FOREIGN_OBJECT, "deleted", None),
+            (UNTOLD, "", "pending_delete", "maybe_shared"),
+            (UNTOLD, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+            (None, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+        ],
+    )
+    def test_is_finished_or_parked(
+        self, verdict: Verdict | None, refusal: str, end: str, reason: str | None
+    ) -> None:
+        world = self.World(a=fast)
+        world.verdict, world.refusal = verdict, refusal
+        image = world.add("o", "a", "a")
+        troubles: dict[str, Trouble] = {}
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            troubles.update(scrubber.record.troubles)
+
+        world.run(11, watch)
+        assert world.asked == []
+        assert world.status(image) == end
+        if reason is not None:
+            assert troubles[image].parked
+            assert troubles[image].verdict.reason == reason

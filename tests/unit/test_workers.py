@@ -13,16 +13,16 @@ import pytest
 
 from evscrub.clock import Clock, DatabaseClock
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.evidence import Origin
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.registry.claims import Claim
-from evscrub.rules import Kind
 from evscrub.scrubber import Scrubber
 from evscrub.stores import Target
-from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
+from evscrub.verdict import GONE, Outcome, Verdict
 from evscrub.work import Work
 from evscrub.workers import Answers
 from tests.unit.simulated_loop import run
-from tests.unit.world import EPOCH, THROTTLED, World, instant, simulated_threads
+from tests.unit.world import EPOCH, NOT_FOUND, THROTTLED, World, instant, simulated_threads
 
 
 class Bench:
@@ -43,6 +43,7 @@ class Bench:
         async def make() -> tuple[Scrubber, list[Claim]]:
             queue, policy = DelayQueue(10), world.settings.policy
             scrubber = Scrubber(queue, world, world, clock, DatabaseClock(clock), world.settings)
+            scrubber._claimer._shared_urls = world
             return scrubber, world.claim(ids, policy).claims
 
         self.scrubber, claims = run(make)
@@ -50,7 +51,7 @@ class Bench:
         self.works = [Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP) for claim in claims]
         for work in self.works:
             work.targets.extend((row, world.resolve(row)) for row in work.claim.locations)
-            self.lane.backlog.append(work)
+            self.lane.push(work)
 
     def _delete(self, target: Target) -> Verdict:
         verdict = self.meanwhile(len(self.deleted))
@@ -60,19 +61,19 @@ class Bench:
     def delete(self, turns: float = math.inf) -> Answers:
         """Let one thread do what it does."""
         answers: Answers = []
-        first = self.lane.begin(self.now)
-        assert first is not None
-        self.scrubber.workers._delete_some(self.lane, first, turns, answers)
+        slot = self.lane.begin(self.now)
+        assert slot is not None
+        self.scrubber.workers._delete_some(self.lane, slot, turns, answers)
         return answers
 
     def work(self) -> list[Work]:
         """Let one worker do what it does; returns the images that its lane is done with."""
         done: list[Work] = []
         self.scrubber.workers._on_worked = lambda _, work: done.append(work)
-        first = self.lane.begin(self.now)
-        assert first is not None
+        slot = self.lane.begin(self.now)
+        assert slot is not None
         with simulated_threads():
-            run(lambda: self.scrubber.workers.work(self.lane, first))
+            run(lambda: self.scrubber.workers.work(self.lane, slot))
         return done
 
 
@@ -122,7 +123,7 @@ def test_ends_when_the_store_is_slowed_meanwhile(bench: Bench) -> None:
 
     def slow(number: int) -> Verdict:
         if number == 1:
-            bench.lane.answered(THROTTLED, Kind.PENDING, 0)
+            bench.lane.answered(THROTTLED, Origin("o", ""), 0)
         return GONE
 
     bench.meanwhile = slow
@@ -189,7 +190,7 @@ def test_what_the_backlog_lost_meanwhile_is_left(bench: Bench) -> None:
 
     def release(number: int) -> Verdict:
         if number == 1:
-            bench.lane.backlog.clear()
+            bench.lane.drain()
         return GONE
 
     bench.meanwhile = release
@@ -233,7 +234,7 @@ def test_a_defect_in_the_thread_belongs_to_its_image(
 def test_a_defect_in_the_loop_belongs_to_its_image(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Lane, work: Work, __: Verdict) -> None:
+    def fail(_: Lane, work: Work, __: Verdict, ___: str) -> None:
         if work is bench.works[2]:
             raise LookupError("no such thing")
 

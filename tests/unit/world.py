@@ -14,15 +14,16 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.clock import Clock, DatabaseClock
-from evscrub.delay_queue import DelayQueue
+from evscrub.clock import Clock, DatabaseClock, Moment
+from evscrub.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
 from evscrub.retry import Delays
 from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
 from evscrub.scrubber import Scrubber
 from evscrub.settings import Settings
 from evscrub.stores import Target
-from evscrub.verdict import GONE, NOT_FOUND, Outcome, Verdict
+from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.work import Work
 from evscrub.workers import Workers
 from tests.unit.simulated_loop import run
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+#: As the store gives it, with the exception's class.
+NOT_FOUND = Verdict(Outcome.GONE, "not_found", "NotFound")
 DOWN = Verdict(Outcome.TRANSIENT, "connection")
 #: What a store does about a delete at a time: how long it takes, and what comes of it.
 Behavior = Callable[[float], tuple[float, Verdict]]
@@ -62,6 +65,12 @@ def instant(_now: float) -> tuple[float, Verdict]:
 
 def down(_now: float) -> tuple[float, Verdict]:
     return 0.05, DOWN
+
+
+def new_work(name: str = "i", owner: str | None = "o") -> Work:
+    """A claimed image without locations."""
+    claim = Claim(ImageRow(name, owner, 1, "deleted", True, EPOCH), Kind.PENDING, (), EPOCH)
+    return Work(claim, EPOCH, Moment(0, 0), 0.0, Source.EVENT)
 
 
 @dataclass(frozen=True)
@@ -108,18 +117,37 @@ class World:
         self.database = None
         self._images: dict[str, tuple[ImageRow, list[LocationRow]]] = {}
         self._leases: dict[str, datetime] = {}
+        self._stale: set[str] = set()
+        #: What the store says of some images, whatever it says of others.
+        self.of_images: dict[str, Behavior] = {}
         self._row = 0
 
-    def add(self, owner: str, *stores: str) -> str:
-        """Make a deleted image with a location in each of the stores."""
+    def add(
+        self,
+        owner: str,
+        *stores: str,
+        place: str = "",
+        stale: bool = False,
+        given_back: bool = False,
+    ) -> str:
+        """Make a deleted image with a location in each of the stores.
+
+        :param place: the part of the store that it is in.
+        :param stale: whether an agent that died had claimed it.
+        :param given_back: whether an agent tried to delete it and failed.
+        """
         image_id = f"00000000-0000-4000-8000-{len(self._images):012x}"
         rows = []
         for store in stores:
             self._row += 1
-            url = f"{store}://{image_id}"
+            url = f"{store}://{place}/{image_id}"
             rows.append(LocationRow(self._row, url, store, "pending_delete", True, EPOCH, EPOCH))
         image = ImageRow(image_id, owner, 1, "pending_delete", True, EPOCH)
         self._images[image_id] = (image, rows)
+        if stale:
+            self._stale.add(image_id)
+        if stale or given_back:
+            self._set(image_id, "deleted")
         return image_id
 
     @property
@@ -146,8 +174,12 @@ class World:
         meanwhile: Callable[[Scrubber], Any] | None = None,
         *,
         drain: float = 10.0,
+        idle: bool = False,
     ) -> float:
-        """Scrub until so many seconds, or until nothing is left; returns the time."""
+        """Scrub until so many seconds, or until nothing is left; returns the time.
+
+        :param idle: go on although nothing is left.
+        """
 
         async def main() -> float:
             clock = Clock(anyio.current_time, anyio.current_time)
@@ -164,7 +196,9 @@ class World:
                 tasks.start_soon(scrubber.run, drain, stop)
                 if meanwhile is not None:
                     tasks.start_soon(meanwhile, scrubber)
-                while anyio.current_time() < until and len(queue) + queue.statistics.taken:  # noqa: ASYNC110 - costs nothing
+                while anyio.current_time() < until and (  # noqa: ASYNC110 - costs nothing
+                    idle or len(queue) + queue.statistics.taken
+                ):
                     await anyio.sleep(0.1)
                 ended = anyio.current_time()
                 stop.set()
@@ -183,6 +217,8 @@ class World:
                 continue
             image, rows = self._images[image_id]
             kind = Kind.PENDING if image.status == "pending_delete" else Kind.GIVEN_BACK
+            if image_id in self._stale:
+                kind = Kind.STALE
             wanted = rows and image_id not in self._leases
             decision = Scrub(kind, tuple(rows)) if wanted else Leave(UNKNOWN)
             sights[image_id] = Sight(image, decision)
@@ -210,11 +246,12 @@ class World:
             self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
             if settlement.left and self._leases.get(image.id) == settlement.lease:
                 del self._leases[image.id]
+                self._stale.discard(image.id)
                 if settlement.whole:
                     self._set(image.id, "pending_delete")
 
-    def among(self, _rows: Collection[LocationRow]) -> set[int]:
-        return set()
+    def among(self, _rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        return {}
 
     def _set(self, image_id: str, status: str) -> None:
         image, rows = self._images[image_id]
@@ -237,8 +274,8 @@ class World:
         assert row.store is not None
         return Target(row.store, row.value, row.store)
 
-    def url(self, row: LocationRow) -> str:
-        return row.value
+    def are_same(self, one: Target, other: Target) -> bool:
+        return one == other
 
     def delete(self, target: Target) -> Verdict:
         """Delete in no time."""
@@ -246,8 +283,9 @@ class World:
 
     def _ask(self, target: Target) -> tuple[float, Verdict]:
         now = anyio.current_time()
-        seconds, verdict = self.stores[target.store](now)
         image, _ = self._images[target.url.rpartition("/")[2]]
+        behavior = self.of_images.get(image.id, self.stores[target.store])
+        seconds, verdict = behavior(now)
         self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
         return seconds, verdict
 
@@ -276,7 +314,8 @@ def simulated_threads() -> Iterator[None]:
         workers = getattr(function, "__self__", None)
         async with limiter or anyio.CapacityLimiter(1):
             if isinstance(workers, Workers):
-                lane, work, _turns, answers = arguments
+                lane, slot, _turns, answers = arguments
+                work = slot.work
                 world: Any = workers._stores
                 if world.stores[lane.name] is not instant:
                     began = anyio.current_time()

@@ -111,6 +111,8 @@ const WORDS = {
   empty_directory: "directory is empty",
   bad_store_configuration: "store's configuration",
   unexpected: "unexpected answer",
+  "not_a_file": "no regular file",
+  immutable: "may not be changed",
 };
 // A sentence stays as it is: it may name a path.
 const reason = (code) => WORDS[code] || (code.includes(" ") ? code : code.replaceAll("_", " "));
@@ -131,6 +133,8 @@ function attention(s) {
       add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Mend it and send the agents SIGHUP.`);
     else if (store.breaker !== "closed")
       add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
+    else if (store.owners_stopped)
+      add("warn", "Some images wait", `${storeName(store.name)}: images of ${store.owners_stopped} ${store.owners_stopped === 1 ? "project" : "projects"} fail or are not found, one after another. Those of others go on; the log names them.`);
   }
   if (s.damaged.total)
     add("bad", "Damaged", `${images(s.damaged.total)} only a person can judge. They are left alone; see below.`);
@@ -319,6 +323,7 @@ function storeState(store) {
   if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Mend it and send SIGHUP.`];
   if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
   if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
+  if (store.owners_stopped) return ["warn", "in part", "some projects' images wait; the log names them"];
   if (store.slowed) return ["warn", "slowed", "the store showed signs of overload; its pace recovers by itself"];
   return ["good", "working", ""];
 }

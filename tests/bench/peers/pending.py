@@ -51,7 +51,7 @@ class Evscrub(Pending):
     """The delay queue."""
 
     def __init__(self, count: int) -> None:
-        self._queue = DelayQueue(count, origin=NOW)
+        self._queue = DelayQueue(2 * count, origin=NOW)  # events may not fill all of it
 
     def add(self, chunk: Chunk) -> None:
         add = self._queue.add

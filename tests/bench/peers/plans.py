@@ -26,9 +26,9 @@ from evscrub.registry.keeping import Keeping
 from evscrub.registry.listing import Listing
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.rules import LocationRow
 from evscrub.settings import sweep_settings
 from evscrub.status.space import SpaceReader
+from evscrub.stores import Stores
 from tests.bench.kit import seed
 from tests.bench.peers.saying import limit, say
 
@@ -77,13 +77,9 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     seen = claims.claim(ids, policy)
     catcher.by("renew")
     kept, lease = claims.renew([(claim, claim.lease) for claim in seen.claims])
-    catcher.by("shared URLs")
-
-    def clear(row: LocationRow) -> str:
-        return row.value
-
+    catcher.by("shared data")
     rows = [row for claim in kept for row in claim.locations]
-    shared_urls = SharedUrls(database, clear, Clock())
+    shared_urls = SharedUrls(database, Stores(conf), Clock())
     for _ in range(2):  # all, then what is new
         shared_urls.among(rows)
     catcher.by("settle")

@@ -1,42 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids of locations by their URL, in eight bytes each: a registry can hold millions."""
+"""Ids of locations by their object, in eight bytes each: a registry can hold millions."""
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-#: Glance's location ids are integers of 32 bits; as many of the URL's hash stand above.
+#: Glance's location ids are integers of 32 bits; as many of the key's hash stand above.
 _ID_BITS = 32
 _MASK = (1 << _ID_BITS) - 1
 
 
-class UrlIndex:
-    """Finds ids by URL.
+class ObjectIndex:
+    """Finds ids by object.
 
-    :param pairs: ids, below 2**32, and their URLs.
+    :param pairs: ids, below 2**32, and the keys of their objects.
     """
 
     def __init__(self, pairs: Iterable[tuple[int, str]] = ()) -> None:
         # First an array, then sorted: a set of as many integers takes ten times the memory.
-        keys = array("Q", (_first_key(url) | number for number, url in pairs))
+        keys = array("Q", (_first_key(text) | number for number, text in pairs))
         self._keys = array("Q", sorted(keys))
 
-    def ids(self, url: str) -> Iterator[int]:
-        """Yield all ids of the URL, and rarely one of another URL."""
-        first = _first_key(url)
+    def ids(self, text: str) -> Iterator[int]:
+        """Yield all ids with this key, and rarely one with another."""
+        first = _first_key(text)
         at = bisect_left(self._keys, first)
         while at < len(self._keys) and self._keys[at] <= first | _MASK:
             yield self._keys[at] & _MASK
             at += 1
 
     def update(self, pairs: Iterable[tuple[int, str]]) -> None:
-        """Add ids and their URLs; meant for few, some of which may be in it."""
-        for number, url in pairs:
-            key = _first_key(url) | number
+        """Add ids and their keys; meant for few, some of which may be in it."""
+        for number, text in pairs:
+            key = _first_key(text) | number
             at = bisect_left(self._keys, key)
             if at == len(self._keys) or self._keys[at] != key:
                 self._keys.insert(at, key)
 
 
-def _first_key(url: str) -> int:
-    return (hash(url) & _MASK) << _ID_BITS
+def _first_key(text: str) -> int:
+    return (hash(text) & _MASK) << _ID_BITS

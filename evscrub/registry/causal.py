@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read on a node that shows everything that was committed before, on whichever node.
+
+The nodes of a cluster, and replicas behind a proxy, show what others committed a moment later.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import sqlalchemy as sa
+
+from evscrub.registry.database import Database
+from evscrub.registry.tables import image_locations
+
+#: Galera's wsrep_sync_wait, a bit mask: wait before reads (1) and before UPDATE and DELETE (2).
+_READS_AND_UPDATES = 3
+
+
+@contextmanager
+def caught_up(database: Database) -> Iterator[sa.Connection]:
+    """Give a transaction that reads what was committed before it began.
+
+    It begins with an UPDATE of no row. A proxy that sends reads to replicas sends that, and so the
+    rest of the transaction, where claims go; a replica refuses it. A Galera node first applies what
+    other nodes have committed, and fails where it cannot in time (repl.causal_read_timeout).
+
+    :raises oslo_db.exception.DBError: the node cannot catch up, or takes no writes.
+    """
+    if database.engine.dialect.name == "sqlite":  # one file, and a write locks all of it
+        with database.reading() as connection:
+            yield connection
+        return
+    with database.reading() as connection:
+        galera = database.engine.dialect.name == "mysql" and _is_galera(connection)
+        if galera:
+            connection.execute(sa.text(f"SET SESSION wsrep_sync_wait = {_READS_AND_UPDATES}"))
+        try:
+            connection.execute(
+                sa.update(image_locations).where(sa.false()).values(status=image_locations.c.status)
+            )
+            yield connection
+        except BaseException:
+            if galera:
+                connection.invalidate()  # rather than to give it to others as it is
+            raise
+        if galera:
+            connection.execute(sa.text("SET SESSION wsrep_sync_wait = DEFAULT"))
+
+
+def _is_galera(connection: sa.Connection) -> bool:
+    """Return whether the server is a node of a Galera cluster; kept with its connection."""
+    known = connection.info.get(__name__)
+    if known is None:
+        value = connection.execute(sa.text("SHOW VARIABLES LIKE 'wsrep_on'")).first()
+        known = connection.info[__name__] = value is not None and value[1] == "ON"
+    return bool(known)
+
+
+def may_have_several_nodes(database: Database) -> bool:
+    """Return whether another node may answer the next connection, as far as the database says.
+
+    :raises oslo_db.exception.DBError: the database does not answer.
+    """
+    if isinstance(database.engine.url.query.get("host"), tuple):  # of PostgreSQL's driver
+        return True
+    if database.engine.dialect.name != "mysql":
+        return False
+    with database.reading() as connection:
+        group = connection.execute(
+            sa.text("SHOW VARIABLES LIKE 'group_replication_group_name'")
+        ).first()
+        return _is_galera(connection) or bool(group and group[1])

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read images and their locations; a row whose values are none of its column's is told of."""
+
+import functools
+import json
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from evscrub.registry.tables import image_locations, images
+from evscrub.rules import ImageRow, LocationRow
+
+IMAGE_COLUMNS = (
+    images.c.id,
+    images.c.owner,
+    images.c.size,
+    images.c.status,
+    images.c.deleted,
+    images.c.deleted_at,
+    images.c.updated_at,
+)
+LOCATION_COLUMNS = (
+    image_locations.c.image_id,
+    image_locations.c.id,
+    image_locations.c.value,
+    image_locations.c.meta_data,
+    image_locations.c.status,
+    image_locations.c.deleted,
+    image_locations.c.deleted_at,
+    image_locations.c.updated_at,
+)
+
+
+Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
+
+
+def read_images(
+    connection: sa.Connection,
+    image_ids: Collection[str],
+    *,
+    lock: bool = False,
+    skip_locked: bool = True,
+) -> Rows:
+    """Read images and all their locations.
+
+    :param lock: lock them until the transaction ends, images first.
+    :param skip_locked: leave out images that another transaction has locked, or wait for it.
+    """
+    of_images = sa.select(*IMAGE_COLUMNS).where(images.c.id.in_(image_ids))
+    of_locations = sa.select(*LOCATION_COLUMNS).order_by(image_locations.c.id)
+    if lock:
+        of_images = of_images.with_for_update(skip_locked=skip_locked)
+        # So that a renewal by an agent that was away cannot come between look and stamp.
+        of_locations = of_locations.with_for_update()
+    wanted = set(image_ids)  # some databases compare without case, and find others too
+    found: Rows = {
+        row.id: (image_row(row), [])
+        for row in connection.execute(of_images).all()
+        if row.id in wanted
+    }
+    if found:
+        where = image_locations.c.image_id.in_(list(found))
+        for row in connection.execute(of_locations.where(where)).all():
+            image_id = row.image_id
+            if image_id not in found:
+                image_id = owner_of(connection, image_id)
+            if image_id in found:
+                found[image_id][1].append(location_row(row))
+    return found
+
+
+def owner_of(connection: sa.Connection, image_id: str) -> str | None:
+    """Return the id of the image that a location's refers to in other letters.
+
+    A database that compares without case takes both for the same, as Glance does through it.
+    """
+    query = sa.select(images.c.id).where(images.c.id == image_id)
+    return connection.execute(query).scalar()
+
+
+def image_row(row: Sequence[Any]) -> ImageRow:
+    """Make an image of its :data:`IMAGE_COLUMNS`.
+
+    :raises ValueError: a time is none, as MySQL's zero dates are.
+    """
+    image = ImageRow._make(row)
+    _check_times(image.deleted_at, image.updated_at)
+    return image
+
+
+def location_row(row: Sequence[Any]) -> LocationRow:
+    """Make a location of its :data:`LOCATION_COLUMNS`.
+
+    :raises ValueError: a time is none, as MySQL's zero dates are, or there is no URL.
+    """
+    _, number, value, metadata, *rest = row
+    location = LocationRow(number, value, named_store(metadata), *rest)
+    _check_times(location.deleted_at, location.updated_at)
+    if not isinstance(value, str):
+        raise ValueError("a location has no URL")  # noqa: TRY004 - as of the other bad values
+    return location
+
+
+def _check_times(*times: object) -> None:
+    for time in times:
+        if time is not None and not isinstance(time, datetime):
+            raise ValueError("a date is not one of the calendar")
+
+
+@functools.lru_cache(maxsize=1024)
+def named_store(metadata: str | None) -> str | None:
+    """The store that a location's metadata names; rows of old releases call it ``backend``."""
+    try:
+        values = json.loads(metadata or "{}")
+    except (ValueError, RecursionError):  # it may be nested as deep as a column is long
+        return None
+    if not isinstance(values, dict):
+        return None
+    store = values.get("store") or values.get("backend")
+    return store if isinstance(store, str) else None
