@@ -21,7 +21,6 @@ from oslo_config import cfg, types
 from evscrub import cli, config, known_options, option_types, options, quiet
 from evscrub.agent import Agent
 from evscrub.config import ConfigError
-from evscrub.quiet import Demote
 from evscrub.registry.database import Database
 from evscrub.settings import scrubber_settings, sweep_settings
 from tests.unit import odd_values
@@ -91,7 +90,6 @@ class Running:
         objects = SimpleNamespace(change=lambda *_: self.changes.append("objects"))
         self.agent.stores = SimpleNamespace(names=[], objects=objects)  # type: ignore[assignment] # a stand-in
         reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
-        self.agent._demote = Demote(lambda _: False)
         self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
         self.agent._demote = quiet.Demote(lambda _: False)
 
