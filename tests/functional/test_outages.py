@@ -116,7 +116,7 @@ def test_commands_give_up_on_a_frozen_server(
 def test_an_agent_tells_and_goes_to_the_server_that_answers(
     server: DatabaseServer, url: str, tmp_path: Path
 ) -> None:
-    """Its connections lead to a node that is frozen, new ones to one that answers."""
+    """Its connections lead to a node that is frozen, and later ones to one that answers."""
     port = free_port()
     with Proxy(server.port) as proxy:
         near = server.database_url(url.rpartition("/")[2], port=proxy.port)
@@ -136,6 +136,7 @@ def test_an_agent_tells_and_goes_to_the_server_that_answers(
             wait_for("notice", lambda: scrape(port)["evscrub_registry_up"] == 0)
             assert get(port, "/readyz").status_code == 503
             assert "the registry does not answer" in get(port, "/readyz").text
+            proxy.forward_new()
             wait_for("scrubbing", lambda: registry.is_scrubbed(image_id))
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
             assert time.monotonic() - began < 60
