@@ -157,10 +157,10 @@ class TestEncrypted:
         other = site.images.add(*in_files(site, 1)[0])
         with site.agent() as agent:
             agent.wait_for_log(f"Image {image_id} is not scrubbed from store objects")
-            site.wait_scrubbed([other])
             assert "undecipherable" in agent.log
             site.wait_swept(agent)
-            assert site.images.status(image_id) == PENDING
+            # Any data may be that of a location that cannot be read.
+            assert site.images.status(image_id) == site.images.status(other) == PENDING
         assert "/" + secret.url.split("/", 3)[3] in objects.left()
 
 

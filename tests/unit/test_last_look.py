@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import anyio
@@ -34,6 +35,7 @@ class SharingWorld(World):
         self.looked_at = [row.id for row in rows]
         now = anyio.current_time()
         if 1 < now < self.fails_until:
+            self.fails_until = 0.0  # once: the claim of a retry is to succeed
             raise db_exception.DBError(None)
         since = self.shared_since
         return {row.id: SHARED for row in rows if row.store == "wanted" and now >= since}
@@ -72,7 +74,7 @@ def test_a_fast_store_needs_no_further_looks() -> None:
 
 def test_nothing_is_deleted_without_a_last_look() -> None:
     world = SharingWorld(slow=lambda _: (10.0, GONE), wanted=fast)
-    world.fails_until, world.shared_since = 12, 1000
+    world.fails_until, world.shared_since = 12, math.inf
     image = world.add("owner", "slow", "wanted")
     troubles: list[Trouble] = []
 
