@@ -30,6 +30,7 @@ class Proxy(ThreadingTCPServer):
         self.port = int(self.server_address[1])
         self._open: set[socket.socket] = set()
         self._swallowed: set[socket.socket] = set()
+        self._swallows = False
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -55,9 +56,14 @@ class Proxy(ThreadingTCPServer):
                     side.shutdown(socket.SHUT_RDWR)
 
     def swallow(self) -> None:
-        """Forward nothing more on the connections that are open; new ones work."""
+        """Forward nothing more, neither on open connections nor on new ones."""
         with self._lock:
+            self._swallows = True
             self._swallowed |= self._open
+
+    def forward_new(self) -> None:
+        """Let new connections work again; those that were swallowed stay so."""
+        self._swallows = False
 
     def is_swallowed(self, side: socket.socket) -> bool:
         """Return whether what comes from there goes nowhere."""
@@ -68,6 +74,8 @@ class Proxy(ThreadingTCPServer):
         with self._lock:
             server = socket.create_connection(("127.0.0.1", self.backend))
             self._open |= {client, server}
+            if self._swallows:
+                self._swallowed |= {client, server}
         return server
 
     def forget(self, *sides: socket.socket) -> None:
