@@ -18,7 +18,7 @@ rbd     pool (the configured one where the URL   the cluster's id, the snapshot'
 cinder  the volume's id                          all else
 vmware  datacenter, datastore and path; the      the host in the URL, ``#``, further parameters
         host of the store's configuration
-http    never deletes                            credentials, ``#``
+http    never deletes                            scheme, default ports, credentials, ``#``
 ======  =======================================  ==================================================
 
 Of these :mod:`evscrub.object_identity` completes what the URL leaves to the configuration.
@@ -190,7 +190,8 @@ def _http(url: str) -> Parsed:
         pieces = urlparse(url)
     except ValueError:
         raise BadUrlError("the location is no URL") from None
-    host = service(f"{pieces.scheme}://{pieces.netloc.rpartition('@')[2]}")
+    # Of both schemes, so that what differs in the scheme alone is one object.
+    host = re.sub(r"\.?(:(80|443)?)?$", "", pieces.netloc.rpartition("@")[2].lower())
     name = f"{host}{pieces.path}?{pieces.query}"
     return Parsed("", name, "", host, f"http/{name}")
 

@@ -730,7 +730,9 @@ def test_partial_success_is_kept() -> None:
 def test_what_fails_during_a_renewal_of_its_lease_is_released() -> None:
     # Leases are looked at every 20 s, and renewed when they are 40 s old.
     amid_renewal = 60 + REGISTRY_SECONDS / 2
-    world = World(a=lambda now: (max(0.0, amid_renewal - now), DOWN))
+    # None is due again, and claimed as a probe, before it is looked at.
+    settings = replace(SETTINGS, delays=replace(SETTINGS.delays, initial=600))
+    world = World(settings, a=lambda now: (max(0.0, amid_renewal - now), DOWN))
     for number in range(10):
         world.add(f"o{number}", "a")
     released: list[Counter[str]] = []

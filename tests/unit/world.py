@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -204,6 +205,7 @@ class World:
                 stop.set()
             return ended
 
+        random.seed(0)
         with simulated_threads():
             return run(main)
 
