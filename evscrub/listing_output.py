@@ -60,6 +60,8 @@ FORMATTERS: dict[str, type[ListFormatter]] = {
 _BATCHED = {"table", "yaml"}
 _STRUCTURED = {"json", "yaml"}
 _FOR_PEOPLE = {"table"}
+#: With these a spreadsheet takes a cell of a CSV file for a formula, which an apostrophe prevents.
+_FORMULA = tuple("=+-@\t\r\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -145,10 +147,14 @@ def _cell(value: _Value, how: str) -> _Cell:
         case timedelta():
             return _in_words(value) if how in _FOR_PEOPLE else round(value.total_seconds())
         case tuple():
-            return list(value) if how in _STRUCTURED else _printable(",".join(value))
+            return list(value) if how in _STRUCTURED else _cell(",".join(value), how)
         case str():
-            # Names are whatever their makers wrote: nothing in them is to steer a terminal.
-            return value if how in _STRUCTURED else _printable(value)
+            # Names are whatever their makers wrote: nothing in them is to steer a terminal, or to
+            # be a formula of a spreadsheet.
+            if how in _STRUCTURED:
+                return value
+            printable = _printable(value)
+            return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
         case int() if how in _FOR_PEOPLE:
             return _in_units(value)
     return "" if value is None and how in _FOR_PEOPLE else value

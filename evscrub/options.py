@@ -316,7 +316,9 @@ audit_opts = [
         default=False,
         help="Whether to send image.scrub when an image's data is gone, and image.scrub.error when"
         " only an operator can remove it, to the topics of [oslo_messaging_notifications] in"
-        " Glance's configuration. For billing and audit; one message an image.",
+        " Glance's configuration. For billing and audit; one message an image. The second goes to"
+        " the topics' queues for errors, such as notifications.error: see that somebody reads them,"
+        " or bound them by a policy of RabbitMQ's, for otherwise they grow.",
     ),
 ]
 

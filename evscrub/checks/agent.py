@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of the agents that run already: what they know and no look at the registry tells."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from evscrub.checks.report import Findings, count
@@ -8,11 +9,21 @@ from evscrub.checks.subject import Subject
 from evscrub.status import client
 from evscrub.status.address import Address, parse
 
+#: Options that must be the same on all agents, and what the one with the least makes of it.
+_ALIKE = {
+    "scrub_time": "data is deleted when the shortest is over",
+    "claim_timeout": "an agent may delete what one with a longer one has claimed and is deleting",
+}
+
 
 def agents(subject: Subject) -> Findings:
-    """Ask the agents for stores that are paused or fail, and for images that are parked."""
+    """Ask the agents for stores that are paused or fail, for parked images and their settings."""
     found = Findings()
     asked = list(subject.agents) or _configured(found, subject)
+    seconds: dict[str, dict[str, float]] = {
+        "scrub_time": {"in this configuration": subject.conf.scrub_time},
+        "claim_timeout": {"in this configuration": subject.conf.scrubber.claim_timeout},
+    }
     for address in asked:
         try:
             status = client.status(address)
@@ -25,11 +36,25 @@ def agents(subject: Subject) -> Findings:
             continue
         try:
             _judge(found, address, status)
-        except (KeyError, TypeError):
+            for option, by_place in seconds.items():
+                by_place[f"for the agent on {address}"] = float(status["settings"][option])
+        except (KeyError, TypeError, ValueError):
             found.warn(f"The agent on {address} is of another release: ask it with its own check.")
+    for option, by_place in seconds.items():
+        _compare(found, option, by_place)
     if asked and not found.code and found.details is None:
         found.note(f"{count(len(asked), 'agent')} asked: no store is paused, no image is parked.")
     return found
+
+
+def _compare(found: Findings, option: str, seconds: Mapping[str, float]) -> None:
+    """Warn of an option that differs from one place to another."""
+    if len(set(seconds.values())) > 1:
+        said = ", ".join(f"{value:g} s {place}" for place, value in seconds.items())
+        found.warn(
+            f"{option} is not the same everywhere: {said}. It must be, for {_ALIKE[option]}: set it"
+            " in the configuration of each agent, and restart those that ran before."
+        )
 
 
 def _configured(found: Findings, subject: Subject) -> list[Address]:

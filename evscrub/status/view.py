@@ -73,6 +73,7 @@ def view(sources: Sources, snapshot: Snapshot, history: History, space: Space | 
         },
         "settings": {
             "scrub_time": scrubber.settings.policy.scrub_time.total_seconds(),
+            "claim_timeout": scrubber.settings.policy.claim_timeout.total_seconds(),
             "horizon": scrubber.settings.horizon_seconds,
             "concurrency": scrubber.settings.concurrency,
             "rate": scrubber.settings.rate,

@@ -22,6 +22,7 @@ from evscrub.status.address import Address
 from evscrub.status.history import History
 from evscrub.status.sources import Sources
 from evscrub.status.view import view
+from tests.unit import agent_parts
 from tests.unit.agent_parts import FakeClock, make_busy, make_sources
 
 Answering = Callable[[int, str], Address]
@@ -68,7 +69,13 @@ def status_of(sources: Sources) -> dict[str, Any]:
 
 
 def checked(*addresses: Address, listen: str = "") -> Findings:
-    conf: Any = SimpleNamespace(status=SimpleNamespace(listen=listen))
+    conf: Any = SimpleNamespace(
+        status=SimpleNamespace(listen=listen),
+        scrub_time=agent_parts.SETTINGS.policy.scrub_time.total_seconds(),
+        scrubber=SimpleNamespace(
+            claim_timeout=agent_parts.SETTINGS.policy.claim_timeout.total_seconds()
+        ),
+    )
     return checks.agents(Subject(conf, addresses))
 
 
@@ -103,6 +110,22 @@ def test_an_agent_without_bus_or_registry_warns(answering: Answering, busy: Sour
     assert found.code is Code.WARNING
     assert "has not joined the bus" in (found.details or "")
     assert "The database does not answer" in (found.details or "")
+
+
+@pytest.mark.parametrize("option", ["scrub_time", "claim_timeout"])
+def test_agents_that_differ_warn(answering: Answering, option: str) -> None:
+    status = status_of(make_sources(FakeClock()))
+    alike = answering(200, json.dumps(status))
+    usual = status["settings"][option]
+    status["settings"][option] = 7
+    other = answering(200, json.dumps(status))
+    assert checked(alike, alike).code is Code.SUCCESS
+    found = checked(alike, other)
+    assert found.code is Code.WARNING
+    assert (
+        f"{option} is not the same everywhere: {usual:g} s in this configuration, {usual:g} s for"
+        f" the agent on {alike}, 7 s for the agent on {other}. It must be" in (found.details or "")
+    )
 
 
 GARBAGE = [

@@ -2,11 +2,13 @@
 """``evscrub list``: the state of an image in words, and the OpenStack client's formats."""
 
 import argparse
+import csv
 import gc
 import io
 import json
 import tracemalloc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -202,10 +204,16 @@ def lines(count: int) -> Iterator[Line]:
 
 
 def write(count: int, *arguments: str, stdout: io.TextIOBase | None = None) -> str:
+    return write_lines(lines(count), *arguments, stdout=stdout)
+
+
+def write_lines(
+    written: Iterable[Line], *arguments: str, stdout: io.TextIOBase | None = None
+) -> str:
     parser = argparse.ArgumentParser()
     listing_output.add_arguments(parser)
     out = io.StringIO() if stdout is None else stdout
-    listing_output.write(lines(count), out, parser.parse_args(arguments))  # type: ignore[arg-type] # a stand-in
+    listing_output.write(written, out, parser.parse_args(arguments))  # type: ignore[arg-type] # a stand-in
     return out.getvalue() if isinstance(out, io.StringIO) else ""
 
 
@@ -237,6 +245,17 @@ class TestFormats:
         assert write(1, "-f", "value", "-c", "Deleted At", "-c", "State") == (
             "2026-05-01T12:00:00Z due\n"
         )
+
+    @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t=", "\r="])
+    def test_no_name_is_a_formula(self, begin: str) -> None:
+        (line,) = lines(1)
+        name = f'{begin}cmd|" /C calc"!A0'
+        line = replace(line, name=name, owner=name, stores=(name,), reason=name)
+        columns = ("-c", "Name", "-c", "Owner", "-c", "Stores", "-c", "Reason")
+        (_, row) = csv.reader(io.StringIO(write_lines([line], "-f", "csv", *columns)))
+        assert [cell[:1] for cell in row] == ["'"] * 4
+        assert name.lstrip() in row[0]
+        assert json.loads(write_lines([line], "-f", "json", *columns))[0]["Name"] == name
 
     def test_a_table_is_for_people(self) -> None:
         text = write(2)
