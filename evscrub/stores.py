@@ -190,7 +190,7 @@ class Stores:
             else:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-            not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
+            not_mounted = self._judge_directory(target) if isinstance(error, NotFound) else None
             refusal = refusals.explain(error, target.scheme, _path(target))
             answer = not_mounted or refusal or verdict.judge(error, target.scheme)
             if answer.reason == verdict.NO_WRITE_ACCESS:
@@ -208,6 +208,16 @@ class Stores:
         if linked is None:
             return verdict.SLOW_DIRECTORY
         return verdict.LINKED if linked else None
+
+    def _judge_directory(self, target: Target) -> Verdict | None:
+        """Look where a file is not found; None if there are others, as where a store is mounted."""
+        path = _path(target)
+        found = None if path is None else _look_for_files(path.parent)
+        if path is None or found is None:
+            return None
+        own = self.objects.directory_of(target.store, str(path.parent))
+        # Of a directory that only a location names, the store may never have had any.
+        return found if own is None else _look_for_files(Path(own)) or verdict.MISSING_BELOW
 
     def _store_of(self, row: LocationRow, url: str) -> str:
         scheme = _scheme(url)
@@ -284,13 +294,10 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0]
 
 
-def _judge_directory(target: Target) -> Verdict | None:
-    """Look where a file is not found; None if there are others, as where a store is mounted."""
-    path = _path(target)
-    if path is None:
-        return None
+def _look_for_files(directory: Path) -> Verdict | None:
+    """Return what is wrong with a directory without any files; None for one with some."""
     try:
-        with os.scandir(path.parent) as entries:
+        with os.scandir(directory) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY

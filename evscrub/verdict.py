@@ -134,6 +134,13 @@ UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
+#: The same of a directory below the store's own, which works: the locations there alone suffer.
+MISSING_BELOW = Verdict(
+    Outcome.CONFIGURATION,
+    "missing_subdirectory",
+    hint="a directory below the store's own is missing or empty: mount it, or, if its data is gone,"
+    " name the store in [scrubber] acknowledged_stores for a while",
+)
 
 #: 498 is what Swift answers above its rate limits.
 _THROTTLED_STATUSES = frozenset({429, 498, 503, 509})
