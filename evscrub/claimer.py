@@ -59,22 +59,24 @@ class Claimer:
         self._record = record
         self._owners = OwnerPace(settings.owner_rate)
         self._paced: set[str] = set()  #: images that wait for their owner's turn
-        queue.first_lane = self._first_lane()
+        # An event may name any owner: what it tells of takes its turn once the registry was asked.
+        queue.first_lane = UNKNOWN_LANE
+        queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
         self._told_at: float | None = None
 
     def change(self, settings: Settings) -> None:
         """Apply changed options."""
         old, self.settings = self.settings, settings
-        self._queue.first_lane = self._first_lane()
+        self._queue.swept_lane = self._known_lane()
         if settings.owner_rate != old.owner_rate:
             self._change_owner_rate(settings.owner_rate)
 
-    def _first_lane(self) -> str:
-        """Return the lane that images start in.
+    def _known_lane(self) -> str:
+        """Return the lane of images whose owner the registry has told.
 
-        Where there is one store they need not be looked at for theirs. A cap by owner wants the
-        look nevertheless: an event may name any owner, and only the registry's is charged.
+        Where there is one store they need not be looked at for theirs, but for a cap by owner,
+        which is charged then.
         """
         stores = self._stores.deletable
         return stores[0] if len(stores) == 1 and not self.settings.owner_rate else UNKNOWN_LANE
@@ -109,7 +111,7 @@ class Claimer:
             if isinstance(sight.decision, Scrub):
                 self._route(image, lanes[image.image_id], sight)
             else:
-                self._set_aside(image, sight.decision)
+                self._set_aside(image, sight)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Work]:
         """Claim images; returns the work that they make."""
@@ -136,7 +138,7 @@ class Claimer:
             if claim is not None:
                 works.append(self._make_work(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
-                self._set_aside(image, sight.decision)
+                self._set_aside(image, sight)
             else:
                 # Locked by somebody, or gone from the registry: a look will tell.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
@@ -213,14 +215,19 @@ class Claimer:
             return store
         return Again(store) if failed_before or image_id in self._record.troubles else store
 
-    def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
+    def _set_aside(self, taken: Taken, sight: Sight) -> None:
         """Let go of an image that is not to be scrubbed now."""
         self._queue.done(taken.image_id)
-        match decision:
+        match sight.decision:
             case Wait(seconds):
                 if seconds <= self.settings.horizon_seconds:
-                    due = self._database_clock.now() + seconds
-                    self._queue.add(taken.image_id, due, owner=taken.owner, source=taken.source)
+                    self._queue.add(
+                        taken.image_id,
+                        self._database_clock.now() + seconds,
+                        owner=None if sight.image is None else sight.image.owner,
+                        lane=self._queue.swept_lane,
+                        source=taken.source,
+                    )
             case Damaged(reason):
                 if self._record.found_damaged(taken.image_id, reason):
                     LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)
