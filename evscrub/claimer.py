@@ -13,6 +13,8 @@ from evscrub.lane import Again, Lane
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
+from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
@@ -164,8 +166,23 @@ class Claimer:
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
         """Claim images, and tell which of their locations' data another one may want."""
         seen = self._claims.claim(image_ids, policy)
-        rows = [row for claim in seen.claims for row in claim.locations]
-        return seen, self._shared_urls.among(rows)
+        return seen, self._look_for_shared(seen.claims)
+
+    def _look_for_shared(self, claims: Sequence[Claim]) -> dict[int, Verdict]:
+        """Tell whose data another one may want; where that raises, of half of the claims at a time.
+
+        They are made: those that it does not raise for are to go on.
+        """
+        rows = [row for claim in claims for row in claim.locations]
+        try:
+            return self._shared_urls.among(rows)
+        except Exception as error:
+            if isinstance(error, UNAVAILABLE) and not is_of_rows(error):
+                raise
+            if len(claims) == 1:
+                return dict.fromkeys([row.id for row in rows], verdicts.bad_row(error))
+        middle = len(claims) // 2
+        return self._look_for_shared(claims[:middle]) | self._look_for_shared(claims[middle:])
 
     def look_again(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         """Return what holds of locations claimed before whose data one may want by now; blocks."""

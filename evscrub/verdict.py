@@ -253,6 +253,12 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
     return _judge_cause(error) or _judge_client(error, detail) or _judge_class(error, detail)
 
 
+def bad_row(error: Exception) -> Verdict:
+    """Judge an error of reading or changing an image's rows; its text may quote the URL."""
+    cause = getattr(error, "inner_exception", None) or error
+    return Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
+
+
 def _judge_cause(error: Exception) -> Verdict | None:
     """Judge what a driver hid in an exception of glance_store; None where that says it all.
 
