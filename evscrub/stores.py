@@ -22,6 +22,7 @@ from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.file_links import FileLinks
 from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
 from evscrub.object_identity import Identity, Relation
+from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
 from evscrub.store_loading import StoreLoader
@@ -230,7 +231,7 @@ class Stores:
         if not candidates:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location names no store and none for scheme {scheme!r} is enabled",
+                f"the location names no store and none for scheme {quote(scheme)} is enabled",
             )
         store = self.objects.choose(url, candidates)
         if (fault := self.faults.get(store)) is not None:
@@ -243,13 +244,13 @@ class Stores:
         if store not in self._multiple:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"store {store!r} is not in [DEFAULT] enabled_backends",
+                f"store {quote(store)} is not in [DEFAULT] enabled_backends",
             )
         if store not in store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}):
             raise StoreNotUsableError(
                 verdict.STORE_NOT_LOADED,
-                f"store {store!r} has no URLs of scheme {scheme!r}: was it of another type when"
-                " the image was stored?",
+                f"store {store!r} has no URLs of scheme {quote(scheme)}: was it of another type"
+                " when the image was stored?",
             )
         return store
 
@@ -257,7 +258,7 @@ class Stores:
         if named is not None:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location is in store {named!r} but this configuration has no"
+                f"the location is in store {quote(named)} but this configuration has no"
                 " [DEFAULT] enabled_backends",
             )
         info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
@@ -265,7 +266,7 @@ class Stores:
             self._refuse_faulty(scheme)
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
+                f"no store for scheme {quote(scheme)} is loaded: add it to [glance_store] stores",
             )
         return str(info["store_entry"])
 

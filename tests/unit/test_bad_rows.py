@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import tracemalloc
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -85,6 +87,19 @@ def test_dates_at_the_edges_are_decided_about(status: str, field: str, time: dat
 @pytest.mark.parametrize("opening", ["[", '{"store":', '[{"a":'])
 def test_metadata_that_is_nested_too_deep_names_no_store(opening: str) -> None:
     assert named_store(opening * 20_000) is None
+
+
+def test_metadata_that_is_long_is_not_kept() -> None:
+    """A location's metadata is its image's owner's, and may fill its column."""
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            metadata = json.dumps({"store": str(number), "x": "a" * 50_000})
+            assert named_store(metadata) == str(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_metadata_with_a_huge_number_names_no_store() -> None:

@@ -266,6 +266,11 @@ class TestDeleteFile:
             assert verdict.why.startswith(wanted)
         assert path.exists()
 
+    def test_a_name_that_is_too_long(self, stores: Stores, tmp_path: Path) -> None:
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/{'a' * 60_000}", "file"))
+        assert verdict.reason == "not_a_file"
+        assert len(verdict.hint) < 500 + len(str(tmp_path))
+
     def test_a_user_without_a_name(
         self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
