@@ -22,7 +22,7 @@ from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.rows import named_store
-from evscrub.registry.tables import image_locations, images
+from evscrub.registry.tables import bounded, image_locations, images
 from evscrub.rules import PENDING_DELETE, LocationRow
 from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError, Verdict
 
@@ -156,7 +156,7 @@ class SharedUrls:
     def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
         """Index locations above an id, whatever their status, as far as they are not known."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
-        query = sa.select(image_locations.c.id, image_locations.c.value, wanted)
+        query = sa.select(image_locations.c.id, bounded(image_locations.c.value), wanted)
         query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
@@ -181,7 +181,7 @@ class SharedUrls:
         """Yield live and pending locations above an id, with the keys of their objects."""
         while True:
             page = connection.execute(
-                sa.select(image_locations.c.id, image_locations.c.value)
+                sa.select(image_locations.c.id, bounded(image_locations.c.value))
                 .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
                 .order_by(image_locations.c.id)
                 .limit(_PAGE_ROWS)
@@ -203,8 +203,8 @@ class SharedUrls:
         found = connection.execute(
             sa.select(
                 image_locations.c.id,
-                image_locations.c.value,
-                image_locations.c.meta_data,
+                bounded(image_locations.c.value),
+                bounded(image_locations.c.meta_data),
                 image_locations.c.status,
                 image_locations.c.deleted,
                 image_locations.c.deleted_at,
