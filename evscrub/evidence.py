@@ -27,7 +27,8 @@ class Origin(NamedTuple):
     """Where an answer of a store comes from.
 
     :param owner: of the image, as the registry has it.
-    :param endpoint: the part of the store that was asked, see :func:`endpoint_of`.
+    :param endpoint: the part of the store that was asked, see
+        :func:`evscrub.object_identity.endpoint`.
     :param kind: why the image may be scrubbed.
     :param first: whether the image had not failed before, here or under another agent.
     :param missed: whether it is counted already that the image's data was not found.
@@ -80,16 +81,3 @@ class Tally:
         if self.total:
             self.total = self.weight = 0
             self._by_owner.clear()
-
-
-def endpoint_of(url: str) -> str:
-    """Return the part of a store that a URL's data is in: a directory, bucket, container or pool.
-
-    What one part answers proves nothing about another. The result is for comparing, not for
-    showing: a path may hold anything.
-    """
-    rest = url.partition("://")[2].partition("?")[0]
-    part = rest.rpartition("/")[0].rpartition("@")[2]
-    if url.startswith("rbd:"):  # rbd://cluster/pool/image/snapshot
-        return part.rpartition("/")[0]
-    return part

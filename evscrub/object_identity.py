@@ -99,6 +99,19 @@ def identify(config: StoreConfig | None, url: str) -> Identity:
     return Identity(kind, config.store, backend, place, parsed.name)
 
 
+def endpoint(found: Identity, url: str) -> str:
+    """Return the part of its store that an object is in: a directory, bucket, container or pool.
+
+    What one part answers proves nothing about another. What a delete does not use of a URL, its
+    writer can choose, so that is no part of the result; which is not for showing.
+
+    :param found: the object, as identified by that URL.
+    """
+    # Whatever the configuration says of the account, the URL tells who is asked for a token.
+    server = _VERSION.sub("", service(authority(url))) if found.kind == "swift" else ""
+    return f"{server}/{found.backend or ''}/{found.place or ''}"
+
+
 def _account_of(config: StoreConfig, url: str, parsed: Parsed) -> str | None:
     if url.startswith("swift+config:"):
         name = config.accounts.get(parsed.authority)

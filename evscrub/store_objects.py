@@ -74,14 +74,14 @@ class StoreObjects:
         """Say whether two identities are of the same object."""
         return relate(one, other, self._separate, self.directories.same)
 
-    def check(self, store: str, url: str) -> None:
-        """See that a location lies where its store keeps its data.
+    def check(self, store: str, url: str) -> Identity:
+        """Return the object of a location that lies where its store keeps its data.
 
         :raises StoreNotUsableError: it does not, or no object can be told from the URL.
         """
         found = self.identify(store, url)
         if self._owns(store, found):
-            return
+            return found
         own = ", ".join(self.configs[store].places) if store in self.configs else ""
         raise StoreNotUsableError(
             verdict.FOREIGN_OBJECT,

@@ -21,7 +21,7 @@ from oslo_log import log as logging
 from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.file_links import FileLinks
 from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
-from evscrub.object_identity import Identity, Relation
+from evscrub.object_identity import Identity, Relation, endpoint
 from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
@@ -39,12 +39,14 @@ class Target:
     """A location whose store is known. Its URL is never shown.
 
     :param key: equal for locations of one object.
+    :param endpoint: equal for locations in one part of a store.
     """
 
     store: str
     url: str
     scheme: str
     key: str = field(default="", compare=False)
+    endpoint: str = field(default="", compare=False)
 
     def __repr__(self) -> str:
         return f"<{self.scheme} location in {self.store}>"
@@ -118,8 +120,8 @@ class Stores:
         """
         url = self.url(row)
         store = self._store_of(row, url)
-        self.objects.check(store, url)
-        return Target(store, url, _scheme(url), index_key(url))
+        found = self.objects.check(store, url)
+        return Target(store, url, _scheme(url), index_key(url), endpoint(found, url))
 
     def index_key(self, value: str) -> str:
         """Return a text that is equal for all locations of one object, and rarely for others.

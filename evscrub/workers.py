@@ -13,7 +13,6 @@ import anyio
 from oslo_log import log as logging
 
 from evscrub.clock import Clock, DatabaseClock
-from evscrub.evidence import endpoint_of
 from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.last_look import NO_LAST_LOOK, LastLook
@@ -133,9 +132,8 @@ class Workers:
             for answer, ended_at in verdicts:
                 verdict = lane.believed(answer)
                 row, target = work.targets.popleft()
-                endpoint = endpoint_of(target.url)
-                work.judged(row, lane.name, verdict, ended_at, endpoint)
-                self._lanes.answered(lane, work, verdict, endpoint)
+                work.judged(row, lane.name, verdict, ended_at, target.endpoint)
+                self._lanes.answered(lane, work, verdict, target.endpoint)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error
         if defect is not None:

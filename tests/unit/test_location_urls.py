@@ -22,7 +22,7 @@ from evscrub.location_urls import (
     service,
     tidy_key,
 )
-from evscrub.object_identity import Identity, identify
+from evscrub.object_identity import Identity, endpoint, identify
 from tests.unit import drivers
 
 VOLUME = "5f0f8a3c-54bd-4a8b-9b4f-0a8d6e9f3c11"
@@ -255,6 +255,31 @@ def test_spellings_of_one_object(kind: str, url: str) -> None:
     assert ours(kind, url) is not None
     assert ours(kind, url) == ours(kind, SPELLINGS[kind][0])
     assert index_key(url) == index_key(SPELLINGS[kind][0])
+
+
+#: URLs of another part of the store than the first of the spellings.
+ELSEWHERE = {
+    "file": "file:///images/other/x",
+    "s3": "s3://s3.example/other/x",
+    "swift": "swift+config://ref1/other/x",
+    "rbd": "rbd://0a1b/other/x/snap",
+    "vmware": "vsphere://vc/folder/x?dcPath=dc&dsName=other",
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_the_part_of_a_store_is_not_a_matter_of_spelling(kind: str) -> None:
+    def part(url: str) -> str:
+        found = ours(kind, url)
+        assert found is not None
+        return endpoint(found, url)
+
+    parts = {part(url) for url in SPELLINGS[kind]}
+    # A reference, or its host: who is asked for a token.
+    assert len(parts) <= (2 if kind == "swift" else 1)
+    assert part(ELSEWHERE[kind]) not in parts
+    assert part(SPELLINGS[kind][0]) == part(SPELLINGS[kind][0].replace("x", "y"))
+    assert not any(secret in one for one in parts for secret in ("SECRET", "SEC/RET", "changed"))
 
 
 @pytest.mark.parametrize(

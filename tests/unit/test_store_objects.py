@@ -205,6 +205,15 @@ class TestOwn:
             load({"o": "s3"}, o=S3).resolve(row("s3://u:secret@s3.test/billing/x", "o"))
 
 
+def test_nobody_makes_parts_of_a_store_by_spelling(load: Loader) -> None:
+    """Else one owner's images would tell that the store works in many places, and its own fails."""
+    stores = load({"o": "s3"}, o=S3)
+    urls = ["s3://s3.test/glance/x", *(f"s3+https://u:secret@odd{n}/glance/{n}" for n in range(9))]
+    [part] = {stores.resolve(row(url, "o")).endpoint for url in urls}
+    assert "glance" in part
+    assert "secret" not in part
+
+
 @pytest.mark.parametrize("several", [True, False])
 @pytest.mark.parametrize(
     ("url", "store"),

@@ -276,7 +276,8 @@ class World:
 
     def resolve(self, row: LocationRow) -> Target:
         assert row.store is not None
-        return Target(row.store, row.value, row.store)
+        endpoint = row.value.rpartition("/")[0]
+        return Target(row.store, row.value, row.store, endpoint=endpoint)
 
     def are_same(self, one: Target, other: Target) -> bool:
         return one == other
