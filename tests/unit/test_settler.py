@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from oslo_db import exception as db_exception
 
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Source
@@ -16,7 +17,7 @@ from evscrub.keep import RELEASED_AFTER
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed
 from evscrub.registry.claims import Claim, Settlement
-from evscrub.registry_calls import RegistryCalls
+from evscrub.registry_calls import RETRY_SECONDS, RegistryCalls
 from evscrub.retry import Delays
 from evscrub.rules import ImageRow, Kind, LocationRow
 from evscrub.settler import _GATHER_SECONDS, Settler
@@ -68,6 +69,7 @@ def settle(
     at_work: Callable[[DelayQueue], Any] = lambda _: None,
     registry: Registry | None = None,
     beside: Callable[[Leases], Coroutine[Any, Any, None]] | None = None,
+    seconds: float = 1,
 ) -> tuple[Record, list[Scrubbed]]:
     """Settle works; returns the record, and what was told of each image.
 
@@ -76,6 +78,7 @@ def settle(
     :param meanwhile: called before the images are taken.
     :param at_work: called when they are taken.
     :param beside: runs while they are settled.
+    :param seconds: how long settling goes on.
     """
     record = Record()
     told: list[Scrubbed] = []
@@ -112,7 +115,7 @@ def settle(
                 settler.end(work)
             if beside is not None:
                 tasks.start_soon(beside, leases)
-            await anyio.sleep(1)
+            await anyio.sleep(seconds)
             tasks.cancel_scope.cancel()
 
     with simulated_threads():
@@ -257,3 +260,24 @@ def test_an_event_that_came_meanwhile_does_not_hasten_the_next_try(
     # One that is scrubbed is looked at again: the event may tell of something new.
     assert queue.statistics.ready == (1 if kept else 0)
     assert queue.statistics.waiting == (0 if kept else 1)
+
+
+class AwayRegistry(Registry):
+    """Takes the third settlement that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+        self.asked.append([end.image_id for end in settlements])
+        if len(self.asked) < 3:
+            raise db_exception.DBConnectionError
+
+
+def test_what_was_deleted_is_written_down_once_the_registry_is_back() -> None:
+    registry = AwayRegistry()
+    works = [ended("a", GONE), ended("b", TIMEOUT)]
+    record, told = settle(*works, registry=registry, seconds=3 * RETRY_SECONDS)
+    assert registry.asked == [["a", "b"]] * 3
+    assert [image.image_id for image in told] == ["a"]
+    assert (record.scrubbed, record.retries) == (1, 1)
