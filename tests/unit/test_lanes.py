@@ -506,6 +506,20 @@ def test_a_cap_by_owner_that_is_lifted_lets_all_come_at_once() -> None:
     assert world.statuses() == {"deleted": 100}
 
 
+def test_a_cap_by_owner_that_is_lifted_does_not_hasten_the_next_try() -> None:
+    """Of an image that waited for its owner's turn, had it, and failed."""
+    in_use = Verdict(Outcome.IN_USE, "in_use")
+    world = World(replace(SETTINGS, owner_rate=1.0), a=lambda _: (0.02, in_use))
+    images = {world.add("o", "a") for _ in range(3)}
+
+    async def lift(scrubber: Scrubber) -> None:
+        await anyio.sleep(20)
+        scrubber.change(SETTINGS)
+
+    world.run(SETTINGS.delays.in_use / 2, lift)
+    assert sorted(one.image_id for one in world.asked) == sorted(images)
+
+
 def test_a_longer_delay_does_not_put_off_what_waits_for_its_next_try() -> None:
     world = World(a=lambda now: fast(now) if now > 10 else down(now))
     for _ in range(10):

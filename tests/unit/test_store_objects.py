@@ -344,6 +344,33 @@ class TestSame:
         assert same(one, of("b", "file d", "fast")) is Relation.OTHER
         assert same(one, of("b", None, None)) is Relation.UNTOLD
 
+    def test_directories_that_cannot_be_compared(self) -> None:
+        """Two stores that are said to have nothing in common need no comparison."""
+        one, other = (Identity("file", store, "", f"/{store}", "x") for store in ("a", "b"))
+        for same, wanted in ((True, Relation.SAME), (False, Relation.OTHER)):
+            assert relate(one, other, frozenset(), lambda *_, same=same: same) is wanted
+        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("ab"), lambda *_: None) is Relation.OTHER
+
+    def test_a_store_is_not_separate_from_itself(self, load: Loader) -> None:
+        """A reference that is not configured may be any account of the store."""
+        stores = load({"o": "swift", "p": "swift"}, o=SWIFT, p=SWIFT)
+        stores.objects.change([], ["o", "p"])
+        one = ("o", f"swift+config://ref1/glance/{IMAGE}")
+        missing = f"swift+config://missing/glance/{IMAGE}"
+        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("p", missing)) is Relation.OTHER
+
+    def test_a_url_of_another_kind_than_its_store_is_completed_by_no_configuration(self) -> None:
+        """The store was of that kind when the image was stored: where it was is not known."""
+        objects = StoreObjects({"o": StoreConfig("o", "rbd", "file c", "images", ("images",))})
+        one = objects.identify("o", "s3://s3.test/glance/x")
+        assert one == Identity("s3", None, None, "glance", "x")
+        other = Identity("s3", "p", "s3.test", "glance", "x")
+        assert objects.relate(one, other) is Relation.UNTOLD
+        assert objects.relate(other, one) is Relation.UNTOLD
+
 
 class TestDirectories:
     def test_one_that_hangs_is_not_waited_for(self) -> None:

@@ -19,6 +19,7 @@ from evscrub.verdict import (
     GONE,
     NOT_FOUND,
     SHARED,
+    STORE_NOT_ENABLED,
     UNPROVEN,
     UNTOLD,
     Outcome,
@@ -214,3 +215,20 @@ class TestDataThatIsNotDeleted:
         if reason is not None:
             assert troubles[image].parked
             assert troubles[image].verdict.reason == reason
+
+    @pytest.mark.parametrize("verdict", [SHARED, None])
+    def test_is_counted_under_the_name_of_a_store_or_none(self, verdict: Verdict | None) -> None:
+        """A row may name anything, and a metric keeps each name that it was given."""
+        world = self.World(a=fast)
+        world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
+        for name in ("a", "b", "A", "x" * 255):
+            world.add("o", name)
+        counted: set[str] = set()
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            counted.update(store for store, *_ in scrubber.record.outcomes)
+            counted.update(trouble.store for trouble in scrubber.record.troubles.values())
+
+        world.run(11, watch)
+        assert counted == {"a", ""}
