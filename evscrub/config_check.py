@@ -71,7 +71,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     log = wrong_values(of_own, known_options.of_log(), environment)
     ours = wrong_values(sources, known_options.of_evscrub(), environment)
     libraries = wrong_values(sources, known_options.of_services(), environment)
-    found = [*log, *ours, *libraries, *_unknown_variables(environment)]
+    found = [*swallowed_lines(of_own), *log, *ours, *libraries, *_unknown_variables(environment)]
     enabled = _enabled_backends(sources)
     sources_named = _config_sources(of_own)
     groups = {normal_group(header.name) for file in of_own.files for header in file.headers}
@@ -81,6 +81,22 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     stores, _ = known_options.of_stores(enabled)
     found += wrong_values(of_own, stores, environment)
     return [*found, *_unknown(of_own, known_options.known(enabled, sources_named))]
+
+
+def swallowed_lines(sources: Sources) -> list[str]:
+    """Return what is said of indented lines in evscrub's files: the value above swallows them.
+
+    Where each line of a value but the last ends with a comma, the indentation is meant.
+    """
+    return [
+        f"[{setting.group}] {setting.name} in {setting.where}: line {setting.swallows} is indented,"
+        " so it is taken for a part of this value; begin it without spaces, or end the line before"
+        " it with a comma if it belongs to the value"
+        for file in sources.files
+        if file.path in sources.own
+        for setting in file.settings
+        if setting.swallows
+    ]
 
 
 def wrong_values(
