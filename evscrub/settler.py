@@ -281,12 +281,13 @@ class Settler:
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
+            said = verdict.hint or verdict.detail
             self._groups.add(
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
                 f"not scrubbed from store {store or '?'}: {verdict.reason}"
-                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                f"{f' ({said})' if said else ''}; next try in {pause:.0f} s",
                 anyio.current_time(),
             )
         return pause
