@@ -138,12 +138,20 @@ def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | 
     except RecursionError:
         return "refers to itself; write $$ for a dollar sign"
     except ValueError as error:
-        return str(error).rpartition("is not valid: ")[2] if text else _empty(opt)
+        return _wrong(opt, text, error) if text else _empty(opt)
     except cfg.Error:  # which quotes the value
         return "refers to an option that there is not; write $$ for a dollar sign"
     if not text and value is None and opt.default is not None:
         return _empty(opt)
     return _out_of_bounds(opt, value) if isinstance(opt.type, types.Number) else None
+
+
+def _wrong(opt: cfg.Opt, text: str, error: ValueError) -> str:
+    said = str(error).rpartition("is not valid: ")[2]
+    if said.startswith(("invalid literal", "could not convert")):  # Python's own words
+        whole = "a whole" if isinstance(opt.type, types.Integer) else "a"
+        return f"must be {whole} number, not {text!r}"
+    return said
 
 
 def _empty(opt: cfg.Opt) -> str:
@@ -157,9 +165,10 @@ def _empty(opt: cfg.Opt) -> str:
 def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
     if value is None or isinstance(opt.type, Integer | Float):
         return None
-    limit = _MAX_SIZE if re.search("bytes|size", opt.dest) else _MAX_NUMBER
+    is_size = re.search("bytes|size", opt.dest) and "pool" not in opt.dest
+    limit = _MAX_SIZE if is_size else _MAX_NUMBER
     if not math.isfinite(value) or abs(value) > limit:
-        return f"must be a number of at most {limit}"
+        return f"must be a finite number of at most {limit}"
     return None
 
 
