@@ -250,8 +250,8 @@ def test_an_odd_number_of_a_library_is_refused(
         lines = (f"[{group}]", f"{opt.dest} = {text}")
         files.write(*(lines if own else ()), glance=() if own else lines)
         if wrong:
-            said = re.escape(f"[{group}] {opt.dest} in {file}:") + r"\d+: (must be a|is empty|Should)"
-            with pytest.raises(ConfigError, match=said):
+            place = re.escape(f"[{group}] {opt.dest} in {file}:")
+            with pytest.raises(ConfigError, match=rf"{place}\d+: (must be a|is empty|Should)"):
                 files.load()
         else:
             with suppress(ConfigError):
