@@ -145,6 +145,8 @@ class Agent:
     async def handle_signals(self) -> None:
         """Stop on SIGTERM and SIGINT, reload on SIGHUP; for the main thread only."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            # One that came while the agent started has waited until here.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.reload()
