@@ -175,8 +175,9 @@ class Settler:
                 (verdict.reason, verdict.detail),
                 logging.WARNING,
                 image_id,
-                "left alone, since rows in images or image_locations cannot be read or changed"
-                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                "left alone, since rows in images or image_locations cannot be read or changed:"
+                " mend them",
+                f" ({verdict.detail}); next try in {pause:.0f} s",
                 anyio.current_time(),
             )
             self._some.set()  # so that it is told when that is due
@@ -222,6 +223,7 @@ class Settler:
                 logging.WARNING,
                 image.id,
                 "scrubbed, but had a location without data",
+                "",
                 anyio.current_time(),
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
@@ -281,12 +283,13 @@ class Settler:
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
+            said = verdict.hint or verdict.detail
             self._groups.add(
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
-                f"not scrubbed from store {store or '?'}: {verdict.reason}"
-                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                f"not scrubbed{f' from store {store}' if store else ''}: {verdict.reason}",
+                f"{f' ({said})' if said else ''}; next try in {pause:.0f} s",
                 anyio.current_time(),
             )
         return pause

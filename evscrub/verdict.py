@@ -112,7 +112,12 @@ GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
 #: A symbolic link in a store's directory leads to the file.
-LINKED = Verdict(Outcome.IN_USE, "linked")
+LINKED = Verdict(
+    Outcome.IN_USE,
+    "linked",
+    hint="a symbolic link in a directory of the stores leads to its file; remove the link if"
+    " nobody needs it",
+)
 #: A file store's directory could not be read in time, to look for such links.
 SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
 #: Another one wants data that may be the same: it is in a store that cannot be told from this one.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +22,7 @@ from evscrub.registry_calls import RETRY_SECONDS, RegistryCalls
 from evscrub.retry import Delays
 from evscrub.rules import ImageRow, Kind, LocationRow
 from evscrub.settler import _GATHER_SECONDS, Settler
-from evscrub.verdict import GONE, NOT_FOUND, SHARED, Outcome, Verdict
+from evscrub.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.work import Work
 from tests.unit.simulated_loop import run
 from tests.unit.world import REGISTRY_SECONDS, simulated_threads
@@ -168,6 +169,22 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
 
 def missed(work: Work, **fields: Any) -> int:
     return settle(work, **fields)[0].missed_by_bus
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (LINKED, f"linked ({LINKED.hint}); next try"),
+        (Verdict(Outcome.IN_USE, "in_use", "InUseByStore"), "in_use (InUseByStore); next try"),
+        (Verdict(Outcome.IN_USE, "in_use"), "in_use; next try"),
+    ],
+)
+def test_the_log_says_what_keeps_an_image_in_use(
+    verdict: Verdict, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settle(ended("linked", verdict))
+    assert f"Image linked is not scrubbed from store fast: {said}" in caplog.text
 
 
 def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:

@@ -179,6 +179,12 @@ class TestOwn:
             objects.check(kind, url)
         assert caught.value.reason == FOREIGN_OBJECT
 
+    def test_the_place_is_told_of_a_location_without_a_store(self) -> None:
+        configs = {name: drivers.config("s3") for name in ("a", "b")}
+        with pytest.raises(StoreNotUsableError) as caught:
+            StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
+        assert "its data lies in bucket billing, outside of the stores a, b: " in caught.value.hint
+
     def test_a_driver_that_is_not_known(self) -> None:
         objects = StoreObjects({"n": StoreConfig("n", "new", "store n")})
         with pytest.raises(StoreNotUsableError) as caught:
