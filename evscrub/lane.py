@@ -18,7 +18,7 @@ from evscrub.pace import Pace
 from evscrub.slots import Backlog, Slot, Slots
 from evscrub.suspects import Suspects
 from evscrub.turns import OwnerKey, owner_key
-from evscrub.verdict import GONE, NOT_FOUND, Verdict
+from evscrub.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
 from evscrub.work import Work
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
@@ -318,7 +318,7 @@ class Lane:
 
     def believed(self, verdict: Verdict) -> Verdict:
         """What an answer means where an operator may have said that the data is really gone."""
-        if verdict in NOT_MOUNTED and not self.health.fuse.limit:
+        if verdict in {*NOT_MOUNTED, MISSING_BELOW} and not self.health.fuse.limit:
             return NOT_FOUND
         return verdict
 

@@ -21,7 +21,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -159,9 +159,7 @@ class Settler:
         self, image_id: str, source: Source, error: Exception, owner: str | None = None
     ) -> None:
         """Park an image whose rows cannot be read, or take no change."""
-        cause = getattr(error, "inner_exception", None) or error
-        # Not its text, which may quote the row and so the URL.
-        verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
+        verdict = bad_row(error)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
         trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)

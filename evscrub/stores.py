@@ -22,6 +22,7 @@ from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.file_links import FileLinks
 from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
 from evscrub.object_identity import Identity, Relation
+from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
 from evscrub.store_loading import StoreLoader
@@ -190,7 +191,7 @@ class Stores:
             else:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-            not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
+            not_mounted = self._judge_directory(target) if isinstance(error, NotFound) else None
             refusal = refusals.explain(error, target.scheme, _path(target))
             answer = not_mounted or refusal or verdict.judge(error, target.scheme)
             if answer.reason == verdict.NO_WRITE_ACCESS:
@@ -209,6 +210,16 @@ class Stores:
             return verdict.SLOW_DIRECTORY
         return verdict.LINKED if linked else None
 
+    def _judge_directory(self, target: Target) -> Verdict | None:
+        """Look where a file is not found; None if there are others, as where a store is mounted."""
+        path = _path(target)
+        found = None if path is None else _look_for_files(path.parent)
+        if path is None or found is None:
+            return None
+        own = self.objects.directory_of(target.store, str(path.parent))
+        # Of a directory that only a location names, the store may never have had any.
+        return found if own is None else _look_for_files(Path(own)) or verdict.MISSING_BELOW
+
     def _store_of(self, row: LocationRow, url: str) -> str:
         scheme = _scheme(url)
         if not self._multiple:
@@ -220,7 +231,7 @@ class Stores:
         if not candidates:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location names no store and none for scheme {scheme!r} is enabled",
+                f"the location names no store and none for scheme {quote(scheme)} is enabled",
             )
         store = self.objects.choose(url, candidates)
         if (fault := self.faults.get(store)) is not None:
@@ -233,13 +244,13 @@ class Stores:
         if store not in self._multiple:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"store {store!r} is not in [DEFAULT] enabled_backends",
+                f"store {quote(store)} is not in [DEFAULT] enabled_backends",
             )
         if store not in store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}):
             raise StoreNotUsableError(
                 verdict.STORE_NOT_LOADED,
-                f"store {store!r} has no URLs of scheme {scheme!r}: was it of another type when"
-                " the image was stored?",
+                f"store {store!r} has no URLs of scheme {quote(scheme)}: was it of another type"
+                " when the image was stored?",
             )
         return store
 
@@ -247,7 +258,7 @@ class Stores:
         if named is not None:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location is in store {named!r} but this configuration has no"
+                f"the location is in store {quote(named)} but this configuration has no"
                 " [DEFAULT] enabled_backends",
             )
         info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
@@ -255,7 +266,7 @@ class Stores:
             self._refuse_faulty(scheme)
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
+                f"no store for scheme {quote(scheme)} is loaded: add it to [glance_store] stores",
             )
         return str(info["store_entry"])
 
@@ -284,13 +295,10 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0]
 
 
-def _judge_directory(target: Target) -> Verdict | None:
-    """Look where a file is not found; None if there are others, as where a store is mounted."""
-    path = _path(target)
-    if path is None:
-        return None
+def _look_for_files(directory: Path) -> Verdict | None:
+    """Return what is wrong with a directory without any files; None for one with some."""
     try:
-        with os.scandir(path.parent) as entries:
+        with os.scandir(directory) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY

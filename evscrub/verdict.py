@@ -139,6 +139,13 @@ UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
+#: The same of a directory below the store's own, which works: the locations there alone suffer.
+MISSING_BELOW = Verdict(
+    Outcome.CONFIGURATION,
+    "missing_subdirectory",
+    hint="a directory below the store's own is missing or empty: mount it, or, if its data is gone,"
+    " name the store in [scrubber] acknowledged_stores for a while",
+)
 
 #: 498 is what Swift answers above its rate limits.
 _THROTTLED_STATUSES = frozenset({429, 498, 503, 509})
@@ -249,6 +256,12 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
             return Verdict(Outcome.NOT_OURS, "read_only_store", detail)
         return Verdict(Outcome.STORE_TROUBLE, NO_WRITE_ACCESS, detail)
     return _judge_cause(error) or _judge_client(error, detail) or _judge_class(error, detail)
+
+
+def bad_row(error: Exception) -> Verdict:
+    """Judge an error of reading or changing an image's rows; its text may quote the URL."""
+    cause = getattr(error, "inner_exception", None) or error
+    return Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
 
 
 def _judge_cause(error: Exception) -> Verdict | None:

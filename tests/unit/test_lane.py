@@ -15,7 +15,15 @@ from evscrub.lane import STALL_SECONDS, Again, Lane
 from evscrub.pace import Pace
 from evscrub.slots import Slot, Slots
 from evscrub.turns import owner_key
-from evscrub.verdict import EMPTY_DIRECTORY, GONE, MISSING_DIRECTORY, NOT_FOUND, Outcome, Verdict
+from evscrub.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_BELOW,
+    MISSING_DIRECTORY,
+    NOT_FOUND,
+    Outcome,
+    Verdict,
+)
 from tests.unit.world import new_work
 
 ONE = owner_key("one")
@@ -197,7 +205,13 @@ class TestAnswered:
         assert events(answers(lane, verdict, 2)) == [Event.BLOWN, None]
         assert lane.is_shut(1e9)
 
-    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
+    def test_one_below_the_stores_harms_nobody_else(self) -> None:
+        lane = new_lane(limit=3)
+        assert lane.believed(MISSING_BELOW) == MISSING_BELOW
+        assert events(answers(lane, MISSING_BELOW, 100)) == [None] * 100
+        assert not lane.is_shut(0)
+
+    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
     def test_such_a_directory_is_believed_where_not_found_is(self, verdict: Verdict) -> None:
         lane = new_lane(limit=0)
         assert lane.believed(verdict) == NOT_FOUND

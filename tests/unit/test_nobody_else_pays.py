@@ -312,6 +312,52 @@ class TestOneOwner:
         assert world.statuses() == {"deleted": 64}
 
 
+class TestForgedEvents:
+    """Whoever may publish names the owner in an event, and can do so before the real one comes."""
+
+    def test_that_name_a_stopped_owner_hold_nobody_back(self) -> None:
+        world = World(a=fast)
+        for _ in range(24):
+            world.of_images[world.add("evil", "a")] = always(NOT_FOUND)
+        others: list[str] = []
+
+        async def forge(scrubber: Scrubber) -> None:
+            await anyio.sleep(30)
+            others.append(world.add("victim", "a"))
+            for owner in ("evil", "victim"):
+                scrubber.queue.add(others[0], 0.0, owner=owner)
+            scrubber.wake()
+
+        world.run(60, forge)
+        assert max(gone_at(world, others), default=60) < 32
+
+    @pytest.mark.parametrize(
+        ("rate", "behavior", "back_at"),
+        [(1.0, fast, 10), (0.0, lambda now: fast(now) if now > 10 else down(now), 10)],
+        ids=["slow store", "store that was down"],
+    )
+    def test_of_many_owners_delay_nobody(
+        self, rate: float, behavior: Behavior, back_at: float
+    ) -> None:
+        world = World(replace(SETTINGS, rate=rate), a=behavior)
+        for number in range(6):
+            world.add(f"o{number}", "a")
+        others: list[str] = []
+
+        async def forge(scrubber: Scrubber) -> None:
+            await anyio.sleep(5)
+            for number in range(5000):
+                scrubber.queue.add(f"forged {number}", 0.0, owner=str(number))
+            scrubber.wake()
+            await anyio.sleep(1)
+            others.append(world.add("victim", "a"))
+            scrubber.queue.add(others[0], 0.0, owner="victim")
+            scrubber.wake()
+
+        world.run(100, forge, idle=True)
+        assert max(gone_at(world, others), default=100) < back_at + 10
+
+
 class TestClaimsTakenOver:
     def test_in_a_wrong_directory_pause_the_store(self, caplog: pytest.LogCaptureFixture) -> None:
         world = World(a=always(NOT_FOUND))

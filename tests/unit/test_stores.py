@@ -25,6 +25,7 @@ from evscrub.verdict import (
     EMPTY_DIRECTORY,
     GONE,
     LINKED,
+    MISSING_BELOW,
     MISSING_DIRECTORY,
     STORE_NOT_ENABLED,
     STORE_NOT_LOADED,
@@ -204,10 +205,25 @@ class TestDeleteFile:
 
     def test_in_a_directory_that_is_missing(self, stores: Stores, tmp_path: Path) -> None:
         target = Target("file", f"file://{tmp_path}/file/un%20mounted/x", "file")
+        assert stores.delete(target) == EMPTY_DIRECTORY  # that of the store
+        (tmp_path / "file").rmdir()
         assert stores.delete(target) == MISSING_DIRECTORY
-        # The driver decodes nothing.
-        (tmp_path / "file" / "un%20mounted").mkdir()
-        assert stores.delete(target) == EMPTY_DIRECTORY
+
+    @pytest.mark.parametrize("below", ["gone", "empty", "un%20mounted", "empty/deep", "gone/.."])
+    def test_in_a_directory_below_the_stores_that_is_missing(
+        self, stores: Stores, tmp_path: Path, below: str
+    ) -> None:
+        """A location alone says that there was one."""
+        for name in ("empty", "un mounted"):
+            (tmp_path / "file" / name).mkdir()
+        (tmp_path / "file" / "y").touch()
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/{below}/x", "file"))
+        assert verdict == MISSING_BELOW
+        assert "acknowledged_stores" in verdict.hint
+        # The driver decodes nothing, and what is in such a directory proves it.
+        (tmp_path / "file" / "empty" / "y").touch()
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/empty/x", "file"))
+        assert verdict.is_missing
 
     @pytest.mark.parametrize(
         ("number", "outcome", "reason", "look"),
@@ -249,6 +265,11 @@ class TestDeleteFile:
             wanted = f"permission denied: {user} may not delete in {path.parent}"
             assert verdict.why.startswith(wanted)
         assert path.exists()
+
+    def test_a_name_that_is_too_long(self, stores: Stores, tmp_path: Path) -> None:
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/{'a' * 60_000}", "file"))
+        assert verdict.reason == "not_a_file"
+        assert len(verdict.hint) < 500 + len(str(tmp_path))
 
     def test_a_user_without_a_name(
         self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

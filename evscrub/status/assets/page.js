@@ -108,6 +108,7 @@ const WORDS = {
   not_found: "not found",
   no_write_access: "store may not be written to",
   missing_directory: "directory is missing",
+  missing_subdirectory: "directory below the store's is missing",
   empty_directory: "directory is empty",
   bad_store_configuration: "store's configuration",
   unexpected: "unexpected answer",
