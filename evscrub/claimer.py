@@ -13,6 +13,7 @@ from evscrub.lane import Again, Lane
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
+from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
@@ -54,6 +55,7 @@ class Claimer:
         self._calls = calls
         self._stores = stores
         self._shared_urls = SharedUrls(claims.database, stores, clock)
+        self.live_images = LiveImages(claims.database, self._shared_urls.live_ids, stores.resolve)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record

@@ -71,7 +71,7 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
 
 def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
     for store in status["stores"]:
-        waiting = count(store["ready"] + store["claimed"] + store["suspects"], "image")
+        waiting = count(store["ready"] + store["claimed"], "image")
         if store["breaker"] == "blown":
             found.fail(
                 f"The store {store['name']} is paused: {store['reason']}; {waiting} wait. Mend it"

@@ -382,7 +382,7 @@ function group(kind, label, title, hint, key, names, rows, total) {
 
 // What waits in a store that nothing, or but a probe, is deleted from.
 const shut = (s) => s.stores.filter((store) => store.name && store.breaker !== "closed");
-const waitingIn = (store) => store.ready + store.claimed + store.suspects;
+const waitingIn = (store) => store.ready + store.claimed;
 
 function stuck(s) {
   const groups = [];
