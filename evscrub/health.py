@@ -24,6 +24,7 @@ from evscrub.verdict import (
     GONE,
     MISSING_DIRECTORY,
     TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
     UNPROVEN,
     WRONG_STORE,
     Outcome,
@@ -112,15 +113,23 @@ class Health:
                 slowed = self._follow_overload(verdict, origin, now, alone=alone)
                 return self._failed(verdict, origin, now, alone=alone) or slowed
             case Outcome.STORE_TROUBLE:
-                return self._in_trouble(verdict, origin, now)
+                return self._in_trouble(verdict, origin, now, alone=alone)
             case Outcome.REFUSED:
                 return self._refused(verdict, origin, alone=alone)
             case Outcome.CONFIGURATION:
                 return None
         return self._good(verdict, origin, now)
 
-    def _in_trouble(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
+    def _in_trouble(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
         """Stop the store at once."""
+        if verdict.reason == TOO_MANY_OF_ONE:
+            if not alone or self.breaker.state is State.BLOWN:
+                return None
+            change = self.blow(verdict.hint)
+            self._shut_by = (origin.owner,)
+            return change
         if verdict in NOT_MOUNTED or verdict.reason in _PAUSING:
             return self.blow(NOT_MOUNTED.get(verdict, verdict.hint))
         self._shut_by = None
@@ -149,7 +158,8 @@ class Health:
             self.pace.restore()
         if self._shut_by is not None:
             (owner,) = self._shut_by
-            self._failing[owner] = self.shut[owner] = self.breaker
+            if self.breaker.state is not State.BLOWN:  # else each image waits for a proof anyway
+                self._failing[owner] = self.shut[owner] = self.breaker
             self._new_breaker()
 
     # -- inside

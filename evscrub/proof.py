@@ -17,6 +17,7 @@ from evscrub.verdict import (
     NO_PROOF,
     NOT_FOUND,
     TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
     UNPROVEN,
     WRONG_STORE,
     Outcome,
@@ -142,14 +143,19 @@ class _Part:
             own[image_id] = now
             self._count += 1
         if now - self._began >= STILL_MISSING_SECONDS and self._is_too_much():
-            hint = f"{self._limit} images are not there, and it has no active image to compare with"
-            return Verdict(Outcome.STORE_TROUBLE, TOO_MANY_MISSING, hint=hint)
+            return self._too_many(TOO_MANY_MISSING)
         since = own.get(image_id, now)
-        if len(own) >= self._limit or now - since < STILL_MISSING_SECONDS:
+        if now - since < STILL_MISSING_SECONDS:
             return UNPROVEN
+        if len(own) >= self._limit:
+            return self._too_many(TOO_MANY_OF_ONE)
         del own[image_id]
         self._count -= 1
         return NOT_FOUND
+
+    def _too_many(self, reason: str) -> Verdict:
+        hint = f"{self._limit} images are not there, and it has no active image to compare with"
+        return Verdict(Outcome.STORE_TROUBLE, reason, hint=hint)
 
     def _is_too_much(self) -> bool:
         # One owner's count for half, so that it takes two of them to blame the store.

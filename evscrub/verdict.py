@@ -146,6 +146,8 @@ NO_PROOF = Verdict(
 #: The reason of a verdict that the store is not the right one, and of one that it cannot be.
 WRONG_STORE = "wrong_store"
 TOO_MANY_MISSING = "too_many_missing"
+#: The same, and all of them are one owner's.
+TOO_MANY_OF_ONE = "too_many_missing_of_one"
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")

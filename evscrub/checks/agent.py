@@ -85,7 +85,7 @@ def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
         elif stopped := store["owners_stopped"]:
             found.warn(
                 f"Images of {count(stopped, 'project')} in the store {store['name']} wait for the"
-                f" agent on {address}: they fail or are not found, one after another, and those of"
+                f" agent on {address}: they fail, one after another, and those of"
                 " others are not. Its log names the projects."
             )
     if parked := status["parked"]["total"]:

@@ -9,14 +9,13 @@ from evscrub.evidence import endpoint_of
 from evscrub.registry.database import Database, retried
 from evscrub.registry.rows import LOCATION_COLUMNS, location_row
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import LocationRow
+from evscrub.rules import ACTIVE, LocationRow
 from evscrub.stores import Target
 from evscrub.verdict import StoreNotUsableError
 from evscrub.witnesses import Witness
 
 #: No more are asked for: where all of them are absent, others are too.
 _ENOUGH = 3
-_ACTIVE = "active"
 
 
 class LiveImages:
@@ -51,9 +50,9 @@ class LiveImages:
             .where(
                 image_locations.c.id.in_(ids),
                 image_locations.c.deleted == sa.false(),
-                image_locations.c.status == _ACTIVE,
+                image_locations.c.status == ACTIVE,
                 images.c.deleted == sa.false(),
-                images.c.status == _ACTIVE,
+                images.c.status == ACTIVE,
                 images.c.size > 0,
             )
         )

@@ -256,7 +256,7 @@ def _stores(sources: Sources) -> Iterator[Metric]:
         ("lane_claimed", "Images claimed ahead of the workers", lambda lane: len(lane.backlog)),
         (
             "lane_owners_stopped",
-            "Owners whose images fail or are not found one after another, and wait",
+            "Owners whose images fail one after another, and wait",
             lambda lane: len(lane.health.shut),
         ),
         (

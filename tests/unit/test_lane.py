@@ -22,6 +22,7 @@ from evscrub.verdict import (
     NO_PROOF,
     NOT_FOUND,
     TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
     UNPROVEN,
     WRONG_STORE,
     Outcome,
@@ -278,6 +279,19 @@ class TestAnswered:
             Event.BLOWN, reason="an image is not there"
         )
         assert lane.is_shut(1e9)
+
+    def test_what_is_missing_of_one_owner_pauses_the_store_until_another_comes(self) -> None:
+        verdict = Verdict(Outcome.STORE_TROUBLE, TOO_MANY_OF_ONE, hint="20 images are not there")
+        lane = new_lane()
+        assert of_one(lane, verdict, 1) == Change(Event.BLOWN, reason="20 images are not there")
+        assert lane.is_shut(1e9)
+        assert lane.health.blamed == ("one",)
+        lane.health.make_way()
+        assert lane.takes("other", 0)
+        assert lane.takes("one", 0)
+        answers(lane, GONE, 2)
+        assert lane.answered(verdict, Origin("one", "p"), 1) is None
+        assert lane.takes("one", 1)
 
     def test_what_is_not_proven_says_nothing_of_the_store(self) -> None:
         assert events(answers(new_lane(), UNPROVEN, 100)) == [None] * 100

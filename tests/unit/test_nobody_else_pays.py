@@ -306,12 +306,13 @@ class TestClaimsTakenOver:
         assert all(world.left(image_id) for image_id in world.images)
         assert caplog.text.count("Store a is paused") == 1
 
-    def test_of_an_only_owner_wait(self) -> None:
+    def test_of_an_only_owner_pause_the_store(self, caplog: pytest.LogCaptureFixture) -> None:
         world = World(a=always(NOT_FOUND))
         for _ in range(300):
             world.add("o", "a", stale=True)
         world.run(60)
         assert all(world.left(image_id) for image_id in world.images)
+        assert caplog.text.count("Store a is paused") == 1
 
     @pytest.mark.parametrize("live", [True, False])
     def test_are_believed_when_what_they_left_is_there(

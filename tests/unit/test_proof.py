@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evscrub.proof import STILL_MISSING_SECONDS, Missing, Proof, ProofResult
-from evscrub.verdict import NO_PROOF, NOT_FOUND, TOO_MANY_MISSING, WRONG_STORE
+from evscrub.verdict import NO_PROOF, NOT_FOUND, TOO_MANY_MISSING, TOO_MANY_OF_ONE, WRONG_STORE
 
 NO_WITNESS = Proof(ProofResult.NO_WITNESS)
 LATER = STILL_MISSING_SECONDS
@@ -63,10 +63,11 @@ class TestWithoutWitness:
         assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
 
     @pytest.mark.parametrize("limit", [2, 3, 20])
-    def test_one_owner_is_never_believed_and_stops_nobody(self, limit: int) -> None:
+    def test_many_of_one_owner_are_told_apart(self, limit: int) -> None:
         missing = Missing(limit)
-        for now in (0, LATER, 100 * LATER):
-            assert reasons(missing, 10 * limit, now, "a") == ["unproven"] * 10 * limit
+        assert reasons(missing, 10 * limit, 0, "a") == ["unproven"] * 10 * limit
+        for now in (LATER, 100 * LATER):
+            assert reasons(missing, 10 * limit, now, "a") == [TOO_MANY_OF_ONE] * 10 * limit
 
     def test_data_that_is_found_afterwards_proves_what_was_missing_before(self) -> None:
         missing = Missing(20)
