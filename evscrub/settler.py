@@ -72,6 +72,8 @@ class Settler:
         self._ended: list[Work] = []
         #: Images to log, by why no data was deleted; empty for those whose data is gone.
         self._untold: dict[str, list[str]] = {}
+        #: Images whose data was not there, by store.
+        self._absent: dict[str, list[str]] = {}
         self._groups = GroupLog()
         self._told_at = 0.0
         self._dropped = 0  #: by the queue, when the last batch was settled
@@ -196,7 +198,16 @@ class Settler:
                 )
             else:
                 LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+        for store, told in self._absent.items():
+            LOG.warning(
+                "Store %s had no data of %d scrubbed images: somebody else removed it, or it was"
+                " lost: %s",
+                store,
+                len(told),
+                ", ".join(told),
+            )
         self._untold.clear()
+        self._absent.clear()
         self._told_at = anyio.current_time()
 
     def _tell_groups(self, now: float) -> None:
@@ -215,20 +226,20 @@ class Settler:
         else:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
-        if work.not_found and work.claim.kind is not Kind.STALE:
-            self._groups.add(
-                "not found",
-                logging.WARNING,
-                image.id,
-                "scrubbed, but had a location without data",
-                "",
-                anyio.current_time(),
-            )
+        if work.not_found and work.claim.kind is not Kind.STALE:  # its first owner may have been it
+            self._report_absent(work)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         self._on_scrubbed(
             Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
         )
+
+    def _report_absent(self, work: Work) -> None:
+        """Have it logged that a store did not have an image's data."""
+        deleted_at = work.claim.image.deleted_at
+        since = f" (deleted {deleted_at:%Y-%m-%dT%H:%M:%SZ})" if deleted_at else ""
+        for store in {store for store, verdict in work.outcomes.values() if verdict.is_missing}:
+            self._absent.setdefault(store, []).append(f"{work.image_id}{since}")
 
     def _trace(self, reason: str, image_id: str) -> None:
         ids = self._untold.setdefault(reason, [])

@@ -19,9 +19,11 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from evscrub import location_crypt, refusals, store_faults, verdict
+from evscrub.evidence import endpoint_of
 from evscrub.file_links import FileLinks
 from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
 from evscrub.object_identity import Identity, Relation
+from evscrub.proof import Presence
 from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
@@ -31,6 +33,7 @@ from evscrub.verdict import StoreNotUsableError, Verdict
 
 LOG = logging.getLogger(__name__)
 
+_GIB = 1024**3
 _FILE_SCHEMES = frozenset({"file", "filesystem"})
 
 
@@ -199,6 +202,41 @@ class Stores:
                 self._loader.reload(target.store)
             return answer
         return verdict.judge(None, target.scheme)
+
+    def look_for(self, target: Target, size_bytes: int) -> Presence:
+        """Say whether a store has a location's data; blocks for as long as the driver does.
+
+        The drivers of Swift and Cinder answer 0 where asking fails, so that is no answer.
+
+        :param size_bytes: of the image, more than 0.
+        """
+        try:
+            if self._multiple:
+                size = glance_store.get_size_from_uri_and_backend(target.url, target.store)
+            else:
+                size = glance_store.get_size_from_backend(target.url)
+        except NotFound:
+            return Presence.ABSENT
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            LOG.debug(
+                "Store %s cannot say how large data is: %s", target.store, type(error).__name__
+            )
+            return Presence.UNKNOWN
+        if not size:
+            return Presence.UNKNOWN
+        # Of volumes without a note of the image's size, Cinder's driver knows the GiB.
+        rounded = size_bytes <= size < size_bytes + _GIB if target.scheme == "cinder" else False
+        return Presence.THERE if size == size_bytes or rounded else Presence.ABSENT
+
+    def part_of(self, value: str) -> str | None:
+        """Return the part of its store that a location is in; None if that cannot be told.
+
+        :param value: as the registry has it.
+        """
+        try:
+            return endpoint_of(self._clear(value))
+        except StoreNotUsableError:
+            return None
 
     def _is_linked(self, target: Target) -> Verdict | None:
         """Look whether another file's data goes with a file; None if it does not."""

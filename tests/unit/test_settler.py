@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -137,13 +138,11 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
     assert list(record.late_seconds) == [2, 2]
 
 
-def test_what_a_store_had_not_and_is_not_believed_counts_as_unproven() -> None:
-    works = [ended(str(number), NOT_FOUND) for number in range(20)]
-    for work in works:
-        work.doubt()
-    record, told = settle(*works)
-    assert record.outcomes == {("fast", "store_trouble", "unproven"): 20}
-    assert (record.scrubbed, told) == (0, [])
+def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
+    settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.STALE))
+    (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
+    assert line.startswith("Store fast had no data of 1 scrubbed images: ")
+    assert re.search(r"lost: b \(deleted \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", line)
 
 
 @pytest.mark.parametrize(
