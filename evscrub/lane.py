@@ -323,6 +323,6 @@ class Lane:
 
     def believed(self, verdict: Verdict) -> Verdict:
         """What an answer means where an operator may have said that the data is really gone."""
-        if verdict in {*NOT_MOUNTED, MISSING_BELOW} and not self.missing.limit:
+        if not self.missing.limit and verdict in {*NOT_MOUNTED, MISSING_BELOW}:
             return NOT_FOUND
         return verdict
