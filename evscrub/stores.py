@@ -206,7 +206,8 @@ class Stores:
     def look_for(self, target: Target, size_bytes: int) -> Presence:
         """Say whether a store has a location's data; blocks for as long as the driver does.
 
-        The drivers of Swift and Cinder answer 0 where asking fails, so that is no answer.
+        The drivers of Swift and Cinder answer 0 where asking fails, Swift's also where the object
+        is not there; to a request for the data itself that driver says so.
 
         :param size_bytes: of the image, more than 0.
         """
@@ -223,10 +224,24 @@ class Stores:
             )
             return Presence.UNKNOWN
         if not size:
-            return Presence.UNKNOWN
+            swift = target.scheme.startswith("swift")
+            return Presence.ABSENT if swift and self._is_absent(target) else Presence.UNKNOWN
         # Of volumes without a note of the image's size, Cinder's driver knows the GiB.
         rounded = size_bytes <= size < size_bytes + _GIB if target.scheme == "cinder" else False
         return Presence.THERE if size == size_bytes or rounded else Presence.ABSENT
+
+    def _is_absent(self, target: Target) -> bool:
+        """Whether a driver says, when it is asked for data, that it is not there."""
+        try:
+            if self._multiple:
+                glance_store.get(target.url, target.store)
+            else:
+                glance_store.get_from_backend(target.url)
+        except NotFound:
+            return True
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            LOG.debug("Store %s was asked for data: %s", target.store, type(error).__name__)
+        return False
 
     def part_of(self, value: str) -> str | None:
         """Return the part of its store that a location is in; None if that cannot be told.

@@ -200,7 +200,7 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("mysql+pymysql", "mysql+mysqldb", "Database", "needs the Python module MySQLdb"),
         (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
         ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "modules rados and rbd, not"),
-        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "and os_brick and oslo_priv"),
+        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "os_brick and oslo_privsep"),
         ("fast:file,cheap:file", "fast:file,cheap:vmware", "Stores", "oslo_vmware, not installed"),
         ("fast:file,cheap:file", "fast:file,cheap:swift", "Stores", "auth_address is required"),
         ("fast:file,cheap:file", "fast:file,cheap:s3", "Stores", "Could not find s3_store_host"),

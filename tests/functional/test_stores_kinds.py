@@ -55,16 +55,13 @@ class TestFile:
         directory = site.config.data_directory()
         with site.agent() as agent:
             away = directory.rename(directory.with_name("away"))
-            directory.mkdir()
             images = site.images.add_many(
-                [[Location(None, f"file://{directory}/deep/{n}")] for n in range(30)]
+                [[Location(None, f"file://{directory}/{n}")] for n in range(30)]
             )
             agent.wait_for_log("Store file is paused: its directory is missing")
             site.wait_swept(agent)
             assert site.images.statuses() == {"pending_delete": 30}
-            directory.rmdir()
             away.rename(directory)
-            (directory / "deep").mkdir()
             agent.options["scrubber"]["acknowledged_stores"] = "file"
             agent.reload()
             site.wait_scrubbed(images)

@@ -391,7 +391,7 @@ class TestLookFor:
         [
             ("rbd", 7, Presence.THERE),
             ("rbd", 8, Presence.ABSENT),
-            ("swift", 0, Presence.UNKNOWN),
+            ("swift+https", 7, Presence.THERE),
             ("cinder", 0, Presence.UNKNOWN),
             ("cinder", 7, Presence.THERE),
             ("cinder", 1024**3, Presence.THERE),
@@ -420,3 +420,33 @@ class TestLookFor:
         monkeypatch.setattr("glance_store.get_size_from_uri_and_backend", get_size)
         stores = load({"fast": "file"})
         assert stores.look_for(Target("fast", f"{scheme}://x", scheme), 7) is presence
+
+    @pytest.mark.parametrize("several", [False, True])
+    @pytest.mark.parametrize(
+        ("error", "presence"),
+        [
+            (NotFound(), Presence.ABSENT),
+            (RemoteServiceUnavailable(), Presence.UNKNOWN),
+            (None, Presence.UNKNOWN),
+        ],
+    )
+    def test_by_what_swifts_driver_says_to_a_get_where_it_says_0_bytes(
+        self,
+        load: Loader,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception | None,
+        presence: Presence,
+        *,
+        several: bool,
+    ) -> None:
+        def get(*_: object) -> None:
+            if error is not None:
+                raise error
+
+        of_kind = (
+            ("size_from_uri_and_backend", "") if several else ("size_from_backend", "_from_backend")
+        )
+        monkeypatch.setattr(f"glance_store.get_{of_kind[0]}", lambda *_: 0)
+        monkeypatch.setattr(f"glance_store.get{of_kind[1]}", get)
+        stores = load({"fast": "file"} if several else None)
+        assert stores.look_for(Target("fast", "swift+https://x", "swift+https"), 7) is presence
