@@ -21,6 +21,7 @@ class _Group:
     level: int
     image_id: str
     text: str
+    detail: str
     due_at: float
     count: int = 0
 
@@ -44,17 +45,19 @@ class GroupLog:
         self._groups: dict[Hashable, _Group] = {}
         self._told_at: dict[Hashable, float] = {}
 
-    def add(self, group: Hashable, level: int, image_id: str, text: str, now: float) -> None:
+    def add(
+        self, group: Hashable, level: int, image_id: str, text: str, detail: str, now: float
+    ) -> None:
         """Add an image.
 
-        :param text: what it is, such as "not scrubbed from store a"; the group's line has the
-            first image's.
+        :param text: what it is, such as "not scrubbed from store a"; equal for all of the group.
+        :param detail: what follows, and holds of this image; the line has the first image's.
         """
         entry = self._groups.get(group)
         if entry is None:
             told_at = self._told_at.get(group, -math.inf)
             due_at = max(now + FIRST_SECONDS, told_at + REPEAT_SECONDS)
-            entry = self._groups[group] = _Group(level, image_id, text, due_at)
+            entry = self._groups[group] = _Group(level, image_id, text, detail, due_at)
         entry.count += 1
 
     @property
@@ -67,8 +70,9 @@ class GroupLog:
         for group in [group for group, entry in self._groups.items() if now >= entry.due_at]:
             entry = self._groups.pop(group)
             self._told_at[group] = now
+            example = f"{entry.image_id}{entry.detail}"
             if entry.count == 1:
-                yield GroupLine(entry.level, f"Image {entry.image_id} is {entry.text}")
+                text = f"Image {entry.image_id} is {entry.text}{entry.detail}"
             else:
-                text = f"{entry.count} images are {entry.text}; one of them is {entry.image_id}"
-                yield GroupLine(entry.level, text)
+                text = f"{entry.count} images are {entry.text}; one of them is {example}"
+            yield GroupLine(entry.level, text)

@@ -163,14 +163,14 @@ def node_clocks(subject: Subject) -> Findings:
         return found
     first = min(clocks, key=lambda clock: clock.lowest)
     ahead = ", ".join(
-        f"{_address(clock.address)} by {in_words(clock.lowest - first.highest)}"
+        f"{_address(clock.address)} is {in_words(clock.lowest - first.highest)} ahead"
         for clock in clocks
         if clock.lowest - first.highest > _NODES_APART_SECONDS / 2
     )
     tell = found.fail if least > BOUND_SECONDS else found.warn
     tell(
-        f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: ahead of"
-        f" {_address(first.address)} are {ahead}. An agent claims nothing on a node that is more"
+        f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: compared"
+        f" with {_address(first.address)}, {ahead}. An agent claims nothing on a node that is more"
         f" than {BOUND_SECONDS:.0f} s off, since images would go too early there and claims of"
         " living agents look abandoned. Let NTP set the clocks of all of them."
     )

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,7 +23,7 @@ from evscrub.registry_calls import RETRY_SECONDS, RegistryCalls
 from evscrub.retry import Delays
 from evscrub.rules import ImageRow, Kind, LocationRow
 from evscrub.settler import _GATHER_SECONDS, Settler
-from evscrub.verdict import GONE, NOT_FOUND, SHARED, Outcome, Verdict
+from evscrub.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.work import Work
 from tests.unit.simulated_loop import run
 from tests.unit.world import REGISTRY_SECONDS, simulated_threads
@@ -136,13 +138,11 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
     assert list(record.late_seconds) == [2, 2]
 
 
-def test_what_a_store_had_not_and_is_not_believed_counts_as_unproven() -> None:
-    works = [ended(str(number), NOT_FOUND) for number in range(20)]
-    for work in works:
-        work.doubt()
-    record, told = settle(*works)
-    assert record.outcomes == {("fast", "store_trouble", "unproven"): 20}
-    assert (record.scrubbed, told) == (0, [])
+def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
+    settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.STALE))
+    (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
+    assert line.startswith("Store fast had no data of 1 scrubbed images: ")
+    assert re.search(r"lost: b \(deleted \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", line)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,22 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
 
 def missed(work: Work, **fields: Any) -> int:
     return settle(work, **fields)[0].missed_by_bus
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (LINKED, f"linked ({LINKED.hint}); next try"),
+        (Verdict(Outcome.IN_USE, "in_use", "InUseByStore"), "in_use (InUseByStore); next try"),
+        (Verdict(Outcome.IN_USE, "in_use"), "in_use; next try"),
+    ],
+)
+def test_the_log_says_what_keeps_an_image_in_use(
+    verdict: Verdict, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settle(ended("linked", verdict))
+    assert f"Image linked is not scrubbed from store fast: {said}" in caplog.text
 
 
 def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:

@@ -179,6 +179,12 @@ class TestOwn:
             objects.check(kind, url)
         assert caught.value.reason == FOREIGN_OBJECT
 
+    def test_the_place_is_told_of_a_location_without_a_store(self) -> None:
+        configs = {name: drivers.config("s3") for name in ("a", "b")}
+        with pytest.raises(StoreNotUsableError) as caught:
+            StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
+        assert "its data lies in bucket billing, outside of the stores a, b: " in caught.value.hint
+
     def test_a_driver_that_is_not_known(self) -> None:
         objects = StoreObjects({"n": StoreConfig("n", "new", "store n")})
         with pytest.raises(StoreNotUsableError) as caught:
@@ -203,6 +209,35 @@ class TestOwn:
             StoreNotUsableError, match=r"in bucket billing, outside of store o \(gl"
         ):
             load({"o": "s3"}, o=S3).resolve(row("s3://u:secret@s3.test/billing/x", "o"))
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize(
+    ("url", "store"),
+    [
+        ("file:///{long}/x", None),
+        ("file:///images/x", "{long}"),
+        ("{long}:///images/x", None),
+        ("{long}:///images/x", "file"),
+        ("s3://host/{long}/x", None),
+    ],
+)
+def test_what_is_told_is_short_whatever_was_written(
+    load: Loader, url: str, store: str | None, several: bool
+) -> None:
+    """An agent keeps it for each image that it cannot scrub."""
+    stores = load({"file": "file", "s3": "s3"} if several else None, s3=S3)
+    long = "a" * 60_000
+    with pytest.raises(StoreNotUsableError) as caught:
+        stores.resolve(row(url.format(long=long), store and store.format(long=long)))
+    assert len(caught.value.hint) < 500
+
+
+def test_what_is_told_of_a_datastore_is_short() -> None:
+    objects = StoreObjects({"vmware": drivers.config("vmware")})
+    with pytest.raises(StoreNotUsableError) as caught:
+        objects.check("vmware", f"vsphere://v/folder/{'a/' * 20_000}x?dcPath=dc&dsName=ds")
+    assert len(caught.value.hint) < 500
 
 
 class TestWithoutName:
