@@ -13,6 +13,9 @@ from evscrub.lane import Again, Lane
 from evscrub.owner_pace import OwnerPace
 from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
+from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.faults import is_of_rows
+from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
@@ -54,27 +57,30 @@ class Claimer:
         self._calls = calls
         self._stores = stores
         self._shared_urls = SharedUrls(claims.database, stores, clock)
+        self.live_images = LiveImages(claims.database, self._shared_urls.live_ids, stores.resolve)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record
         self._owners = OwnerPace(settings.owner_rate)
         self._paced: set[str] = set()  #: images that wait for their owner's turn
-        queue.first_lane = self._first_lane()
+        # An event may name any owner: what it tells of takes its turn once the registry was asked.
+        queue.first_lane = UNKNOWN_LANE
+        queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
         self._told_at: float | None = None
 
     def change(self, settings: Settings) -> None:
         """Apply changed options."""
         old, self.settings = self.settings, settings
-        self._queue.first_lane = self._first_lane()
+        self._queue.swept_lane = self._known_lane()
         if settings.owner_rate != old.owner_rate:
             self._change_owner_rate(settings.owner_rate)
 
-    def _first_lane(self) -> str:
-        """Return the lane that images start in.
+    def _known_lane(self) -> str:
+        """Return the lane of images whose owner the registry has told.
 
-        Where there is one store they need not be looked at for theirs. A cap by owner wants the
-        look nevertheless: an event may name any owner, and only the registry's is charged.
+        Where there is one store they need not be looked at for theirs, but for a cap by owner,
+        which is charged then.
         """
         stores = self._stores.deletable
         return stores[0] if len(stores) == 1 and not self.settings.owner_rate else UNKNOWN_LANE
@@ -109,7 +115,7 @@ class Claimer:
             if isinstance(sight.decision, Scrub):
                 self._route(image, lanes[image.image_id], sight)
             else:
-                self._set_aside(image, sight.decision)
+                self._set_aside(image, sight)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Work]:
         """Claim images; returns the work that they make."""
@@ -136,7 +142,7 @@ class Claimer:
             if claim is not None:
                 works.append(self._make_work(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
-                self._set_aside(image, sight.decision)
+                self._set_aside(image, sight)
             else:
                 # Locked by somebody, or gone from the registry: a look will tell.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
@@ -162,8 +168,23 @@ class Claimer:
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
         """Claim images, and tell which of their locations' data another one may want."""
         seen = self._claims.claim(image_ids, policy)
-        rows = [row for claim in seen.claims for row in claim.locations]
-        return seen, self._shared_urls.among(rows)
+        return seen, self._look_for_shared(seen.claims)
+
+    def _look_for_shared(self, claims: Sequence[Claim]) -> dict[int, Verdict]:
+        """Tell whose data another one may want; where that raises, of half of the claims at a time.
+
+        They are made: those that it does not raise for are to go on.
+        """
+        rows = [row for claim in claims for row in claim.locations]
+        try:
+            return self._shared_urls.among(rows)
+        except Exception as error:
+            if isinstance(error, UNAVAILABLE) and not is_of_rows(error):
+                raise
+            if len(claims) == 1:
+                return dict.fromkeys([row.id for row in rows], verdicts.bad_row(error))
+        middle = len(claims) // 2
+        return self._look_for_shared(claims[:middle]) | self._look_for_shared(claims[middle:])
 
     def look_again(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         """Return what holds of locations claimed before whose data one may want by now; blocks."""
@@ -213,14 +234,19 @@ class Claimer:
             return store
         return Again(store) if failed_before or image_id in self._record.troubles else store
 
-    def _set_aside(self, taken: Taken, decision: Wait | Leave | Damaged) -> None:
+    def _set_aside(self, taken: Taken, sight: Sight) -> None:
         """Let go of an image that is not to be scrubbed now."""
         self._queue.done(taken.image_id)
-        match decision:
+        match sight.decision:
             case Wait(seconds):
                 if seconds <= self.settings.horizon_seconds:
-                    due = self._database_clock.now() + seconds
-                    self._queue.add(taken.image_id, due, owner=taken.owner, source=taken.source)
+                    self._queue.add(
+                        taken.image_id,
+                        self._database_clock.now() + seconds,
+                        owner=None if sight.image is None else sight.image.owner,
+                        lane=self._queue.swept_lane,
+                        source=taken.source,
+                    )
             case Damaged(reason):
                 if self._record.found_damaged(taken.image_id, reason):
                     LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)

@@ -102,7 +102,7 @@ class DelayQueue:
     :param capacity: how many images may wait or be ready, from 1 to :data:`MAX_CAPACITY`. A full
         queue turns away what is due last, to within :data:`GRANULE_SECONDS`; see
         :attr:`dropped_due`. Events may fill three quarters of it.
-    :param first_lane: the lane of what is added without one.
+    :param first_lane: the lane of what is added without one; see also :attr:`swept_lane`.
     :param origin: a time near the first due times, seconds; small differences take less memory.
     """
 
@@ -113,6 +113,8 @@ class DelayQueue:
         #: The earliest due time that a full queue turned away, until :meth:`forget_dropped`.
         self.dropped_due: float | None = None
         self.first_lane = first_lane
+        #: The same for what a sweep found, whose owner is the registry's.
+        self.swept_lane = first_lane
         self._event_capacity = max(1, capacity - int(capacity * _KEPT_FOR_SWEEPS))
         self._origin = origin
         self._entries: dict[ImageKey, int] = {}
@@ -218,11 +220,11 @@ class DelayQueue:
 
         :param due: seconds on the queue's axis; what is past is ready at the next :meth:`advance`.
         :param owner: whose turn it takes.
-        :param lane: which lane it becomes ready in; None for the first lane.
+        :param lane: which lane it becomes ready in; None for the first lane of its source.
         """
         key = pack(image_id)
         if lane is None:
-            lane = self.first_lane
+            lane = self.first_lane if source is _FROM_EVENT else self.swept_lane
         if key in self._taken:
             again = self._taken[key]
             if again is None or due < again.due:

@@ -32,7 +32,7 @@ from urllib.parse import parse_qs, unquote, urlparse, urlsplit
 
 
 class BadUrlError(ValueError):
-    """A URL that no object can be told from; the driver refuses it too, or deletes nothing by it.
+    """A URL that no object of Glance's can be told from; most of them the driver refuses too.
 
     The message holds nothing of the URL.
     """
@@ -62,6 +62,10 @@ _SWIFT_SCHEMES = ("swift", "swift+http", "swift+https", "swift+config")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 #: What is no bucket and no container; a server may resolve dots.
 _NO_PLACES = frozenset({"", ".", ".."})
+#: The driver names the segments of a large object after it, in the same container. They go with it;
+#: a location of one alone takes a part of what may be another image's data.
+_SEGMENT = r"[0-9A-Fa-f-]{36}-[0-9]{5,}"
+_is_segment = re.compile(_SEGMENT).fullmatch
 _S3_DEPTH = 3
 _RBD_DEPTH = 4
 #: The vmware driver cuts so many characters, whatever they are.
@@ -120,6 +124,8 @@ def _swift(url: str) -> Parsed:
     rest, _, container = rest.rpartition("/")
     if not slash or container in _NO_PLACES:
         raise BadUrlError("the location has no container and object")
+    if _is_segment(name):
+        raise BadUrlError("the location is of a segment of a large object")
     if url.startswith("swift+config:"):
         return Parsed(container, name, "", host, f"swift/{container}/{name}")
     scheme = "http" if url.startswith("swift+http:") else "https"
@@ -179,8 +185,9 @@ def _vmware(url: str) -> Parsed:
     if not pieces.query:
         raise BadUrlError("the location names no datastore")
     center, store = values.get("dcPath"), values.get("dsName")
-    place = f"{center[0].strip('/')}:{store[0]}" if center and store else None
-    # vSphere knows more than one spelling of a path; which, depends on the datastore.
+    # vSphere finds what it has by names in other letters too, and knows more than one spelling of
+    # a path; which, depends on the datastore.
+    place = f"{center[0].strip('/')}:{store[0]}".casefold() if center and store else None
     name = normpath("/" + unquote(pieces.path[_FOLDER:])).lstrip("/").casefold()
     return Parsed(place, name, "", pieces.netloc, f"vmware/{name}")
 
@@ -257,7 +264,7 @@ _TIDY: Mapping[str, tuple[str, Callable[[str], re.Match[str] | None]]] = {
         ("file", ("file",), f":///{_BEFORE}({_NAME})"),
         ("rbd", ("rbd",), f"://{_PART}/[0-9A-Za-z_.-]+/([0-9A-Za-z_-]+)/{_PART}"),
         ("s3", _S3_SCHEMES, f"://{_PART}/{_BEFORE}({_NAME}/{_NAME})"),
-        ("swift", _SWIFT_SCHEMES, f"://{_PART}/{_BEFORE}({_NAME}/{_NAME})"),
+        ("swift", _SWIFT_SCHEMES, f"://{_PART}/{_BEFORE}({_NAME}/(?!{_SEGMENT}$){_NAME})"),
     )
     for scheme in schemes
 }

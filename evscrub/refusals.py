@@ -14,6 +14,7 @@ from pathlib import Path
 from glance_store import exceptions as store_exceptions
 
 from evscrub import verdict as verdicts
+from evscrub.quoting import shorten
 from evscrub.verdict import PERMISSION_DENIED, Verdict, judge
 
 #: Whose rights to look at, by the part of a scheme before its "+".
@@ -48,7 +49,7 @@ def explain(error: Exception, scheme: str, path: Path | None) -> Verdict | None:
 
 
 def _hint_of_file(code: int, path: Path, reason: str) -> str:
-    directory = path.parent
+    directory = shorten(str(path.parent))
     said = f"{os.strerror(code)} ({errno.errorcode.get(code, code)})"
     match reason:
         case verdicts.PERMISSION_DENIED:
@@ -67,7 +68,7 @@ def _hint_of_file(code: int, path: Path, reason: str) -> str:
             look = "look at its file system and the kernel's log"
         case _:
             look = "look at what is there in its place"
-    return f"a delete of {path.name} in {directory} failed: {said}: {look}"
+    return f"a delete of {shorten(path.name)} in {directory} failed: {said}: {look}"
 
 
 def _user() -> str:

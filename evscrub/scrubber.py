@@ -34,6 +34,7 @@ from evscrub.slots import Slot
 from evscrub.store_faults import Fault
 from evscrub.stores import Stores
 from evscrub.verdict import UNUSABLE
+from evscrub.witnesses import Witnesses
 from evscrub.work import Work
 from evscrub.workers import Workers
 
@@ -88,22 +89,23 @@ class Scrubber:
             settings,
             stores.deletable,
             clock,
-            self._forward,
             self.settler.end,
         )
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )
+        self.witnesses = Witnesses(self._claimer.live_images.find, stores, self.calls, clock)
         self.workers = Workers(
             stores,
             self.lanes,
             self.leases,
             LastLook(self._claimer.look_again, self.calls, clock),
+            self.witnesses,
             clock,
             database_clock,
             settings.concurrency,
             self.wake,
-            self._worked,
+            self._forward,
         )
         self._looking = False
         self._draining = False
@@ -282,13 +284,6 @@ class Scrubber:
         """Whether a store that does not work would be probed with an image that failed before."""
         probing = lane.breaker.state is not State.CLOSED
         return probing and not work.first and self.queue.has_ready(lane.name)
-
-    def _worked(self, lane: Lane, work: Work) -> None:
-        """Send on an image that a lane is done with."""
-        if self.lanes.keeps(lane, work):
-            self.wake()  # to be looked after in a while
-        else:
-            self._forward(work)
 
     # -- the end
 

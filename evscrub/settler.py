@@ -21,7 +21,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Settler:
         self._ended: list[Work] = []
         #: Images to log, by why no data was deleted; empty for those whose data is gone.
         self._untold: dict[str, list[str]] = {}
+        #: Images whose data was not there, by store.
+        self._absent: dict[str, list[str]] = {}
         self._groups = GroupLog()
         self._told_at = 0.0
         self._dropped = 0  #: by the queue, when the last batch was settled
@@ -159,9 +161,7 @@ class Settler:
         self, image_id: str, source: Source, error: Exception, owner: str | None = None
     ) -> None:
         """Park an image whose rows cannot be read, or take no change."""
-        cause = getattr(error, "inner_exception", None) or error
-        # Not its text, which may quote the row and so the URL.
-        verdict = Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
+        verdict = bad_row(error)
         known = self._record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self.delays, random.uniform)
         trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)
@@ -198,7 +198,16 @@ class Settler:
                 )
             else:
                 LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+        for store, told in self._absent.items():
+            LOG.warning(
+                "Store %s had no data of %d scrubbed images: somebody else removed it, or it was"
+                " lost: %s",
+                store,
+                len(told),
+                ", ".join(told),
+            )
         self._untold.clear()
+        self._absent.clear()
         self._told_at = anyio.current_time()
 
     def _tell_groups(self, now: float) -> None:
@@ -217,20 +226,20 @@ class Settler:
         else:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
-        if work.not_found and work.claim.kind is not Kind.STALE:
-            self._groups.add(
-                "not found",
-                logging.WARNING,
-                image.id,
-                "scrubbed, but had a location without data",
-                "",
-                anyio.current_time(),
-            )
+        if work.not_found and work.claim.kind is not Kind.STALE:  # its first owner may have been it
+            self._report_absent(work)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         self._on_scrubbed(
             Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
         )
+
+    def _report_absent(self, work: Work) -> None:
+        """Have it logged that a store did not have an image's data."""
+        deleted_at = work.claim.image.deleted_at
+        since = f" (deleted {deleted_at:%Y-%m-%dT%H:%M:%SZ})" if deleted_at else ""
+        for store in {store for store, verdict in work.outcomes.values() if verdict.is_missing}:
+            self._absent.setdefault(store, []).append(f"{work.image_id}{since}")
 
     def _trace(self, reason: str, image_id: str) -> None:
         ids = self._untold.setdefault(reason, [])

@@ -53,6 +53,12 @@ class StoreObjects:
             for directory in (*config.places, *self._further.get(config.store, ()))
         ]
 
+    def directory_of(self, store: str, place: str) -> str | None:
+        """Return which of a file store's directories a place is in, or below; None for none."""
+        config = self.configs.get(store)
+        above = [] if config is None else self._directories_above(config, place)
+        return max(above, key=self.directories.depth, default=None)
+
     def identify(self, store: str | None, url: str) -> Identity:
         """Return the object of a location, as far as its store is known.
 
@@ -127,12 +133,11 @@ class StoreObjects:
         return [config.store for config in configs if config.authority == named] or owners
 
     def _depth(self, config: StoreConfig, place: str) -> int:
+        return max(map(self.directories.depth, self._directories_above(config, place)), default=0)
+
+    def _directories_above(self, config: StoreConfig, place: str) -> list[str]:
         directories = (*config.places, *self._further.get(config.store, ()))
-        return max(
-            self.directories.depth(directory)
-            for directory in directories
-            if self.directories.holds(directory, place)
-        )
+        return [one for one in directories if self.directories.holds(one, place)]
 
     def _owns(self, store: str, found: Identity) -> bool:
         config = self.configs.get(store)

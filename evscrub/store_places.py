@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from evscrub.object_identity import Identity, StoreConfig
+from evscrub.quoting import quote
 
 #: What a kind calls its places, in messages.
 NAMES = {
@@ -70,10 +71,10 @@ def describe(found: Identity) -> str:
     """Say where an object lies, without what may be a part of a credential."""
     name = NAMES.get(found.kind, "place")
     if found.kind == "file" and found.place is not None:
-        return f"{name} {found.place!r}"
+        return f"{name} {quote(found.place)}"
     if found.kind == "vmware" and found.place is not None:
         folder = found.name.rpartition("/")[0]
-        return f"{name} {found.place + '/' + folder!r}"
+        return f"{name} {quote(found.place + '/' + folder)}"
     if found.place is None or not _is_showable(found.place):
         return f"a {name} that is not shown"
     return f"{name} {found.place}"

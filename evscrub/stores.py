@@ -19,9 +19,12 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from evscrub import location_crypt, refusals, store_faults, verdict
+from evscrub.evidence import endpoint_of
 from evscrub.file_links import FileLinks
 from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
 from evscrub.object_identity import Identity, Relation
+from evscrub.proof import Presence
+from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
 from evscrub.store_loading import StoreLoader
@@ -30,6 +33,7 @@ from evscrub.verdict import StoreNotUsableError, Verdict
 
 LOG = logging.getLogger(__name__)
 
+_GIB = 1024**3
 _FILE_SCHEMES = frozenset({"file", "filesystem"})
 
 
@@ -190,7 +194,7 @@ class Stores:
             else:
                 glance_store.delete_from_backend(target.url)
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-            not_mounted = _judge_directory(target) if isinstance(error, NotFound) else None
+            not_mounted = self._judge_directory(target) if isinstance(error, NotFound) else None
             refusal = refusals.explain(error, target.scheme, _path(target))
             answer = not_mounted or refusal or verdict.judge(error, target.scheme)
             if answer.reason == verdict.NO_WRITE_ACCESS:
@@ -198,6 +202,41 @@ class Stores:
                 self._loader.reload(target.store)
             return answer
         return verdict.judge(None, target.scheme)
+
+    def look_for(self, target: Target, size_bytes: int) -> Presence:
+        """Say whether a store has a location's data; blocks for as long as the driver does.
+
+        The drivers of Swift and Cinder answer 0 where asking fails, so that is no answer.
+
+        :param size_bytes: of the image, more than 0.
+        """
+        try:
+            if self._multiple:
+                size = glance_store.get_size_from_uri_and_backend(target.url, target.store)
+            else:
+                size = glance_store.get_size_from_backend(target.url)
+        except NotFound:
+            return Presence.ABSENT
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            LOG.debug(
+                "Store %s cannot say how large data is: %s", target.store, type(error).__name__
+            )
+            return Presence.UNKNOWN
+        if not size:
+            return Presence.UNKNOWN
+        # Of volumes without a note of the image's size, Cinder's driver knows the GiB.
+        rounded = size_bytes <= size < size_bytes + _GIB if target.scheme == "cinder" else False
+        return Presence.THERE if size == size_bytes or rounded else Presence.ABSENT
+
+    def part_of(self, value: str) -> str | None:
+        """Return the part of its store that a location is in; None if that cannot be told.
+
+        :param value: as the registry has it.
+        """
+        try:
+            return endpoint_of(self._clear(value))
+        except StoreNotUsableError:
+            return None
 
     def _is_linked(self, target: Target) -> Verdict | None:
         """Look whether another file's data goes with a file; None if it does not."""
@@ -208,6 +247,16 @@ class Stores:
         if linked is None:
             return verdict.SLOW_DIRECTORY
         return verdict.LINKED if linked else None
+
+    def _judge_directory(self, target: Target) -> Verdict | None:
+        """Look where a file is not found; None if there are others, as where a store is mounted."""
+        path = _path(target)
+        found = None if path is None else _look_for_files(path.parent)
+        if path is None or found is None:
+            return None
+        own = self.objects.directory_of(target.store, str(path.parent))
+        # Of a directory that only a location names, the store may never have had any.
+        return found if own is None else _look_for_files(Path(own)) or verdict.MISSING_BELOW
 
     def _store_of(self, row: LocationRow, url: str) -> str:
         scheme = _scheme(url)
@@ -220,7 +269,7 @@ class Stores:
         if not candidates:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location names no store and none for scheme {scheme!r} is enabled",
+                f"the location names no store and none for scheme {quote(scheme)} is enabled",
             )
         store = self.objects.choose(url, candidates)
         if (fault := self.faults.get(store)) is not None:
@@ -233,13 +282,13 @@ class Stores:
         if store not in self._multiple:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"store {store!r} is not in [DEFAULT] enabled_backends",
+                f"store {quote(store)} is not in [DEFAULT] enabled_backends",
             )
         if store not in store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}):
             raise StoreNotUsableError(
                 verdict.STORE_NOT_LOADED,
-                f"store {store!r} has no URLs of scheme {scheme!r}: was it of another type when"
-                " the image was stored?",
+                f"store {store!r} has no URLs of scheme {quote(scheme)}: was it of another type"
+                " when the image was stored?",
             )
         return store
 
@@ -247,7 +296,7 @@ class Stores:
         if named is not None:
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"the location is in store {named!r} but this configuration has no"
+                f"the location is in store {quote(named)} but this configuration has no"
                 " [DEFAULT] enabled_backends",
             )
         info = store_location.SCHEME_TO_CLS_MAP.get(scheme)
@@ -255,7 +304,7 @@ class Stores:
             self._refuse_faulty(scheme)
             raise StoreNotUsableError(
                 verdict.STORE_NOT_ENABLED,
-                f"no store for scheme {scheme!r} is loaded: add it to [glance_store] stores",
+                f"no store for scheme {quote(scheme)} is loaded: add it to [glance_store] stores",
             )
         return str(info["store_entry"])
 
@@ -284,13 +333,10 @@ def _scheme(url: str) -> str:
     return url.partition(":")[0]
 
 
-def _judge_directory(target: Target) -> Verdict | None:
-    """Look where a file is not found; None if there are others, as where a store is mounted."""
-    path = _path(target)
-    if path is None:
-        return None
+def _look_for_files(directory: Path) -> Verdict | None:
+    """Return what is wrong with a directory without any files; None for one with some."""
     try:
-        with os.scandir(path.parent) as entries:
+        with os.scandir(directory) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY

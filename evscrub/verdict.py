@@ -23,6 +23,7 @@ class Outcome(Enum):
     IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
     REFUSED = "refused"  #: the store works but refuses this image: retry with backoff, then park
     TRANSIENT = "transient"  #: retry with backoff; see also Verdict.tells_overload
+    UNPROVEN = "unproven"  #: not there, and it is not known yet whether its store is: retry
     STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now
     CONFIGURATION = "configuration"  #: only an operator can mend it: park
     UNKNOWN = "unknown"  #: retry a few times, then park
@@ -128,10 +129,33 @@ HIDDEN = Verdict(
     " metadata_encryption_key Glance's?",
 )
 #: Not found, and nothing has proven yet that the store is the right one: the row stays.
-UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
+UNPROVEN = Verdict(
+    Outcome.UNPROVEN,
+    "unproven",
+    hint="the data is not there, and the store has no active image that tells whether it is the"
+    " right one",
+)
+#: The same, since asking for a live image failed.
+NO_PROOF = Verdict(
+    Outcome.UNPROVEN,
+    "no_proof",
+    hint="the data is not there, and the store does not say whether it has active images",
+)
+#: The reason of a verdict that the store is not the right one, and of one that it cannot be.
+WRONG_STORE = "wrong_store"
+TOO_MANY_MISSING = "too_many_missing"
+#: The same, and all of them are one owner's.
+TOO_MANY_OF_ONE = "too_many_missing_of_one"
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
+#: The same of a directory below the store's own, which works: the locations there alone suffer.
+MISSING_BELOW = Verdict(
+    Outcome.CONFIGURATION,
+    "missing_subdirectory",
+    hint="a directory below the store's own is missing or empty: mount it, or, if its data is gone,"
+    " name the store in [scrubber] acknowledged_stores for a while",
+)
 
 #: 498 is what Swift answers above its rate limits.
 _THROTTLED_STATUSES = frozenset({429, 498, 503, 509})
@@ -261,6 +285,12 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
             return Verdict(Outcome.NOT_OURS, "read_only_store", detail)
         return Verdict(Outcome.STORE_TROUBLE, NO_WRITE_ACCESS, detail)
     return _judge_cause(error) or _judge_client(error, detail) or _judge_class(error, detail)
+
+
+def bad_row(error: Exception) -> Verdict:
+    """Judge an error of reading or changing an image's rows; its text may quote the URL."""
+    cause = getattr(error, "inner_exception", None) or error
+    return Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
 
 
 def _judge_cause(error: Exception) -> Verdict | None:

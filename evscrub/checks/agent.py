@@ -71,7 +71,7 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
 
 def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
     for store in status["stores"]:
-        waiting = count(store["ready"] + store["claimed"] + store["suspects"], "image")
+        waiting = count(store["ready"] + store["claimed"], "image")
         if store["breaker"] == "blown":
             found.fail(
                 f"The store {store['name']} is paused: {store['reason']}; {waiting} wait. Mend it"
@@ -85,7 +85,7 @@ def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
         elif stopped := store["owners_stopped"]:
             found.warn(
                 f"Images of {count(stopped, 'project')} in the store {store['name']} wait for the"
-                f" agent on {address}: they fail or are not found, one after another, and those of"
+                f" agent on {address}: they fail, one after another, and those of"
                 " others are not. Its log names the projects."
             )
     if parked := status["parked"]["total"]:

@@ -109,9 +109,18 @@ def _check_times(*times: object) -> None:
             raise ValueError("a date is not one of the calendar")
 
 
-@functools.lru_cache(maxsize=1024)
+#: Metadata of more characters is decoded each time: anybody may write a column full.
+_MOST_KEPT = 200
+
+
 def named_store(metadata: str | None) -> str | None:
-    """The store that a location's metadata names; rows of old releases call it ``backend``."""
+    """Return the store that a location's metadata names; old releases call it ``backend``."""
+    if metadata is not None and len(metadata) > _MOST_KEPT:
+        return _decode_store(metadata)
+    return _known_store(metadata)
+
+
+def _decode_store(metadata: str | None) -> str | None:
     try:
         values = json.loads(metadata or "{}")
     except (ValueError, RecursionError):  # it may be nested as deep as a column is long
@@ -120,3 +129,6 @@ def named_store(metadata: str | None) -> str | None:
         return None
     store = values.get("store") or values.get("backend")
     return store if isinstance(store, str) else None
+
+
+_known_store = functools.lru_cache(maxsize=1024)(_decode_store)

@@ -437,8 +437,21 @@ def test_store_is_not_mounted(deployment: Deployment) -> None:
     checked = deployment.check()
     shutil.rmtree(there)
     away.rename(there)
-    assert (checked.code, checked.bad()) == (FAILURE, ["Locations"])
-    assert "is its file system mounted here?" in checked.details("Locations")
+    assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
+    assert "is its file system mounted here" in checked.details("Active images")
+
+
+def test_another_file_system_is_mounted(deployment: Deployment) -> None:
+    """The directory has files, and they are others."""
+    there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
+    there.rename(away)
+    there.mkdir()
+    (there / "other").write_bytes(b"data")
+    checked = deployment.check()
+    shutil.rmtree(there)
+    away.rename(there)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
+    assert "Active images are there: fast." in deployment.check().details("Active images")
 
 
 def test_backlog_and_damage(deployment: Deployment) -> None:

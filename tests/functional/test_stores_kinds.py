@@ -73,7 +73,7 @@ class TestFile:
         ("stray", "reason"),
         [
             (False, "its directory is empty"),
-            (True, "20 images in a row are not found in it"),
+            (True, "20 images are not there"),
         ],
     )
     def test_an_emptied_directory_blows_the_fuse(

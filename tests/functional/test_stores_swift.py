@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -77,6 +78,20 @@ def test_segments_of_a_large_object_go_with_it(swift: StoreServer, new_site: Sit
     with site.agent():
         site.wait_scrubbed([image_id])
     assert not any(swift.has(path) for path in [*segments, f"/{BUCKET}/large"])
+
+
+def test_a_segment_of_anothers_large_object_stays(
+    swift: StoreServer, new_site: SiteFactory
+) -> None:
+    site = new(swift, new_site)
+    name = str(uuid.uuid4())
+    segments = [f"/{BUCKET}/{name}-{number:05}" for number in range(2)]
+    swift.put(segments)
+    swift.put([f"/{BUCKET}/{name}"], **{"X-Object-Manifest": f"{BUCKET}/{name}-"})
+    alias = site.images.add(Location("objects", url(swift, f"{name}-00001")))
+    with site.agent() as agent:
+        agent.wait_for_log(f"Image {alias} is not scrubbed from store objects: bad_url")
+    assert all(swift.has(path) for path in segments)
 
 
 def test_refused_credentials_are_the_stores_trouble(

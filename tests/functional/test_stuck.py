@@ -49,7 +49,7 @@ def test_claims_taken_over_in_a_wrong_directory_pause_the_store(new_site: SiteFa
         images = [[Location(None, url)] for url in urls]
         claimed += site.images.add_many(images, owner=owner, status="deleted", age=3600)
     with site.agent() as agent:
-        agent.wait_for_log("Store file is paused: 20 images in a row are not found in it")
+        agent.wait_for_log("Store file is paused: 20 images are not there")
         wait_for("release", lambda: site.images.at_rest() == set(claimed))
         site.wait_swept(agent)
     assert not any(site.images.is_scrubbed(image_id) for image_id in claimed)

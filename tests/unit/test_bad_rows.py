@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+import tracemalloc
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,6 +23,7 @@ from evscrub.registry.rows import location_row, named_store
 from evscrub.registry_calls import RegistryAwayError
 from evscrub.rules import ImageRow, LocationRow, Policy, Scrub, decide
 from evscrub.scrubber import Scrubber
+from evscrub.verdict import Verdict
 from tests.unit.world import SETTINGS, World, fast
 
 STATUSES = st.sampled_from(["pending_delete", "deleted", "active", "queued", "weird", ""])
@@ -84,6 +87,19 @@ def test_dates_at_the_edges_are_decided_about(status: str, field: str, time: dat
 @pytest.mark.parametrize("opening", ["[", '{"store":', '[{"a":'])
 def test_metadata_that_is_nested_too_deep_names_no_store(opening: str) -> None:
     assert named_store(opening * 20_000) is None
+
+
+def test_metadata_that_is_long_is_not_kept() -> None:
+    """A location's metadata is its image's owner's, and may fill its column."""
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            metadata = json.dumps({"store": str(number), "x": "a" * 50_000})
+            assert named_store(metadata) == str(number)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_metadata_with_a_huge_number_names_no_store() -> None:
@@ -188,6 +204,12 @@ class BadWorld(World):
         self._meet("claim", image_ids)
         return super().claim(image_ids, policy)
 
+    def among(
+        self, rows: Collection[LocationRow], *, just_claimed: bool = True
+    ) -> dict[int, Verdict]:
+        self._meet("among", [row.value.rpartition("/")[2] for row in rows])
+        return super().among(rows, just_claimed=just_claimed)
+
     def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
         held = list(held)
         self._meet("renew", [claim.image.id for claim, _ in held])
@@ -224,6 +246,27 @@ def test_one_bad_row_harms_itself_alone(
     told = [one.getMessage() for one in caplog.records if "left alone" in one.getMessage()]
     assert [text.partition(",")[0] for text in told] == ["2 images are left alone"]
     assert "secret" not in "".join(told)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("780B7830"), db_exception.DBDataError(CauseError("secret://url"))]
+)
+def test_a_bad_row_of_another_image_of_the_same_data_harms_that_alone(error: Exception) -> None:
+    """The claims are made when it is asked who shares the data: all others go on at once."""
+    world = BadWorld(a=fast)
+    ids = [world.add("owner", "a") for _ in range(40)]
+    world.raises_in, world.error, world.bad = "among", error, ids[7:9]
+    parked: list[dict[str, Any]] = []
+
+    async def watch(scrubber: Scrubber) -> None:
+        await anyio.sleep(5)
+        parked.append(dict(scrubber.record.troubles))
+
+    world.run(until=6, meanwhile=watch)
+    assert [name for name in ids if world.status(name) != "deleted"] == ids[7:9]
+    assert {world.status(name) for name in world.bad} == {"pending_delete"}
+    assert set(parked[0]) == set(world.bad)
+    assert {trouble.verdict.reason for trouble in parked[0].values()} == {"bad_row"}
 
 
 def test_a_claim_that_cannot_be_renewed_harms_itself_alone() -> None:

@@ -17,6 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from evscrub import location_crypt
 from evscrub.clock import Clock
+from evscrub.evidence import endpoint_of
 from evscrub.location_urls import index_key
 from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.registry import shared_urls
@@ -90,6 +91,12 @@ class Registry:
 
     def index_key(self, value: str) -> str:
         return index_key(self.clear(value))
+
+    def part_of(self, value: str) -> str | None:
+        try:
+            return endpoint_of(self.clear(value))
+        except StoreNotUsableError:
+            return None
 
     def identify(self, row: LocationRow) -> Identity:
         return identify(self.configs.get(row.store or ""), self.clear(row.value))

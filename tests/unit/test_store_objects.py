@@ -211,6 +211,35 @@ class TestOwn:
             load({"o": "s3"}, o=S3).resolve(row("s3://u:secret@s3.test/billing/x", "o"))
 
 
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize(
+    ("url", "store"),
+    [
+        ("file:///{long}/x", None),
+        ("file:///images/x", "{long}"),
+        ("{long}:///images/x", None),
+        ("{long}:///images/x", "file"),
+        ("s3://host/{long}/x", None),
+    ],
+)
+def test_what_is_told_is_short_whatever_was_written(
+    load: Loader, url: str, store: str | None, several: bool
+) -> None:
+    """An agent keeps it for each image that it cannot scrub."""
+    stores = load({"file": "file", "s3": "s3"} if several else None, s3=S3)
+    long = "a" * 60_000
+    with pytest.raises(StoreNotUsableError) as caught:
+        stores.resolve(row(url.format(long=long), store and store.format(long=long)))
+    assert len(caught.value.hint) < 500
+
+
+def test_what_is_told_of_a_datastore_is_short() -> None:
+    objects = StoreObjects({"vmware": drivers.config("vmware")})
+    with pytest.raises(StoreNotUsableError) as caught:
+        objects.check("vmware", f"vsphere://v/folder/{'a/' * 20_000}x?dcPath=dc&dsName=ds")
+    assert len(caught.value.hint) < 500
+
+
 class TestWithoutName:
     def test_one_s3_store_takes_a_url_with_credentials(self, load: Loader) -> None:
         stores = load({"a": "file", "o": "s3"}, o=S3)
@@ -349,6 +378,33 @@ class TestSame:
         assert same(one, of("b", "file d", "images")) is Relation.UNTOLD
         assert same(one, of("b", "file d", "fast")) is Relation.OTHER
         assert same(one, of("b", None, None)) is Relation.UNTOLD
+
+    def test_directories_that_cannot_be_compared(self) -> None:
+        """Two stores that are said to have nothing in common need no comparison."""
+        one, other = (Identity("file", store, "", f"/{store}", "x") for store in ("a", "b"))
+        for same, wanted in ((True, Relation.SAME), (False, Relation.OTHER)):
+            assert relate(one, other, frozenset(), lambda *_, same=same: same) is wanted
+        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("ab"), lambda *_: None) is Relation.OTHER
+
+    def test_a_store_is_not_separate_from_itself(self, load: Loader) -> None:
+        """A reference that is not configured may be any account of the store."""
+        stores = load({"o": "swift", "p": "swift"}, o=SWIFT, p=SWIFT)
+        stores.objects.change([], ["o", "p"])
+        one = ("o", f"swift+config://ref1/glance/{IMAGE}")
+        missing = f"swift+config://missing/glance/{IMAGE}"
+        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("p", missing)) is Relation.OTHER
+
+    def test_a_url_of_another_kind_than_its_store_is_completed_by_no_configuration(self) -> None:
+        """The store was of that kind when the image was stored: where it was is not known."""
+        objects = StoreObjects({"o": StoreConfig("o", "rbd", "file c", "images", ("images",))})
+        one = objects.identify("o", "s3://s3.test/glance/x")
+        assert one == Identity("s3", None, None, "glance", "x")
+        other = Identity("s3", "p", "s3.test", "glance", "x")
+        assert objects.relate(one, other) is Relation.UNTOLD
+        assert objects.relate(other, one) is Relation.UNTOLD
 
 
 class TestDirectories:

@@ -15,9 +15,11 @@ import pytest
 from glance.common import crypt
 from glance_store import capabilities, multi_backend
 from glance_store import location as store_location
+from glance_store.exceptions import NotFound, RemoteServiceUnavailable
 from oslo_config import cfg
 
 from evscrub.options import glance_opts
+from evscrub.proof import Presence
 from evscrub.rules import LocationRow
 from evscrub.stores import Stores, Target
 from evscrub.verdict import (
@@ -25,6 +27,7 @@ from evscrub.verdict import (
     EMPTY_DIRECTORY,
     GONE,
     LINKED,
+    MISSING_BELOW,
     MISSING_DIRECTORY,
     STORE_NOT_ENABLED,
     STORE_NOT_LOADED,
@@ -204,10 +207,25 @@ class TestDeleteFile:
 
     def test_in_a_directory_that_is_missing(self, stores: Stores, tmp_path: Path) -> None:
         target = Target("file", f"file://{tmp_path}/file/un%20mounted/x", "file")
+        assert stores.delete(target) == EMPTY_DIRECTORY  # that of the store
+        (tmp_path / "file").rmdir()
         assert stores.delete(target) == MISSING_DIRECTORY
-        # The driver decodes nothing.
-        (tmp_path / "file" / "un%20mounted").mkdir()
-        assert stores.delete(target) == EMPTY_DIRECTORY
+
+    @pytest.mark.parametrize("below", ["gone", "empty", "un%20mounted", "empty/deep", "gone/.."])
+    def test_in_a_directory_below_the_stores_that_is_missing(
+        self, stores: Stores, tmp_path: Path, below: str
+    ) -> None:
+        """A location alone says that there was one."""
+        for name in ("empty", "un mounted"):
+            (tmp_path / "file" / name).mkdir()
+        (tmp_path / "file" / "y").touch()
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/{below}/x", "file"))
+        assert verdict == MISSING_BELOW
+        assert "acknowledged_stores" in verdict.hint
+        # The driver decodes nothing, and what is in such a directory proves it.
+        (tmp_path / "file" / "empty" / "y").touch()
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/empty/x", "file"))
+        assert verdict.is_missing
 
     @pytest.mark.parametrize(
         ("number", "outcome", "reason", "look"),
@@ -249,6 +267,11 @@ class TestDeleteFile:
             wanted = f"permission denied: {user} may not delete in {path.parent}"
             assert verdict.why.startswith(wanted)
         assert path.exists()
+
+    def test_a_name_that_is_too_long(self, stores: Stores, tmp_path: Path) -> None:
+        verdict = stores.delete(Target("file", f"file://{tmp_path}/file/{'a' * 60_000}", "file"))
+        assert verdict.reason == "not_a_file"
+        assert len(verdict.hint) < 500 + len(str(tmp_path))
 
     def test_a_user_without_a_name(
         self, stores: Stores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -330,3 +353,70 @@ def test_deletes_share_a_session_of_boto3(load: Loader) -> None:
     assert driver.boto_session.Session(aws_access_key_id="c", aws_secret_access_key="b") is not made
     client = made.client(service_name="s3", endpoint_url="http://s3.test", region_name="r")
     assert client.meta.endpoint_url == "http://s3.test"
+
+
+class TestLookFor:
+    """Whether a store has an image that must be there."""
+
+    @pytest.mark.parametrize("several", [False, True])
+    @pytest.mark.parametrize(
+        ("data", "presence"),
+        [
+            (b"1234567", Presence.THERE),
+            (b"123456", Presence.ABSENT),
+            (b"12345678", Presence.ABSENT),
+            (None, Presence.ABSENT),
+            (b"", Presence.UNKNOWN),
+        ],
+    )
+    def test_of_files(
+        self,
+        load: Loader,
+        tmp_path: Path,
+        data: bytes | None,
+        presence: Presence,
+        *,
+        several: bool,
+    ) -> None:
+        stores = load({"fast": "file"} if several else None)
+        name = "fast" if several else "file"
+        path = tmp_path / name / "image"
+        if data is not None:
+            path.write_bytes(data)
+        target = stores.resolve(row(f"file://{path}", name if several else None))
+        assert stores.look_for(target, 7) is presence
+
+    @pytest.mark.parametrize(
+        ("scheme", "answer", "presence"),
+        [
+            ("rbd", 7, Presence.THERE),
+            ("rbd", 8, Presence.ABSENT),
+            ("swift", 0, Presence.UNKNOWN),
+            ("cinder", 0, Presence.UNKNOWN),
+            ("cinder", 7, Presence.THERE),
+            ("cinder", 1024**3, Presence.THERE),
+            ("cinder", 2 * 1024**3, Presence.ABSENT),
+            ("cinder", 6, Presence.ABSENT),
+            ("rbd", 1024**3, Presence.ABSENT),
+            ("vsphere", None, Presence.UNKNOWN),
+            ("rbd", NotFound(), Presence.ABSENT),
+            ("rbd", RemoteServiceUnavailable(), Presence.UNKNOWN),
+            ("s3", OSError("throttled"), Presence.UNKNOWN),
+        ],
+    )
+    def test_by_what_its_driver_says(
+        self,
+        load: Loader,
+        monkeypatch: pytest.MonkeyPatch,
+        scheme: str,
+        answer: object,
+        presence: Presence,
+    ) -> None:
+        def get_size(*_: object) -> object:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("glance_store.get_size_from_uri_and_backend", get_size)
+        stores = load({"fast": "file"})
+        assert stores.look_for(Target("fast", f"{scheme}://x", scheme), 7) is presence
