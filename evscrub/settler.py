@@ -22,6 +22,7 @@ from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
+from evscrub.words import count
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -194,10 +195,13 @@ class Settler:
         for reason, ids in self._untold.items():
             if reason:
                 LOG.info(
-                    "Finished %d images without a delete (%s): %s", len(ids), reason, " ".join(ids)
+                    "Finished %s without a delete (%s): %s",
+                    count(len(ids), "image"),
+                    reason,
+                    " ".join(ids),
                 )
             else:
-                LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+                LOG.info("Scrubbed %s: %s", count(len(ids), "image"), " ".join(ids))
         for store, told in self._absent.items():
             LOG.warning(
                 "Store %s had no data of %d scrubbed images: somebody else removed it, or it was"

@@ -121,13 +121,6 @@ LINKED = Verdict(
 )
 #: A file store's directory could not be read in time, to look for such links.
 SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
-#: Another one wants data that may be the same: it is in a store that cannot be told from this one.
-UNTOLD = Verdict(
-    Outcome.CONFIGURATION,
-    MAYBE_SHARED,
-    "another image's location may be of the same data, in a store that is not enabled here or"
-    " cannot be told from this one: enable it, or name both in [scrubber] separate_stores",
-)
 #: No encrypted location can be decrypted, so no data is known to be nobody else's.
 HIDDEN = Verdict(
     Outcome.CONFIGURATION,
@@ -255,6 +248,25 @@ _BY_CLASS: tuple[tuple[type[Exception], Outcome, str], ...] = (
     (TimeoutError, Outcome.TRANSIENT, "timeout"),
     (OSError, Outcome.TRANSIENT, "connection"),
 )
+
+
+def untold(other_store: str | None) -> Verdict:
+    """Return the verdict on data that another location, which is wanted, may be of too.
+
+    :param other_store: the store that the other location names, None if it names none.
+    """
+    if other_store is None:
+        text = (
+            "another location, which names no store, may be of the same data: enable the store"
+            " that it is in"
+        )
+    else:
+        text = (
+            f"another location, in store {other_store!r}, may be of the same data: enable that"
+            " store if it is not, or name both in [scrubber] separate_stores if they have no"
+            " object in common"
+        )
+    return Verdict(Outcome.CONFIGURATION, MAYBE_SHARED, text)
 
 
 def judge(error: Exception | None, scheme: str) -> Verdict:

@@ -18,8 +18,9 @@ from oslo_config import cfg
 from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks import glance
-from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Bus, Subject
+from evscrub.words import count
 
 _SECONDS = 5.0
 _RABBIT = "oslo_messaging_rabbit"

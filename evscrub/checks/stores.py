@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
 from evscrub.evidence import endpoint_of
 from evscrub.proof import Presence
@@ -18,6 +18,7 @@ from evscrub.rules import ACTIVE, DELETED, PENDING_DELETE, LocationRow
 from evscrub.store_faults import schemes
 from evscrub.stores import Stores
 from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
+from evscrub.words import count
 
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000

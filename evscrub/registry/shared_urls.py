@@ -26,7 +26,7 @@ from evscrub.registry.rows import named_store
 from evscrub.registry.samples import Samples
 from evscrub.registry.tables import image_locations, images
 from evscrub.rules import PENDING_DELETE, LocationRow
-from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError, Verdict
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, Verdict, untold
 
 _PAGE_ROWS = 5000
 #: All locations are read again so often: that finds those that were changed in place, and rows
@@ -86,8 +86,8 @@ class SharedUrls:
 
         :param just_claimed: whether all rows are claimed for sure, so that none waits for another;
             otherwise one whose claim was lost and that was restored wants its data.
-        :returns: by row id, SHARED where it is surely the same data, UNTOLD where it may be, and
-            HIDDEN for all where there are encrypted locations and none can be decrypted.
+        :returns: by row id, SHARED where it is surely the same data, :func:`untold` where it may
+            be, and HIDDEN for all where there are encrypted locations and none can be decrypted.
         """
         rows_by_key: dict[str, list[LocationRow]] = {}
         for row in rows:
@@ -112,7 +112,7 @@ class SharedUrls:
                     case Relation.SAME:
                         verdicts[row.id] = SHARED
                     case Relation.UNTOLD:
-                        verdicts.setdefault(row.id, UNTOLD)
+                        verdicts.setdefault(row.id, untold(other.store))
         return verdicts
 
     def _read(self, connection: sa.Connection) -> None:

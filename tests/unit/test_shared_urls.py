@@ -26,7 +26,7 @@ from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import LocationRow
-from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -350,14 +350,23 @@ def test_one_object_in_two_spellings(registry: Registry, written: str, turned: b
     assert shared.among([row(11, other)]) == {11: SHARED}
 
 
-@pytest.mark.parametrize("metadata", ['{"store": "gone"}', "{}", None, "no JSON"])
+@pytest.mark.parametrize(
+    ("metadata", "store", "said"),
+    [
+        ('{"store": "gone"}', "gone", "in store 'gone', may be"),
+        ("{}", None, "names no store"),
+        (None, None, "names no store"),
+        ("no JSON", None, "names no store"),
+    ],
+)
 def test_in_a_store_that_is_not_known_it_may_be_the_same(
-    registry: Registry, metadata: str | None
+    registry: Registry, metadata: str | None, store: str | None, said: str
 ) -> None:
     registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
     registry.set(registry.add(GLANCE), meta_data=metadata)
     shared = registry.verdicts()
-    assert shared.among([row(11, GLANCE)]) == {11: UNTOLD}
+    assert shared.among([row(11, GLANCE)]) == {11: untold(store)}
+    assert said in untold(store).detail
     # What is surely the same is enough.
     registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
     assert shared.among([row(11, GLANCE)]) == {11: SHARED}

@@ -22,10 +22,10 @@ from evscrub.verdict import (
     SHARED,
     STORE_NOT_ENABLED,
     UNPROVEN,
-    UNTOLD,
     Outcome,
     StoreNotUsableError,
     Verdict,
+    untold,
 )
 from evscrub.work import Work
 from tests.unit.world import Behavior, World, fast, missing
@@ -184,8 +184,8 @@ class TestDataThatIsNotDeleted:
         [
             (SHARED, "", "deleted", None),
             (SHARED, FOREIGN_OBJECT, "deleted", None),
-            (UNTOLD, "", "pending_delete", "maybe_shared"),
-            (UNTOLD, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+            (untold("b"), "", "pending_delete", "maybe_shared"),
+            (untold("b"), FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
             (None, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
         ],
     )
