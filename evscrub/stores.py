@@ -168,7 +168,9 @@ class Stores:
 
     def _clear(self, value: str) -> str:
         if not value:
-            raise StoreNotUsableError(verdict.BAD_URL, "the location has no URL")
+            raise StoreNotUsableError(
+                verdict.BAD_URL, "the location has no URL, or a far too long one"
+            )
         if location_crypt.is_url(value):
             return value
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from evscrub.registry.tables import image_locations, images
+from evscrub.registry.tables import bounded, image_locations, images
 from evscrub.rules import ImageRow, LocationRow
 
 IMAGE_COLUMNS = (
@@ -24,8 +24,8 @@ IMAGE_COLUMNS = (
 LOCATION_COLUMNS = (
     image_locations.c.image_id,
     image_locations.c.id,
-    image_locations.c.value,
-    image_locations.c.meta_data,
+    bounded(image_locations.c.value),
+    bounded(image_locations.c.meta_data),
     image_locations.c.status,
     image_locations.c.deleted,
     image_locations.c.deleted_at,

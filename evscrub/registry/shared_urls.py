@@ -24,7 +24,7 @@ from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.rows import named_store
 from evscrub.registry.samples import Samples
-from evscrub.registry.tables import image_locations, images
+from evscrub.registry.tables import bounded, image_locations, images
 from evscrub.rules import PENDING_DELETE, LocationRow
 from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, Verdict, untold
 
@@ -169,7 +169,7 @@ class SharedUrls:
         """Index locations above an id, whatever their status, as far as they are not known."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
         live = _LIVE.label("live")
-        query = sa.select(image_locations.c.id, image_locations.c.value, wanted, live)
+        query = sa.select(image_locations.c.id, bounded(image_locations.c.value), wanted, live)
         query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
@@ -197,7 +197,11 @@ class SharedUrls:
         """Yield live and pending locations above an id, with the keys of their objects."""
         while True:
             page = connection.execute(
-                sa.select(image_locations.c.id, image_locations.c.value, image_locations.c.deleted)
+                sa.select(
+                    image_locations.c.id,
+                    bounded(image_locations.c.value),
+                    image_locations.c.deleted,
+                )
                 .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
                 .order_by(image_locations.c.id)
                 .limit(_PAGE_ROWS)
@@ -221,8 +225,8 @@ class SharedUrls:
         found = connection.execute(
             sa.select(
                 image_locations.c.id,
-                image_locations.c.value,
-                image_locations.c.meta_data,
+                bounded(image_locations.c.value),
+                bounded(image_locations.c.meta_data),
                 image_locations.c.status,
                 image_locations.c.deleted,
                 image_locations.c.deleted_at,

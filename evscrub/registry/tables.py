@@ -38,6 +38,17 @@ image_locations = sa.Table(
 )
 
 
+#: A location's URL and metadata are read up to so many bytes, or characters on PostgreSQL; drivers'
+#: names have a tenth of that. Hundreds of images with ten locations each are read at a time, and
+#: some databases keep texts of any length.
+LONGEST_TEXT = 16 << 10
+
+
+def bounded(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Select a text, or an empty one in place of one longer than :data:`LONGEST_TEXT`."""
+    return sa.case((sa.func.length(column) > LONGEST_TEXT, ""), else_=column).label(column.name)
+
+
 def _child(name: str, *columns: sa.Column[Any]) -> sa.Table:
     """A table of what belongs to images and is deleted with them."""
     return sa.Table(

@@ -43,6 +43,8 @@ SOUND = {
     "status": OF_IMAGE.format("status = 'weird'"),
     "location's status": OF_LOCATION.format("status = 'weird'"),
     "empty URL": OF_LOCATION.format("value = ''"),
+    "long URL": OF_LOCATION.format("value = concat('file:///', repeat('x', 60000))"),
+    "long metadata": OF_LOCATION.format("meta_data = repeat('x', 60000)"),
     "no metadata": OF_LOCATION.format("meta_data = NULL"),
     "metadata is no object": OF_LOCATION.format("meta_data = '[1]'"),
     "metadata is no JSON": OF_LOCATION.format("meta_data = '{{store'"),
@@ -136,6 +138,20 @@ def test_rows_that_are_odd_are_decided_about(
         list(Listing(database).read())
         swept(database, lately=True)
         swept(database, lately=False)
+
+
+def test_a_location_that_is_long_is_not_read(rows: Rows, database: Database, backend: str) -> None:
+    """A project's members may fill the columns of thousands of locations."""
+    odd = pending(rows, SOUND["long URL"])
+    pending(rows, SOUND["long metadata"])
+    pending(rows)
+    [claim] = Claims(database).claim([odd], POLICY).claims
+    assert [row.value for row in claim.locations] == [""]
+    seen: list[str] = []
+    shared = SharedUrls(database, PlainObjects(), Clock())
+    shared._objects.index_key = lambda value: seen.append(value) or value  # type: ignore[method-assign, func-returns-value] # counted
+    shared.among([claim.locations[0]._replace(value="file:///fast/x")])
+    assert sorted(set(seen)) == ["", "file:///fast/x"]
 
 
 def test_a_location_in_other_letters_is_its_images(
