@@ -126,7 +126,7 @@ function attention(s) {
   const list = [];
   const add = (kind, label, text) => list.push([kind, label, text]);
   if (!s.registry.answers)
-    add("bad", "Registry away", "Glance's database does not answer. Nothing is claimed until it does; what is deleted already is written down then.");
+    add("bad", "Registry away", "Glance's database does not answer, or takes no changes: the log says which. Nothing is claimed meanwhile; what is deleted already is written down when it is back.");
   for (const store of s.stores) {
     if (store.fault)
       add("bad", "Store not usable", `${storeName(store.name)}: ${store.fault}. Its images are parked.`);
