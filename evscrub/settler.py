@@ -204,10 +204,9 @@ class Settler:
                 LOG.info("Scrubbed %s: %s", count(len(ids), "image"), " ".join(ids))
         for store, told in self._absent.items():
             LOG.warning(
-                "Store %s had no data of %d scrubbed images: somebody else removed it, or it was"
-                " lost: %s",
+                "Store %s had no data of %s: somebody else removed it, or it was lost: %s",
                 store,
-                len(told),
+                count(len(told), "scrubbed image"),
                 ", ".join(told),
             )
         self._untold.clear()

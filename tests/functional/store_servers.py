@@ -688,8 +688,11 @@ class FakeLibraries:
                 setattr(modules[parent], own, module)
         errors = modules["cinderclient.exceptions"]
         errors.ClientException = _error("ClientException", Exception, errors.__name__)
-        for name in ("BadRequest", "Forbidden", "NotFound", "OverLimit"):
-            setattr(errors, name, _error(name, errors.ClientException, errors.__name__))
+        codes = {"BadRequest": 400, "Forbidden": 403, "NotFound": 404, "OverLimit": 413}
+        for name, code in codes.items():
+            error = _error(name, errors.ClientException, errors.__name__)
+            error.code = code  # type: ignore[attr-defined] # the client's own has it too
+            setattr(errors, name, error)
         below = modules["cinderclient.apiclient.exceptions"]
         below.InternalServerError = _error("InternalServerError", Exception, below.__name__)
         modules["cinderclient.api_versions"].APIVersion = str

@@ -231,13 +231,18 @@ class TestCinder:
             for name in (fine, missing, limited)
         }
         parked = site.images.add(Location("volumes", "cinder://volumes/not-a-volume"))
+        attached = site.images.add_many(
+            [[Location("volumes", f"cinder://volumes/{volume('b5')}")] for _ in range(8)]
+        )
         with site.agent() as agent:
             site.wait_scrubbed([images[fine], images[missing]])
+            agent.wait_for_log("images are not scrubbed from store volumes: in_use; one of them")
             agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes: bad_url")
             wait_for("a second try", lambda: libraries.asked().count(limited) > 1)
         assert libraries.asked().count(fine) == 1
         wait_for("release", lambda: images[limited] in site.images.at_rest())
-        assert site.images.status(parked) == PENDING
+        assert all(site.images.status(image_id) == PENDING for image_id in (parked, *attached))
+        assert "does not work" not in agent.log
 
     def test_a_service_that_fails_is_left_alone(
         self, libraries: FakeLibraries, new_site: SiteFactory

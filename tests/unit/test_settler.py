@@ -141,7 +141,7 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
 def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
     settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.STALE))
     (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
-    assert line.startswith("Store fast had no data of 1 scrubbed images: ")
+    assert line.startswith("Store fast had no data of 1 scrubbed image: ")
     assert re.search(r"lost: b \(deleted \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", line)
 
 
