@@ -66,9 +66,11 @@ class GroupLog:
         """Yield the lines that are due; an infinite time yields all that there are."""
         for group in [group for group, entry in self._groups.items() if now >= entry.due_at]:
             entry = self._groups.pop(group)
+            again = group in self._told_at
             self._told_at[group] = now
             if entry.count == 1:
                 yield GroupLine(entry.level, f"Image {entry.image_id} is {entry.text}")
             else:
-                text = f"{entry.count} images are {entry.text}; one of them is {entry.image_id}"
+                images = f"{entry.count} more images" if again else f"{entry.count} images"
+                text = f"{images} are {entry.text}; one of them is {entry.image_id}"
                 yield GroupLine(entry.level, text)

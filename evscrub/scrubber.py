@@ -34,6 +34,7 @@ from evscrub.slots import Slot
 from evscrub.store_faults import Fault
 from evscrub.stores import Stores
 from evscrub.verdict import UNUSABLE
+from evscrub.words import count
 from evscrub.work import Work
 from evscrub.workers import Workers
 
@@ -305,9 +306,9 @@ class Scrubber:
                 await self._changed.wait()
         if self.leases.works:
             LOG.warning(
-                "%d images were not settled within drain_timeout: another agent takes them over"
-                " when their claims run out",
-                len(self.leases.works),
+                "%s not settled within drain_timeout: another agent takes over when the claims run"
+                " out",
+                count(len(self.leases.works), "image was", "images were"),
             )
 
 

@@ -22,6 +22,7 @@ from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict
+from evscrub.words import count, in_words
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class Settler:
                 logging.WARNING,
                 image_id,
                 "left alone, since rows in images or image_locations cannot be read or changed"
-                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                f" ({verdict.detail}): mend them; next try in {in_words(pause)}",
                 anyio.current_time(),
             )
             self._some.set()  # so that it is told when that is due
@@ -193,10 +194,13 @@ class Settler:
         for reason, ids in self._untold.items():
             if reason:
                 LOG.info(
-                    "Finished %d images without a delete (%s): %s", len(ids), reason, " ".join(ids)
+                    "Finished %s without a delete (%s): %s",
+                    count(len(ids), "image"),
+                    reason.replace("_", " "),
+                    " ".join(ids),
                 )
             else:
-                LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+                LOG.info("Scrubbed %s: %s", count(len(ids), "image"), " ".join(ids))
         self._untold.clear()
         self._told_at = anyio.current_time()
 
@@ -285,8 +289,19 @@ class Settler:
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
-                f"not scrubbed from store {store or '?'}: {verdict.reason}"
-                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                _why_not(store, verdict) + f"; next try in {in_words(pause)}",
                 anyio.current_time(),
             )
         return pause
+
+
+def _why_not(store: str, verdict: Verdict) -> str:
+    """Say why an image is not scrubbed.
+
+    :param store: empty where the location's store is not known here.
+    """
+    said = verdict.hint or verdict.detail
+    return (
+        f"not scrubbed{f' from store {store}' if store else ''}: {verdict.reason.replace('_', ' ')}"
+        f"{f': {said}' if said else ''}"
+    )

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from evscrub.checks.report import Findings, NotCheckedError, count, in_words
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
 from evscrub.clock import BOUND_SECONDS, Clock, epoch
 from evscrub.registry import nodes
@@ -16,6 +16,7 @@ from evscrub.registry.errors import advice, reason
 from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import DELETED, PENDING_DELETE
+from evscrub.words import count, in_words
 
 T = TypeVar("T")
 
@@ -233,7 +234,7 @@ def damage(subject: Subject) -> Findings:
             sa.and_(images.c.deleted == sa.false(), images.c.status == PENDING_DELETE),
         ),
         (
-            "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
+            "live, but all of the data awaits deletion, as after 'glance-scrubber --restore'",
             sa.and_(alive, HAS_PENDING_LOCATION, ~_live_location),
         ),
         (

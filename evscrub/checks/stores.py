@@ -8,7 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
 from evscrub.location_urls import file_path
 from evscrub.registry.database import UNAVAILABLE, is_away
@@ -18,6 +18,7 @@ from evscrub.rules import DELETED, PENDING_DELETE, LocationRow
 from evscrub.store_faults import schemes
 from evscrub.stores import Stores, Target
 from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
+from evscrub.words import count
 
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000

@@ -168,7 +168,7 @@ class TestOneAgent:
             site.notify_deleted(image_id)
         site.wait_gone(image_id)
         site.notify_deleted(image_id)
-        told = re.compile(rf"Scrubbed \d+ images: .*\b{image_id}\b")
+        told = re.compile(rf"Scrubbed \d+ images?: .*\b{image_id}\b")
         wait_for("the trace of it", lambda: told.search(agent.log))
         assert len(told.findall(agent.log)) == 1
 

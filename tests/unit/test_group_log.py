@@ -28,6 +28,19 @@ def test_images_that_come_together_are_one_line() -> None:
     assert list(log.due(math.inf)) == [GroupLine(logging.WARNING, "Image late is parked")]
 
 
+def test_a_later_line_counts_what_the_first_did_not() -> None:
+    log = GroupLog()
+    said = []
+    for at in (0.0, REPEAT_SECONDS):
+        log.add("a", logging.INFO, "x", "parked", at)
+        log.add("a", logging.INFO, "y", "parked", at)
+        said += [line.text for line in log.due(at + REPEAT_SECONDS)]
+    assert said == [
+        "2 images are parked; one of them is x",
+        "2 more images are parked; one of them is x",
+    ]
+
+
 @given(
     st.lists(
         st.tuples(
@@ -48,7 +61,7 @@ def test_every_image_counts_once_and_no_group_is_told_more_often_than_once_a_min
 
     def look(now: float) -> None:
         for line in log.due(now):
-            group = line.text.split(" ")[-1] if "Image " in line.text else line.text.split()[3][0]
+            group = line.text.partition(" are ")[2][:1] or line.text[-1]
             count = 1 if line.text.startswith("Image ") else int(line.text.split()[0])
             told[group].append((now, count))
 
