@@ -176,8 +176,8 @@ class Settler:
                 (verdict.reason, verdict.detail),
                 logging.WARNING,
                 image_id,
-                "left alone, since rows in images or image_locations cannot be read or changed"
-                f" ({verdict.detail}): mend them; next try in {in_words(pause)}",
+                "left alone, since rows in images or image_locations cannot be read or changed",
+                f"mend them ({verdict.detail}); next try in {in_words(pause)}",
                 anyio.current_time(),
             )
             self._some.set()  # so that it is told when that is due
@@ -226,6 +226,7 @@ class Settler:
                 logging.WARNING,
                 image.id,
                 "scrubbed, but had a location without data",
+                "",
                 anyio.current_time(),
             )
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
@@ -285,23 +286,14 @@ class Settler:
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
+            where = f" from store {store}" if store else ""
+            why = verdict.hint or verdict.detail
             self._groups.add(
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
-                _why_not(store, verdict) + f"; next try in {in_words(pause)}",
+                f"not scrubbed{where} ({verdict.reason.replace('_', ' ')})",
+                "; ".join(filter(None, (why, f"next try in {in_words(pause)}"))),
                 anyio.current_time(),
             )
         return pause
-
-
-def _why_not(store: str, verdict: Verdict) -> str:
-    """Say why an image is not scrubbed.
-
-    :param store: empty where the location's store is not known here.
-    """
-    said = verdict.hint or verdict.detail
-    return (
-        f"not scrubbed{f' from store {store}' if store else ''}: {verdict.reason.replace('_', ' ')}"
-        f"{f': {said}' if said else ''}"
-    )

@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 import pytest
 
-from evscrub import settler
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Source
 from evscrub.keep import RELEASED_AFTER
@@ -148,28 +147,6 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
     assert [image.data_went for image in told] == [False]
     assert f"Finished 1 image without a delete ({reason.replace('_', ' ')}): a" in caplog.text
     assert "Scrubbed" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("store", "verdict", "said"),
-    [
-        (
-            "",
-            Verdict(Outcome.CONFIGURATION, "store_not_enabled", "store 'x' is not enabled"),
-            "not scrubbed: store not enabled: store 'x' is not enabled",
-        ),
-        (
-            "fast",
-            Verdict(Outcome.REFUSED, "permission_denied", "Forbidden EPERM", "user u may not"),
-            "not scrubbed from store fast: permission denied: user u may not",
-        ),
-        ("fast", Verdict(Outcome.IN_USE, "linked"), "not scrubbed from store fast: linked"),
-    ],
-)
-def test_why_an_image_is_not_scrubbed_is_said_in_words(
-    store: str, verdict: Verdict, said: str
-) -> None:
-    assert settler._why_not(store, verdict) == said
 
 
 def missed(work: Work, **fields: Any) -> int:
