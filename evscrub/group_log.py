@@ -50,8 +50,9 @@ class GroupLog:
     ) -> None:
         """Add an image.
 
-        :param text: what it is, such as "not scrubbed from store a"; equal for all of the group.
-        :param detail: what follows, and holds of this image; the line has the first image's.
+        :param text: what all images of the group are, such as "not scrubbed from store a".
+        :param detail: what may be true of this image alone; the line has that of the image that it
+            names.
         """
         entry = self._groups.get(group)
         if entry is None:
@@ -69,10 +70,11 @@ class GroupLog:
         """Yield the lines that are due; an infinite time yields all that there are."""
         for group in [group for group, entry in self._groups.items() if now >= entry.due_at]:
             entry = self._groups.pop(group)
+            again = group in self._told_at
             self._told_at[group] = now
-            example = f"{entry.image_id}{entry.detail}"
             if entry.count == 1:
-                text = f"Image {entry.image_id} is {entry.text}{entry.detail}"
+                text = f"Image {entry.image_id} is {entry.text}"
             else:
-                text = f"{entry.count} images are {entry.text}; one of them is {example}"
-            yield GroupLine(entry.level, text)
+                images = f"{entry.count} more images" if again else f"{entry.count} images"
+                text = f"{images} are {entry.text}; one of them is {entry.image_id}"
+            yield GroupLine(entry.level, f"{text}: {entry.detail}" if entry.detail else text)

@@ -303,7 +303,7 @@ class Scrubber:
             LOG.warning(
                 "%s not settled within drain_timeout: another agent takes over when the claims run"
                 " out",
-                count(len(self.leases.works), "image"),
+                count(len(self.leases.works), "image was", "images were"),
             )
 
 

@@ -22,7 +22,7 @@ from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
-from evscrub.words import count
+from evscrub.words import count, in_words
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -176,9 +176,8 @@ class Settler:
                 (verdict.reason, verdict.detail),
                 logging.WARNING,
                 image_id,
-                "left alone, since rows in images or image_locations cannot be read or changed:"
-                " mend them",
-                f" ({verdict.detail}); next try in {pause:.0f} s",
+                "left alone, since rows in images or image_locations cannot be read or changed",
+                f"mend them ({verdict.detail}); next try in {in_words(pause)}",
                 anyio.current_time(),
             )
             self._some.set()  # so that it is told when that is due
@@ -197,7 +196,7 @@ class Settler:
                 LOG.info(
                     "Finished %s without a delete (%s): %s",
                     count(len(ids), "image"),
-                    reason,
+                    reason.replace("_", " "),
                     " ".join(ids),
                 )
             else:
@@ -295,13 +294,14 @@ class Settler:
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
-            said = verdict.hint or verdict.detail
+            where = f" from store {store}" if store else ""
+            why = verdict.hint or verdict.detail
             self._groups.add(
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
-                f"not scrubbed{f' from store {store}' if store else ''}: {verdict.reason}",
-                f"{f' ({said})' if said else ''}; next try in {pause:.0f} s",
+                f"not scrubbed{where} ({verdict.reason.replace('_', ' ')})",
+                "; ".join(filter(None, (why, f"next try in {in_words(pause)}"))),
                 anyio.current_time(),
             )
         return pause

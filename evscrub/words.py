@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers in sentences."""
+"""Say numbers and durations in words, for people. Pure."""
 
 from datetime import timedelta
 

@@ -72,16 +72,16 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
 
 def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
     for store in status["stores"]:
-        waiting = count(store["ready"] + store["claimed"], "image")
+        waiting = count(store["ready"] + store["claimed"], "image waits", "images wait")
         if store["breaker"] == "blown":
             found.fail(
-                f"The store {store['name']} is paused: {store['reason']}; {waiting} wait. Mend it"
+                f"The store {store['name']} is paused: {store['reason']}; {waiting}. Mend it"
                 f" and send the agent on {address} SIGHUP."
             )
         elif store["breaker"] != "closed":
             found.warn(
                 f"The store {store['name']} does not work for the agent on {address}:"
-                f" {store['reason']}; {waiting} wait, and it is probed now and then."
+                f" {store['reason']}; {waiting}, and it is probed now and then."
             )
         elif stopped := store["owners_stopped"]:
             found.warn(

@@ -234,7 +234,7 @@ def damage(subject: Subject) -> Findings:
             sa.and_(images.c.deleted == sa.false(), images.c.status == PENDING_DELETE),
         ),
         (
-            "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
+            "live, but all of the data awaits deletion, as after 'glance-scrubber --restore'",
             sa.and_(alive, HAS_PENDING_LOCATION, ~_live_location),
         ),
         (

@@ -197,8 +197,9 @@ def _make_engine(conf: cfg.ConfigOpts) -> sa.Engine:
         raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"[database] connection needs the Python module {error.name}, which is not"
-            " installed: see the extras mysql and postgresql of evscrub"
+            f"[database] connection needs the Python module {error.name}, which is not installed:"
+            " install it, or let the URL begin with mysql+pymysql:// or postgresql+psycopg2://,"
+            " whose modules come with the extras mysql and postgresql of evscrub"
         ) from None
     return engine
 

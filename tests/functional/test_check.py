@@ -302,7 +302,7 @@ def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -
                 queue.delete()
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     said = checked.details("Unread queues")
-    assert "Nobody reads ceilometer.info, and 1 message wait there" in said
+    assert "Nobody reads ceilometer.info, where 1 message waits" in said
     assert "take ceilometer out of" in said
     assert "Nobody reads evscrub.error" in said
     assert "max-length" in said

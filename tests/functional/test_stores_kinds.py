@@ -154,7 +154,7 @@ def test_a_driver_that_does_not_load_stops_no_other_store(
     with site.agent() as agent:
         agent.wait_for_log("Store volumes cannot be used: its driver needs the Python module")
         site.wait_scrubbed([other])
-        agent.wait_for_log("2 images are not scrubbed from store volumes: store_not_loaded")
+        agent.wait_for_log("2 images are not scrubbed from store volumes (store not loaded)")
         wait_for("release", lambda: site.images.at_rest() == set(images))
         assert [site.images.status(image_id) for image_id in images] == [PENDING] * 2
         for path in away:
@@ -179,7 +179,7 @@ class TestRbd:
         }
         with site.agent() as agent:
             site.wait_scrubbed([images[name] for name in ("fine", "missing", "snapshots")])
-            agent.wait_for_log("3 images are not scrubbed from store ceph: in_use")
+            agent.wait_for_log("3 images are not scrubbed from store ceph (in use)")
             site.wait_swept(agent, 5)
             for name in ("busy", "watched", "trashbusy"):
                 assert site.images.status(images[name]) == PENDING
@@ -236,8 +236,8 @@ class TestCinder:
         )
         with site.agent() as agent:
             site.wait_scrubbed([images[fine], images[missing]])
-            agent.wait_for_log("images are not scrubbed from store volumes: in_use; one of them")
-            agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes: bad_url")
+            agent.wait_for_log("images are not scrubbed from store volumes (in use); one of them")
+            agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes (bad url)")
             wait_for("a second try", lambda: libraries.asked().count(limited) > 1)
         assert libraries.asked().count(fine) == 1
         wait_for("release", lambda: images[limited] in site.images.at_rest())

@@ -162,7 +162,7 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
     assert record.bytes_reclaimed.total() == 0
     assert list(record.late_seconds) == []
     assert [image.data_went for image in told] == [False]
-    assert f"Finished 1 image without a delete ({reason}): a" in caplog.text
+    assert f"Finished 1 image without a delete ({reason.replace('_', ' ')}): a" in caplog.text
     assert "Scrubbed" not in caplog.text
 
 
