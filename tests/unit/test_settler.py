@@ -173,9 +173,9 @@ def missed(work: Work, **fields: Any) -> int:
 @pytest.mark.parametrize(
     ("verdict", "said"),
     [
-        (LINKED, f"linked ({LINKED.hint}); next try"),
-        (Verdict(Outcome.IN_USE, "in_use", "InUseByStore"), "in_use (InUseByStore); next try"),
-        (Verdict(Outcome.IN_USE, "in_use"), "in_use; next try"),
+        (LINKED, f"(linked): {LINKED.hint}; next try"),
+        (Verdict(Outcome.IN_USE, "in_use", "InUseByStore"), "(in use): InUseByStore; next try"),
+        (Verdict(Outcome.IN_USE, "in_use"), "(in use): next try"),
     ],
 )
 def test_the_log_says_what_keeps_an_image_in_use(
@@ -183,7 +183,7 @@ def test_the_log_says_what_keeps_an_image_in_use(
 ) -> None:
     caplog.set_level(logging.INFO)
     settle(ended("linked", verdict))
-    assert f"Image linked is not scrubbed from store fast: {said}" in caplog.text
+    assert f"Image linked is not scrubbed from store fast {said}" in caplog.text
 
 
 def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:
