@@ -157,6 +157,7 @@ def test_another_endpoint_has_such_a_bucket(
         with site.agent(objects=s3_options(other)) as agent:
             agent.wait_for_log(store.said.format(live=live))
             site.wait_swept(agent)
+            wait_for("release", lambda: site.images.at_rest() == set(ids))
             assert site.images.statuses() == {"pending_delete": 5, "active": 1}
     with site.agent():
         site.wait_scrubbed(ids)
