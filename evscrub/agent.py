@@ -30,6 +30,7 @@ from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
 from evscrub.status import service as status
 from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
+from evscrub.store_loading import is_about_loading
 from evscrub.store_reloads import StoreReloads
 from evscrub.stores import Stores
 from evscrub.sweep import Sweep
@@ -78,7 +79,9 @@ class Agent:
         except ValueError as error:
             raise config.ConfigError(str(error)) from None
         watch = self.listener.watch
-        self._demote = quiet.Demote(lambda told: quiet.is_raised(told) or watch.is_told(told))
+        self._demote = quiet.Demote(
+            lambda told: quiet.is_raised(told) or watch.is_told(told) or is_about_loading(told)
+        )
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
@@ -142,6 +145,8 @@ class Agent:
     async def handle_signals(self) -> None:
         """Stop on SIGTERM and SIGINT, reload on SIGHUP; for the main thread only."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            # One that came while the agent started has waited until here.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             async for number in signals:
                 if number == signal.SIGHUP:
                     self.reload()

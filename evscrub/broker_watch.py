@@ -44,16 +44,24 @@ def broker_hosts(conf: cfg.ConfigOpts) -> list[tuple[str, int]]:
     return hosts or [("localhost", _DEFAULT_PORT)]
 
 
+def _in_words(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 class BrokerWatch:
     """Whether the bus can be used.
 
     :param outage: told of each change.
     :param now: seconds.
+    :param hosts: hosts and ports of the brokers, which complaints name.
     """
 
-    def __init__(self, outage: Outage, now: Callable[[], float]) -> None:
+    def __init__(
+        self, outage: Outage, now: Callable[[], float], hosts: Sequence[tuple[str, int]] = ()
+    ) -> None:
         self.outage = outage
         self._now = now
+        self._brokers = [_in_words(host, port) for host, port in hosts]
         self._complained_at = 0.0
 
     def is_told(self, record: logging.LogRecord) -> bool:
@@ -76,8 +84,10 @@ class BrokerWatch:
         :param text: why.
         """
         self._complained_at = self._now()
-        words = _NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split())))
-        self.outage.away(redact(words))
+        words = redact(_NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split()))))
+        if self._brokers and not any(broker in words for broker in self._brokers):
+            words += f" ({', '.join(self._brokers)})"
+        self.outage.away(words)
 
     async def run(
         self, hosts: Sequence[tuple[str, int]], on_change: Callable[[bool], None]
@@ -90,8 +100,7 @@ class BrokerWatch:
         while True:
             await anyio.sleep(INTERVAL_SECONDS)
             if not await _is_any_reachable(hosts):
-                names = ", ".join(f"{host}:{port}" for host, port in hosts)
-                self.complain(f"no broker takes connections ({names})")
+                self.complain("no broker takes connections")
                 self._complained_at = 0.0  # a connection that is taken says the contrary
             elif self._now() >= self._complained_at + _QUIET_SECONDS:
                 self.outage.back()

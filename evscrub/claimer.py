@@ -15,6 +15,7 @@ from evscrub.record import Record
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.rules import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
@@ -56,6 +57,7 @@ class Claimer:
         self._calls = calls
         self._stores = stores
         self._shared_urls = SharedUrls(claims.database, stores, clock)
+        self.live_images = LiveImages(claims.database, self._shared_urls.live_ids, stores.resolve)
         self._clock = clock
         self._database_clock = database_clock
         self._record = record

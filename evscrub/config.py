@@ -143,7 +143,8 @@ def _find_sources(given: list[str]) -> Sources:
     # Without a right value there is nothing to go on with.
     option = [("DEFAULT", bootstrap_opts)]
     try:
-        if wrong := config_check.wrong_values(own_files, option):
+        wrong = config_check.wrong_values(own_files, option)
+        if wrong := [*config_check.swallowed_lines(own_files), *wrong]:
             raise ConfigError(*wrong)
         glance_files = list(config_check.reading(own, option).glance_config_files)
     except (cfg.Error, ValueError, OSError) as error:

@@ -71,7 +71,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     log = wrong_values(of_own, known_options.of_log(), environment)
     ours = wrong_values(sources, known_options.of_evscrub(), environment)
     libraries = wrong_values(sources, known_options.of_services(), environment)
-    found = [*log, *ours, *libraries, *_unknown_variables(environment)]
+    found = [*swallowed_lines(of_own), *log, *ours, *libraries, *_unknown_variables(environment)]
     enabled = _enabled_backends(sources)
     sources_named = _config_sources(of_own)
     groups = {normal_group(header.name) for file in of_own.files for header in file.headers}
@@ -81,6 +81,22 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     stores, _ = known_options.of_stores(enabled)
     found += wrong_values(of_own, stores, environment)
     return [*found, *_unknown(of_own, known_options.known(enabled, sources_named))]
+
+
+def swallowed_lines(sources: Sources) -> list[str]:
+    """Return what is said of indented lines in evscrub's files: the value above swallows them.
+
+    Where each line of a value but the last ends with a comma, the indentation is meant.
+    """
+    return [
+        f"[{setting.group}] {setting.name} in {setting.where}: line {setting.swallows} is indented,"
+        " so it is taken for a part of this value; begin it without spaces, or end the line before"
+        " it with a comma if it belongs to the value"
+        for file in sources.files
+        if file.path in sources.own
+        for setting in file.settings
+        if setting.swallows
+    ]
 
 
 def wrong_values(
@@ -122,12 +138,20 @@ def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | 
     except RecursionError:
         return "refers to itself; write $$ for a dollar sign"
     except ValueError as error:
-        return str(error).rpartition("is not valid: ")[2] if text else _empty(opt)
+        return _wrong(opt, text, error) if text else _empty(opt)
     except cfg.Error:  # which quotes the value
         return "refers to an option that there is not; write $$ for a dollar sign"
     if not text and value is None and opt.default is not None:
         return _empty(opt)
     return _out_of_bounds(opt, value) if isinstance(opt.type, types.Number) else None
+
+
+def _wrong(opt: cfg.Opt, text: str, error: ValueError) -> str:
+    said = str(error).rpartition("is not valid: ")[2]
+    if said.startswith(("invalid literal", "could not convert")):  # Python's own words
+        whole = "a whole" if isinstance(opt.type, types.Integer) else "a"
+        return f"must be {whole} number, not {text!r}"
+    return said
 
 
 def _empty(opt: cfg.Opt) -> str:
@@ -141,9 +165,10 @@ def _empty(opt: cfg.Opt) -> str:
 def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
     if value is None or isinstance(opt.type, Integer | Float):
         return None
-    limit = _MAX_SIZE if re.search("bytes|size", opt.dest) else _MAX_NUMBER
+    is_size = re.search("bytes|size", opt.dest) and "pool" not in opt.dest
+    limit = _MAX_SIZE if is_size else _MAX_NUMBER
     if not math.isfinite(value) or abs(value) > limit:
-        return f"must be a number of at most {limit}"
+        return f"must be a finite number of at most {limit}"
     return None
 
 

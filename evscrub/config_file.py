@@ -27,6 +27,8 @@ class Setting:
     :param group: the group as oslo.config matches it, see :func:`normal_group`.
     :param line: the number of the line, from 1.
     :param text: the value as written, without quotes; empty where nothing is given.
+    :param swallows: the number of an indented line that continues the value although no comma
+        before it announces that; None where there is no such line.
     """
 
     group: str
@@ -34,6 +36,7 @@ class Setting:
     file: str
     line: int
     text: str
+    swallows: int | None = None
 
     @property
     def where(self) -> str:
@@ -122,4 +125,7 @@ class _Parser(iniparser.BaseParser):
         if self._group is None:
             raise iniparser.ParseError("Option before the first [GROUP]", line, key)
         text = "\n".join(value).strip()
-        self.settings.append(Setting(self._group, key, self._path, line, text))
+        # A continued line follows at once: a blank line or a comment would end the value.
+        unannounced = (n for n, part in enumerate(value[:-1], line + 1) if not part.endswith(","))
+        swallows = next(unannounced, None)
+        self.settings.append(Setting(self._group, key, self._path, line, text, swallows))

@@ -8,8 +8,6 @@ again nor one owner with many images decides for everybody.
 from enum import Enum
 from typing import NamedTuple
 
-from evscrub.rules import Kind
-
 Owner = str | None
 
 #: Owners that a tally keeps apart; those beyond are counted as one.
@@ -29,16 +27,12 @@ class Origin(NamedTuple):
     :param owner: of the image, as the registry has it.
     :param endpoint: the part of the store that was asked, see
         :func:`evscrub.object_identity.endpoint`.
-    :param kind: why the image may be scrubbed.
     :param first: whether the image had not failed before, here or under another agent.
-    :param missed: whether it is counted already that the image's data was not found.
     """
 
     owner: Owner
     endpoint: str
-    kind: Kind = Kind.PENDING
     first: bool = True
-    missed: bool = False
 
 
 class Tally:

@@ -21,6 +21,7 @@ class _Group:
     level: int
     image_id: str
     text: str
+    detail: str
     due_at: float
     count: int = 0
 
@@ -44,17 +45,20 @@ class GroupLog:
         self._groups: dict[Hashable, _Group] = {}
         self._told_at: dict[Hashable, float] = {}
 
-    def add(self, group: Hashable, level: int, image_id: str, text: str, now: float) -> None:
+    def add(
+        self, group: Hashable, level: int, image_id: str, text: str, detail: str, now: float
+    ) -> None:
         """Add an image.
 
-        :param text: what it is, such as "not scrubbed from store a"; the group's line has the
-            first image's.
+        :param text: what all images of the group are, such as "not scrubbed from store a".
+        :param detail: what may be true of this image alone; the line has that of the image that it
+            names.
         """
         entry = self._groups.get(group)
         if entry is None:
             told_at = self._told_at.get(group, -math.inf)
             due_at = max(now + FIRST_SECONDS, told_at + REPEAT_SECONDS)
-            entry = self._groups[group] = _Group(level, image_id, text, due_at)
+            entry = self._groups[group] = _Group(level, image_id, text, detail, due_at)
         entry.count += 1
 
     @property
@@ -66,9 +70,11 @@ class GroupLog:
         """Yield the lines that are due; an infinite time yields all that there are."""
         for group in [group for group, entry in self._groups.items() if now >= entry.due_at]:
             entry = self._groups.pop(group)
+            again = group in self._told_at
             self._told_at[group] = now
             if entry.count == 1:
-                yield GroupLine(entry.level, f"Image {entry.image_id} is {entry.text}")
+                text = f"Image {entry.image_id} is {entry.text}"
             else:
-                text = f"{entry.count} images are {entry.text}; one of them is {entry.image_id}"
-                yield GroupLine(entry.level, text)
+                images = f"{entry.count} more images" if again else f"{entry.count} images"
+                text = f"{images} are {entry.text}; one of them is {entry.image_id}"
+            yield GroupLine(entry.level, f"{text}: {entry.detail}" if entry.detail else text)

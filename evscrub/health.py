@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a store's answers say: of the store, of one owner's images in it, or of one image alone.
 
-Pure, O(1) an answer, and bounded whatever the answers are. The store's breaker, pace and fuse
-follow what several owners' images have in common; what only one owner's images meet with stops that
-owner.
+Pure, O(1) an answer, and bounded whatever the answers are. The store's breaker and pace follow what
+several owners' images have in common; what only one owner's images meet with stops that owner.
 
 * What the store says of an image alone, that it is in use or may not be deleted, is an answer.
 * An image that failed before is no new evidence when it fails again.
@@ -19,9 +18,19 @@ from enum import Enum
 
 from evscrub.breaker import Breaker, State
 from evscrub.evidence import Origin, Owner, Scope
-from evscrub.fuse import Fuse
 from evscrub.pace import Pace
-from evscrub.verdict import EMPTY_DIRECTORY, GONE, MISSING_DIRECTORY, Outcome, Verdict
+from evscrub.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_DIRECTORY,
+    TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
+    UNPROVEN,
+    WRONG_FOR_ONE,
+    WRONG_STORE,
+    Outcome,
+    Verdict,
+)
 
 #: Owners whose images failed and none of which did well since.
 _OWNERS = 1000
@@ -36,6 +45,8 @@ NOT_MOUNTED = {
     MISSING_DIRECTORY: "its directory is missing",
     EMPTY_DIRECTORY: "its directory is empty",
 }
+#: Reasons of verdicts that pause a store, and say why in their hints.
+_PAUSING = frozenset({WRONG_STORE, TOO_MANY_MISSING})
 
 
 class Event(Enum):
@@ -63,26 +74,20 @@ class Change:
 
 
 class Health:
-    """The breaker, pace and fuse of a store, and the breakers of owners in it.
+    """The breaker and pace of a store, and the breakers of owners in it.
 
-    :param not_found_limit: images not found in a row that are too many to believe, 0 for none.
     :param uniform: draws a number between two, for jitter.
     """
 
-    def __init__(
-        self, pace: Pace, not_found_limit: int, uniform: Callable[[float, float], float]
-    ) -> None:
+    def __init__(self, pace: Pace, uniform: Callable[[float, float], float]) -> None:
         self.pace = pace
         self.breaker = Breaker(uniform)
-        self.fuse = Fuse(not_found_limit)
         self.shut: dict[Owner, Breaker] = {}  #: owners whose images may not all go on
         # The owner who was alone and slowed the store, or shut it, in a tuple; None if several did.
         self._slowed_by: tuple[Owner] | None = None
         self._shut_by: tuple[Owner] | None = None
-        self._shut_at = ""  # the part of the store that was not proven
         self._uniform = uniform
         self._failing: dict[Owner, Breaker] = {}
-        self._blown_at: dict[Owner, str] = {}
         self._good_at: dict[str, float] = {}
         self._last: tuple[Owner] | None = None  # the owner of the last answer
         self._others_at = float("-inf")  # when an owner was answered after another
@@ -101,42 +106,46 @@ class Health:
             self._last = (origin.owner,)
         alone = alone and now - self._others_at >= _TOGETHER_SECONDS
         if verdict is GONE:
-            return self._good(verdict, origin, now, alone=False)
+            return self._good(verdict, origin, now)
         match verdict.outcome:
-            case Outcome.TRANSIENT | Outcome.UNKNOWN:
+            case Outcome.UNPROVEN if verdict == UNPROVEN:
+                return None
+            case Outcome.TRANSIENT | Outcome.UNKNOWN | Outcome.UNPROVEN:
                 slowed = self._follow_overload(verdict, origin, now, alone=alone)
                 return self._failed(verdict, origin, now, alone=alone) or slowed
-            case Outcome.STORE_TROUBLE if verdict in NOT_MOUNTED:
-                return self.blow(NOT_MOUNTED[verdict])
             case Outcome.STORE_TROUBLE:
-                self._shut_by = None
-                opened = self.breaker.failed(now, origin.owner, verdict.reason, at_once=True)
-                return Change(Event.OPENED, reason=verdict.reason) if opened else None
+                return self._in_trouble(verdict, origin, now, alone=alone)
             case Outcome.REFUSED:
                 return self._refused(verdict, origin, alone=alone)
             case Outcome.CONFIGURATION:
                 return None
-        return self._good(verdict, origin, now, alone=alone)
+        return self._good(verdict, origin, now)
+
+    def _in_trouble(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
+        """Stop the store at once."""
+        if verdict.reason in {TOO_MANY_OF_ONE, WRONG_FOR_ONE}:
+            if not alone or self.breaker.state is State.BLOWN:
+                return None
+            change = self.blow(verdict.hint)
+            self._shut_by = (origin.owner,)
+            return change
+        if verdict in NOT_MOUNTED or verdict.reason in _PAUSING:
+            return self.blow(NOT_MOUNTED.get(verdict, verdict.hint))
+        self._shut_by = None
+        opened = self.breaker.failed(now, origin.owner, verdict.reason, at_once=True)
+        return Change(Event.OPENED, reason=verdict.reason) if opened else None
 
     def blow(self, reason: str) -> Change | None:
         """Ask nothing of the store until an operator says so."""
         self._shut_by = None
         return Change(Event.BLOWN, reason=reason) if self.breaker.blow(reason) else None
 
-    def unproven(self, endpoint: str, owner: Owner, now: float, *, alone: bool) -> Change | None:
-        """Take in that nothing has proven a part of the store in time."""
-        alone = alone and now - self._others_at >= _TOGETHER_SECONDS
-        scope = self.fuse.unproven(endpoint, owner, of_store=self._is_of_store(endpoint, now))
-        return self._stop(scope, owner, endpoint, alone=alone)
-
     def reset(self) -> None:
         """Take in that an operator says that the store may be asked again."""
         if self.breaker.state is State.BLOWN:
             self._new_breaker()
-        self.fuse.clear()
-        for owner in self._blown_at:
-            self.shut.pop(owner, None)
-        self._blown_at.clear()
 
     @property
     def blamed(self) -> tuple[Owner] | None:
@@ -150,25 +159,17 @@ class Health:
             self.pace.restore()
         if self._shut_by is not None:
             (owner,) = self._shut_by
-            self._failing[owner] = self.shut[owner] = self.breaker
-            if self.breaker.state is State.BLOWN:
-                self._blown_at[owner] = self._shut_at
+            if self.breaker.state is not State.BLOWN:  # else each image waits for a proof anyway
+                self._failing[owner] = self.shut[owner] = self.breaker
             self._new_breaker()
 
     # -- inside
 
-    def _good(self, verdict: Verdict, origin: Origin, now: float, *, alone: bool) -> Change | None:
+    def _good(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
         was_slowed = self.pace.is_slowed
         self.pace.answered(now)
         if verdict is GONE:
             self._note_good(origin.endpoint, now)
-            self.fuse.found(origin.endpoint)
-            if self._blown_at:
-                self._lift(origin.endpoint)
-        elif verdict.is_missing and not origin.missed:
-            scope = self.fuse.missing(origin, of_store=self._is_of_store(origin.endpoint, now))
-            if stopped := self._stop(scope, origin.owner, origin.endpoint, alone=alone):
-                return stopped
         owner_closes = bool(self._failing) and self._owner_answered(origin.owner)
         if self.breaker.answered():
             self._new_breaker()
@@ -188,8 +189,6 @@ class Health:
                 return Change(Event.CLOSED)
             return Change(Event.REFUSING, reason=verdict.why)
         if was_open:
-            return None
-        if origin.owner in self._blown_at:
             return None
         breaker = self._breaker_of(origin.owner)
         was_open = breaker.state is not State.CLOSED
@@ -217,8 +216,7 @@ class Health:
         if of_store and self.breaker.failed(now, owner, reason):
             # What the owners' images met with was the store's doing.
             self._failing.clear()
-            for name in [name for name in self.shut if name not in self._blown_at]:
-                del self.shut[name]
+            self.shut.clear()
             return Change(Event.OPENED, reason=reason)
         breaker = self._breaker_of(owner)
         if not breaker.failed(now, owner, reason):
@@ -247,22 +245,6 @@ class Health:
             self._slowed_by = (origin.owner,)
         return None if was_slowed else Change(Event.SLOWED)
 
-    def _stop(
-        self, scope: Scope | None, owner: Owner, endpoint: str, *, alone: bool
-    ) -> Change | None:
-        """Stop those whose images are not found one after another."""
-        reason = f"{self.fuse.limit} images in a row are not found in it"
-        if scope is Scope.STORE:
-            return self.blow(reason)
-        if scope is None or owner in self._blown_at or self.breaker.state is State.BLOWN:
-            return None
-        self._breaker_of(owner).blow(reason)
-        change = self._shut(Event.BLOWN, owner, alone=alone)
-        if change.scope is Scope.OWNER:
-            self._blown_at[owner] = endpoint
-        self._shut_at = endpoint
-        return change
-
     def _shut(self, event: Event, owner: Owner, *, alone: bool) -> Change:
         """Let an owner's breaker, which has just changed, hold for the owner, or for the store."""
         breaker = self._failing[owner]
@@ -280,16 +262,7 @@ class Health:
         self.breaker = Breaker(self._uniform)
         self._shut_by = None
 
-    def _lift(self, endpoint: str) -> None:
-        """Let owners go on who were stopped for want of a proof that has come."""
-        for owner in [name for name, part in self._blown_at.items() if part == endpoint]:
-            del self._blown_at[owner]
-            self.shut.pop(owner, None)
-            self._failing.pop(owner, None)
-
     def _owner_answered(self, owner: Owner) -> bool:
-        if owner in self._blown_at:
-            return False
         self._failing.pop(owner, None)
         return self.shut.pop(owner, None) is not None
 
@@ -300,7 +273,6 @@ class Health:
                 forgotten = next(iter(self._failing))
                 del self._failing[forgotten]
                 self.shut.pop(forgotten, None)
-                self._blown_at.pop(forgotten, None)
             breaker = self._failing[owner] = Breaker(self._uniform, of_one_owner=True)
         return breaker
 

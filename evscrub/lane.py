@@ -15,8 +15,8 @@ from evscrub.delay_queue import Taken
 from evscrub.evidence import Origin, Owner
 from evscrub.health import NOT_MOUNTED, Change, Health
 from evscrub.pace import Pace
+from evscrub.proof import Missing
 from evscrub.slots import Backlog, Slot, Slots
-from evscrub.suspects import Suspects
 from evscrub.turns import OwnerKey, owner_key
 from evscrub.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
 from evscrub.work import Work
@@ -35,8 +35,6 @@ _FAST_SECONDS = 0.005
 _WORTH_SECONDS = 0.05
 #: After so long without an answer from any of them, there is need of another worker.
 STALL_SECONDS = 0.1
-#: How long the last "not found" waits for something that proves the store.
-SUSPECT_SECONDS = 3.0
 #: What a delete that is slower than those before weighs in what they are taken to need.
 _WEIGHT = 0.05
 
@@ -51,10 +49,18 @@ class Lane:
     """Backlog, slots and health of one store.
 
     :param name: the store; empty for images that no usable store has a location of.
+    :param not_found_limit: see :class:`evscrub.proof.Missing`.
     :param all_slots: those of all stores together.
     """
 
-    def __init__(self, name: str, health: Health, all_slots: Slots | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        health: Health,
+        all_slots: Slots | None = None,
+        *,
+        not_found_limit: int = 0,
+    ) -> None:
         self.name = name
         self.health = health
         self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
@@ -66,8 +72,7 @@ class Lane:
         #: go through the same images.
         self.yielded = 1.0
         self.backlog = Backlog()
-        #: Work whose data was not there, until something tells whether the store can be believed.
-        self.suspects = Suspects(SUSPECT_SECONDS)
+        self.missing = Missing(not_found_limit)
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
         self._lock = self._all_slots.lock
@@ -295,10 +300,6 @@ class Lane:
         self.delete_seconds = seconds
         self._heard_at = now
 
-    def unproven(self, endpoint: str, owner: Owner, now: float) -> Change | None:
-        """Take in that nothing has proven a part of the store in time."""
-        return self.health.unproven(endpoint, owner, now, alone=self._is_alone(owner))
-
     def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes."""
         # Of data that is gone it does not matter, and that is nearly all.
@@ -316,16 +317,12 @@ class Lane:
         breaker = self.health.shut.get(owner)
         return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
 
+    def is_absence(self, verdict: Verdict) -> bool:
+        """Whether a store said that it does not have some data."""
+        return verdict in NOT_MOUNTED or verdict.is_missing
+
     def believed(self, verdict: Verdict) -> Verdict:
         """What an answer means where an operator may have said that the data is really gone."""
-        if verdict in {*NOT_MOUNTED, MISSING_BELOW} and not self.health.fuse.limit:
+        if not self.missing.limit and verdict in {*NOT_MOUNTED, MISSING_BELOW}:
             return NOT_FOUND
         return verdict
-
-    def is_outdated(self, verdict: Verdict, tried_at: float) -> bool:
-        """Whether an answer tells that data was not there before an operator saw to the store.
-
-        :param tried_at: when it was asked for, seconds since boot.
-        """
-        missing = verdict in NOT_MOUNTED or verdict.is_missing
-        return missing and tried_at < self.reset_at

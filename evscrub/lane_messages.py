@@ -42,10 +42,10 @@ def tell(lane: Lane, change: Change) -> None:
             LOG.info("Store %s works again", lane.name)
         case Event.BLOWN:
             LOG.error(
-                "Store %s is paused: %s. Is it mounted, is the bucket the right one? Nothing more"
-                " is deleted in it, and these images stay pending. Mend it and send the agents"
-                " SIGHUP; if the data is really gone, add %s to [scrubber] acknowledged_stores"
-                " first",
+                "Store %s is paused: %s. Is its file system mounted, is its bucket, container or"
+                " pool the right one? Nothing more is deleted in it, and these images stay pending."
+                " Mend it and send the agents SIGHUP; if the data is really gone, add %s to"
+                " [scrubber] acknowledged_stores first",
                 lane.name,
                 change.reason,
                 lane.name,
@@ -73,14 +73,3 @@ def _tell_of_owner(lane: Lane, change: Change) -> None:
             )
         case Event.CLOSED:
             LOG.info("Store %s works again for images of project %s", lane.name, change.owner)
-        case Event.BLOWN:
-            LOG.error(
-                "Images of project %s in store %s are paused: %s. They stay pending until the store"
-                " turns out to have another's image in the same place, or you have looked and sent"
-                " the agents SIGHUP; if the data is really gone, add %s to [scrubber]"
-                " acknowledged_stores first",
-                change.owner,
-                lane.name,
-                change.reason,
-                lane.name,
-            )

@@ -9,7 +9,7 @@ from evscrub.breaker import State
 from evscrub.clock import Clock
 from evscrub.delay_queue import DelayQueue
 from evscrub.evidence import Origin, Scope
-from evscrub.health import Change, Event, Health
+from evscrub.health import Event, Health
 from evscrub.lane import STALL_SECONDS, Again, Lane
 from evscrub.lane_messages import tell
 from evscrub.limits import RateLimit
@@ -26,7 +26,6 @@ class Lanes:
     """The lanes by store.
 
     :param stores: the stores that data may be deleted from.
-    :param go_on: takes work that a lane is done with.
     :param end: takes work that goes no further, to be settled.
     """
 
@@ -35,12 +34,10 @@ class Lanes:
         settings: Settings,
         stores: Iterable[str],
         clock: Clock,
-        go_on: Callable[[Work], None],
         end: Callable[[Work], None],
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._go_on = go_on
         self._end = end
         self._rate = RateLimit(settings.rate, settings.burst)
         self._slots = Slots(settings.concurrency)
@@ -57,8 +54,12 @@ class Lanes:
         lane = self._lanes.get(store)
         if lane is None:
             pace = Pace(*self._settings.allowed(store))
-            health = Health(pace, self._settings.not_found_limit_of(store), random.uniform)
-            lane = self._lanes[store] = Lane(store, health, self._slots)
+            lane = self._lanes[store] = Lane(
+                store,
+                Health(pace, random.uniform),
+                self._slots,
+                not_found_limit=self._settings.not_found_limit_of(store),
+            )
             self._rates[store] = RateLimit(pace.rate, self._settings.burst)
         return lane
 
@@ -105,19 +106,16 @@ class Lanes:
         return count
 
     def change(self, settings: Settings) -> None:
-        """Apply changed options, and ask stores again that are paused.
-
-        Locations reported missing before that are retried.
-        """
+        """Apply changed options, and ask stores again that are paused."""
         self._settings = settings
         self._slots.total = settings.concurrency
         self._rate.change(settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
-            lane.health.fuse.limit = settings.not_found_limit_of(lane.name)
+            lane.missing.limit = settings.not_found_limit_of(lane.name)
+            lane.missing.clear()
             lane.health.reset()
             lane.reset_at = self._clock.boot()
-            self.doubt_suspects(lane)
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
     def make_way(self, lane: Lane) -> None:
@@ -125,74 +123,31 @@ class Lanes:
         lane.health.make_way()
         self._rates[lane.name].follow(lane.pace.rate)
 
-    def answered(self, lane: Lane, work: Work, verdict: Verdict, endpoint: str = "") -> None:
+    def answered(self, lane: Lane, work: Work, verdict: Verdict, part: str = "") -> None:
         """Let a lane follow what its store answered.
 
-        :param endpoint: the part of the store that was asked.
+        :param part: of the store, that was asked.
         """
-        if lane.is_outdated(verdict, work.tried_at):
-            return
         now = self._clock.boot()
-        claim = work.claim
-        origin = Origin(claim.image.owner, endpoint, claim.kind, work.first, work.missed)
+        origin = Origin(work.owner, part, work.first)
         change = lane.answered(verdict, origin, now)
         if verdict is GONE:
-            if lane.suspects:
-                # This part of the store has what is in it, so what it has not is gone.
-                self._believe(lane, endpoint)
-        elif verdict.is_missing:
-            work.missed = True
+            lane.missing.found(part)
         elif verdict.outcome not in FINISHED:
             work.first = False
         self._rates[lane.name].follow(lane.pace.rate)
         if change is not None:
-            self._apply(lane, work, change)
+            tell(lane, change)
+            if change.scope is Scope.OWNER and change.event in {Event.OPENED, Event.REFUSING}:
+                self._end_all(lane.drain_owner(change.owner))
         if lane.is_shut(now):
             self._end_all(lane.drain())
 
-    def _apply(self, lane: Lane, work: Work, change: Change) -> None:
-        """Carry out what an answer changed."""
-        tell(lane, change)
-        if change.scope is Scope.OWNER:
-            if change.event in {Event.OPENED, Event.REFUSING, Event.BLOWN}:
-                self._end_all(lane.drain_owner(change.owner))
-            if change.event is Event.BLOWN:
-                work.doubt()
-                self._doubt(lane, change)
-            return
-        if change.event is Event.BLOWN:
-            work.doubt()
-            self.doubt_suspects(lane)
-
-    def keeps(self, lane: Lane, work: Work) -> bool:
-        """Hold a work back whose data was not found; returns whether it is held."""
-        if not work.doubted:
-            return False
-        fuse = lane.health.fuse
-        if not fuse.limit:
-            work.believe()
-            return False
-        shut = lane.health.shut.get(work.owner)
-        blown = State.BLOWN in {lane.breaker.state, shut and shut.state}
-        if blown or work.tried_at < lane.reset_at:
-            work.doubt()
-            return False
-        lane.suspects.add(work, self._clock.boot())
-        return True
-
     def next_look(self) -> float:
-        """Judge works held back that nothing has proven in time.
-
-        :returns: seconds until that, a probe, or another worker where there are few, is due next.
-        """
+        """Return the seconds until a probe, or another worker where there are few, is due next."""
         now = self._clock.boot()
         pause = _IDLE_SECONDS
         for lane in self:
-            for endpoint in lane.suspects.overdue(now):
-                self._judge_unproven(lane, endpoint, now)
-                pause = 0.0  # they may go on in another lane
-            if (due := lane.suspects.next_at()) is not None:
-                pause = min(pause, due - now)
             if lane.backlog and lane.running:
                 pause = min(pause, STALL_SECONDS)
             for breaker in (lane.breaker, *lane.health.shut.values()):
@@ -206,46 +161,6 @@ class Lanes:
         for lane in self:
             self._rates[lane.name].change(0, 1)
             self._end_all(lane.drain())
-            self.doubt_suspects(lane)
-
-    def doubt_suspects(self, lane: Lane) -> None:
-        """Keep the images pending whose data was not found."""
-        self._doubt_all(lane.suspects.take_all())
-
-    def _judge_unproven(self, lane: Lane, endpoint: str, now: float) -> None:
-        """Judge what was not found in a part of a store of which no other data was found since.
-
-        A few are gone. Too many pause the store, or their owner in it.
-        """
-        if not lane.health.fuse.doubts(endpoint):
-            self._believe(lane, endpoint)
-            return
-        works = lane.suspects.take(endpoint)
-        for work in works:
-            if change := lane.unproven(endpoint, work.owner, now):
-                self._apply(lane, work, change)
-        self._doubt_all(works)
-
-    def _doubt(self, lane: Lane, change: Change) -> None:
-        """Keep one owner's images pending whose data was not found."""
-        works = lane.suspects.take_all()
-        self._doubt_all(work for work in works if work.owner == change.owner)
-        for work in works:
-            if work.owner != change.owner:
-                lane.suspects.add(work, self._clock.boot())
-
-    def _believe(self, lane: Lane, endpoint: str) -> None:
-        for work in lane.suspects.take(endpoint):
-            work.believe(endpoint)
-            if work.doubted:
-                lane.suspects.add(work, self._clock.boot())
-            else:
-                self._go_on(work)
-
-    def _doubt_all(self, works: Iterable[Work]) -> None:
-        for work in works:
-            work.doubt()
-            self._end(work)
 
     def _end_all(self, works: Iterable[Work]) -> None:
         for work in works:

@@ -132,10 +132,6 @@ class Listener:
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
         self.dispatcher = Dispatcher(self._deliver)
-        self.watch = BrokerWatch(
-            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
-            time.monotonic,
-        )
         self.joined = False
         self._joining = anyio.Event()
         self._conf = conf
@@ -155,6 +151,12 @@ class Listener:
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
             ) from None
         self._limit_prefetch(conf)
+        self._hosts = broker_hosts(conf)
+        self.watch = BrokerWatch(
+            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
+            time.monotonic,
+            self._hosts,
+        )
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -163,10 +165,9 @@ class Listener:
         thread.start()
         try:
             await self._joining.wait()
-            hosts = broker_hosts(self._conf)
             async with anyio.create_task_group() as tasks:
-                if hosts:
-                    tasks.start_soon(self.watch.run, hosts, self._bus_changed)
+                if self._hosts:
+                    tasks.start_soon(self.watch.run, self._hosts, self._bus_changed)
                 tasks.start_soon(self._watch_silence)
         finally:
             self._stop.set()

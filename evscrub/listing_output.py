@@ -16,11 +16,11 @@ from typing import Any, TextIO
 from cliff.formatters.base import ListFormatter
 from cliff.formatters.commaseparated import CSVLister
 from cliff.formatters.json_format import JSONFormatter
-from cliff.formatters.table import TableFormatter
 from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.listing import Line
+from evscrub.listing_table import FittedTableFormatter
 
 BATCH_ROWS = 1000
 
@@ -53,7 +53,7 @@ class StreamedJSONFormatter(JSONFormatter):
 FORMATTERS: dict[str, type[ListFormatter]] = {
     "csv": CSVLister,
     "json": StreamedJSONFormatter,
-    "table": TableFormatter,
+    "table": FittedTableFormatter,
     "value": ValueFormatter,
     "yaml": YAMLFormatter,
 }
@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="COLUMN",
-        help="specify the column(s) to include, can be repeated to show multiple columns",
+        help="specify the column(s) to include, can be repeated to show multiple columns (default:"
+        " all, but of a table on a terminal the most telling ones that fit)",
     )
     for formatter in FORMATTERS.values():
         formatter().add_argument_group(parser)

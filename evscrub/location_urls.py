@@ -280,6 +280,15 @@ def tidy_key(url: str) -> str | None:
     return None if found is None else prefix + found[1]
 
 
+def place_key(url: str) -> str:
+    """Return a text that is equal for all URLs of one place, as a bucket or a directory is.
+
+    :raises BadUrlError: no object can be told from the URL.
+    """
+    kind, parsed = parse(url)
+    return f"{kind}/{parsed.place or ''}"
+
+
 def index_key(url: str) -> str:
     """Return a text that is equal for all URLs of one object, and rarely equal for others.
 

@@ -109,7 +109,15 @@ def endpoint(found: Identity, url: str) -> str:
     """
     # Whatever the configuration says of the account, the URL tells who is asked for a token.
     server = _VERSION.sub("", service(authority(url))) if found.kind == "swift" else ""
-    return f"{server}/{found.backend or ''}/{found.place or ''}"
+    return f"{found.kind}/{found.place or ''}\0{server}/{found.backend or ''}"
+
+
+def place_of(part: str) -> str:
+    """Return what of an endpoint follows from the URL alone.
+
+    It is as :func:`evscrub.location_urls.place_key` gives it where the URL says the place.
+    """
+    return part.partition("\0")[0]
 
 
 def _account_of(config: StoreConfig, url: str, parsed: Parsed) -> str | None:

@@ -212,17 +212,18 @@ scrubber_opts = [
         type=Integer(0, 1_000_000),
         default=20,
         mutable=True,
-        help="Images in a row that a store may say it does not have before it is paused, because"
-        " an unmounted file store or a wrong bucket says so of everything. One project's count for"
-        " half at most: as many of one alone pause that project's images in the store. 0 believes"
-        " any number.",
+        help="Images that a store without any active image may lack at a time before it is paused,"
+        " because an unmounted file store or a wrong bucket lacks everything. One project's count"
+        " for half at most while others have images there. Where a store has an active image, that"
+        " is asked for, and the store is paused at the first image if it is not there. 0 asks"
+        " nothing, and takes all that is not there for gone.",
     ),
     cfg.ListOpt(
         "acknowledged_stores",
         default=[],
         mutable=True,
-        help="Stores that are not paused by not_found_limit, nor for a missing or empty directory:"
-        " name one here, and send SIGHUP, when its data is really gone.",
+        help="Stores whose missing data is taken for gone, without a proof, not_found_limit or a"
+        " look at their directories: name one here, and send SIGHUP, when its data is really gone.",
     ),
     cfg.Opt(
         "allowed_places",

@@ -2,7 +2,8 @@
 """Runs calls on the registry in threads, and leaves it alone for a while when it is away.
 
 It is away when a call failed after its own retries, and when calls wait and none was answered for
-too long: a server that is frozen hangs nothing up.
+too long: a server that is frozen hangs nothing up. One that answers but takes no changes, such as a
+primary that became a replica, is away until it takes one.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import anyio
 from evscrub.clock import Clock
 from evscrub.outage import Outage
 from evscrub.registry.database import UNAVAILABLE
-from evscrub.registry.errors import reason
+from evscrub.registry.errors import explain, is_read_only
 from evscrub.registry.faults import is_of_rows
 
 T = TypeVar("T")
@@ -41,6 +42,9 @@ class Registry(Protocol):
     def now(self) -> object:
         """Ask a question that is quickly answered."""
 
+    def try_to_write(self) -> None:
+        """Change no row, but fail where changes are refused."""
+
     def dispose(self) -> None:
         """Close idle connections."""
 
@@ -60,10 +64,11 @@ class RegistryCalls:
         self._threads = anyio.CapacityLimiter(_THREADS)
         self._outage = Outage(
             "The registry",
-            f"Nothing is claimed until it answers; trying again every {RETRY_SECONDS:.0f} s",
+            f"Nothing is claimed meanwhile; trying again every {RETRY_SECONDS:.0f} s",
             clock.boot,
         )
         self._back_at = 0.0
+        self._refuses_changes = False
         self._answered_at = -math.inf
         #: When each call that waits was begun.
         self._waiting: dict[object, float] = {}
@@ -75,8 +80,13 @@ class RegistryCalls:
 
     @property
     def is_away(self) -> bool:
-        """Whether it failed the last call, or answers none."""
+        """Whether it failed the last call, answers none, or takes no changes."""
         return self._outage.is_on
+
+    @property
+    def refuses_changes(self) -> bool:
+        """Whether it is away since it answers but takes no changes."""
+        return self._refuses_changes
 
     async def call(
         self, function: Callable[..., T], *arguments: object, patience_seconds: float = math.inf
@@ -103,7 +113,8 @@ class RegistryCalls:
             if is_of_rows(error):
                 self._answered()
                 raise
-            self._failed(reason(error))
+            self._refuses_changes |= is_read_only(error)
+            self._failed(explain(error))
             raise RegistryAwayError from error
         finally:
             self._waiting.pop(call, None)
@@ -127,7 +138,19 @@ class RegistryCalls:
             await self._silent(now - since)
         elif self.is_away and not self.away_seconds:
             with contextlib.suppress(RegistryAwayError):
-                await self.call(self._registry.now, patience_seconds=self.silent_seconds)
+                await self._ask_whether_back()
+
+    async def _ask_whether_back(self) -> None:
+        """Ask for what it failed to do; its answer counts as any other's.
+
+        :raises RegistryAwayError: it is not back.
+        """
+        if self._refuses_changes:
+            await self.call(self._registry.try_to_write, patience_seconds=self.silent_seconds)
+            self._refuses_changes = False
+            self._answered()
+        else:
+            await self.call(self._registry.now, patience_seconds=self.silent_seconds)
 
     async def _silent(self, seconds: float) -> None:
         """Take in that calls wait in vain.
@@ -141,8 +164,9 @@ class RegistryCalls:
 
     def _answered(self) -> None:
         self._answered_at = self._clock.boot()
-        self._back_at = 0.0
-        self._outage.back()
+        if not self._refuses_changes:  # it answers reads all along
+            self._back_at = 0.0
+            self._outage.back()
 
     def _failed(self, why: str) -> None:
         self._back_at = self._clock.boot() + RETRY_SECONDS

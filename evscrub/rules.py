@@ -15,6 +15,7 @@ from enum import Enum
 from typing import NamedTuple
 
 PENDING_DELETE = "pending_delete"
+ACTIVE = "active"
 DELETED = "deleted"
 
 

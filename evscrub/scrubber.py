@@ -34,6 +34,8 @@ from evscrub.slots import Slot
 from evscrub.store_faults import Fault
 from evscrub.stores import Stores
 from evscrub.verdict import UNUSABLE
+from evscrub.witnesses import Witnesses
+from evscrub.words import count
 from evscrub.work import Work
 from evscrub.workers import Workers
 
@@ -88,22 +90,23 @@ class Scrubber:
             settings,
             stores.deletable,
             clock,
-            self._forward,
             self.settler.end,
         )
         self._claimer = Claimer(
             queue, claims, self.calls, stores, clock, database_clock, self.record, settings
         )
+        self.witnesses = Witnesses(self._claimer.live_images.find, stores, self.calls, clock)
         self.workers = Workers(
             stores,
             self.lanes,
             self.leases,
             LastLook(self._claimer.look_again, self.calls, clock),
+            self.witnesses,
             clock,
             database_clock,
             settings.concurrency,
             self.wake,
-            self._worked,
+            self._forward,
         )
         self._looking = False
         self._draining = False
@@ -283,13 +286,6 @@ class Scrubber:
         probing = lane.breaker.state is not State.CLOSED
         return probing and not work.first and self.queue.has_ready(lane.name)
 
-    def _worked(self, lane: Lane, work: Work) -> None:
-        """Send on an image that a lane is done with."""
-        if self.lanes.keeps(lane, work):
-            self.wake()  # to be looked after in a while
-        else:
-            self._forward(work)
-
     # -- the end
 
     async def _drain(self, seconds: float) -> None:
@@ -305,9 +301,9 @@ class Scrubber:
                 await self._changed.wait()
         if self.leases.works:
             LOG.warning(
-                "%d images were not settled within drain_timeout: another agent takes them over"
-                " when their claims run out",
-                len(self.leases.works),
+                "%s not settled within drain_timeout: another agent takes over when the claims run"
+                " out",
+                count(len(self.leases.works), "image was", "images were"),
             )
 
 

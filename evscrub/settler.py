@@ -22,6 +22,7 @@ from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
 from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
+from evscrub.words import count, in_words
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class Settler:
         self._ended: list[Work] = []
         #: Images to log, by why no data was deleted; empty for those whose data is gone.
         self._untold: dict[str, list[str]] = {}
+        #: Images whose data was not there, by store.
+        self._absent: dict[str, list[str]] = {}
         self._groups = GroupLog()
         self._told_at = 0.0
         self._dropped = 0  #: by the queue, when the last batch was settled
@@ -173,8 +176,8 @@ class Settler:
                 (verdict.reason, verdict.detail),
                 logging.WARNING,
                 image_id,
-                "left alone, since rows in images or image_locations cannot be read or changed"
-                f" ({verdict.detail}): mend them; next try in {pause:.0f} s",
+                "left alone, since rows in images or image_locations cannot be read or changed",
+                f"mend them ({verdict.detail}); next try in {in_words(pause)}",
                 anyio.current_time(),
             )
             self._some.set()  # so that it is told when that is due
@@ -191,11 +194,22 @@ class Settler:
         for reason, ids in self._untold.items():
             if reason:
                 LOG.info(
-                    "Finished %d images without a delete (%s): %s", len(ids), reason, " ".join(ids)
+                    "Finished %s without a delete (%s): %s",
+                    count(len(ids), "image"),
+                    reason.replace("_", " "),
+                    " ".join(ids),
                 )
             else:
-                LOG.info("Scrubbed %d images: %s", len(ids), " ".join(ids))
+                LOG.info("Scrubbed %s: %s", count(len(ids), "image"), " ".join(ids))
+        for store, told in self._absent.items():
+            LOG.warning(
+                "Store %s had no data of %s: somebody else removed it, or it was lost: %s",
+                store,
+                count(len(told), "scrubbed image"),
+                ", ".join(told),
+            )
         self._untold.clear()
+        self._absent.clear()
         self._told_at = anyio.current_time()
 
     def _tell_groups(self, now: float) -> None:
@@ -214,19 +228,20 @@ class Settler:
         else:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
-        if work.not_found and work.claim.kind is not Kind.STALE:
-            self._groups.add(
-                "not found",
-                logging.WARNING,
-                image.id,
-                "scrubbed, but had a location without data",
-                anyio.current_time(),
-            )
+        if work.not_found and work.claim.kind is not Kind.STALE:  # its first owner may have been it
+            self._report_absent(work)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1
         self._on_scrubbed(
             Scrubbed(image.id, image.owner, max(0, image.size or 0), late, work.data_went)
         )
+
+    def _report_absent(self, work: Work) -> None:
+        """Have it logged that a store did not have an image's data."""
+        deleted_at = work.claim.image.deleted_at
+        since = f" (deleted {deleted_at:%Y-%m-%dT%H:%M:%SZ})" if deleted_at else ""
+        for store in {store for store, verdict in work.outcomes.values() if verdict.is_missing}:
+            self._absent.setdefault(store, []).append(f"{work.image_id}{since}")
 
     def _trace(self, reason: str, image_id: str) -> None:
         ids = self._untold.setdefault(reason, [])
@@ -279,12 +294,14 @@ class Settler:
         # What a store as a whole suffers from is told by its lane.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
+            where = f" from store {store}" if store else ""
+            why = verdict.hint or verdict.detail
             self._groups.add(
                 (store, verdict.reason, parked),
                 logging.INFO if verdict.outcome is Outcome.IN_USE else logging.WARNING,
                 work.image_id,
-                f"not scrubbed from store {store or '?'}: {verdict.reason}"
-                f" ({verdict.hint or verdict.detail}); next try in {pause:.0f} s",
+                f"not scrubbed{where} ({verdict.reason.replace('_', ' ')})",
+                "; ".join(filter(None, (why, f"next try in {in_words(pause)}"))),
                 anyio.current_time(),
             )
         return pause

@@ -207,7 +207,8 @@ def explain(error: Exception, kind: str, where: str, driver: Any = None) -> Faul
         hint = _no_such_kind(kind)
     elif missing:
         known = _KINDS.get(driver_module(kind) or "")
-        modules = f"the Python module{'s' if len(missing) > 1 else ''} {' and '.join(missing)}"
+        names = " and ".join([*filter(None, [", ".join(missing[:-1])]), missing[-1]])
+        modules = f"the Python module{'s' if len(missing) > 1 else ''} {names}"
         install = f": install {known.install}" if known and known.install else ""
         hint = f"its driver needs {modules}, not installed here{install}"
     else:

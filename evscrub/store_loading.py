@@ -8,6 +8,7 @@ those who ask. glance_store's own table of drivers has only stores that can be u
 
 import functools
 import importlib
+import logging
 import os
 import sys
 import threading
@@ -28,6 +29,13 @@ from evscrub.store_faults import Fault
 #: How long a driver may hold up those after it, and the start: Ceph's waits five minutes for a
 #: cluster that is away.
 LOAD_SECONDS = 10.0
+_THREAD_NAME = "load of store "
+
+
+def is_about_loading(record: logging.LogRecord) -> bool:
+    """Return whether a driver logs why it cannot be used, which its store's fault says too."""
+    thread = record.threadName or ""
+    return thread.startswith(_THREAD_NAME) and record.name.startswith("glance_store.")
 
 
 class StoreLoader:
@@ -127,7 +135,9 @@ class StoreLoader:
                 ),
             )
             # One that hangs keeps no process from its end.
-            thread = threading.Thread(target=self._run, args=(name,), name=name, daemon=True)
+            thread = threading.Thread(
+                target=self._run, args=(name,), name=f"{_THREAD_NAME}{name}", daemon=True
+            )
             self._threads[name] = thread
             thread.start()
         thread.join(self._load_seconds)

@@ -104,8 +104,9 @@ class StoreObjects:
         if not owners:
             raise StoreNotUsableError(
                 verdict.FOREIGN_OBJECT,
-                "the location names no store, and lies in none of"
-                f" {', '.join(sorted(candidates))}: if Glance wrote it, add its place to"
+                "the location names no store, and its data lies in"
+                f" {store_places.describe(self.identify(None, url))}, outside of the stores"
+                f" {', '.join(sorted(candidates))}: if Glance wrote it, add that place to"
                 " [scrubber] allowed_places",
             )
         fitting = self._closest(url, owners)

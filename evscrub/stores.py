@@ -20,8 +20,9 @@ from oslo_log import log as logging
 
 from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.file_links import FileLinks
-from evscrub.location_urls import BadUrlError, file_path, index_key, tidy_key
+from evscrub.location_urls import BadUrlError, file_path, index_key, place_key, tidy_key
 from evscrub.object_identity import Identity, Relation, endpoint
+from evscrub.proof import Presence
 from evscrub.quoting import quote
 from evscrub.rules import LocationRow
 from evscrub.store_faults import Fault
@@ -31,6 +32,7 @@ from evscrub.verdict import StoreNotUsableError, Verdict
 
 LOG = logging.getLogger(__name__)
 
+_GIB = 1024**3
 _FILE_SCHEMES = frozenset({"file", "filesystem"})
 
 
@@ -203,6 +205,58 @@ class Stores:
                 self._loader.reload(target.store)
             return answer
         return verdict.judge(None, target.scheme)
+
+    def look_for(self, target: Target, size_bytes: int) -> Presence:
+        """Say whether a store has a location's data; blocks for as long as the driver does.
+
+        The drivers of Swift and Cinder answer 0 where asking fails, Swift's also where the object
+        is not there; to a request for the data itself that driver says so.
+
+        :param size_bytes: of the image, more than 0.
+        """
+        try:
+            if self._multiple:
+                size = glance_store.get_size_from_uri_and_backend(target.url, target.store)
+            else:
+                size = glance_store.get_size_from_backend(target.url)
+        except NotFound:
+            return Presence.ABSENT
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            LOG.debug(
+                "Store %s cannot say how large data is: %s", target.store, type(error).__name__
+            )
+            return Presence.UNKNOWN
+        if not size:
+            swift = target.scheme.startswith("swift")
+            return Presence.ABSENT if swift and self._is_absent(target) else Presence.UNKNOWN
+        # Of volumes without a note of the image's size, Cinder's driver knows the GiB.
+        rounded = size_bytes <= size < size_bytes + _GIB if target.scheme == "cinder" else False
+        return Presence.THERE if size == size_bytes or rounded else Presence.ABSENT
+
+    def _is_absent(self, target: Target) -> bool:
+        """Whether a driver says, when it is asked for data, that it is not there."""
+        try:
+            if self._multiple:
+                glance_store.get(target.url, target.store)
+            else:
+                glance_store.get_from_backend(target.url)
+        except NotFound:
+            return True
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            LOG.debug("Store %s was asked for data: %s", target.store, type(error).__name__)
+        return False
+
+    def place_of(self, value: str) -> str | None:
+        """Return the place that a location is in, see :func:`evscrub.object_identity.place_of`.
+
+        None if that cannot be told.
+
+        :param value: as the registry has it.
+        """
+        try:
+            return place_key(self._clear(value))
+        except (BadUrlError, StoreNotUsableError):
+            return None
 
     def _is_linked(self, target: Target) -> Verdict | None:
         """Look whether another file's data goes with a file; None if it does not."""

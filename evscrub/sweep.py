@@ -19,6 +19,7 @@ from evscrub.delay_queue import Added, DelayQueue, Source
 from evscrub.registry.pages import Found, Pages, Window
 from evscrub.registry_calls import RETRY_SECONDS, RegistryAwayError, RegistryCalls
 from evscrub.settings import SweepSettings
+from evscrub.words import count
 
 LOG = logging.getLogger(__name__)
 
@@ -137,9 +138,9 @@ class Sweep:
         self.count += 1
         LOG.log(
             logging.INFO if added or full else logging.DEBUG,
-            "Sweep (%s) found %d images, %d of them new to the queue, in %.2f s",
+            "Sweep (%s) found %s, %d new to the queue, in %.2f s",
             "full" if full else "recent",
-            found,
+            count(found, "image"),
             added,
             report.seconds,
         )

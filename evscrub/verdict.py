@@ -23,6 +23,7 @@ class Outcome(Enum):
     IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
     REFUSED = "refused"  #: the store works but refuses this image: retry with backoff, then park
     TRANSIENT = "transient"  #: retry with backoff; see also Verdict.tells_overload
+    UNPROVEN = "unproven"  #: not there, and it is not known yet whether its store is: retry
     STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now
     CONFIGURATION = "configuration"  #: only an operator can mend it: park
     UNKNOWN = "unknown"  #: retry a few times, then park
@@ -112,16 +113,14 @@ GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
 #: A symbolic link in a store's directory leads to the file.
-LINKED = Verdict(Outcome.IN_USE, "linked")
+LINKED = Verdict(
+    Outcome.IN_USE,
+    "linked",
+    hint="a symbolic link in a directory of the stores leads to its file; remove the link if"
+    " nobody needs it",
+)
 #: A file store's directory could not be read in time, to look for such links.
 SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
-#: Another one wants data that may be the same: it is in a store that cannot be told from this one.
-UNTOLD = Verdict(
-    Outcome.CONFIGURATION,
-    MAYBE_SHARED,
-    "another image's location may be of the same data, in a store that is not enabled here or"
-    " cannot be told from this one: enable it, or name both in [scrubber] separate_stores",
-)
 #: No encrypted location can be decrypted, so no data is known to be nobody else's.
 HIDDEN = Verdict(
     Outcome.CONFIGURATION,
@@ -130,7 +129,24 @@ HIDDEN = Verdict(
     " metadata_encryption_key Glance's?",
 )
 #: Not found, and nothing has proven yet that the store is the right one: the row stays.
-UNPROVEN = Verdict(Outcome.STORE_TROUBLE, "unproven")
+UNPROVEN = Verdict(
+    Outcome.UNPROVEN,
+    "unproven",
+    hint="the data is not there, and the store has no active image that tells whether it is the"
+    " right one",
+)
+#: The same, since asking for a live image failed.
+NO_PROOF = Verdict(
+    Outcome.UNPROVEN,
+    "no_proof",
+    hint="the data is not there, and the store does not say whether it has active images",
+)
+#: The reason of a verdict that the store is not the right one, and of one that it cannot be.
+WRONG_STORE = "wrong_store"
+TOO_MANY_MISSING = "too_many_missing"
+#: The same, and all of them are one owner's.
+WRONG_FOR_ONE = "wrong_store_for_one"
+TOO_MANY_OF_ONE = "too_many_missing_of_one"
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
@@ -233,6 +249,25 @@ _BY_CLASS: tuple[tuple[type[Exception], Outcome, str], ...] = (
     (TimeoutError, Outcome.TRANSIENT, "timeout"),
     (OSError, Outcome.TRANSIENT, "connection"),
 )
+
+
+def untold(other_store: str | None) -> Verdict:
+    """Return the verdict on data that another location, which is wanted, may be of too.
+
+    :param other_store: the store that the other location names, None if it names none.
+    """
+    if other_store is None:
+        text = (
+            "another location, which names no store, may be of the same data: enable the store"
+            " that it is in"
+        )
+    else:
+        text = (
+            f"another location, in store {other_store!r}, may be of the same data: enable that"
+            " store if it is not, or name both in [scrubber] separate_stores if they have no"
+            " object in common"
+        )
+    return Verdict(Outcome.CONFIGURATION, MAYBE_SHARED, text)
 
 
 def judge(error: Exception | None, scheme: str) -> Verdict:

@@ -12,7 +12,7 @@ from evscrub.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.rules import Kind, LocationRow
 from evscrub.stores import Target
-from evscrub.verdict import FINISHED, UNPROVEN, UNSURE, Outcome, Verdict
+from evscrub.verdict import FINISHED, UNSURE, Outcome, Verdict
 
 #: Why an image is finished without a delete that has no location left.
 NO_LOCATION = "no_location"
@@ -30,18 +30,13 @@ class Work:
     :param twins: ids of locations that are of the same object as one of those, by its id: what
         becomes of it becomes of them.
     :param not_found: those of `gone` that the store said it does not have.
-    :param doubted: those of `not_found` whose store is yet to be proven, each with the part of the
-        store that it is in.
     :param trouble: the last failure, with the store it came from.
     :param lost: the lease ran out or was taken over: nothing more may be deleted.
     :param ended_at: when the last location was judged, seconds since the epoch.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param begun_at: when its first delete began, seconds since the epoch; None before.
-    :param tried_at: when the first delete of those whose answers are doubted, or the last try,
-        began, seconds since boot.
     :param unsure: a delete failed in a way that leaves open whether the data is still there.
     :param first: the image had not failed before, so that a failure is evidence against its store.
-    :param missed: that its data was not found is counted.
     :param outcomes: the store and the verdict of each judged location, by its row's id.
     """
 
@@ -56,16 +51,13 @@ class Work:
     gone: list[int] = field(default_factory=list)
     left: list[int] = field(default_factory=list)
     not_found: list[int] = field(default_factory=list)
-    doubted: list[tuple[int, str]] = field(default_factory=list)
     trouble: tuple[str, Verdict] | None = None
     lost: bool = False
     ended_at: float = 0.0
     ready_at: float = 0.0
     begun_at: float | None = None
-    tried_at: float = 0.0
     unsure: bool = False
     first: bool = True
-    missed: bool = False
     outcomes: dict[int, tuple[str, Verdict]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,11 +70,6 @@ class Work:
     @property
     def owner(self) -> str | None:
         return self.claim.image.owner
-
-    @property
-    def doubted_endpoint(self) -> str:
-        """The part of a store that has to be proven next, of a work with doubts."""
-        return self.doubted[0][1]
 
     @property
     def next_store(self) -> str | None:
@@ -111,13 +98,8 @@ class Work:
         reasons = [verdict.reason for _, verdict in self.outcomes.values()]
         return reasons[0] if reasons else NO_LOCATION
 
-    def judged(
-        self, row: LocationRow, store: str, verdict: Verdict, now: float, endpoint: str = ""
-    ) -> None:
-        """Take in the verdict on a location.
-
-        :param endpoint: the part of the store that was asked.
-        """
+    def judged(self, row: LocationRow, store: str, verdict: Verdict, now: float) -> None:
+        """Take in the verdict on a location."""
         self.ended_at = now
         self.outcomes[row.id] = (store, verdict)
         ids = self._with_twins(row)
@@ -129,7 +111,6 @@ class Work:
         self.gone += ids
         if verdict.is_missing:
             self.not_found += ids
-            self.doubted += [(number, endpoint) for number in ids]
 
     def put_back(self, trouble: tuple[str, Verdict]) -> None:
         """Leave all locations that were not judged, none of which was tried."""
@@ -153,23 +134,6 @@ class Work:
                 self.judged(row, target.store, shared[row.id], now)
             else:
                 self.targets.append((row, target))
-
-    def doubt(self) -> None:
-        """Take back that what was not found is gone."""
-        doubted = {number for number, _ in self.doubted}
-        self.gone = [number for number in self.gone if number not in doubted]
-        self.not_found = [number for number in self.not_found if number not in doubted]
-        self.left += doubted
-        for number in self.outcomes.keys() & doubted:
-            store, _ = self.outcomes[number]
-            self.outcomes[number] = (store, UNPROVEN)
-        self.doubted = []
-
-    def believe(self, endpoint: str | None = None) -> None:
-        """Have no doubt that what was not found in a part of its store, or in all, is gone."""
-        self.doubted = [
-            doubt for doubt in self.doubted if endpoint is not None and doubt[1] != endpoint
-        ]
 
     def settlement(self) -> Settlement:
         """How this ends: what was not deleted is left, whether it was tried or not."""

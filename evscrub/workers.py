@@ -6,8 +6,9 @@ way to a thread and back; a worker therefore goes on with what is in the lane's 
 what came of it when it has been at it for a while, or when something is not as it should be.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite, isinf
+from typing import NamedTuple
 
 import anyio
 from oslo_log import log as logging
@@ -17,16 +18,32 @@ from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.lanes import Lanes
 from evscrub.last_look import NO_LAST_LOOK, LastLook
 from evscrub.leases import Leases
+from evscrub.proof import Proof, ProofResult
 from evscrub.slots import Slot
 from evscrub.stores import Stores
-from evscrub.verdict import GONE, Verdict, judge
+from evscrub.verdict import GONE, UNPROVEN, Verdict, judge
+from evscrub.witnesses import Witnesses
 from evscrub.work import Work
 
 LOG = logging.getLogger(__name__)
 
-#: Images that a thread took, each with the verdicts on its locations and their times, seconds since
-#: the epoch by the database's clock.
-Answers = list[tuple[Work, list[tuple[Verdict, float]]]]
+
+class Answer(NamedTuple):
+    """What a store answered to a delete.
+
+    :param ended_at: seconds since the epoch, by the database's clock.
+    :param began: seconds since boot.
+    :param ended: the same.
+    """
+
+    verdict: Verdict
+    ended_at: float
+    began: float
+    ended: float
+
+
+#: Images that a thread took, each with the answers for its locations.
+Answers = list[tuple[Work, list[Answer]]]
 
 
 class Workers:
@@ -43,17 +60,19 @@ class Workers:
         lanes: Lanes,
         leases: Leases,
         last_look: LastLook,
+        witnesses: Witnesses,
         clock: Clock,
         database_clock: DatabaseClock,
         concurrency: int,
         on_turn: Callable[[], None],
-        on_worked: Callable[[Lane, Work], None],
+        on_worked: Callable[[Work], None],
     ) -> None:
         self.stopping = False  #: nothing further is begun
         self._stores = stores
         self._lanes = lanes
         self._leases = leases
         self._last_look = last_look
+        self._witnesses = witnesses
         self._clock = clock
         self._database_clock = database_clock
         self._threads = anyio.CapacityLimiter(concurrency)
@@ -74,7 +93,7 @@ class Workers:
                 self._on_turn()
             shut = self.stopping or lane.is_shut_for(work.owner, self._clock.boot())
             if shut or not await self._look_again(lane, work) or not self._leases.is_ours(work):
-                self._on_worked(lane, work)
+                self._on_worked(work)
                 return
             work = await self._delete(lane, slot, turns)
 
@@ -111,29 +130,56 @@ class Workers:
         except Exception as error:  # noqa: BLE001 - it is told below, of the image that it met
             defect = error
             answers = answers or [(first, [])]  # no thread could be had
+        proofs = await self._prove(lane, answers)
         unfinished = None
-        for answered, verdicts in answers:
-            self._take_in(lane, answered, verdicts, defect if answered is answers[-1][0] else None)
+        for answered, given in answers:
+            last = answered is answers[-1][0]
+            self._take_in(lane, answered, given, proofs, defect if last else None)
             if answered.next_store == lane.name:
                 unfinished = answered
             else:
-                self._on_worked(lane, answered)
+                self._on_worked(answered)
         return unfinished
+
+    async def _prove(self, lane: Lane, answers: Answers) -> dict[str, Proof]:
+        """Ask what live images tell of the parts of a store that did not have some data."""
+        missing: dict[str, float] = {}
+        for work, given in answers:
+            for (_, target), answer in zip(work.targets, given, strict=False):
+                if answer.verdict.is_missing:
+                    missing[target.endpoint] = answer.ended
+        if not lane.missing.limit:
+            return {}
+        return {
+            part: await self._witnesses.prove(lane.name, part, since)
+            for part, since in missing.items()
+        }
 
     def _take_in(
         self,
         lane: Lane,
         work: Work,
-        verdicts: list[tuple[Verdict, float]],
+        answers: list[Answer],
+        proofs: Mapping[str, Proof],
         defect: Exception | None,
     ) -> None:
         """Write down what came of an image; a defect belongs to it alone."""
         try:
-            for answer, ended_at in verdicts:
-                verdict = lane.believed(answer)
+            for answer in answers:
                 row, target = work.targets.popleft()
-                work.judged(row, lane.name, verdict, ended_at, target.endpoint)
-                self._lanes.answered(lane, work, verdict, target.endpoint)
+                part = target.endpoint
+                verdict = lane.believed(answer.verdict)
+                if answer.began < lane.reset_at and lane.is_absence(answer.verdict):
+                    verdict = UNPROVEN  # it was absent before an operator saw to the store
+                    work.judged(row, lane.name, verdict, answer.ended_at)
+                    continue
+                if answer.verdict.is_missing:
+                    proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
+                    verdict = lane.missing.judge(
+                        proof, part, work.owner, work.image_id, self._clock.boot()
+                    )
+                work.judged(row, lane.name, verdict, answer.ended_at)
+                self._lanes.answered(lane, work, verdict, part)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error
         if defect is not None:
@@ -143,31 +189,30 @@ class Workers:
     def _delete_some(self, lane: Lane, slot: Slot, turns: float, answers: Answers) -> None:
         """Delete in a worker thread: first one image, then what is next in the lane's backlog.
 
-        Nothing follows what is not plainly gone.
+        Nothing follows what is neither gone nor missing. One proof serves for all that is missing.
 
         :param answers: where each image is put before anything is done about it, and then what
-            came of it; no verdict at all where its lease has run out.
+            came of it; no answer at all where its lease has run out.
         """
         began = before = self._clock.boot()
         work: Work | None = slot.work
         while work is not None:
-            verdicts: list[tuple[Verdict, float]] = []
-            answers.append((work, verdicts))
+            given: list[Answer] = []
+            answers.append((work, given))
             if work.begun_at is None:
                 work.begun_at = self._database_clock.now()
-            if not work.doubted:
-                work.tried_at = before
             for target in work.targets_in(lane.name):
                 # Either may have run out since the loop asked, if it did.
                 if not self._leases.has_time(work) or not self._last_look.is_fresh(work):
                     return
                 verdict = self._stores.delete(target)
-                verdicts.append((verdict, self._database_clock.now()))
                 now = self._clock.boot()
+                given.append(Answer(verdict, self._database_clock.now(), before, now))
                 lane.took(now - before, now)
                 before = now
                 turns -= 1
-                if verdict != GONE or self._is_over(lane, turns, now - began):
+                went_well = verdict == GONE or verdict.is_missing
+                if not went_well or self._is_over(lane, turns, now - began):
                     return
             work = lane.go_on(slot)
 

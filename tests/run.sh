@@ -30,6 +30,9 @@ UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck)
 LOGS=$(mktemp --directory)
 
+# Many processes start; each would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
+
 say() {
     printf '\n== %s\n' "$*"
 }

@@ -33,6 +33,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Clocks of database nodes", registry.node_clocks),
     ("Stores", stores.stores),
     ("Locations", stores.locations),
+    ("Active images", stores.witnesses),
     ("Foreign locations", stores.foreign),
     ("scrub_time and db purge", glance.purge_age),
     ("Backlog", registry.backlog),

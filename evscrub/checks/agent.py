@@ -4,10 +4,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from evscrub.checks.report import Findings, count
+from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.status import client
 from evscrub.status.address import Address, parse
+from evscrub.words import count
 
 #: Options that must be the same on all agents, and what the one with the least makes of it.
 _ALIKE = {
@@ -71,21 +72,21 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
 
 def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
     for store in status["stores"]:
-        waiting = count(store["ready"] + store["claimed"] + store["suspects"], "image")
+        waiting = count(store["ready"] + store["claimed"], "image waits", "images wait")
         if store["breaker"] == "blown":
             found.fail(
-                f"The store {store['name']} is paused: {store['reason']}; {waiting} wait. Mend it"
+                f"The store {store['name']} is paused: {store['reason']}; {waiting}. Mend it"
                 f" and send the agent on {address} SIGHUP."
             )
         elif store["breaker"] != "closed":
             found.warn(
                 f"The store {store['name']} does not work for the agent on {address}:"
-                f" {store['reason']}; {waiting} wait, and it is probed now and then."
+                f" {store['reason']}; {waiting}, and it is probed now and then."
             )
         elif stopped := store["owners_stopped"]:
             found.warn(
                 f"Images of {count(stopped, 'project')} in the store {store['name']} wait for the"
-                f" agent on {address}: they fail or are not found, one after another, and those of"
+                f" agent on {address}: they fail, one after another, and those of"
                 " others are not. Its log names the projects."
             )
     if parked := status["parked"]["total"]:

@@ -5,8 +5,9 @@ So each broker is asked with a connection of our own and a short time-out. Only 
 already is declared once more, as Glance's options say it is, so that nothing is made here.
 """
 
+import shlex
 import ssl
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -18,8 +19,9 @@ from oslo_config import cfg
 from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks import glance
-from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Bus, Subject
+from evscrub.words import count
 
 _SECONDS = 5.0
 _RABBIT = "oslo_messaging_rabbit"
@@ -111,7 +113,8 @@ def unread(subject: Subject) -> Findings:
     topics = list(subject.conf.oslo_messaging_notifications.topics)
     # Told with the queues: an agent that is to start reads those.
     ours = set() if listener.pool else {f"{topic}.{_READ_PRIORITY}" for topic in listener.topics}
-    names = [f"{topic}.{priority}" for topic in topics for priority in _PRIORITIES]
+    names = {f"{topic}.{priority}": topic for topic in topics for priority in _PRIORITIES}
+    waiting: dict[str, dict[str, int]] = {}  # messages by queue by topic
     looked_at = 0
     with _connection(bus.url, bus.host, bus.options) as connection:
         for name in (name for name in names if name not in ours):
@@ -125,24 +128,38 @@ def unread(subject: Subject) -> Findings:
                 continue
             looked_at += 1
             if queue.message_count and not queue.consumer_count:
-                found.warn(_nobody_reads(name, queue.message_count, listener.topics))
+                waiting.setdefault(names[name], {})[name] = queue.message_count
+    for topic, queues in waiting.items():
+        found.warn(_nobody_reads(topic, queues, listener.topics, bus.url.virtual_host))
     if not found.code:
-        found.note(f"{count(looked_at, 'other queue')} of Glance's topics, none of them unread.")
+        others = count(looked_at, "other queue")
+        found.note(
+            f"{others} of Glance's topics, none of them unread."
+            if looked_at
+            else "Glance's topics have no other queue."
+        )
     return found
 
 
-def _nobody_reads(name: str, messages: int, our_topics: Collection[str]) -> str:
-    topic = name.rpartition(".")[0]
-    waits = f"Nobody reads {name}, and {count(messages, 'message')} wait there."
+def _nobody_reads(
+    topic: str, queues: Mapping[str, int], our_topics: Collection[str], virtual_host: str | None
+) -> str:
+    """Say that nobody reads a topic's queues, given with their messages, and what to do."""
+    said = " and ".join(
+        f"{name}, where {count(messages, 'message waits', 'messages wait')}"
+        for name, messages in queues.items()
+    )
     if topic in our_topics:
         return (
-            f"{waits} evscrub reads the priority {_READ_PRIORITY} alone: bound that queue by a"
-            " policy of RabbitMQ's with max-length or message-ttl."
+            f"Nobody reads {said}. evscrub reads the priority {_READ_PRIORITY} alone: bound that"
+            " queue by a policy of RabbitMQ's with max-length or message-ttl."
         )
+    place = f" -p {shlex.quote(virtual_host)}" if virtual_host else ""
+    deletions = "; ".join(f"rabbitmqctl{place} delete_queue {name}" for name in queues)
     return (
-        f"{waits} If its reader is not only away for a moment, take {topic} out of"
-        f" [{glance.NOTIFICATIONS}] topics in glance-api.conf, restart glance-api, and delete the"
-        f" queue: rabbitmqctl delete_queue {name}."
+        f"Nobody reads {said}. If the reader is not only away for a moment, take {topic} out of"
+        f" [{glance.NOTIFICATIONS}] topics in glance-api.conf, restart glance-api, and delete what"
+        f" it has left: {deletions}."
     )
 
 

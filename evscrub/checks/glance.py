@@ -6,9 +6,10 @@ from datetime import timedelta
 from oslo_config import cfg
 from oslo_messaging import opts as messaging_opts
 
-from evscrub.checks.report import Findings, in_words
+from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.settings import unset_delay
+from evscrub.words import in_words
 
 #: The age of ``glance-manage db purge`` where none is given.
 PURGE_AGE = timedelta(days=30)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
-from evscrub.checks.report import Findings, NotCheckedError, count, in_words
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
 from evscrub.clock import BOUND_SECONDS, Clock, epoch
 from evscrub.registry import nodes
@@ -16,6 +16,7 @@ from evscrub.registry.errors import advice, reason
 from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import DELETED, PENDING_DELETE
+from evscrub.words import count, in_words
 
 T = TypeVar("T")
 
@@ -163,14 +164,14 @@ def node_clocks(subject: Subject) -> Findings:
         return found
     first = min(clocks, key=lambda clock: clock.lowest)
     ahead = ", ".join(
-        f"{_address(clock.address)} by {in_words(clock.lowest - first.highest)}"
+        f"{_address(clock.address)} is {in_words(clock.lowest - first.highest)} ahead"
         for clock in clocks
         if clock.lowest - first.highest > _NODES_APART_SECONDS / 2
     )
     tell = found.fail if least > BOUND_SECONDS else found.warn
     tell(
-        f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: ahead of"
-        f" {_address(first.address)} are {ahead}. An agent claims nothing on a node that is more"
+        f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: compared"
+        f" with {_address(first.address)}, {ahead}. An agent claims nothing on a node that is more"
         f" than {BOUND_SECONDS:.0f} s off, since images would go too early there and claims of"
         " living agents look abandoned. Let NTP set the clocks of all of them."
     )
@@ -233,7 +234,7 @@ def damage(subject: Subject) -> Findings:
             sa.and_(images.c.deleted == sa.false(), images.c.status == PENDING_DELETE),
         ),
         (
-            "live, but with all their data awaiting deletion ('glance-scrubber --restore' does so)",
+            "live, but all of the data awaits deletion, as after 'glance-scrubber --restore'",
             sa.and_(alive, HAS_PENDING_LOCATION, ~_live_location),
         ),
         (

@@ -3,28 +3,28 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from evscrub.checks.report import Findings, NotCheckedError, count
+from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
-from evscrub.location_urls import file_path
+from evscrub.proof import Presence
 from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.rows import LOCATION_COLUMNS, named_store
-from evscrub.registry.tables import image_locations
-from evscrub.rules import DELETED, PENDING_DELETE, LocationRow
+from evscrub.registry.tables import image_locations, images
+from evscrub.rules import ACTIVE, DELETED, PENDING_DELETE, LocationRow
 from evscrub.store_faults import schemes
-from evscrub.stores import Stores, Target
+from evscrub.stores import Stores
 from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
+from evscrub.words import count
 
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000
 #: Places outside of the stores that are told, the fullest first.
 _SHOWN_PLACES = 5
-#: Files that must be missing before a store is suspected, so that one lost image says nothing.
-_SAMPLE_FILES = 3
+#: Images asked for in each part of a store, so that a lost one says nothing.
+_WITNESSES = 3
 
 
 def stores(subject: Subject) -> Findings:
@@ -71,36 +71,61 @@ def _check_default(found: Findings, conf: cfg.ConfigOpts, loaded: Stores) -> Non
 
 
 def locations(subject: Subject) -> Findings:
-    """Whether the newest locations can be read, lie in stores known here, and are there."""
+    """Whether the newest locations can be read, and lie in stores known here."""
     found = Findings()
-    loaded = subject.stores
     reasons: Counter[str] = Counter()
-    missing: Counter[str] = Counter()
-    there: Counter[str] = Counter()
-    rows = _sample(subject)
-    for row in rows:
+    rows = _newest(subject, image_locations.c.status != DELETED)
+    for row, _ in rows:
         try:
-            target = loaded.resolve(row)
+            subject.stores.resolve(row)
         except StoreNotUsableError as error:
             # Others are told with the stores, and by the check of foreign locations.
             if not error.store and error.reason != FOREIGN_OBJECT:
                 reasons[error.hint] += 1
-            continue
-        path = _path(target)
-        if path is not None:
-            (there if path.exists() else missing)[target.store] += 1
     for hint, number in reasons.most_common():
         end = "" if hint.endswith("?") else "."
         found.fail(f"{number} of the {len(rows)} newest locations cannot be scrubbed: {hint}{end}")
-    for store, number in missing.items():
-        if not there[store] and number >= _SAMPLE_FILES:
-            found.fail(
-                f"None of the {count(number, 'file')} looked for in the store {store} is there: is"
-                " its file system mounted here? Every delete would find nothing, and the data would"
-                " be lost from sight."
-            )
     if not found.code:
         found.note(f"{count(len(rows), 'location')} looked at." if rows else "No location yet.")
+    return found
+
+
+def witnesses(subject: Subject) -> Findings:
+    """Whether each store has the newest active images that it must have, by their sizes."""
+    found = Findings()
+    active = (image_locations.c.status == ACTIVE, images.c.status == ACTIVE, images.c.size > 0)
+    asked: dict[tuple[str, str], list[Presence]] = {}
+    for row, size_bytes in _newest(subject, *active):
+        try:
+            target = subject.stores.resolve(row)
+        except StoreNotUsableError:
+            continue  # told by the other checks
+        part = asked.setdefault((target.store, target.endpoint), [])
+        if len(part) < _WITNESSES and Presence.THERE not in part:
+            part.append(subject.stores.look_for(target, size_bytes))
+    stores = sorted({store for store, _ in asked})
+    for store in stores:
+        parts = [presences for (name, _), presences in asked.items() if name == store]
+        absent = sum(set(presences) == {Presence.ABSENT} for presences in parts)
+        if absent:
+            of_parts = "" if len(parts) == 1 else f" in {absent} of its {len(parts)} places"
+            found.fail(
+                f"The store {store} has none of the active images asked for{of_parts}: is its file"
+                " system mounted here, is its bucket, container or pool the right one? Deleted"
+                " images would be missing too, and an agent pauses the store."
+            )
+        elif not any(Presence.THERE in presences for presences in parts):
+            found.warn(
+                f"The store {store} does not say whether it has an active image: what it lacks"
+                " cannot be told from what is gone, and waits."
+            )
+    if without := [name for name in subject.stores.deletable if name not in stores]:
+        found.note(
+            f"No active image tells whether {' and '.join(without)} is the right store: then what"
+            " it lacks is counted, see [scrubber] not_found_limit."
+        )
+    if stores and not found.code:
+        found.note(f"Active images are there: {', '.join(stores)}.")
     return found
 
 
@@ -128,18 +153,19 @@ def foreign(subject: Subject) -> Findings:
     return found
 
 
-def _sample(subject: Subject) -> list[LocationRow]:
-    """The newest locations that should have data."""
+def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[LocationRow, int]]:
+    """The newest locations of a kind, with their images' sizes."""
     query = (
-        sa.select(*LOCATION_COLUMNS)
-        .where(image_locations.c.status != DELETED)
+        sa.select(*LOCATION_COLUMNS, images.c.size)
+        .join(images, images.c.id == image_locations.c.image_id, isouter=True)
+        .where(*where)
         .order_by(image_locations.c.id.desc())
         .limit(_SAMPLE_ROWS)
     )
     try:
         with subject.registry.reading() as session:
             return [
-                LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
+                (LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:-1]), row[-1])
                 for row in session.execute(query)
             ]
     except UNAVAILABLE as error:
@@ -168,9 +194,3 @@ def _rows(subject: Subject) -> Iterator[LocationRow]:
         if len(page) < _PAGE_ROWS:
             return
         last = page[-1].id
-
-
-def _path(target: Target) -> Path | None:
-    if target.scheme not in {"file", "filesystem"}:
-        return None
-    return Path(file_path(target.url))

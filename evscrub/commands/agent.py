@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import signal
 from functools import partial
 
 import anyio
@@ -31,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
+    # It would end a process that does not handle it yet; Agent.handle_signals lets it through.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     conf, own = config.load_for(arguments)
     # stevedore calls it an error that the client of a store is missing which nobody enabled;
     # glance_store warns of those that are.

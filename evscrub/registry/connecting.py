@@ -72,13 +72,22 @@ def read_url(connection: str) -> sa.URL:
     family, plus, driver = url.drivername.partition("+")
     if family == "mariadb":
         url = url.set(drivername=f"mysql{plus}{driver}")
-    driver_of(url)
+    _driver_of(url, connection.partition("://")[0])
     return url
 
 
 def driver_of(url: sa.URL) -> Driver:
     """Return what is known of a URL's driver.
 
+    :raises ValueError: nothing is.
+    """
+    return _driver_of(url, url.drivername)
+
+
+def _driver_of(url: sa.URL, written: str) -> Driver:
+    """Return what is known of a URL's driver.
+
+    :param written: how the operator wrote it.
     :raises ValueError: nothing is.
     """
     try:
@@ -88,7 +97,7 @@ def driver_of(url: sa.URL) -> Driver:
     known = _DRIVERS.get((dialect.name, dialect.driver)) if dialect is not None else None
     if known is None or dialect is None or dialect.is_async:
         raise ValueError(
-            f"[database] connection begins with {url.drivername}://, which evscrub does not know:"
+            f"[database] connection begins with {written}://, which evscrub does not know:"
             f" write {_SPELLINGS}, in evscrub.conf where Glance itself uses another driver"
         )
     return known

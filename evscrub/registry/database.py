@@ -29,6 +29,8 @@ _RETRIES = 5
 #: A statement that ran into its time-out is not tried again: its caller decides about more waiting.
 _RETRY_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
+#: A server that takes no changes refuses it, and SQLite locks its file for it.
+_CHANGE_OF_NO_ROW = sa.update(images).where(sa.false()).values(status=images.c.status)
 
 
 def retried(method: Callable[P, R]) -> Callable[P, R]:
@@ -89,9 +91,7 @@ class Database:
         """A transaction that may write; locks the whole database on SQLite, which has no rows'."""
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "sqlite":
-                connection.execute(
-                    sa.update(images).where(sa.false()).values(status=images.c.status)
-                )
+                connection.execute(_CHANGE_OF_NO_ROW)
             yield connection
 
     @contextmanager
@@ -104,6 +104,14 @@ class Database:
         """The database's clock, naive UTC."""
         with self.reading() as connection:
             return read_now(connection)
+
+    def try_to_write(self) -> None:
+        """Change no row, to see whether the server takes changes.
+
+        :raises UNAVAILABLE: it takes none, or does not answer.
+        """
+        with self.reading() as connection:
+            connection.execute(_CHANGE_OF_NO_ROW)
 
     def reach(self, seconds: float = _PROBE_SECONDS) -> datetime:
         """Ask for the database's clock, and give up where a connection or its answer takes long.
@@ -189,8 +197,9 @@ def _make_engine(conf: cfg.ConfigOpts) -> sa.Engine:
         raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"[database] connection needs the Python module {error.name}, which is not"
-            " installed: see the extras mysql and postgresql of evscrub"
+            f"[database] connection needs the Python module {error.name}, which is not installed:"
+            " install it, or let the URL begin with mysql+pymysql:// or postgresql+psycopg2://,"
+            " whose modules come with the extras mysql and postgresql of evscrub"
         ) from None
     return engine
 

@@ -174,7 +174,7 @@ def advice(error: BaseException) -> str:
     if code in _MYSQL_NO_TABLE | _POSTGRESQL_NO_TABLE or "no such table" in reason(error):
         return "check [database] connection, and that Glance has made its tables there"
     if code in _MYSQL_REFUSED | _POSTGRESQL_REFUSED:
-        return "check the user and the password in [database] connection"
+        return "check the user, the password and the database's name in [database] connection"
     return "check that the database runs, and [database] connection"
 
 

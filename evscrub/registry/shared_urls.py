@@ -6,6 +6,7 @@ nowhere, and has no index on URLs. So one of the objects of all live and pending
 in memory here. It only points at rows: the registry is asked by their ids what they are now.
 """
 
+import random
 import threading
 from array import array
 from collections.abc import Collection, Iterator
@@ -16,15 +17,16 @@ import sqlalchemy as sa
 
 from evscrub import location_crypt
 from evscrub.clock import Clock, Moment
-from evscrub.object_identity import Identity, Relation
+from evscrub.object_identity import Identity, Relation, place_of
 from evscrub.registry.causal import caught_up
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.rows import named_store
+from evscrub.registry.samples import Samples
 from evscrub.registry.tables import bounded, image_locations, images
 from evscrub.rules import PENDING_DELETE, LocationRow
-from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError, Verdict
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, Verdict, untold
 
 _PAGE_ROWS = 5000
 #: All locations are read again so often: that finds those that were changed in place, and rows
@@ -46,6 +48,9 @@ class Objects(Protocol):
     def index_key(self, value: str) -> str:
         """Return a text that is equal for all locations of one object, and rarely for others."""
 
+    def place_of(self, value: str) -> str | None:
+        """Return the place that a location is in, whatever its store; None if it is unknown."""
+
     def identify(self, row: LocationRow) -> Identity:
         """Return a location's object."""
 
@@ -62,10 +67,16 @@ class SharedUrls:
         self._clock = clock
         self._lock = threading.Lock()
         self._index = ObjectIndex()
+        self._live = Samples(random.randrange)
         self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
         #: Whether encrypted locations were seen that could be read, and ones that could not.
         self._decrypted = self._hidden = False
+
+    def live_ids(self, part: str) -> list[int]:
+        """Return ids of a few locations in a part of a store, of all ages, which were live."""
+        with self._lock:
+            return self._live.of(place_of(part))
 
     @retried
     def among(
@@ -75,8 +86,8 @@ class SharedUrls:
 
         :param just_claimed: whether all rows are claimed for sure, so that none waits for another;
             otherwise one whose claim was lost and that was restored wants its data.
-        :returns: by row id, SHARED where it is surely the same data, UNTOLD where it may be, and
-            HIDDEN for all where there are encrypted locations and none can be decrypted.
+        :returns: by row id, SHARED where it is surely the same data, :func:`untold` where it may
+            be, and HIDDEN for all where there are encrypted locations and none can be decrypted.
         """
         rows_by_key: dict[str, list[LocationRow]] = {}
         for row in rows:
@@ -101,7 +112,7 @@ class SharedUrls:
                     case Relation.SAME:
                         verdicts[row.id] = SHARED
                     case Relation.UNTOLD:
-                        verdicts.setdefault(row.id, UNTOLD)
+                        verdicts.setdefault(row.id, untold(other.store))
         return verdicts
 
     def _read(self, connection: sa.Connection) -> None:
@@ -149,6 +160,7 @@ class SharedUrls:
         floor = min(connection.execute(older).scalar() or 0, highest)
         recent = RecentIds(floor, highest, self._clock.boot())
         self._decrypted = self._hidden = False
+        self._live = Samples(random.randrange)
         self._index = ObjectIndex(self._keys(connection, 0))
         self._recent, self._read_at = recent, now
         return recent
@@ -156,7 +168,8 @@ class SharedUrls:
     def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
         """Index locations above an id, whatever their status, as far as they are not known."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
-        query = sa.select(image_locations.c.id, bounded(image_locations.c.value), wanted)
+        live = _LIVE.label("live")
+        query = sa.select(image_locations.c.id, bounded(image_locations.c.value), wanted, live)
         query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
@@ -171,6 +184,9 @@ class SharedUrls:
                 if row.id not in recent
             ]
             self._index.update((number, key) for number, key in new if key is not None)
+            for row in page:
+                if row.live and row.id not in recent:
+                    self._sample(row.id, row.value)
             ids.extend(row.id for row in page)
             if full and not again:  # known at once, many ids take no memory
                 recent.take_in(ids, recent.highest, self._clock.boot())
@@ -181,15 +197,21 @@ class SharedUrls:
         """Yield live and pending locations above an id, with the keys of their objects."""
         while True:
             page = connection.execute(
-                sa.select(image_locations.c.id, bounded(image_locations.c.value))
+                sa.select(
+                    image_locations.c.id,
+                    bounded(image_locations.c.value),
+                    image_locations.c.deleted,
+                )
                 .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
                 .order_by(image_locations.c.id)
                 .limit(_PAGE_ROWS)
             ).all()
-            for number, value in page:
+            for number, value, deleted in page:
                 key = self._see(value)
                 if key is not None:
                     yield number, key
+                    if not deleted:
+                        self._sample(number, value)
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1].id
@@ -219,6 +241,11 @@ class SharedUrls:
         ]
         keys = [(self._try_key(row.value), row) for row in rows]
         return [(key, row) for key, row in keys if key is not None]
+
+    def _sample(self, number: int, value: str) -> None:
+        place = self._objects.place_of(value)
+        if place is not None:
+            self._live.add(place, number)
 
     def _see(self, value: str) -> str | None:
         """Return the key of a location's object; take in whether encrypted ones can be read."""

@@ -6,6 +6,7 @@ the stores of the configuration, the states of a breaker, the reasons in the cod
 users or the registry call things.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -255,8 +256,13 @@ def _stores(sources: Sources) -> Iterator[Metric]:
         ("lane_claimed", "Images claimed ahead of the workers", lambda lane: len(lane.backlog)),
         (
             "lane_owners_stopped",
-            "Owners whose images fail or are not found one after another, and wait",
+            "Owners whose images fail one after another, and wait",
             lambda lane: len(lane.health.shut),
+        ),
+        (
+            "lane_provable",
+            "1 if live images told at last whether the store is the right one, 0 if it has none",
+            lambda lane: math.nan if lane.missing.is_provable is None else lane.missing.is_provable,
         ),
         ("lane_running", "Images in work", lambda lane: lane.running),
         ("lane_concurrency_limit", "Images at a time, now", lambda lane: lane.pace.concurrent),
@@ -284,6 +290,15 @@ def _stores(sources: Sources) -> Iterator[Metric]:
             for key, lane in lanes.items()
             for state in State
         },
+    )
+
+    proofs = sources.scrubber.witnesses.proofs
+    yield _labeled(
+        CounterMetricFamily,
+        "proofs",
+        "Questions for live images, asked when a store did not have an image's data",
+        ("store", "result"),
+        {(_store(store), result.value): count for (store, result), count in proofs.items()},
     )
 
 

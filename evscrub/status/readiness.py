@@ -31,7 +31,9 @@ class Readiness:
     async def what_lacks(self) -> list[str]:
         """What must happen before the agent is ready; nothing when it is."""
         lacking = []
-        if self._calls.is_away or not await self._registry_answers():
+        if self._calls.refuses_changes:
+            lacking.append("the registry takes no changes")
+        elif self._calls.is_away or not await self._registry_answers():
             lacking.append("the registry does not answer")
         if not self._sweep.count:
             lacking.append("the first sweep is not done")

@@ -117,7 +117,7 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "name": lane.name,
         "ready": ready(sources.queue, lane),
         "claimed": len(lane.backlog),
-        "suspects": len(lane.suspects),
+        "provable": lane.missing.is_provable,
         "running": lane.running,
         "concurrent": pace.concurrent,
         "most_concurrent": pace.most_concurrent,

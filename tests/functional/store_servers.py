@@ -250,6 +250,11 @@ class StoreServer(Server):
         """Remove an object or a container past the front."""
         self._ask("DELETE", path).raise_for_status()
 
+    def remove_all(self, paths: Iterable[str]) -> None:
+        """Remove objects past the front."""
+        for path in paths:
+            self.remove(path)
+
     def left(self) -> set[str]:
         """Return the objects of a server of kind `memory`."""
         return set(self._client.get(f"{CONTROL}objects").raise_for_status().json())
@@ -573,6 +578,8 @@ class FakeLibraries:
 
     def __init__(self, record: Path) -> None:
         self.record = record
+        #: While it is there, the pool has no image.
+        self.wrong_pool = record.with_name("wrong-pool")
 
     def modules(self) -> dict[str, types.ModuleType]:
         """All modules by name."""
@@ -616,11 +623,16 @@ class FakeLibraries:
                     raise rados.ObjectNotFound("error opening pool")
                 return _Resource()
 
+        wrong_pool = self.wrong_pool
+
         class Image(_Resource):
-            def __init__(self, ioctx: object, name: str) -> None:
+            def __init__(self, ioctx: object, name: str, **_fields: object) -> None:
                 self.name = name
-                if name.startswith("missing"):
+                if name.startswith("missing") or wrong_pool.exists():
                     raise rbd.ImageNotFound(name)
+
+            def stat(self) -> dict[str, int]:
+                return {"size": 4}
 
             def unprotect_snap(self, snapshot: str) -> None:
                 if self.name.startswith("busy"):
@@ -633,6 +645,8 @@ class FakeLibraries:
 
         class RBD:
             def remove(self, ioctx: object, name: str) -> None:
+                if wrong_pool.exists():
+                    raise rbd.ImageNotFound(name)
                 note(name)
                 for start, error in {
                     "snapshots": rbd.ImageHasSnapshots,
@@ -674,8 +688,11 @@ class FakeLibraries:
                 setattr(modules[parent], own, module)
         errors = modules["cinderclient.exceptions"]
         errors.ClientException = _error("ClientException", Exception, errors.__name__)
-        for name in ("BadRequest", "Forbidden", "NotFound", "OverLimit"):
-            setattr(errors, name, _error(name, errors.ClientException, errors.__name__))
+        codes = {"BadRequest": 400, "Forbidden": 403, "NotFound": 404, "OverLimit": 413}
+        for name, code in codes.items():
+            error = _error(name, errors.ClientException, errors.__name__)
+            error.code = code  # type: ignore[attr-defined] # the client's own has it too
+            setattr(errors, name, error)
         below = modules["cinderclient.apiclient.exceptions"]
         below.InternalServerError = _error("InternalServerError", Exception, below.__name__)
         modules["cinderclient.api_versions"].APIVersion = str

@@ -200,7 +200,7 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("mysql+pymysql", "mysql+mysqldb", "Database", "needs the Python module MySQLdb"),
         (KEY, KEY[::-1], "Locations", "metadata_encryption_key"),
         ("fast:file,cheap:file", "fast:file,cheap:rbd", "Stores", "modules rados and rbd, not"),
-        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "and os_brick and oslo_priv"),
+        ("fast:file,cheap:file", "fast:file,cheap:cinder", "Stores", "os_brick and oslo_privsep"),
         ("fast:file,cheap:file", "fast:file,cheap:vmware", "Stores", "oslo_vmware, not installed"),
         ("fast:file,cheap:file", "fast:file,cheap:swift", "Stores", "auth_address is required"),
         ("fast:file,cheap:file", "fast:file,cheap:s3", "Stores", "Could not find s3_store_host"),
@@ -302,7 +302,7 @@ def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -
                 queue.delete()
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     said = checked.details("Unread queues")
-    assert "Nobody reads ceilometer.info, and 1 message wait there" in said
+    assert "Nobody reads ceilometer.info, where 1 message waits" in said
     assert "take ceilometer out of" in said
     assert "Nobody reads evscrub.error" in said
     assert "max-length" in said
@@ -437,8 +437,21 @@ def test_store_is_not_mounted(deployment: Deployment) -> None:
     checked = deployment.check()
     shutil.rmtree(there)
     away.rename(there)
-    assert (checked.code, checked.bad()) == (FAILURE, ["Locations"])
-    assert "is its file system mounted here?" in checked.details("Locations")
+    assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
+    assert "is its file system mounted here" in checked.details("Active images")
+
+
+def test_another_file_system_is_mounted(deployment: Deployment) -> None:
+    """The directory has files, and they are others."""
+    there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
+    there.rename(away)
+    there.mkdir()
+    (there / "other").write_bytes(b"data")
+    checked = deployment.check()
+    shutil.rmtree(there)
+    away.rename(there)
+    assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
+    assert "Active images are there: fast." in deployment.check().details("Active images")
 
 
 def test_backlog_and_damage(deployment: Deployment) -> None:

@@ -365,6 +365,24 @@ def test_a_release_that_is_repeated_does_not_release_the_next_claim(
         assert other.renew([(second, second.lease)])[0] == [second]
 
 
+@pytest.mark.parametrize(("ahead", "follows"), [(30, True), (86400, False)])
+def test_a_lease_follows_the_one_before_but_no_time_far_ahead(
+    rows: Rows, claims: Claims, ahead: float, follows: bool
+) -> None:
+    """Far ahead is what a host with a wrong clock wrote: a later lease would not run out."""
+    image_id = pending(rows)
+    before = (utc_now() + timedelta(seconds=ahead)).replace(microsecond=0)
+    rows.execute(
+        "UPDATE image_locations SET updated_at = :at WHERE image_id = :id", at=before, id=image_id
+    )
+    seen = claims.claim([image_id], POLICY)
+    (claim,) = seen.claims
+    assert stamps(rows, image_id) == [claim.lease]
+    assert claim.lease == (
+        before + timedelta(seconds=1) if follows else seen.now.replace(microsecond=0)
+    )
+
+
 def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
     ours, lost = pending(rows, *STORES), pending(rows)
     claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))
@@ -537,6 +555,25 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == whole
 
 
+@ON_A_SERVER
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_release_waits_for_a_takeover_under_way(rows: Rows, claims: Claims, whole: bool) -> None:
+    """It compares leases when the other agent has stamped its own."""
+    image_id = pending(rows)
+    slept = age(rows, claim_one(claims, image_id), 3600)
+    lease = slept.lease + timedelta(seconds=3600)
+    stamp = sa.text("UPDATE image_locations SET updated_at = :lease WHERE image_id = :id")
+    with ThreadPoolExecutor(1) as pool:
+        with rows.engine.begin() as other:
+            lock(other, "images", image_id)
+            other.execute(stamp, {"lease": lease, "id": image_id})
+            releasing = pool.submit(settle, claims, slept, left=ids_of(slept), whole=whole)
+            wait_for("the release to wait", lambda: waiting(rows))
+        releasing.result(60)
+    assert rows.status(image_id) == ("deleted", ["pending_delete"])
+    assert stamps(rows, image_id) == [lease]
+
+
 def test_what_is_gone_is_written_down_whoever_has_the_claim(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
@@ -548,6 +585,21 @@ def test_what_is_gone_is_written_down_whoever_has_the_claim(
     assert rows.status(image_id) == ("deleted", ["deleted"])
     settle(other, second, left=ids_of(second))
     assert rows.status(image_id) == ("deleted", ["deleted"])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_release_leaves_alone_what_is_settled(rows: Rows, claims: Claims, whole: bool) -> None:
+    """Another agent may write down that a location is gone while this one holds the claim."""
+    image_id = pending(rows, *STORES[:2])
+    claim = claim_one(claims, image_id)
+    rows.execute(
+        "UPDATE image_locations SET status = 'deleted' WHERE id = :id", id=ids_of(claim)[0]
+    )
+    settle(claims, claim, left=ids_of(claim), whole=whole)
+    status = "pending_delete" if whole else "deleted"
+    assert rows.status(image_id) == (status, ["deleted", "pending_delete"])
+    released_at = claim.lease if whole else claim.lease - POLICY.claim_timeout
+    assert stamps(rows, image_id) == [claim.lease, released_at]
 
 
 def test_many_ends_in_one_transaction(rows: Rows, claims: Claims) -> None:

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from evscrub.registry.database import Database, retried
-from evscrub.registry.errors import Sort
+from evscrub.registry.errors import Sort, is_read_only
+from tests.functional.conftest import RegistryFactory
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL
 from tests.unit.test_registry_database import configured
 from tests.unit.test_registry_errors import MYSQL, OTHERS, POSTGRESQL
@@ -110,4 +111,26 @@ def test_a_statement_that_takes_too_long_is_cut(
     ):
         connection.exec_driver_sql(statement)
     ask()
+    database.dispose()
+
+
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [
+        ("mariadb", "init_command=SET SESSION TRANSACTION READ ONLY"),
+        ("postgresql", "options=-c default_transaction_read_only=on"),
+    ],
+)
+def test_a_server_that_takes_no_changes_refuses_a_change_of_no_row(
+    kind: str, option: str, tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    url = new_registry(kind, "read_only")
+    writable = Database(configured(tmp_path, url))
+    writable.try_to_write()
+    writable.dispose()
+    database = Database(configured(tmp_path, f"{url}?{option}"))
+    database.now()
+    with pytest.raises(db_exception.DBConnectionError) as refused:
+        database.try_to_write()
+    assert is_read_only(refused.value)
     database.dispose()

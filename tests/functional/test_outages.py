@@ -226,6 +226,9 @@ def test_a_broker_that_is_away_at_the_start_is_told_once(
         agent.__exit__()
     about = [line for line in lines if "AMQP" in line or "bus" in line]
     assert len(about) == 3, "\n".join(about)
-    assert re.search(r"The bus is away: .*refused\. Until it is back, sweeps find.*$", about[0])
+    assert re.search(
+        r"The bus is away: .*refused \(127\.0\.0\.1:\d+\)\. Until it is back, sweeps find.*$",
+        about[0],
+    )
     assert "The bus is back after" in about[1]
     assert "Listening on the bus" in about[2]

@@ -55,16 +55,13 @@ class TestFile:
         directory = site.config.data_directory()
         with site.agent() as agent:
             away = directory.rename(directory.with_name("away"))
-            directory.mkdir()
             images = site.images.add_many(
-                [[Location(None, f"file://{directory}/deep/{n}")] for n in range(30)]
+                [[Location(None, f"file://{directory}/{n}")] for n in range(30)]
             )
             agent.wait_for_log("Store file is paused: its directory is missing")
             site.wait_swept(agent)
             assert site.images.statuses() == {"pending_delete": 30}
-            directory.rmdir()
             away.rename(directory)
-            (directory / "deep").mkdir()
             agent.options["scrubber"]["acknowledged_stores"] = "file"
             agent.reload()
             site.wait_scrubbed(images)
@@ -73,7 +70,7 @@ class TestFile:
         ("stray", "reason"),
         [
             (False, "its directory is empty"),
-            (True, "20 images in a row are not found in it"),
+            (True, "20 images are not there"),
         ],
     )
     def test_an_emptied_directory_blows_the_fuse(
@@ -157,7 +154,7 @@ def test_a_driver_that_does_not_load_stops_no_other_store(
     with site.agent() as agent:
         agent.wait_for_log("Store volumes cannot be used: its driver needs the Python module")
         site.wait_scrubbed([other])
-        agent.wait_for_log("2 images are not scrubbed from store volumes: store_not_loaded")
+        agent.wait_for_log("2 images are not scrubbed from store volumes (store not loaded)")
         wait_for("release", lambda: site.images.at_rest() == set(images))
         assert [site.images.status(image_id) for image_id in images] == [PENDING] * 2
         for path in away:
@@ -182,7 +179,7 @@ class TestRbd:
         }
         with site.agent() as agent:
             site.wait_scrubbed([images[name] for name in ("fine", "missing", "snapshots")])
-            agent.wait_for_log("3 images are not scrubbed from store ceph: in_use")
+            agent.wait_for_log("3 images are not scrubbed from store ceph (in use)")
             site.wait_swept(agent, 5)
             for name in ("busy", "watched", "trashbusy"):
                 assert site.images.status(images[name]) == PENDING
@@ -234,13 +231,18 @@ class TestCinder:
             for name in (fine, missing, limited)
         }
         parked = site.images.add(Location("volumes", "cinder://volumes/not-a-volume"))
+        attached = site.images.add_many(
+            [[Location("volumes", f"cinder://volumes/{volume('b5')}")] for _ in range(8)]
+        )
         with site.agent() as agent:
             site.wait_scrubbed([images[fine], images[missing]])
-            agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes: bad_url")
+            agent.wait_for_log("images are not scrubbed from store volumes (in use); one of them")
+            agent.wait_for_log(f"Image {parked} is not scrubbed from store volumes (bad url)")
             wait_for("a second try", lambda: libraries.asked().count(limited) > 1)
         assert libraries.asked().count(fine) == 1
         wait_for("release", lambda: images[limited] in site.images.at_rest())
-        assert site.images.status(parked) == PENDING
+        assert all(site.images.status(image_id) == PENDING for image_id in (parked, *attached))
+        assert "does not work" not in agent.log
 
     def test_a_service_that_fails_is_left_alone(
         self, libraries: FakeLibraries, new_site: SiteFactory

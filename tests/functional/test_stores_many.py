@@ -121,13 +121,13 @@ class TestSeveralStores:
         other = site.images.add(*in_files(site, 1)[0])
         with site.agent() as agent:
             site.wait_scrubbed([other])
-            agent.wait_for_log("not scrubbed from store ?: store_not_enabled")
+            agent.wait_for_log("not scrubbed (store not enabled)")
             site.wait_swept(agent)
             wait_for("release", lambda: site.images.at_rest() >= {*parked, mixed})
             for image_id in parked:
                 assert site.images.status(image_id) == PENDING
             # Told once, however many they are and however often they were found.
-            assert agent.log.count("not scrubbed from store ?") == 1
+            assert agent.log.count("not scrubbed (store not enabled)") == 1
             assert sorted(site.images.locations(mixed).values()) == ["deleted", "pending_delete"]
             assert agent.process is not None
             assert agent.process.poll() is None

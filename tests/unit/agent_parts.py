@@ -47,7 +47,9 @@ def make_sources(clock: Clock) -> Sources:
     queue = DelayQueue(1000, origin=NOW)
     stores = cast(
         "Stores",
-        SimpleNamespace(url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}),
+        SimpleNamespace(
+            url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}, resolve=str
+        ),
     )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))

@@ -33,13 +33,20 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     """See the module."""
 
     def __init__(self) -> None:
-        self._simulated = SimulatedSelector()
-        super().__init__(self._simulated)
+        self.selector = SimulatedSelector()
+        super().__init__(self.selector)
 
     def time(self) -> float:
-        return self._simulated.now
+        return self.selector.now
 
 
 def run(function: Callable[[], Awaitable[T]]) -> T:
     """Run a coroutine function under anyio, in as much time as its computing takes."""
     return anyio.run(function, backend_options={"loop_factory": SimulatedLoop})
+
+
+def skip(seconds: float) -> None:
+    """Let time pass, within a coroutine that :func:`run` runs, as if something blocked the loop."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimulatedLoop)
+    loop.selector.now += seconds

@@ -126,6 +126,21 @@ class TestWhatTheClientLogs:
         assert not watch.is_told(record(name, level, text))
         assert not watch.outage.is_on
 
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("Connection failed: refused", "refused (one:1, [::1]:2)"),
+            ("AMQP server on one:1 is unreachable", "one:1 is unreachable"),
+        ],
+    )
+    def test_the_brokers_are_named_once(
+        self, text: str, said: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        outage = Outage("The bus", "Sweeps go on", time.monotonic)
+        watch = BrokerWatch(outage, time.monotonic, [("one", 1), ("::1", 2)])
+        watch.is_told(record(RABBIT, logging.ERROR, text))
+        assert f"{said}. Sweeps go on" in caplog.text
+
     def test_a_password_is_not_told(self, caplog: pytest.LogCaptureFixture) -> None:
         watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
         watch.is_told(record(RABBIT, logging.ERROR, "amqp://glance:secret@one:5672/ is away"))

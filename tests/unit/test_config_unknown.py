@@ -115,6 +115,41 @@ def test_what_is_like_nothing_known_is_sent_to_glance_s_files(own: Path) -> None
     assert all("glance_config_files" in text for text in found)
 
 
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (["log_file = /var/log/evscrub.log", " scrub_time = 86400"], 4),
+        (["log_file =", "\tscrub_time = 86400"], 4),
+        (["default_log_levels = a=INFO,", "  b=INFO", "  # comment"], 5),
+        (["transport_url = rabbit://host", "  "], None),  # spaces alone end the value
+        (["default_log_levels = a=INFO,", "  b=INFO"], None),
+    ],
+)
+def test_a_line_that_the_value_above_swallows_is_refused(
+    own: Path, value: list[str], line: int | None
+) -> None:
+    """Without a word `scrub_time` would be a part of the name of the log's file."""
+    path = write(own, "[DEFAULT]", "glance_config_files = none", *value)
+    if line is None:
+        config.load([path])
+        return
+    with pytest.raises(ConfigError) as caught:
+        config.load([path])
+    (found,) = caught.value.problems
+    assert found.startswith(f"[DEFAULT] {value[0].split()[0]} in {own}:3: line {line} is indented,")
+
+
+def test_a_line_that_glance_config_files_swallows_is_refused(own: Path) -> None:
+    path = write(own, "[DEFAULT]", "glance_config_files = none", "  scrub_time = 86400")
+    with pytest.raises(ConfigError, match=":2: line 3 is indented, so it is taken for a part"):
+        config.load([path])
+
+
+def test_an_indented_line_of_glance_s_is_left_to_glance(own: Path, tmp_path: Path) -> None:
+    glance = write(tmp_path / "glance-api.conf", "[DEFAULT]", "log_file = x", " y = z")
+    config.load([write(own, "[DEFAULT]", f"glance_config_files = {glance}")])
+
+
 def test_all_problems_are_told_at_once(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(own, "[DEFAULT]", "scrub_tme = 1", "[sweep]", "interval = nan", "[nope]", "x = 1")
     assert cli.main(["agent", "--config-file", path]) == 2

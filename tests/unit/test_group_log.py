@@ -15,17 +15,30 @@ from evscrub.group_log import FIRST_SECONDS, REPEAT_SECONDS, GroupLine, GroupLog
 def test_images_that_come_together_are_one_line() -> None:
     log = GroupLog()
     for number in range(1200):
-        log.add("a", logging.WARNING, f"i{number}", "parked", number / 1200)
+        log.add("a", logging.WARNING, f"i{number}", "parked", "detail", number / 1200)
     assert list(log.due(0.99)) == []
     assert log.next_due == FIRST_SECONDS
-    line = "1200 images are parked; one of them is i0"
+    line = "1200 images are parked; one of them is i0: detail"
     assert list(log.due(1.0)) == [GroupLine(logging.WARNING, line)]
     assert log.next_due == math.inf
-    log.add("a", logging.WARNING, "late", "parked", 2.0)
-    log.add("b", logging.INFO, "other", "in use", 2.0)
+    log.add("a", logging.WARNING, "late", "parked", "why", 2.0)
+    log.add("b", logging.INFO, "other", "in use", "", 2.0)
     assert list(log.due(3.0)) == [GroupLine(logging.INFO, "Image other is in use")]
     assert log.next_due == 1.0 + REPEAT_SECONDS
-    assert list(log.due(math.inf)) == [GroupLine(logging.WARNING, "Image late is parked")]
+    assert list(log.due(math.inf)) == [GroupLine(logging.WARNING, "Image late is parked: why")]
+
+
+def test_a_later_line_counts_what_the_first_did_not() -> None:
+    log = GroupLog()
+    said = []
+    for at in (0.0, REPEAT_SECONDS):
+        log.add("a", logging.INFO, "x", "parked", "of x", at)
+        log.add("a", logging.INFO, "y", "parked", "of y", at)
+        said += [line.text for line in log.due(at + REPEAT_SECONDS)]
+    assert said == [
+        "2 images are parked; one of them is x: of x",
+        "2 more images are parked; one of them is x: of x",
+    ]
 
 
 @given(
@@ -48,13 +61,13 @@ def test_every_image_counts_once_and_no_group_is_told_more_often_than_once_a_min
 
     def look(now: float) -> None:
         for line in log.due(now):
-            group = line.text.split(" ")[-1] if "Image " in line.text else line.text.split()[3][0]
+            group = line.text.partition(" are ")[2][:1] or line.text[-1]
             count = 1 if line.text.startswith("Image ") else int(line.text.split()[0])
             told[group].append((now, count))
 
     for group, pause, looks in steps:
         now += pause
-        log.add(group, logging.INFO, "i", group, now)
+        log.add(group, logging.INFO, "i", group, "", now)
         added[group] += 1
         if looks:
             look(now)

@@ -20,7 +20,13 @@ from evscrub.verdict import (
     GONE,
     MISSING_BELOW,
     MISSING_DIRECTORY,
+    NO_PROOF,
     NOT_FOUND,
+    TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
+    UNPROVEN,
+    WRONG_FOR_ONE,
+    WRONG_STORE,
     Outcome,
     Verdict,
 )
@@ -30,6 +36,7 @@ ONE = owner_key("one")
 
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 REFUSED = Verdict(Outcome.REFUSED, "refused")
+WRONG = Verdict(Outcome.STORE_TROUBLE, WRONG_STORE, hint="an image is not there")
 THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
 DENIED = Verdict(
     Outcome.TRANSIENT, "permission_denied", "Forbidden", "user x may not delete in /a_b"
@@ -40,8 +47,8 @@ BAD_URL = Verdict(Outcome.CONFIGURATION, "bad_url")
 
 
 def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
-    health = Health(Pace(concurrent, rate), limit, lambda low, high: (low + high) / 2)
-    return Lane("s", health)
+    health = Health(Pace(concurrent, rate), lambda low, high: (low + high) / 2)
+    return Lane("s", health, not_found_limit=limit)
 
 
 def shared_lane(limit: int = 20) -> Lane:
@@ -217,31 +224,11 @@ class TestAnswered:
         assert lane.believed(verdict) == NOT_FOUND
         assert lane.believed(THROTTLED) == THROTTLED
 
-    def test_a_run_of_not_found_pauses_it(self) -> None:
-        assert events(answers(new_lane(limit=3), NOT_FOUND, 4)) == [None, None, Event.BLOWN, None]
-
-    def test_a_run_of_one_owner_pauses_that_owner(self) -> None:
-        lane = shared_lane(3)
-        change = of_one(lane, NOT_FOUND, 3)
-        assert (change.event, change.scope, change.owner) == (Event.BLOWN, Scope.OWNER, "one")
-        assert not lane.takes("one", 1e9)
-        assert lane.takes("other", 0)
-        # Nothing that the owner's other images meet with sets that right,
-        for verdict in (NOT_FOUND, IN_USE, REFUSED, UNEXPECTED):
-            lane.answered(verdict, Origin("one", "q"), 1)
-            assert not lane.takes("one", 1e9)
-        # but data in the same part of the store does.
-        lane.answered(GONE, Origin("other", "q"), 2)
-        assert not lane.takes("one", 1e9)
-        lane.answered(GONE, Origin("other", "p"), 2)
-        assert lane.takes("one", 2)
-
     @pytest.mark.parametrize(
         ("verdict", "count", "event"),
         [
             (UNEXPECTED, FAILURES, Event.OPENED),
             (REFUSED, 20, Event.REFUSING),
-            (NOT_FOUND, 20, Event.BLOWN),
         ],
     )
     def test_of_an_owner_who_is_alone_concerns_the_store_until_another_comes(
@@ -263,7 +250,7 @@ class TestAnswered:
         lane.answered(verdict, Origin("one", "p"), 100)
         assert not lane.takes("one", 100) or event is Event.REFUSING
         # until it is proven wrong.
-        lane.answered(GONE, Origin("other" if event is Event.BLOWN else "one", "p"), 101)
+        lane.answered(GONE, Origin("one", "p"), 101)
         assert lane.takes("one", 101)
 
     def test_of_an_owner_who_is_alone_ends_with_a_good_answer(self) -> None:
@@ -277,13 +264,6 @@ class TestAnswered:
         answers(lane, GONE, 2, 1)
         assert of_one(lane, UNEXPECTED, FAILURES, 2).scope is Scope.OWNER
 
-    def test_an_operator_sets_right_what_was_paused_for_one(self) -> None:
-        lane = new_lane(limit=3)
-        of_one(lane, NOT_FOUND, 3)
-        lane.health.reset()
-        assert lane.takes("one", 0)
-        assert lane.health.blamed is None
-
     def test_what_concerns_the_store_is_not_taken_from_it(self) -> None:
         lane = new_lane()
         of_one(lane, UNEXPECTED, FAILURES)
@@ -293,31 +273,44 @@ class TestAnswered:
         assert lane.breaker.state is State.BLOWN
 
     def test_an_operator_sets_all_right(self) -> None:
-        lane = shared_lane(3)
-        of_one(lane, NOT_FOUND, 3)
-        answers(lane, NOT_FOUND, 3)
-        assert lane.is_shut(0)
+        lane = new_lane()
+        lane.answered(WRONG, Origin("one", "p"), 0)
+        assert lane.is_shut(1e9)
         lane.health.reset()
         assert lane.takes("one", 0)
-        assert events(answers(lane, NOT_FOUND, 2)) == [None, None]
 
-    def test_an_image_with_many_locations_counts_once(self) -> None:
-        lane = new_lane(limit=3)
-        lane.answered(NOT_FOUND, Origin("o", "p"), 0)
-        for _ in range(100):
-            assert lane.answered(NOT_FOUND, Origin("o", "p", missed=True), 0) is None
+    @pytest.mark.parametrize("reason", [WRONG_STORE, TOO_MANY_MISSING])
+    def test_a_wrong_store_is_paused_and_says_why(self, reason: str) -> None:
+        lane = new_lane()
+        verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="an image is not there")
+        assert lane.answered(verdict, Origin("one", "p"), 0) == Change(
+            Event.BLOWN, reason="an image is not there"
+        )
+        assert lane.is_shut(1e9)
 
-    def test_data_that_was_there_ends_the_run(self) -> None:
-        lane = new_lane(limit=3)
-        assert answers(lane, NOT_FOUND, 2) == [None, None]
-        assert answers(lane, GONE, 1) == [None]
-        assert answers(lane, NOT_FOUND, 2) == [None, None]
+    @pytest.mark.parametrize("reason", [TOO_MANY_OF_ONE, WRONG_FOR_ONE])
+    def test_what_is_missing_of_one_owner_pauses_the_store_until_another_comes(
+        self, reason: str
+    ) -> None:
+        verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="20 images are not there")
+        lane = new_lane()
+        assert of_one(lane, verdict, 1) == Change(Event.BLOWN, reason="20 images are not there")
+        assert lane.is_shut(1e9)
+        assert lane.health.blamed == ("one",)
+        lane.health.make_way()
+        assert lane.takes("other", 0)
+        assert lane.takes("one", 0)
+        answers(lane, GONE, 2)
+        assert lane.answered(verdict, Origin("one", "p"), 1) is None
+        assert lane.takes("one", 1)
 
-    def test_what_is_in_use_says_nothing_about_the_run(self) -> None:
-        lane = new_lane(limit=3)
-        answers(lane, NOT_FOUND, 2)
-        answers(lane, IN_USE, 5)
-        assert events(answers(lane, NOT_FOUND, 1)) == [Event.BLOWN]
+    def test_what_is_not_proven_says_nothing_of_the_store(self) -> None:
+        assert events(answers(new_lane(), UNPROVEN, 100)) == [None] * 100
+
+    def test_a_store_that_does_not_answer_for_live_images_fails(self) -> None:
+        lane = shared_lane()
+        assert events(answers(lane, NO_PROOF, FAILURES))[-1] is Event.OPENED
+        assert not lane.pace.is_slowed
 
     @pytest.mark.parametrize("verdict", [GONE, NOT_FOUND, IN_USE, REFUSED])
     def test_any_plain_answer_to_a_probe_closes(self, verdict: Verdict) -> None:
@@ -518,7 +511,7 @@ class TestOwners:
 
     def test_slots_of_all_stores_count_too(self) -> None:
         shared = Slots(8)
-        lanes = [Lane(name, Health(Pace(8), 0, lambda low, _: low), shared) for name in ("s", "t")]
+        lanes = [Lane(name, Health(Pace(8), lambda low, _: low), shared) for name in ("s", "t")]
         for lane in lanes:
             fill(lane, 20, "a")
         assert [len(self.begin_all(lane)) for lane in lanes] == [7, 0]

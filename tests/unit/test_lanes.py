@@ -16,22 +16,20 @@ import anyio.to_thread
 import pytest
 
 from evscrub.clock import Clock
-from evscrub.delay_queue import Source
 from evscrub.lane import Lane
 from evscrub.lanes import Lanes
+from evscrub.proof import Presence
 from evscrub.record import Record
-from evscrub.registry.claims import Claim, Seen, Settlement
-from evscrub.rules import ImageRow, Kind, LocationRow, Policy
+from evscrub.registry.claims import Seen, Settlement
+from evscrub.rules import LocationRow, Policy
 from evscrub.scrubber import Scrubber
 from evscrub.slots import Slot
 from evscrub.stores import Target
 from evscrub.verdict import GONE, Outcome, Verdict
-from evscrub.work import Work
 from evscrub.workers import Workers
 from tests.unit.simulated_loop import run
 from tests.unit.world import (
     DOWN,
-    EPOCH,
     NOT_FOUND,
     REGISTRY_SECONDS,
     SETTINGS,
@@ -163,7 +161,7 @@ class TestTurns:
         async def main() -> tuple[float, float, float]:
             settings = replace(SETTINGS, rate=10.0, burst=8.0, store_rate={"a": 5.0})
             clock = Clock(anyio.current_time, anyio.current_time)
-            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda _: None)
+            lanes = Lanes(settings, ["a"], clock, lambda _: None)
             lane = lanes.of("a")
             lane.took(delete_seconds, 0)
             for number in range(20):
@@ -506,6 +504,20 @@ def test_a_cap_by_owner_that_is_lifted_lets_all_come_at_once() -> None:
     assert world.statuses() == {"deleted": 100}
 
 
+def test_a_cap_by_owner_that_is_lifted_does_not_hasten_the_next_try() -> None:
+    """Of an image that waited for its owner's turn, had it, and failed."""
+    in_use = Verdict(Outcome.IN_USE, "in_use")
+    world = World(replace(SETTINGS, owner_rate=1.0), a=lambda _: (0.02, in_use))
+    images = {world.add("o", "a") for _ in range(3)}
+
+    async def lift(scrubber: Scrubber) -> None:
+        await anyio.sleep(20)
+        scrubber.change(SETTINGS)
+
+    world.run(SETTINGS.delays.in_use / 2, lift)
+    assert sorted(one.image_id for one in world.asked) == sorted(images)
+
+
 def test_a_longer_delay_does_not_put_off_what_waits_for_its_next_try() -> None:
     world = World(a=lambda now: fast(now) if now > 10 else down(now))
     for _ in range(10):
@@ -555,74 +567,126 @@ def test_a_defect_in_a_look_costs_its_image_a_minute_and_nothing_else() -> None:
     assert len(world.asked) == 9
 
 
-class TestFuse:
-    @pytest.mark.parametrize(
-        ("kind", "limit", "paused", "held", "believed"),
-        [
-            *[(kind, 20, False, True, True) for kind in Kind],
-            *[(kind, 20, True, False, False) for kind in Kind],
-            *[(kind, 0, True, False, True) for kind in Kind],
-        ],
-    )
-    def test_what_is_not_found_is_held_unless_its_store_is_paused_or_acknowledged(
-        self, kind: Kind, limit: int, *, paused: bool, held: bool, believed: bool
+def there(_now: float) -> Presence:
+    return Presence.THERE
+
+
+class TestMissing:
+    @pytest.mark.parametrize("count", [1, 5, 500])
+    def test_nothing_is_settled_in_a_wrong_store_and_all_goes_when_it_is_mended(
+        self, count: int, caplog: pytest.LogCaptureFixture
     ) -> None:
-        async def main() -> Settlement:
-            clock = Clock(anyio.current_time, anyio.current_time)
-            settings = replace(SETTINGS, not_found_limit=limit)
-            lanes = Lanes(settings, ["a"], clock, lambda _: None, lambda _: None)
-            row = LocationRow(1, "a://x", "a", "pending_delete", True, EPOCH, EPOCH)
-            image = ImageRow("i", "o", 1, "deleted", True, EPOCH)
-            claim = Claim(image, kind, (row,), EPOCH)
-            work = Work(claim, EPOCH, clock.moment(), 0.0, Source.SWEEP)
-            work.judged(row, "a", NOT_FOUND, 0.0)
-            if paused:
-                lanes.of("a").breaker.blow("x")
-            assert lanes.keeps(lanes.of("a"), work) is held
-            return work.settlement()
+        world = World(a=lambda now: (0.05, GONE if now > 60 else NOT_FOUND))
+        world.live["a"] = lambda now: Presence.THERE if now > 60 else Presence.ABSENT
+        for number in range(count):
+            world.add(f"o{number % 7}", "a")
 
-        end = run(main)
-        assert (end.gone, end.left) == (([1], []) if believed else ([], [1]))
-        assert end.whole is (kind is Kind.PENDING)
+        async def mend(scrubber: Scrubber) -> None:
+            await anyio.sleep(59)
+            assert world.statuses() == {"pending_delete": count}
+            assert all(world.left(image_id) for image_id in world.images)
+            assert caplog.text.count("is paused: image live is active, and its 1 bytes") == 1
+            await anyio.sleep(2)
+            scrubber.change(world.settings)
 
-    def test_nothing_is_believed_of_a_paused_store(self) -> None:
-        """Not even what was under way when it was paused."""
+        assert world.run(120, mend) < 80
+        assert {one.verdict for one in world.asked if one.at > 60} == {GONE}
+        assert world.statuses() == {"deleted": count}
+        assert world.questions <= 4
+
+    def test_what_a_right_store_has_lost_is_gone_at_once(self) -> None:
         world = World(a=missing)
-        for number in range(200):
-            world.add(f"o{number % 3}", "a")
-        world.run(60)
-        assert world.statuses() == {"pending_delete": 200}
-        assert all(world.left(image_id) == {"a"} for image_id in world._images)
-        assert len(world.asked) <= 20 + 16
-
-    def test_nothing_is_believed_of_a_slow_store_that_goes_on_to_find_nothing(self) -> None:
-        world = World(replace(SETTINGS, concurrency=1), a=lambda _: (2.0, NOT_FOUND))
-        for number in range(25):
-            world.add(f"o{number % 3}", "a")
-        world.run(90)
-        assert world.statuses() == {"pending_delete": 25}
-        assert len(world.asked) == 20
-
-    def test_a_few_are_believed_when_nothing_follows(self) -> None:
-        world = World(a=missing)
-        for number in range(10):
-            world.add(f"o{number}", "a")
+        world.live["a"] = there
+        for number in range(10_000):
+            world.add(f"o{number % 7}", "a")
         scrubbers: list[Scrubber] = []
 
         async def keep(scrubber: Scrubber) -> None:
             scrubbers.append(scrubber)
 
-        assert world.run(60, keep) >= 3
-        assert world.statuses() == {"deleted": 10}
+        world.run(600, keep)
+        assert world.statuses() == {"deleted": 10_000}
+        assert len(world.asked) == 10_000
+        assert world.questions <= 10_000 / SETTINGS.concurrency * 2
         assert scrubbers[0].record.bytes_reclaimed.total() == 0
 
-    def test_data_that_was_there_tells_that_the_store_is_right(self) -> None:
-        answers = iter([NOT_FOUND] * 10 + [GONE] * 10)
-        world = World(a=lambda _: (0.02, next(answers)))
-        for number in range(20):
+    def test_a_store_that_is_throttled_when_it_is_asked_makes_images_wait(self) -> None:
+        world = World(a=missing)
+        world.live["a"] = lambda now: Presence.THERE if now > 60 else Presence.UNKNOWN
+        for number in range(50):
+            world.add(f"o{number % 7}", "a")
+
+        async def watch(_: Scrubber) -> None:
+            await anyio.sleep(59)
+            assert world.statuses() == {"pending_delete": 50}
+
+        world.run(900, watch)
+        assert world.statuses() == {"deleted": 50}
+
+    def test_one_of_two_stores_is_proven_for_itself(self) -> None:
+        world = World(a=missing, b=missing)
+        world.live |= {"a": lambda _: Presence.ABSENT, "b": there}
+        for number in range(50):
+            world.add(f"o{number % 3}", "a", "b")
+            world.add(f"o{number % 3}", "b")
+        world.run(60)
+        assert world.statuses() == {"pending_delete": 50, "deleted": 50}
+        assert all("a" in world.left(image_id) for image_id in world.images[::2])
+
+    def test_what_was_asked_before_it_was_mended_is_asked_again(self) -> None:
+        """Also where the store is proven afterwards."""
+        world = World(a=lambda now: (1.0, GONE if now > 0.5 else NOT_FOUND))
+        world.live["a"] = there
+        for number in range(16):
             world.add(f"o{number}", "a")
-        assert world.run(60) < 3
-        assert world.statuses() == {"deleted": 20}
+
+        async def mend(scrubber: Scrubber) -> None:
+            await anyio.sleep(0.5)
+            scrubber.change(world.settings)
+
+        assert world.run(60, mend) < 20
+        assert NOT_FOUND in {one.verdict for one in world.asked}
+        gone = {one.image_id for one in world.asked if one.verdict == GONE}
+        assert gone == set(world.images)
+
+    def test_a_store_that_is_paused_from_the_start_is_not_asked(self) -> None:
+        world = World(a=fast, b=fast)
+        for number in range(20):
+            world.add("o", "ab"[number % 2])
+
+        async def pause(scrubber: Scrubber) -> None:
+            scrubber.lanes.of("a").breaker.blow("an image is not there")
+
+        world.run(30, pause)
+        assert {one.store for one in world.asked} == {"b"}
+        assert world.statuses() == {"pending_delete": 10, "deleted": 10}
+
+
+class TestMissingWithoutLiveImages:
+    def test_of_many_nothing_is_settled(self, caplog: pytest.LogCaptureFixture) -> None:
+        world = World(a=missing)
+        for number in range(200):
+            world.add(f"o{number % 3}", "a")
+        world.run(60)
+        assert world.statuses() == {"pending_delete": 200}
+        assert all(world.left(image_id) == {"a"} for image_id in world.images)
+        assert caplog.text.count("Store a is paused: 20 images are not there") == 1
+
+    def test_a_few_are_gone_when_they_stay_missing(self) -> None:
+        world = World(a=missing)
+        for number in range(10):
+            world.add(f"o{number}", "a")
+        assert world.run(200) >= 3
+        assert world.statuses() == {"deleted": 10}
+
+    def test_data_that_is_there_tells_that_the_store_is_right(self) -> None:
+        answers = chain([NOT_FOUND] * 30, [GONE] * 10, repeat(NOT_FOUND))
+        world = World(a=lambda _: (0.02, next(answers)))
+        for number in range(40):
+            world.add(f"o{number}", "a")
+        world.run(60)
+        assert world.statuses() == {"deleted": 40}
+        assert len(world.asked) <= 40 + 30 + SETTINGS.concurrency
 
     def test_an_operator_may_acknowledge(self) -> None:
         world = World(a=missing)
@@ -635,69 +699,8 @@ class TestFuse:
             acknowledged = frozenset({"a"})
             scrubber.change(replace(world.settings, acknowledged_stores=acknowledged))
 
-        assert 30 < world.run(120, acknowledge) < 50
+        assert 30 < world.run(120, acknowledge) < 80
         assert world.statuses() == {"deleted": 200}
-
-    def test_nothing_is_believed_of_one_of_two_stores_for_what_the_other_has(self) -> None:
-        world = World(a=missing, b=fast)
-        for number in range(50):
-            world.add(f"o{number % 3}", "a", "b")
-        world.run(60)
-        assert world.statuses() == {"pending_delete": 50}
-        assert all("a" in world.left(image_id) for image_id in world.images)
-
-    def test_both_of_two_stores_are_believed_in_turn(self) -> None:
-        world = World(a=missing, b=missing)
-        image_id = world.add("o", "a", "b")
-        assert 6 < world.run(60) < 8
-        assert [one.store for one in world.asked] == ["a", "b"]
-        assert world.status(image_id) == "deleted"
-
-    def test_what_was_asked_before_it_was_mended_is_asked_again(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """And does not pause it again."""
-        slow = chain([False] * 5, repeat(True))
-
-        def store(now: float) -> tuple[float, Verdict]:
-            return (0.02, GONE) if now > 0.5 else (1.0 if next(slow) else 0.1, NOT_FOUND)
-
-        world = World(replace(SETTINGS, not_found_limit=5), a=store)
-        for number in range(30):
-            world.add(f"o{number}", "a")
-        self.mend(world, 0.5)
-        assert caplog.text.count("is paused") == 1
-
-    def test_what_is_not_believed_yet_is_asked_again_after_a_reload(self) -> None:
-        world = World(a=lambda now: (0.02, GONE) if now > 1 else (0.1, NOT_FOUND))
-        for number in range(10):
-            world.add(f"o{number}", "a")
-        self.mend(world, 1)
-        assert len(world.asked) == 10 + 10
-
-    def mend(self, world: World, at: float) -> None:
-        """Reload at a time; then all is deleted soon, and none of it because it was not there."""
-
-        async def change(scrubber: Scrubber) -> None:
-            await anyio.sleep(at)
-            scrubber.change(world.settings)
-
-        assert world.run(60, change) < 3
-        assert world.statuses() == {"deleted": len(world.images)}
-        deleted = [one.image_id for one in world.asked if one.verdict == GONE]
-        assert sorted(deleted) == sorted(world.images)
-
-    def test_a_store_that_is_paused_from_the_start_is_not_asked(self) -> None:
-        world = World(a=fast, b=fast)
-        for number in range(20):
-            world.add("o", "ab"[number % 2])
-
-        async def pause(scrubber: Scrubber) -> None:
-            scrubber.lanes.of("a").breaker.blow("20 images in a row are not found in it")
-
-        world.run(30, pause)
-        assert {one.store for one in world.asked} == {"b"}
-        assert world.statuses() == {"pending_delete": 10, "deleted": 10}
 
 
 def test_lost_write_access_shuts_the_store_at_once() -> None:

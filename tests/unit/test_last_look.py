@@ -11,7 +11,7 @@ import pytest
 from oslo_db import exception as db_exception
 
 from evscrub.clock import Clock
-from evscrub.last_look import LOOK_SECONDS
+from evscrub.last_look import LOOK_SECONDS, NO_LAST_LOOK
 from evscrub.rules import LocationRow
 from evscrub.scrubber import Scrubber
 from evscrub.verdict import GONE, SHARED, Verdict
@@ -28,13 +28,11 @@ class SharingWorld(World):
     shared_since = 10.0
     looks = 0
     fails = False
-    looked_at: list[int]
 
     def among(
         self, rows: Collection[LocationRow], *, just_claimed: bool = True
     ) -> dict[int, Verdict]:
         self.looks += 1
-        self.looked_at = [row.id for row in rows]
         now = anyio.current_time()
         if self.fails and not just_claimed:
             raise db_exception.DBError(None)
@@ -154,3 +152,49 @@ def test_a_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) ->
     answers = bench.delete()
     assert [work for work, _ in answers] == bench.works  # it is looked at again, not forgotten
     assert sum(len(verdicts) for _, verdicts in answers) == deleted
+
+
+def test_all_locations_that_are_left_are_asked_about() -> None:
+    """A thread deletes several without another look."""
+    bench = Bench(("a", "a", "b"))
+    look = bench.scrubber.workers._last_look
+    asked: list[int] = []
+
+    def among(rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        asked.extend(row.id for row in rows)
+        return {}
+
+    look._among = among
+    bench.now += LOOK_SECONDS + 0.1
+    bench.work()
+    assert asked == [row.id for row in bench.works[0].claim.locations]
+
+
+def test_a_location_behind_the_first_that_got_shared_stays() -> None:
+    bench = Bench(("a", "a"))
+    second = bench.works[0].claim.locations[1]
+    bench.scrubber.workers._last_look._among = lambda _rows: {second.id: SHARED}
+    bench.now += LOOK_SECONDS + 0.1
+    (work,) = bench.work()
+    assert bench.deleted == [work.claim.locations[0].value]
+    assert work.is_complete
+
+
+def test_nothing_is_deleted_after_a_look_that_raised(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(("a",))
+    looks = 0
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        nonlocal looks
+        looks += 1
+        if looks > 1:  # taken for an answer, it would be asked for without end
+            bench.scrubber.workers.stopping = True
+        raise LookupError("a defect")
+
+    bench.scrubber.workers._last_look._among = among
+    bench.now += LOOK_SECONDS + 0.1
+    (work,) = bench.work()
+    assert not bench.deleted
+    assert looks == 1
+    assert work.trouble == ("a", NO_LAST_LOOK)
+    assert f"Image {work.image_id} is not deleted" in caplog.text

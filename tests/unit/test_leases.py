@@ -32,6 +32,7 @@ class Bench:
         self.clock = Clock(boot=lambda: self.time, wall=lambda: self.time)
         self.asked: list[str] = []
         self._kept = kept
+        self.call_seconds = 0.0
         self.record = Record()
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
         calls = RegistryCalls(self.clock, cast("Registry", registry))
@@ -44,6 +45,7 @@ class Bench:
             )
 
     def _renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+        self.time += self.call_seconds
         claims = [claim for claim, _ in held]
         self.asked += [claim.image.id for claim in claims]
         return [c for c in claims if c.image.id in self._kept], LEASE + timedelta(seconds=30)
@@ -83,3 +85,12 @@ def test_renewed_when_aged_and_not_when_another_agent_may_have_it(
     bench = Bench(kept={"one", "two"})
     bench.renew(seconds)
     assert len(bench.asked) == asked
+
+
+def test_a_lease_ages_while_its_renewal_is_under_way() -> None:
+    """It may have been written as soon as it was asked for."""
+    bench = Bench(kept={"one", "two"})
+    bench.call_seconds = 15.0
+    bench.renew(30)
+    bench.time += 26
+    assert not any(map(bench.leases.is_ours, bench.leases.works.values()))

@@ -10,7 +10,9 @@ import oslo_messaging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.transport.virtual import Channel
 from oslo_config import cfg
+from oslo_messaging._drivers import impl_rabbit
 
 from evscrub import listener, silence
 from evscrub.events import READ, DeleteEvent, MalformedError, NotForUsError
@@ -190,6 +192,19 @@ def test_a_sender_cannot_pass_something_off_as_read(forged: object) -> None:
     assert delivered.batches == [[event(1)]]
 
 
+def configured(**options: object) -> cfg.ConfigOpts:
+    """Return a configuration for a bus in memory, whose driver is RabbitMQ's."""
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
+    conf.register_opts(listener_opts, "listener")
+    oslo_messaging.get_notification_transport(conf, url="fake:")
+    conf.set_override("transport_url", "kombu+memory://", "oslo_messaging_notifications")
+    conf.register_opts(impl_rabbit.rabbit_opts, "oslo_messaging_rabbit")
+    for name, value in options.items():
+        conf.set_override(name, value, "oslo_messaging_rabbit")
+    return conf
+
+
 class Server:
     """Stands for oslo.messaging's server, and counts."""
 
@@ -216,11 +231,7 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "_QUIET_SECONDS", 0.05)
     monkeypatch.setattr(Server, "started", 0)
     monkeypatch.setattr(Server, "stopped", 0)
-    conf = cfg.ConfigOpts()
-    conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
-    conf.register_opts(listener_opts, "listener")
-    oslo_messaging.get_notification_transport(conf, url="fake:")
-    conf.set_override("transport_url", "kombu+memory://", "oslo_messaging_notifications")
+    conf = configured()
     joined: list[bool] = []
 
     async def run() -> None:
@@ -245,6 +256,37 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
     anyio.run(run)
     assert joined == [True, False, True]
     assert (Server.started, Server.stopped) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "limit"),
+    [({}, 500), ({"rabbit_qos_prefetch_count": 7}, 7)],
+    ids=["a few batches", "what the operator set"],
+)
+def test_only_so_many_messages_are_taken_ahead(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, object], limit: int
+) -> None:
+    """Asked of the broker, before anything is consumed: without a limit it sends all it has."""
+    asked: list[int] = []
+
+    def limit_to(_channel: Channel, _size: int, count: int, *_: object) -> None:
+        asked.append(count)
+
+    monkeypatch.setattr(Channel, "basic_qos", limit_to)
+    conf = configured(**options)
+    conf.set_override("batch_size", 100, "listener")
+
+    async def run() -> None:
+        joined = anyio.Event()
+        made = Listener(conf, lambda _: None, lambda _: joined.set())
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(made.run)
+            with anyio.fail_after(30):
+                await joined.wait()
+            tasks.cancel_scope.cancel()
+
+    anyio.run(run)
+    assert set(asked) == {limit}
 
 
 bodies = st.one_of(

@@ -6,20 +6,30 @@ import csv
 import gc
 import io
 import json
+import os
+import sys
 import tracemalloc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
+import wcwidth
 import yaml
 from cliff.formatters.json_format import JSONFormatter
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evscrub import listing, listing_output
 from evscrub.listing import Line, Listed, Told, Trouble
 from evscrub.rules import ImageRow, LocationRow, Policy
 from evscrub.store_names import StoreNames
 
+ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
+REASON = (
+    "permission denied: user nobody (uid 65534) may not delete in /var/lib/glance/images: Operation"
+    " not permitted (EPERM): look for immutable files ('lsattr') (tried 9 times)"
+)
 NOW = datetime(2026, 5, 1, 12, 0, 0)
 HOUR = timedelta(hours=1)
 POLICY = Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2))
@@ -203,6 +213,10 @@ def lines(count: int) -> Iterator[Line]:
         )
 
 
+def terminal_width(text: str) -> int:
+    return int(wcwidth.wcswidth(text))
+
+
 def write(count: int, *arguments: str, stdout: io.TextIOBase | None = None) -> str:
     return write_lines(lines(count), *arguments, stdout=stdout)
 
@@ -271,6 +285,63 @@ class TestFormats:
         text = write(1, "-f", how)
         assert "\x1b" not in text
         assert "2Jb" in text
+
+    @given(
+        st.lists(st.tuples(st.text(max_size=60), st.text(max_size=60), st.text(max_size=300))),
+        st.integers(min_value=60, max_value=250),
+    )
+    def test_a_table_fits_and_no_id_is_broken(
+        self, texts: list[tuple[str, str, str]], width: int
+    ) -> None:
+        (line,) = lines(1)
+        written = [
+            replace(line, id=ID, name=name, owner=owner, reason=reason)
+            for name, owner, reason in texts
+        ]
+        text = write_lines(written, "--max-width", str(width))
+        assert max(map(terminal_width, text.splitlines())) <= width
+        assert text.count(f"| {ID} |") == len(texts)
+
+    @pytest.mark.parametrize(
+        ("width", "reason", "columns"),
+        [
+            (80, REASON, "ID State Reason"),
+            (100, REASON, "ID Name Due In State Reason"),
+            (120, REASON, "ID Name Size Stores Due In State Reason"),
+            (250, REASON, "ID Name Owner Size Stores Deleted At Due At Due In State Reason"),
+            # What says nothing makes way.
+            (80, "", "ID Name Due In State"),
+        ],
+    )
+    def test_a_narrow_table_has_the_columns_that_tell_most(
+        self, width: int, reason: str, columns: str
+    ) -> None:
+        (line,) = lines(1)
+        late = timedelta(hours=-16, minutes=-3)
+        line = replace(line, id=ID, name="ubuntu", owner="o" * 32, due_in=late, reason=reason)
+        text = write_lines([line], "--max-width", str(width))
+        assert text.splitlines()[1].replace("|", "").split() == columns.split()
+
+    def test_columns_that_are_asked_for_are_shown_however_narrow(self) -> None:
+        columns = ("-c", "ID", "-c", "Deleted At", "-c", "Due At", "-c", "Due In")
+        text = write(1, "--max-width", "40", *columns)
+        head = text.splitlines()[1].split("|")[1:-1]
+        assert [cell.strip() for cell in head] == ["ID", "Deleted At", "Due At", "Due In"]
+
+    def test_a_terminal_is_fitted_and_a_file_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        written = [replace(line, id=ID, reason=REASON) for line in lines(2)]
+        assert max(map(len, write_lines(written).splitlines())) > 200
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+        assert max(map(len, write_lines(written).splitlines())) == 80
+        assert REASON in write_lines(written, "-f", "value")
+
+    def test_all_parts_of_a_table_have_the_same_columns(self) -> None:
+        written = [*lines(listing_output.BATCH_ROWS), replace(next(lines(1)), reason=REASON)]
+        text = write_lines(written, "--max-width", "80").splitlines()
+        heads = [line.replace("|", "").split() for line in text if "ID" in line]
+        assert len(heads) == 2
+        assert heads[0] == heads[1]
 
     def test_a_column_that_is_not_there_is_told(self) -> None:
         with pytest.raises(ValueError, match="no column colour: there are ID, Name"):

@@ -19,10 +19,11 @@ from evscrub.location_urls import (
     file_path,
     index_key,
     parse,
+    place_key,
     service,
     tidy_key,
 )
-from evscrub.object_identity import Identity, endpoint, identify
+from evscrub.object_identity import Identity, endpoint, identify, place_of
 from tests.unit import drivers
 
 VOLUME = "5f0f8a3c-54bd-4a8b-9b4f-0a8d6e9f3c11"
@@ -278,6 +279,9 @@ def test_the_part_of_a_store_is_not_a_matter_of_spelling(kind: str) -> None:
     # A reference, or its host: who is asked for a token.
     assert len(parts) <= (2 if kind == "swift" else 1)
     assert part(ELSEWHERE[kind]) not in parts
+    places = {place_key(url) for url in SPELLINGS[kind]}
+    # A short URL of rbd leaves the pool to the configuration.
+    assert places - {"rbd/"} == {place_of(one) for one in parts}
     assert part(SPELLINGS[kind][0]) == part(SPELLINGS[kind][0].replace("x", "y"))
     assert not any(secret in one for one in parts for secret in ("SECRET", "SEC/RET", "changed"))
 

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evscrub.breaker import State
+from evscrub.proof import Presence
 from evscrub.scrubber import Scrubber
 from evscrub.verdict import GONE, Outcome, Verdict, judge
 from tests.unit.world import DOWN, NOT_FOUND, SETTINGS, THROTTLED, Behavior, World, down, fast
@@ -280,36 +281,20 @@ class TestOneOwner:
         world.run(60)
         assert world.most_under_way["a"] == 15
 
+    @pytest.mark.parametrize("live", [True, False])
     def test_with_aliases_of_one_object_pauses_nobody_else(
-        self, caplog: pytest.LogCaptureFixture
+        self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
         """Although none of the others' slower deletes ends between theirs."""
         world = World(a=always(GONE, 1.0))
+        if live:
+            world.live["a"] = lambda _: Presence.THERE
         for _ in range(24):
             world.of_images[world.add("evil", "a")] = always(NOT_FOUND)
         others = [world.add(f"o{number}", "a") for number in range(40)]
         world.run(60)
         assert len(gone_at(world, others)) == 40
         assert "Store a is paused" not in caplog.text
-
-    def test_stopped_with_aliases_goes_on_when_others_prove_the_place(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        world = World(a=fast)
-        for _ in range(24):
-            world.of_images[world.add("evil", "a")] = always(NOT_FOUND)
-
-        async def come(scrubber: Scrubber) -> None:
-            await anyio.sleep(30)
-            assert world.statuses() == {"pending_delete": 24}
-            for number in range(40):
-                scrubber.queue.add(world.add(f"o{number}", "a"), 0.0, owner=f"o{number}")
-                scrubber.wake()
-                await anyio.sleep(0.05)
-
-        assert 30 < world.run(90, come) < 60
-        assert caplog.text.count("Store a is paused") == 1
-        assert world.statuses() == {"deleted": 64}
 
 
 class TestForgedEvents:
@@ -375,11 +360,14 @@ class TestClaimsTakenOver:
         assert all(world.left(image_id) for image_id in world.images)
         assert caplog.text.count("Store a is paused") == 1
 
+    @pytest.mark.parametrize("live", [True, False])
     def test_are_believed_when_what_they_left_is_there(
-        self, caplog: pytest.LogCaptureFixture
+        self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
         """As after the death of an agent that had deleted many and not written it down."""
         world = World(a=fast)
+        if live:
+            world.live["a"] = lambda _: Presence.THERE
         for number in range(200):
             world.of_images[world.add(f"o{number % 7}", "a", stale=True)] = always(NOT_FOUND)
         for number in range(50):

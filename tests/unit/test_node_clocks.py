@@ -68,7 +68,7 @@ def test_says_how_far_the_clocks_of_nodes_are_apart(monkeypatch: pytest.MonkeyPa
     code, said = check(monkeypatch, 0.0, 15.0, 0.3)
     assert code is Code.FAILURE
     assert "3 database nodes are 15 s apart" in said
-    assert "ahead of 10.0.0.0:3306 are 10.0.0.1:3306 by 15 s." in said
+    assert "compared with 10.0.0.0:3306, 10.0.0.1:3306 is 15 s ahead." in said
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -19,8 +20,13 @@ from hypothesis import strategies as st
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 from oslo_log.formatters import FluentFormatter, JSONFormatter
+from oslo_reports.guru_meditation_report import TextGuruMeditation
 
+from evscrub import cli, config
+from evscrub.commands import agent as agent_command
+from evscrub.config import ConfigError
 from evscrub.redact import RedactingFormatter, install, redact
+from tests.unit.test_config_values import Files, Running
 
 _PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="@&"))
 SECRETS = _PRINTABLE.map(lambda text: f"hid{text}den")
@@ -119,21 +125,31 @@ def test_no_login_of_a_url_is_shown(secret: str) -> None:
 
 
 @pytest.fixture
-def log_file(tmp_path: Path) -> Iterator[Path]:
-    """Set the log up as the agent does."""
-    root, path = logging.getLogger(), tmp_path / "evscrub.log"
+def log_as_it_was() -> Iterator[None]:
+    """Put the handlers back, and close those that a test made."""
+    root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    formatters = {handler: handler.formatter for handler in handlers}
+    yield
+    for handler in root.handlers[:]:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:], root.level = handlers, level
+    for handler, formatter in formatters.items():
+        handler.setFormatter(formatter)
+
+
+@pytest.fixture
+def log_file(tmp_path: Path, log_as_it_was: None) -> Path:
+    """Set the log up as the agent does."""
+    path = tmp_path / "evscrub.log"
     conf = cfg.ConfigOpts()
     oslo_log.register_options(conf)
     conf([], default_config_files=[], default_config_dirs=[])
     conf.set_override("log_file", str(path))
     oslo_log.setup(conf, "evscrub")
     install()
-    yield path
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            handler.close()
-    root.handlers[:], root.level = handlers, level
+    return path
 
 
 def _fail() -> None:
@@ -230,3 +246,60 @@ def test_uncaught_exceptions_show_none(where: str) -> None:
     assert "hidden" not in ended.stderr
     assert "Traceback" in ended.stderr
     assert "ValueError: s3://***@host/key" in ended.stderr
+
+
+@pytest.mark.usefixtures("global_configuration", "log_as_it_was")
+def test_an_agent_that_starts_shows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def agent(*_: object) -> None:
+        _log_failure(logging.getLogger("evscrub.tests"))
+        raise ConfigError("ended here")
+
+    monkeypatch.setattr(agent_command, "Agent", agent)
+    monkeypatch.setattr(TextGuruMeditation, "setup_autorun", lambda *_, **__: None)
+    log, files = tmp_path / "evscrub.log", Files(tmp_path)
+    files.write(f"log_file = {log}")
+    assert cli.main(["agent", "--config-file", str(files.own)]) == 2
+    check_redacted(log)
+
+
+@pytest.mark.usefixtures("global_configuration", "log_as_it_was")
+def test_an_agent_whose_log_is_configured_again_shows_none(tmp_path: Path) -> None:
+    """A reload makes new handlers, whose formatters are the logging configuration's."""
+    logs = [tmp_path / "before.log", tmp_path / "after.log"]
+    files, log_config = Files(tmp_path), tmp_path / "logging.ini"
+    files.write(f"log_config_append = {log_config}")
+    log_config.write_text(LOG_CONFIG.format(log=logs[0]))
+    conf, own = files.load()
+    config.start_logging(own)
+    log_config.write_text(LOG_CONFIG.format(log=logs[1]) + "\n")
+    os.utime(log_config, (1, 1))  # it is read again when its time has changed
+    Running(conf, own).agent.reload()
+    _log_failure(logging.getLogger("evscrub.tests"))
+    assert logs[0].read_text() == ""
+    check_redacted(logs[1])
+
+
+LOG_CONFIG = """
+[loggers]
+keys = root
+[handlers]
+keys = file
+[formatters]
+keys = plain
+[logger_root]
+level = INFO
+handlers = file
+[handler_file]
+class = FileHandler
+args = ("{log}",)
+formatter = plain
+[formatter_plain]
+format = %(message)s
+"""
+
+
+def check_redacted(log: Path) -> None:
+    """See that a log has the failure of :func:`_log_failure`, without its credentials."""
+    text = log.read_text()
+    assert "s3://***@host/key" in text
+    assert "hidden" not in text

@@ -11,11 +11,17 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from evscrub.clock import Clock
 from evscrub.registry_calls import RETRY_SECONDS, SILENT_SECONDS, RegistryAwayError, RegistryCalls
 from tests.unit.simulated_loop import run
+
+#: What a primary says that became a replica.
+READ_ONLY = db_exception.DBConnectionError(
+    sa.exc.OperationalError("UPDATE", {}, Exception(1290, "running with the --read-only option"))
+)
 
 
 class FakeRegistry:
@@ -24,6 +30,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.frozen = False
         self.error: Exception | None = None
+        self.takes_changes = True
         self.disposed = 0
         self.probed = 0
 
@@ -36,6 +43,12 @@ class FakeRegistry:
     async def now(self) -> object:
         self.probed += 1
         return await self.answer()
+
+    async def try_to_write(self) -> None:
+        self.probed += 1
+        await self.answer()
+        if not self.takes_changes:
+            raise READ_ONLY
 
     async def dispose(self) -> None:
         self.disposed += 1
@@ -133,6 +146,36 @@ def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
         assert registry.probed == probed
 
     play(scene)
+
+
+def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+
+    async def scene(calls: RegistryCalls, registry: Any) -> None:
+        registry.takes_changes = False
+        with pytest.raises(RegistryAwayError):
+            await calls.call(registry.try_to_write)
+        for _ in range(30):  # as sweeps do
+            await anyio.sleep(1.5)
+            await calls.call(registry.answer)
+            assert calls.is_away
+            assert calls.refuses_changes
+        registry.takes_changes = True
+        await anyio.sleep(RETRY_SECONDS + 2)
+        assert not calls.is_away
+        assert not calls.refuses_changes
+        assert calls.away_seconds == 0
+        probed = registry.probed
+        await anyio.sleep(60)
+        assert registry.probed == probed
+
+    play(scene)
+    (away, back) = (r.getMessage() for r in caplog.records if "registry" in r.getMessage())
+    assert away.startswith("The registry is away: 1290")
+    assert "let [database] connection name the primary. Nothing is claimed meanwhile" in away
+    assert back.startswith("The registry is back after 4")
 
 
 def test_what_is_a_defect_is_raised_as_it_is() -> None:

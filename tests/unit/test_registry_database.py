@@ -27,6 +27,8 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ("oracle9i://user:secret@host/glance", "does not know"),
         ("mysql+nodriver://user:secret@host/glance", "does not know"),
         ("mysql+mysqldb://user:secret@host/glance", "Python module MySQLdb"),
+        ("mysql://user:secret@host/glance", "let the URL begin with mysql+pymysql://"),
+        ("mariadb+asyncmy://user:secret@host/glance", "begins with mariadb+asyncmy://"),
         *(
             (f"{name}://user:secret@host/glance", "mysql+pymysql://, postgresql+psycopg2:// or")
             for name in (

@@ -114,8 +114,9 @@ def test_the_number_of_mysqlconnector() -> None:
         (postgresql("25006"), "read-only"),
         (mysql(1146), "made its tables"),
         (postgresql("42P01"), "made its tables"),
-        (mysql(1045), "user and the password"),
-        (postgresql("28P01"), "user and the password"),
+        (mysql(1044), "the database's name"),
+        (mysql(1045), "the user, the password"),
+        (postgresql("28P01"), "the user, the password"),
         (mysql(2013), "check that the database runs"),
     ],
 )

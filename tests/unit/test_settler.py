@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import re
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
 import pytest
+from oslo_db import exception as db_exception
 
 from evscrub.clock import Clock, DatabaseClock, Moment, epoch
 from evscrub.delay_queue import DelayQueue, Source
@@ -16,20 +19,21 @@ from evscrub.keep import RELEASED_AFTER
 from evscrub.leases import Leases
 from evscrub.record import Record, Scrubbed
 from evscrub.registry.claims import Claim, Settlement
-from evscrub.registry_calls import RegistryCalls
+from evscrub.registry_calls import RETRY_SECONDS, RegistryCalls
 from evscrub.retry import Delays
 from evscrub.rules import ImageRow, Kind, LocationRow
-from evscrub.settler import Settler
-from evscrub.verdict import GONE, NOT_FOUND, SHARED, Outcome, Verdict
+from evscrub.settler import _GATHER_SECONDS, Settler
+from evscrub.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.work import Work
 from tests.unit.simulated_loop import run
-from tests.unit.world import simulated_threads
+from tests.unit.world import REGISTRY_SECONDS, simulated_threads
 
 AT = datetime(2026, 3, 1, 12)
 NOW = epoch(AT) + 3600
 DELAYS = Delays(initial=5, longest=600, in_use=1800, parked=3600)
 NOT_OURS = Verdict(Outcome.NOT_OURS, "read_only_store", "StoreDeleteNotSupported")
 TIMEOUT = Verdict(Outcome.TRANSIENT, "timeout")
+IN_USE = Verdict(Outcome.IN_USE, "in_use")
 
 
 def location(number: int, deleted_at: datetime = AT) -> LocationRow:
@@ -56,16 +60,27 @@ def ended(
 class Registry:
     """Settles whatever it is given."""
 
-    def settle(self, _settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
         pass
 
 
 def settle(
-    *works: Work, capacity: int = 100, meanwhile: Callable[[DelayQueue], Any] = lambda _: None
+    *works: Work,
+    capacity: int = 100,
+    meanwhile: Callable[[DelayQueue], Any] = lambda _: None,
+    at_work: Callable[[DelayQueue], Any] = lambda _: None,
+    registry: Registry | None = None,
+    beside: Callable[[Leases], Coroutine[Any, Any, None]] | None = None,
+    seconds: float = 1,
 ) -> tuple[Record, list[Scrubbed]]:
     """Settle works; returns the record, and what was told of each image.
 
     The bus is joined since an hour before the images were deleted.
+
+    :param meanwhile: called before the images are taken.
+    :param at_work: called when they are taken.
+    :param beside: runs while they are settled.
+    :param seconds: how long settling goes on.
     """
     record = Record()
     told: list[Scrubbed] = []
@@ -73,7 +88,7 @@ def settle(
     async def main() -> None:
         clock = Clock(anyio.current_time, lambda: NOW + anyio.current_time())
         queue = DelayQueue(capacity, origin=NOW)
-        claims, database_clock = Registry(), DatabaseClock(clock)
+        claims, database_clock = registry or Registry(), DatabaseClock(clock)
         calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
         leases = Leases(claims, calls, clock, record, 60.0)  # type: ignore[arg-type] # a stand-in
         settler = Settler(
@@ -94,11 +109,15 @@ def settle(
             queue.add(work.image_id, NOW - 1, lane="fast")
         queue.advance(NOW)
         queue.take("fast", len(works))
+        leases.works.update({work.image_id: work for work in works})
+        at_work(queue)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(settler.run)
             for work in works:
                 settler.end(work)
-            await anyio.sleep(1)
+            if beside is not None:
+                tasks.start_soon(beside, leases)
+            await anyio.sleep(seconds)
             tasks.cancel_scope.cancel()
 
     with simulated_threads():
@@ -119,13 +138,11 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
     assert list(record.late_seconds) == [2, 2]
 
 
-def test_what_a_store_had_not_and_is_not_believed_counts_as_unproven() -> None:
-    works = [ended(str(number), NOT_FOUND) for number in range(20)]
-    for work in works:
-        work.doubt()
-    record, told = settle(*works)
-    assert record.outcomes == {("fast", "store_trouble", "unproven"): 20}
-    assert (record.scrubbed, told) == (0, [])
+def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
+    settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.STALE))
+    (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
+    assert line.startswith("Store fast had no data of 1 scrubbed image: ")
+    assert re.search(r"lost: b \(deleted \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", line)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +162,28 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
     assert record.bytes_reclaimed.total() == 0
     assert list(record.late_seconds) == []
     assert [image.data_went for image in told] == [False]
-    assert f"Finished 1 images without a delete ({reason}): a" in caplog.text
+    assert f"Finished 1 image without a delete ({reason.replace('_', ' ')}): a" in caplog.text
     assert "Scrubbed" not in caplog.text
 
 
 def missed(work: Work, **fields: Any) -> int:
     return settle(work, **fields)[0].missed_by_bus
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (LINKED, f"(linked): {LINKED.hint}; next try"),
+        (Verdict(Outcome.IN_USE, "in_use", "InUseByStore"), "(in use): InUseByStore; next try"),
+        (Verdict(Outcome.IN_USE, "in_use"), "(in use): next try"),
+    ],
+)
+def test_the_log_says_what_keeps_an_image_in_use(
+    verdict: Verdict, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    settle(ended("linked", verdict))
+    assert f"Image linked is not scrubbed from store fast {said}" in caplog.text
 
 
 def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:
@@ -179,3 +212,88 @@ def test_what_a_full_queue_turned_away_was_not_missed() -> None:
             queue.add(f"other {number}", NOW + 100 + number)
 
     assert missed(ended("a", GONE, source=Source.SWEEP), capacity=3, meanwhile=fill) == 0
+
+
+class ComparingRegistry(Registry):
+    """Renews and releases a claim only with the lease that it has."""
+
+    def __init__(self, *refused: str) -> None:
+        self.lease = AT
+        self.released: list[str] = []
+        self.refused = refused
+
+    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+        kept = [claim for claim, lease in held if lease == self.lease and not self.released]
+        if kept:
+            self.lease += timedelta(seconds=30)
+        return kept, self.lease
+
+    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+        for end in settlements:
+            if end.image_id in self.refused:
+                raise KeyError(end.image_id)
+            if end.lease == self.lease:
+                self.released.append(end.image_id)
+
+
+@pytest.mark.parametrize("after", [-REGISTRY_SECONDS / 2, REGISTRY_SECONDS / 2])
+def test_a_lease_is_not_renewed_while_its_claim_is_released(after: float) -> None:
+    """Whichever call begins first: compared with an old lease, the claim would be nobody's."""
+    registry = ComparingRegistry()
+    work = ended("a", TIMEOUT)
+    work.asked = Moment(-30, NOW - 30)  # old enough to be renewed
+
+    async def renew(leases: Leases) -> None:
+        await anyio.sleep(_GATHER_SECONDS + after)
+        await leases.renew()
+
+    record, _ = settle(work, registry=registry, beside=renew)
+    assert registry.released == ["a"]
+    assert record.leases_lost == 0
+    assert (registry.lease > AT) is (after < 0)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "refused", "kept"),
+    [
+        pytest.param([IN_USE], [], False, id="tried again later"),
+        pytest.param([GONE], ["a"], False, id="parked"),
+        pytest.param([GONE], [], True, id="scrubbed"),
+    ],
+)
+def test_an_event_that_came_meanwhile_does_not_hasten_the_next_try(
+    verdicts: list[Verdict], refused: list[str], kept: bool
+) -> None:
+    queues: list[DelayQueue] = []
+
+    def announce(queue: DelayQueue) -> None:
+        queue.add("a", NOW, lane="fast")
+        queues.append(queue)
+
+    settle(ended("a", *verdicts), registry=ComparingRegistry(*refused), at_work=announce)
+    (queue,) = queues
+    queue.advance(NOW + 2)
+    # One that is scrubbed is looked at again: the event may tell of something new.
+    assert queue.statistics.ready == (1 if kept else 0)
+    assert queue.statistics.waiting == (0 if kept else 1)
+
+
+class AwayRegistry(Registry):
+    """Takes the third settlement that it is asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+        self.asked.append([end.image_id for end in settlements])
+        if len(self.asked) < 3:
+            raise db_exception.DBConnectionError
+
+
+def test_what_was_deleted_is_written_down_once_the_registry_is_back() -> None:
+    registry = AwayRegistry()
+    works = [ended("a", GONE), ended("b", TIMEOUT)]
+    record, told = settle(*works, registry=registry, seconds=3 * RETRY_SECONDS)
+    assert registry.asked == [["a", "b"]] * 3
+    assert [image.image_id for image in told] == ["a"]
+    assert (record.scrubbed, record.retries) == (1, 1)

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from evscrub import location_crypt
 from evscrub.clock import Clock
-from evscrub.location_urls import index_key
+from evscrub.location_urls import index_key, place_key
 from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.registry import shared_urls
 from evscrub.registry.object_index import ObjectIndex
@@ -25,7 +25,7 @@ from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
 from evscrub.rules import LocationRow
-from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, UNTOLD, StoreNotUsableError
+from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -90,6 +90,12 @@ class Registry:
 
     def index_key(self, value: str) -> str:
         return index_key(self.clear(value))
+
+    def place_of(self, value: str) -> str | None:
+        try:
+            return place_key(self.clear(value))
+        except StoreNotUsableError:
+            return None
 
     def identify(self, row: LocationRow) -> Identity:
         return identify(self.configs.get(row.store or ""), self.clear(row.value))
@@ -220,7 +226,8 @@ def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry)
     assert shared.among([row(999, "file:///late")]) == {999}
 
 
-def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
+def test_sees_what_was_begun_by_a_host_whose_clock_is_behind() -> None:
+    registry = Registry()  # without rows of this moment, below which all are read again
     registry.add("file:///old", number=100, age=7200)
     registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
     shared = registry.shared()
@@ -343,16 +350,28 @@ def test_one_object_in_two_spellings(registry: Registry, written: str, turned: b
     assert shared.among([row(11, other)]) == {11: SHARED}
 
 
-@pytest.mark.parametrize("metadata", ['{"store": "gone"}', "{}", None, "no JSON"])
+@pytest.mark.parametrize(
+    ("metadata", "store", "said"),
+    [
+        ('{"store": "gone"}', "gone", "in store 'gone', may be"),
+        ("{}", None, "names no store"),
+        (None, None, "names no store"),
+        ("no JSON", None, "names no store"),
+    ],
+)
 def test_in_a_store_that_is_not_known_it_may_be_the_same(
-    registry: Registry, metadata: str | None
+    registry: Registry, metadata: str | None, store: str | None, said: str
 ) -> None:
     registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
     registry.set(registry.add(GLANCE), meta_data=metadata)
     shared = registry.verdicts()
-    assert shared.among([row(11, GLANCE)]) == {11: UNTOLD}
+    assert shared.among([row(11, GLANCE)]) == {11: untold(store)}
+    assert said in untold(store).detail
     # What is surely the same is enough.
     registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
+    assert shared.among([row(11, GLANCE)]) == {11: SHARED}
+    # Whichever is found first.
+    registry.set(registry.add(GLANCE), meta_data=metadata)
     assert shared.among([row(11, GLANCE)]) == {11: SHARED}
 
 

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small parts: where to listen, what is kept from being looked at too often, spreads."""
 
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
 import pytest
 
 from evscrub.delay_queue import DelayQueue
 from evscrub.spread import Spread
 from evscrub.status.address import Address, parse
+from evscrub.status.readiness import Readiness
 from evscrub.status.sparing import Sparing
 
 
@@ -47,6 +52,27 @@ def test_an_address_is_read(text: str, wanted: Address | None) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT, or none"):
         parse(text)
+
+
+def test_a_registry_that_takes_no_changes_is_told_from_one_that_is_silent() -> None:
+    async def lacking(**state: bool) -> list[str]:
+        parts: list[Any] = [
+            None,  # the database is not asked
+            SimpleNamespace(dispute_seconds=None),
+            SimpleNamespace(**state),
+            SimpleNamespace(count=1),
+        ]
+        return await Readiness(*parts).what_lacks()
+
+    async def main() -> None:
+        assert await lacking(is_away=True, refuses_changes=True) == [
+            "the registry takes no changes"
+        ]
+        assert await lacking(is_away=True, refuses_changes=False) == [
+            "the registry does not answer"
+        ]
+
+    anyio.run(main)
 
 
 def test_what_is_dear_is_made_rarely() -> None:

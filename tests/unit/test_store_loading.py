@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -158,7 +159,7 @@ def delete_good(stores: Stores, directory: Path, name: str | None = "good") -> N
 
 #: What is wrong by type and options, the reason, and what must be said.
 BROKEN = [
-    ("cinder", "", STORE_NOT_LOADED, "needs the Python modules cinderclient and os_brick and"),
+    ("cinder", "", STORE_NOT_LOADED, "modules cinderclient, os_brick and oslo_privsep, not"),
     ("rbd", "", STORE_NOT_LOADED, "Python modules rados and rbd, not installed here: install Ceph"),
     ("vmware", "", STORE_NOT_LOADED, "the Python module oslo_vmware, not installed here"),
     ("vmware", VMWARE, STORE_NOT_LOADED, "install evscrub[vmware]"),
@@ -253,6 +254,21 @@ def test_a_client_that_is_installed_later_is_used(
     assert stores.faults == {}
     assert stores.usable == ["bad", "good"]
     assert stores.load() == set()
+
+
+def test_what_a_driver_logs_while_it_loads_is_told_by_its_fault(
+    new_conf: NewConf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each attempt, once a minute, would log it again."""
+    stores = Stores(new_conf(beside_good("swift")))
+    said = [record for record in caplog.records if record.name.startswith("glance_store.")]
+    assert len(said) >= 2
+    assert all(map(store_loading.is_about_loading, said))
+    caplog.clear()
+    logging.getLogger("glance_store.driver").error("not while loading")
+    (other,) = caplog.records
+    assert not store_loading.is_about_loading(other)
+    assert list(stores.faults) == ["bad"]
 
 
 class TestCeph:

@@ -179,6 +179,12 @@ class TestOwn:
             objects.check(kind, url)
         assert caught.value.reason == FOREIGN_OBJECT
 
+    def test_the_place_is_told_of_a_location_without_a_store(self) -> None:
+        configs = {name: drivers.config("s3") for name in ("a", "b")}
+        with pytest.raises(StoreNotUsableError) as caught:
+            StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
+        assert "its data lies in bucket billing, outside of the stores a, b: " in caught.value.hint
+
     def test_a_driver_that_is_not_known(self) -> None:
         objects = StoreObjects({"n": StoreConfig("n", "new", "store n")})
         with pytest.raises(StoreNotUsableError) as caught:
@@ -381,6 +387,33 @@ class TestSame:
         assert same(one, of("b", "file d", "images")) is Relation.UNTOLD
         assert same(one, of("b", "file d", "fast")) is Relation.OTHER
         assert same(one, of("b", None, None)) is Relation.UNTOLD
+
+    def test_directories_that_cannot_be_compared(self) -> None:
+        """Two stores that are said to have nothing in common need no comparison."""
+        one, other = (Identity("file", store, "", f"/{store}", "x") for store in ("a", "b"))
+        for same, wanted in ((True, Relation.SAME), (False, Relation.OTHER)):
+            assert relate(one, other, frozenset(), lambda *_, same=same: same) is wanted
+        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset("ab"), lambda *_: None) is Relation.OTHER
+
+    def test_a_store_is_not_separate_from_itself(self, load: Loader) -> None:
+        """A reference that is not configured may be any account of the store."""
+        stores = load({"o": "swift", "p": "swift"}, o=SWIFT, p=SWIFT)
+        stores.objects.change([], ["o", "p"])
+        one = ("o", f"swift+config://ref1/glance/{IMAGE}")
+        missing = f"swift+config://missing/glance/{IMAGE}"
+        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("p", missing)) is Relation.OTHER
+
+    def test_a_url_of_another_kind_than_its_store_is_completed_by_no_configuration(self) -> None:
+        """The store was of that kind when the image was stored: where it was is not known."""
+        objects = StoreObjects({"o": StoreConfig("o", "rbd", "file c", "images", ("images",))})
+        one = objects.identify("o", "s3://s3.test/glance/x")
+        assert one == Identity("s3", None, None, "glance", "x")
+        other = Identity("s3", "p", "s3.test", "glance", "x")
+        assert objects.relate(one, other) is Relation.UNTOLD
+        assert objects.relate(other, one) is Relation.UNTOLD
 
 
 class TestDirectories:

@@ -78,10 +78,8 @@ def test_its_images_are_parked_and_go_when_it_is_loaded(
             assert {one.verdict.detail for one in troubles} == {"it needs os_brick"}
             lines = [r.getMessage() for r in caplog.records if "not scrubbed" in r.getMessage()]
             assert len(lines) == 1
-            assert (
-                "1201 images are not scrubbed from store b: store_not_loaded (it needs" in lines[0]
-            )
-            assert f"one of them is {broken[0]}" in lines[0]
+            assert "1201 images are not scrubbed from store b (store not loaded)" in lines[0]
+            assert f"one of them is {broken[0]}: it needs os_brick; next" in lines[0]
             await anyio.sleep(100)
             seen.extend(map(world.status, [*broken, mixed]))
             tasks.cancel_scope.cancel()

@@ -15,9 +15,11 @@ import pytest
 from glance.common import crypt
 from glance_store import capabilities, multi_backend
 from glance_store import location as store_location
+from glance_store.exceptions import NotFound, RemoteServiceUnavailable
 from oslo_config import cfg
 
 from evscrub.options import glance_opts
+from evscrub.proof import Presence
 from evscrub.rules import LocationRow
 from evscrub.stores import Stores, Target
 from evscrub.verdict import (
@@ -351,3 +353,100 @@ def test_deletes_share_a_session_of_boto3(load: Loader) -> None:
     assert driver.boto_session.Session(aws_access_key_id="c", aws_secret_access_key="b") is not made
     client = made.client(service_name="s3", endpoint_url="http://s3.test", region_name="r")
     assert client.meta.endpoint_url == "http://s3.test"
+
+
+class TestLookFor:
+    """Whether a store has an image that must be there."""
+
+    @pytest.mark.parametrize("several", [False, True])
+    @pytest.mark.parametrize(
+        ("data", "presence"),
+        [
+            (b"1234567", Presence.THERE),
+            (b"123456", Presence.ABSENT),
+            (b"12345678", Presence.ABSENT),
+            (None, Presence.ABSENT),
+            (b"", Presence.UNKNOWN),
+        ],
+    )
+    def test_of_files(
+        self,
+        load: Loader,
+        tmp_path: Path,
+        data: bytes | None,
+        presence: Presence,
+        *,
+        several: bool,
+    ) -> None:
+        stores = load({"fast": "file"} if several else None)
+        name = "fast" if several else "file"
+        path = tmp_path / name / "image"
+        if data is not None:
+            path.write_bytes(data)
+        target = stores.resolve(row(f"file://{path}", name if several else None))
+        assert stores.look_for(target, 7) is presence
+
+    @pytest.mark.parametrize(
+        ("scheme", "answer", "presence"),
+        [
+            ("rbd", 7, Presence.THERE),
+            ("rbd", 8, Presence.ABSENT),
+            ("swift+https", 7, Presence.THERE),
+            ("cinder", 0, Presence.UNKNOWN),
+            ("cinder", 7, Presence.THERE),
+            ("cinder", 1024**3, Presence.THERE),
+            ("cinder", 2 * 1024**3, Presence.ABSENT),
+            ("cinder", 6, Presence.ABSENT),
+            ("rbd", 1024**3, Presence.ABSENT),
+            ("vsphere", None, Presence.UNKNOWN),
+            ("rbd", NotFound(), Presence.ABSENT),
+            ("rbd", RemoteServiceUnavailable(), Presence.UNKNOWN),
+            ("s3", OSError("throttled"), Presence.UNKNOWN),
+        ],
+    )
+    def test_by_what_its_driver_says(
+        self,
+        load: Loader,
+        monkeypatch: pytest.MonkeyPatch,
+        scheme: str,
+        answer: object,
+        presence: Presence,
+    ) -> None:
+        def get_size(*_: object) -> object:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("glance_store.get_size_from_uri_and_backend", get_size)
+        stores = load({"fast": "file"})
+        assert stores.look_for(Target("fast", f"{scheme}://x", scheme), 7) is presence
+
+    @pytest.mark.parametrize("several", [False, True])
+    @pytest.mark.parametrize(
+        ("error", "presence"),
+        [
+            (NotFound(), Presence.ABSENT),
+            (RemoteServiceUnavailable(), Presence.UNKNOWN),
+            (None, Presence.UNKNOWN),
+        ],
+    )
+    def test_by_what_swifts_driver_says_to_a_get_where_it_says_0_bytes(
+        self,
+        load: Loader,
+        monkeypatch: pytest.MonkeyPatch,
+        error: Exception | None,
+        presence: Presence,
+        *,
+        several: bool,
+    ) -> None:
+        def get(*_: object) -> None:
+            if error is not None:
+                raise error
+
+        of_kind = (
+            ("size_from_uri_and_backend", "") if several else ("size_from_backend", "_from_backend")
+        )
+        monkeypatch.setattr(f"glance_store.get_{of_kind[0]}", lambda *_: 0)
+        monkeypatch.setattr(f"glance_store.get{of_kind[1]}", get)
+        stores = load({"fast": "file"} if several else None)
+        assert stores.look_for(Target("fast", "swift+https://x", "swift+https"), 7) is presence

@@ -9,6 +9,7 @@ import pytest
 
 from evscrub.clock import Moment
 from evscrub.delay_queue import Source
+from evscrub.proof import Presence
 from evscrub.record import Trouble
 from evscrub.registry.claims import Claim
 from evscrub.rules import ImageRow, Kind, LocationRow
@@ -19,11 +20,12 @@ from evscrub.verdict import (
     GONE,
     NOT_FOUND,
     SHARED,
+    STORE_NOT_ENABLED,
     UNPROVEN,
-    UNTOLD,
     Outcome,
     StoreNotUsableError,
     Verdict,
+    untold,
 )
 from evscrub.work import Work
 from tests.unit.world import Behavior, World, fast, missing
@@ -76,14 +78,6 @@ def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
     assert work.why_nothing_went == why
 
 
-def test_what_is_taken_back_is_not_gone() -> None:
-    work = claimed(Kind.PENDING)
-    work.judged(ROW, "s", NOT_FOUND, 0.0)
-    work.judged(ROW._replace(id=2), "s", GONE, 0.0)
-    work.doubt()
-    assert work.outcomes == {1: ("s", UNPROVEN), 2: ("s", GONE)}
-
-
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize(
     ("verdict", "there"),
@@ -92,6 +86,8 @@ def test_what_is_taken_back_is_not_gone() -> None:
         (Verdict(Outcome.IN_USE, "in_use"), True),
         (Verdict(Outcome.CONFIGURATION, "bad_url"), True),
         (Verdict(Outcome.STORE_TROUBLE, "no_write_access"), True),
+        (Verdict(Outcome.STORE_TROUBLE, "wrong_store"), True),
+        (UNPROVEN, True),
         (DOWN, False),
         (Verdict(Outcome.TRANSIENT, "throttled"), False),
         (Verdict(Outcome.UNKNOWN, "unexpected"), False),
@@ -111,14 +107,6 @@ def test_what_a_defect_met_may_be_gone() -> None:
     work = claimed(Kind.PENDING)
     work.give_up(("s", DOWN))
     assert not work.settlement().whole
-
-
-def test_what_a_store_without_its_data_had_not_is_pending_again() -> None:
-    work = claimed(Kind.PENDING)
-    work.judged(ROW, "s", NOT_FOUND, 0.0)
-    work.doubt()
-    end = work.settlement()
-    assert (end.gone, end.left, end.whole) == ([], [ROW.id], True)
 
 
 class TestTwins:
@@ -142,7 +130,11 @@ class TestTwins:
     def test_not_there(self, work: Work) -> None:
         self.judge(work, NOT_FOUND)
         assert work.not_found == [1, 2, 3]
-        work.doubt()
+        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+
+    def test_not_proven(self, work: Work) -> None:
+        self.judge(work, UNPROVEN)
+        assert work.not_found == []
         assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
 
     def test_left(self, work: Work) -> None:
@@ -159,6 +151,7 @@ class TestTwins:
     @pytest.mark.parametrize("behavior", [fast, missing])
     def test_one_object_is_deleted_once(self, behavior: Behavior) -> None:
         world = World(a=behavior, b=behavior)
+        world.live = dict.fromkeys("ab", lambda _: Presence.THERE)
         images = [world.add("o", "a", "a", "b", "a") for _ in range(15)]
         world.run(60)
         assert world.statuses() == {"deleted": 15}
@@ -191,8 +184,8 @@ class TestDataThatIsNotDeleted:
         [
             (SHARED, "", "deleted", None),
             (SHARED, FOREIGN_OBJECT, "deleted", None),
-            (UNTOLD, "", "pending_delete", "maybe_shared"),
-            (UNTOLD, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+            (untold("b"), "", "pending_delete", "maybe_shared"),
+            (untold("b"), FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
             (None, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
         ],
     )
@@ -214,3 +207,20 @@ class TestDataThatIsNotDeleted:
         if reason is not None:
             assert troubles[image].parked
             assert troubles[image].verdict.reason == reason
+
+    @pytest.mark.parametrize("verdict", [SHARED, None])
+    def test_is_counted_under_the_name_of_a_store_or_none(self, verdict: Verdict | None) -> None:
+        """A row may name anything, and a metric keeps each name that it was given."""
+        world = self.World(a=fast)
+        world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
+        for name in ("a", "b", "A", "x" * 255):
+            world.add("o", name)
+        counted: set[str] = set()
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            counted.update(store for store, *_ in scrubber.record.outcomes)
+            counted.update(trouble.store for trouble in scrubber.record.troubles.values())
+
+        world.run(11, watch)
+        assert counted == {"a", ""}

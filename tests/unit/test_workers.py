@@ -69,7 +69,7 @@ class Bench:
     def work(self) -> list[Work]:
         """Let one worker do what it does; returns the images that its lane is done with."""
         done: list[Work] = []
-        self.scrubber.workers._on_worked = lambda _, work: done.append(work)
+        self.scrubber.workers._on_worked = done.append
         slot = self.lane.begin(self.now)
         assert slot is not None
         with simulated_threads():
@@ -101,11 +101,15 @@ def test_locations_need_a_turn_each() -> None:
     assert [len(verdicts) for _, verdicts in bench.delete(3)] == [2, 1]
 
 
-@pytest.mark.parametrize("verdict", [NOT_FOUND, THROTTLED])
-def test_ends_with_what_is_not_plainly_gone(bench: Bench, verdict: Verdict) -> None:
-    bench.meanwhile = lambda number: verdict if number == 1 else GONE
+def test_ends_with_what_is_not_plainly_gone(bench: Bench) -> None:
+    bench.meanwhile = lambda number: THROTTLED if number == 1 else GONE
     assert len(bench.delete()) == 2
     assert len(bench.lane.backlog) == 3
+
+
+def test_goes_on_after_what_is_missing_so_that_one_proof_serves_for_many(bench: Bench) -> None:
+    bench.meanwhile = lambda _: NOT_FOUND
+    assert len(bench.delete()) == 5
 
 
 def test_ends_when_it_took_long(bench: Bench) -> None:
@@ -268,16 +272,3 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert third.trouble[1].outcome is Outcome.UNKNOWN
     assert not third.is_complete
     assert all(work.is_complete for work in bench.works[:2])
-
-
-def test_what_is_doubted_was_tried_when_the_first_of_it_was() -> None:
-    bench = Bench(("a", "a"))
-
-    def missing(_: int) -> Verdict:
-        bench.now += 7
-        return NOT_FOUND
-
-    bench.meanwhile = missing
-    [work] = bench.work()
-    assert len(work.doubted) == 2
-    assert work.tried_at == 1000

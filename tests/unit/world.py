@@ -17,6 +17,7 @@ import pytest
 
 from evscrub.clock import Clock, DatabaseClock, Moment
 from evscrub.delay_queue import DelayQueue, Source
+from evscrub.proof import Presence
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
 from evscrub.retry import Delays
 from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
@@ -24,8 +25,9 @@ from evscrub.scrubber import Scrubber
 from evscrub.settings import Settings
 from evscrub.stores import Target
 from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.witnesses import Witness
 from evscrub.work import Work
-from evscrub.workers import Workers
+from evscrub.workers import Answer, Workers
 from tests.unit.simulated_loop import run
 
 T = TypeVar("T")
@@ -122,6 +124,9 @@ class World:
         #: What the store says of some images, whatever it says of others.
         self.of_images: dict[str, Behavior] = {}
         self._row = 0
+        #: What stores with live images say of them.
+        self.live: dict[str, Callable[[float], Presence]] = {}
+        self.questions = 0
 
     def add(
         self,
@@ -190,6 +195,7 @@ class World:
             scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
             shared: Any = self
             scrubber._claimer._shared_urls = shared
+            scrubber.witnesses._find = self.find_witnesses
             for image, _ in self._images.values():
                 queue.add(image.id, 0.0, owner=image.owner)
             stop = anyio.Event()
@@ -257,6 +263,11 @@ class World:
     ) -> dict[int, Verdict]:
         return {}
 
+    def find_witnesses(self, store: str, part: str) -> list[Witness]:
+        if store not in self.live:
+            return []
+        return [Witness("live", Target(store, f"{store}://{part}/live", store), 1)]
+
     def _set(self, image_id: str, status: str) -> None:
         image, rows = self._images[image_id]
         self._images[image_id] = (image._replace(status=status), rows)
@@ -294,6 +305,10 @@ class World:
         self.asked.append(Asked(now, image.id, image.owner, target.store, verdict))
         return seconds, verdict
 
+    def look_for(self, target: Target, _size_bytes: int) -> Presence:
+        self.questions += 1
+        return self.live[target.store](anyio.current_time())
+
     async def deleted(self, target: Target) -> Verdict:
         """Delete in as much time as the store says."""
         seconds, verdict = self._ask(target)
@@ -324,12 +339,10 @@ def simulated_threads() -> Iterator[None]:
                 world: Any = workers._stores
                 if world.stores[lane.name] is not instant:
                     began = anyio.current_time()
-                    if not work.doubted:
-                        work.tried_at = began
                     verdict = await world.deleted(next(work.targets_in(lane.name)))
                     now = anyio.current_time()
                     lane.took(now - began, now)
-                    answers.append((work, [(verdict, now)]))
+                    answers.append((work, [Answer(verdict, now, began, now)]))
                     return None  # type: ignore[return-value] # run_sync's own type
                 await anyio.sleep(0.001)
             else:

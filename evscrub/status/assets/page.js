@@ -126,7 +126,7 @@ function attention(s) {
   const list = [];
   const add = (kind, label, text) => list.push([kind, label, text]);
   if (!s.registry.answers)
-    add("bad", "Registry away", "Glance's database does not answer. Nothing is claimed until it does; what is deleted already is written down then.");
+    add("bad", "Registry away", "Glance's database does not answer, or takes no changes: the log says which. Nothing is claimed meanwhile; what is deleted already is written down when it is back.");
   for (const store of s.stores) {
     if (store.fault)
       add("bad", "Store not usable", `${storeName(store.name)}: ${store.fault}. Its images are parked.`);
@@ -135,7 +135,7 @@ function attention(s) {
     else if (store.breaker !== "closed")
       add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
     else if (store.owners_stopped)
-      add("warn", "Some images wait", `${storeName(store.name)}: images of ${store.owners_stopped} ${store.owners_stopped === 1 ? "project" : "projects"} fail or are not found, one after another. Those of others go on; the log names them.`);
+      add("warn", "Some images wait", `${storeName(store.name)}: images of ${store.owners_stopped} ${store.owners_stopped === 1 ? "project" : "projects"} fail, one after another. Those of others go on; the log names them.`);
   }
   if (s.damaged.total)
     add("bad", "Damaged", `${images(s.damaged.total)} only a person can judge. They are left alone; see below.`);
@@ -325,6 +325,8 @@ function storeState(store) {
   if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
   if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
   if (store.owners_stopped) return ["warn", "in part", "some projects' images wait; the log names them"];
+  if (store.provable === false)
+    return ["warn", "cannot be proven", "it lacks an image's data, and has no active image that tells whether it is the right store"];
   if (store.slowed) return ["warn", "slowed", "the store showed signs of overload; its pace recovers by itself"];
   return ["good", "working", ""];
 }
@@ -383,7 +385,7 @@ function group(kind, label, title, hint, key, names, rows, total) {
 
 // What waits in a store that nothing, or but a probe, is deleted from.
 const shut = (s) => s.stores.filter((store) => store.name && store.breaker !== "closed");
-const waitingIn = (store) => store.ready + store.claimed + store.suspects;
+const waitingIn = (store) => store.ready + store.claimed;
 
 function stuck(s) {
   const groups = [];

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fit a listing's table to the terminal: an id stays on one line, for it is copied.
+
+cliff's own formatter narrows every column alike, down to eight characters, so an id takes five
+lines, and ten columns are wider than 80 characters all the same. Here the columns that tell least
+are left out first, and texts are wrapped in the room that ids, times and numbers leave.
+"""
+
+import argparse
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from cliff.formatters.table import TableFormatter
+
+#: Columns, the most telling ones first.
+_BY_IMPORTANCE = (
+    "ID",
+    "State",
+    "Reason",
+    "Due In",
+    "Name",
+    "Size",
+    "Stores",
+    "Owner",
+    "Due At",
+    "Deleted At",
+)
+#: Columns whose text may be wrapped, and the least width that still reads well, in characters.
+_WRAPPED = {"Name": 12, "Owner": 12, "Stores": 8, "Reason": 20}
+#: What a column takes beside its text, and a line beside its columns.
+_COLUMN_FRAME, _LINE_FRAME = 3, 1
+
+_Row = Sequence[Any]
+
+
+class FittedTableFormatter(TableFormatter):
+    """Write tables as wide as the terminal, where there is one, or as ``--max-width`` says.
+
+    Of a table that is written in parts, all parts have the columns of the first one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shown: list[str] | None = None
+        self._room: int | None = None
+
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Iterable[_Row],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        """Write rows; columns that the command line names are all shown."""
+        rows = list(data)
+        self._room = _room(parsed_args)
+        if self._shown is None:
+            self._shown = list(column_names)
+            if self._room is not None and not parsed_args.columns:
+                self._shown = choose(
+                    _widths(column_names, rows), _empty(column_names, rows), self._room
+                )
+        places = [list(column_names).index(name) for name in self._shown]
+        picked = [tuple(row[place] for place in places) for row in rows]
+        super().emit_list(self._shown, picked, stdout, parsed_args)
+
+    def add_rows(self, table: Any, column_names: Sequence[str], data: Iterable[_Row]) -> None:  # noqa: ANN401 - prettytable's, which only cliff knows
+        """Fill the table and, if there is a room to fit, bound the columns of text."""
+        rows = list(data)
+        super().add_rows(table, column_names, rows)
+        if self._room is not None:
+            table.max_width = fit(_widths(column_names, rows), self._room)
+
+
+def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[str]:
+    """Return the columns that fit, the most telling ones, in the order of `widths`.
+
+    :param widths: characters that each column takes if nothing is wrapped.
+    :param empty: columns without any text, which tell least.
+    :param room: characters of a line.
+    """
+    last = set(empty)
+    taken: set[str] = set()
+    left = room - _LINE_FRAME
+    for name in sorted(widths, key=lambda name: (name in last, _BY_IMPORTANCE.index(name))):
+        least = min(widths[name], _WRAPPED.get(name, widths[name])) + _COLUMN_FRAME
+        if taken and least > left:
+            break
+        taken.add(name)
+        left -= least
+    return [name for name in widths if name in taken]
+
+
+def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
+    """Return how wide each column of text may be, so that a line fits in `room` if it can.
+
+    Narrow columns keep their width, and the others share what is left alike.
+    """
+    left = room - _LINE_FRAME - _COLUMN_FRAME * len(widths)
+    left -= sum(width for name, width in widths.items() if name not in _WRAPPED)
+    texts = sorted((name for name in widths if name in _WRAPPED), key=lambda name: widths[name])
+    bounds = {}
+    for index, name in enumerate(texts):
+        share = max(1, left // (len(texts) - index))
+        bounds[name] = max(len(name), min(widths[name], share))
+        left -= bounds[name]
+    return bounds
+
+
+def _room(parsed_args: argparse.Namespace) -> int | None:
+    """Return the characters of a line; None where any number will do. As cliff decides it."""
+    if parsed_args.max_width > 0:
+        return int(parsed_args.max_width)
+    if not (parsed_args.fit_width or sys.stdout.isatty()):
+        return None
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return None
+
+
+def _widths(column_names: Sequence[str], rows: Sequence[_Row]) -> dict[str, int]:
+    return {
+        name: max([len(name), *(_width(str(row[place])) for row in rows)])
+        for place, name in enumerate(column_names)
+    }
+
+
+def _empty(column_names: Sequence[str], rows: Sequence[_Row]) -> list[str]:
+    return [
+        name for place, name in enumerate(column_names) if all(row[place] == "" for row in rows)
+    ]
+
+
+def _width(text: str) -> int:
+    """Return how many characters of a terminal a text takes, or a few more."""
+    if text.isascii():
+        return len(text)
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A few ids of each kind out of millions that pass by once. Pure."""
+
+from collections import deque
+from collections.abc import Callable
+
+_NEWEST = 4
+_BY_CHANCE = 4
+_KINDS = 256
+
+
+class _Sample:
+    __slots__ = ("by_chance", "count", "newest")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.newest: deque[int] = deque(maxlen=_NEWEST)
+        self.by_chance: list[int] = []
+
+
+class Samples:
+    """The newest ids of each kind, and some of all ages.
+
+    :param randrange: draws a number below one, as :func:`random.randrange` does.
+    """
+
+    def __init__(self, randrange: Callable[[int], int]) -> None:
+        self._randrange = randrange
+        self._samples: dict[str, _Sample] = {}
+
+    def add(self, kind: str, number: int) -> None:
+        """Take in an id; of each kind in ascending order."""
+        sample = self._samples.get(kind)
+        if sample is None:
+            if len(self._samples) >= _KINDS:  # of the smallest the least is lost
+                least = min(self._samples, key=lambda known: self._samples[known].count)
+                del self._samples[least]
+            sample = self._samples[kind] = _Sample()
+        sample.count += 1
+        sample.newest.append(number)
+        if len(sample.by_chance) < _BY_CHANCE:
+            sample.by_chance.append(number)
+        elif (at := self._randrange(sample.count)) < _BY_CHANCE:
+            sample.by_chance[at] = number
+
+    def of(self, kind: str) -> list[int]:
+        """Return some ids of a kind, the newest first."""
+        sample = self._samples.get(kind)
+        if sample is None:
+            return []
+        return list(dict.fromkeys([*reversed(sample.newest), *sample.by_chance]))
