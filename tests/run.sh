@@ -14,9 +14,9 @@
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
-# also run on one further interpreter, of those in FURTHER_PYTHONS that are there the one whose turn it is: it changes with
-# each commit. WORKERS is how many tests run at a time, by default three a processor, because tests
-# mostly wait.
+# also run on one further interpreter, of those in FURTHER_PYTHONS that are there the one whose turn
+# it is: it changes with each commit. WORKERS is how many tests run at a time, by default three a
+# processor, because tests mostly wait.
 
 set -euo pipefail
 
