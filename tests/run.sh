@@ -13,10 +13,10 @@
 #   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
-# PYTHON names the interpreter to use, python3 by default. The unit tests also run on one further
-# interpreter, of those in FURTHER_PYTHONS that are there the one whose turn it is: it changes with
-# each commit. WORKERS is how many tests run at a time, by default three a processor, because tests
-# mostly wait.
+# PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
+# also run on one further interpreter, of those in FURTHER_PYTHONS that are there the one whose turn
+# it is: it changes with each commit. WORKERS is how many tests run at a time, by default three a
+# processor, because tests mostly wait.
 
 set -euo pipefail
 
@@ -170,7 +170,7 @@ further() {
     local python environment=$VENV-$1
     python=$(find_python "$1")
     make_environment "$environment" "$python"
-    "$environment/bin/python" -m pytest --quiet -n 1 tests/unit
+    "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' tests/unit
 }
 
 # Run a command in the background, in a process group of its own: start NAME COMMAND [ARGUMENT ...]

@@ -20,6 +20,7 @@ from tests.bench.peers.plans import shorten
 from tests.bench.rate import most_above
 
 
+@pytest.mark.costly
 def test_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "found.json"
     assert bench.main(["--quick", "--only", "delay_queue", "--json", str(path)]) == 0

@@ -197,6 +197,7 @@ def test_whatever_the_fraction_nothing_is_early_or_a_millisecond_late(
             assert NOW + offset > now - 0.001 - rounding
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("owners", [1000, ENTRIES])
 @pytest.mark.parametrize("spread", [MINUTE, HOUR, MONTH])
 def test_an_entry_takes_at_most_150_bytes(spread: float, owners: int) -> None:

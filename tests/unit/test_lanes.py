@@ -415,6 +415,7 @@ def check_windows(world: World, store: str, burst: float, rate: float) -> None:
             assert last - first + 1 <= burst + rate * window + 1e-6, (times[first], times[last])
 
 
+@pytest.mark.costly
 class TestFlood:
     def test_of_one_owner_on_a_store_that_throttles(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "evscrub")

@@ -347,6 +347,7 @@ class TestFormats:
         with pytest.raises(ValueError, match="no column colour: there are ID, Name"):
             write(1, "-c", "colour")
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("how", listing_output.FORMATTERS)
     def test_many_rows_take_no_more_memory_than_few(self, how: str) -> None:
         class Nowhere(io.TextIOBase):

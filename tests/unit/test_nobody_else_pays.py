@@ -28,6 +28,8 @@ def file_verdict(cause: OSError) -> Verdict:
     return judge(error, "file")
 
 
+pytestmark = pytest.mark.costly
+
 DIRECTORY = file_verdict(IsADirectoryError(21, "x"))
 IMMUTABLE = file_verdict(PermissionError(1, "x"))
 DENIED = file_verdict(PermissionError(13, "x"))
