@@ -77,5 +77,6 @@ def _choose(found: Sequence[Witness]) -> list[Witness]:
     """Choose one of each owner first, the newest and the last, which is of any age."""
     by_owner = {witness.owner: witness for witness in reversed(found)}
     chosen = list(by_owner.values())[::-1]
-    chosen += [witness for witness in found if witness not in chosen]
+    if len(chosen) < _ENOUGH:
+        chosen += [witness for witness in found if witness not in chosen]
     return chosen if len(chosen) <= _ENOUGH else [*chosen[: _ENOUGH - 1], chosen[-1]]
