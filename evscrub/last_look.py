@@ -61,7 +61,7 @@ class LastLook:
             if self.is_fresh(work):
                 return shared
             try:
-                shared |= await self._look(work)
+                shared = await self._look(work)
             except RegistryAwayError:
                 return None
             except Exception:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What unit tests need."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -18,8 +19,10 @@ settings.load_profile("evscrub")
 
 @pytest.fixture
 def global_configuration() -> Iterator[None]:
-    """Leave the global configuration as it was found."""
+    """Leave the global configuration, and the level of the log, as they were found."""
+    level = logging.getLogger().level
     yield
+    logging.getLogger().setLevel(level)
     log.set_defaults(default_log_levels=log.get_default_log_levels())
     cfg.CONF.reset()
     for group, opts in options.GROUPS.items():

@@ -103,13 +103,34 @@ def test_a_look_that_takes_too_long_is_of_no_use() -> None:
 
     def among(_rows: object) -> dict[int, Verdict]:
         times[0] += LOOK_SECONDS + 0.1
+        # Taken for an answer, it would be asked for without end.
+        bench.scrubber.workers.stopping = times[0] > bench.now + 10 * LOOK_SECONDS
         return {}
 
     look._among = among
     times[0] = bench.now + LOOK_SECONDS + 0.1
     assert bench.work() == bench.works
     assert not bench.deleted
-    assert bench.works[0].trouble is not None
+    assert bench.works[0].trouble == ("a", NO_LAST_LOOK)
+
+
+def test_of_several_looks_the_last_one_counts() -> None:
+    bench = Bench(("a",))
+    work, look = bench.works[0], bench.scrubber.workers._last_look
+    (row,) = work.claim.locations
+    times = [bench.now + LOOK_SECONDS + 0.1]
+    look._clock = Clock(lambda: times[0], lambda: times[0])
+    answers = [(LOOK_SECONDS + 0.1, {row.id: SHARED}), (0.0, dict[int, Verdict]())]
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        seconds, found = answers.pop(0)
+        times[0] += seconds
+        return found
+
+    look._among = among
+    assert bench.work() == [work]
+    assert not answers
+    assert bench.deleted == [row.value]
 
 
 def test_those_that_wait_for_a_look_share_the_next() -> None:

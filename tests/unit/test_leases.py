@@ -69,6 +69,14 @@ def test_a_claim_that_is_not_renewed_is_lost() -> None:
     assert bench.asked == ["one", "two", "one"]
 
 
+def test_a_lost_claim_is_not_renewed_again() -> None:
+    bench = Bench(kept={"one"})
+    bench.renew(30)
+    bench.renew(5)
+    assert bench.asked == ["one", "two"]
+    assert bench.record.leases_lost == 1
+
+
 def test_a_renewed_claim_lasts_from_its_renewal() -> None:
     bench = Bench(kept={"one", "two"})
     bench.renew(30)

@@ -25,7 +25,7 @@ from oslo_reports.guru_meditation_report import TextGuruMeditation
 from evscrub import cli, config
 from evscrub.commands import agent as agent_command
 from evscrub.config import ConfigError
-from evscrub.redact import RedactingFormatter, install, redact
+from evscrub.redact import RedactingFormatter, handlers, install, redact
 from tests.unit.test_config_values import Files, Running
 
 _PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="@&"))
@@ -126,17 +126,23 @@ def test_no_login_of_a_url_is_shown(secret: str) -> None:
 
 @pytest.fixture
 def log_as_it_was() -> Iterator[None]:
-    """Put the handlers back, and close those that a test made."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    formatters = {handler: handler.formatter for handler in handlers}
+    """Put loggers and their handlers back, and close the handlers that a test made."""
+    before = [(one, one.level, one.handlers[:], one.propagate) for one in loggers()]
+    formatters = {handler: handler.formatter for handler in handlers()}
     yield
-    for handler in root.handlers[:]:
-        if handler not in handlers:
-            handler.close()
-    root.handlers[:], root.level = handlers, level
+    for handler in handlers() - formatters.keys():
+        handler.close()
+    for one, level, kept, propagate in before:
+        one.setLevel(level)
+        one.handlers[:] = kept
+        one.propagate = propagate
     for handler, formatter in formatters.items():
         handler.setFormatter(formatter)
+
+
+def loggers() -> list[logging.Logger]:
+    """Return all loggers, the root first."""
+    return [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
 
 
 @pytest.fixture
