@@ -6,6 +6,7 @@ live image of the same part of the store, whose size the registry knows, tells: 
 the store is the right one. Where there is no such image, images are counted.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from enum import Enum
 from itertools import chain
@@ -69,10 +70,11 @@ class Missing:
     """Judges a store that says that it does not have images' data.
 
     Where nothing can prove it, an image is taken for gone when data in the same part of the store
-    was found after it was missing, or when it stays missing and few others are.
+    was found after it was missing, or when it stays missing and few others are, or were since data
+    was found there.
 
-    :param limit: images missing at a time that mean that the store is not the right one; 0 takes
-        any number for gone.
+    :param limit: images missing in a row, however slowly they are asked for, that mean that the
+        store is not the right one; 0 takes any number for gone.
     """
 
     def __init__(self, limit: int) -> None:
@@ -132,8 +134,10 @@ class _Part:
     def __init__(self, limit: int, began: float) -> None:
         self._limit = limit
         self._began = began
-        #: When each image was missing first, by owner.
+        #: When each image was missing first, by owner; without those that were taken for gone.
         self._since: dict[Owner, dict[str, float]] = {}
+        #: How many of each owner's were taken for gone: at a slow pace few are missing at a time.
+        self._gone: Counter[Owner] = Counter()
         self._count = 0
 
     @property
@@ -153,10 +157,11 @@ class _Part:
         since = own.get(image_id, now)
         if now - since < STILL_MISSING_SECONDS:
             return UNPROVEN
-        if len(own) >= self._limit:
+        if self._missing_of(owner) >= self._limit:
             return self._too_many(TOO_MANY_OF_ONE)
         del own[image_id]
         self._count -= 1
+        self._gone[owner] += 1
         return NOT_FOUND
 
     def _too_many(self, reason: str) -> Verdict:
@@ -166,4 +171,7 @@ class _Part:
     def _is_too_much(self) -> bool:
         # One owner's count for half, so that it takes two of them to blame the store.
         share = ceil(self._limit / 2)
-        return sum(min(len(images), share) for images in self._since.values()) >= self._limit
+        return sum(min(self._missing_of(owner), share) for owner in self._since) >= self._limit
+
+    def _missing_of(self, owner: Owner) -> int:
+        return len(self._since[owner]) + self._gone[owner]

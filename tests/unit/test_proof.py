@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -74,6 +77,36 @@ class TestWithoutWitness:
         assert reasons(missing, 19, LATER - 0.1) == ["unproven"] * 19
         assert reasons(missing, 19, LATER) == ["not_found"] * 19
         assert missing.is_provable is False
+
+    @pytest.mark.parametrize("pause", [0.1, 1.0, LATER, 3600.0])
+    @pytest.mark.parametrize("owners", ["a", "ab", "abcdefg"])
+    def test_a_slow_pace_does_not_make_a_wrong_store_right(self, owners: str, pause: float) -> None:
+        """Each is asked for again in time, so that few are missing at once."""
+        missing, now, gone = Missing(20), 0.0, 0
+        waiting: deque[tuple[float, str, str]] = deque()
+        fresh = ((owner, f"i{n}") for n, owner in enumerate(itertools.cycle(owners)))
+        while True:
+            now += pause
+            if waiting and waiting[0][0] <= now:
+                _, owner, image_id = waiting.popleft()
+            else:
+                owner, image_id = next(fresh)
+            reason = missing.judge(NO_WITNESS, "p", owner, image_id, now).reason
+            if reason == "unproven":
+                waiting.append((now + LATER, owner, image_id))
+            elif reason == "not_found":
+                gone += 1
+                assert gone < 20
+            else:
+                break
+        assert reason == (TOO_MANY_OF_ONE if owners == "a" else TOO_MANY_MISSING)
+
+    def test_data_that_is_found_begins_the_count_again(self) -> None:
+        missing = Missing(20)
+        for _ in range(5):
+            reasons(missing, 19, 0)
+            assert reasons(missing, 19, LATER) == ["not_found"] * 19
+            missing.found("p")
 
     def test_too_many_mean_that_the_store_is_wrong(self) -> None:
         missing = Missing(20)
