@@ -123,16 +123,19 @@ class Lanes:
         lane.health.make_way()
         self._rates[lane.name].follow(lane.pace.rate)
 
-    def answered(self, lane: Lane, work: Work, verdict: Verdict, part: str = "") -> None:
+    def answered(
+        self, lane: Lane, work: Work, verdict: Verdict, part: str = "", began: float = 0.0
+    ) -> None:
         """Let a lane follow what its store answered.
 
         :param part: of the store, that was asked.
+        :param began: when it was asked, seconds since boot.
         """
         now = self._clock.boot()
         origin = Origin(work.owner, part, work.first)
         change = lane.answered(verdict, origin, now)
         if verdict is GONE:
-            lane.missing.found(part)
+            lane.missing.found(part, began)
         elif verdict.outcome not in FINISHED:
             work.first = False
         self._rates[lane.name].follow(lane.pace.rate)

@@ -7,9 +7,7 @@ the store is the right one. Where there is no such image, images are counted.
 """
 
 from collections import Counter
-from collections.abc import Iterator
 from enum import Enum
-from itertools import chain
 from math import ceil
 from typing import NamedTuple
 
@@ -112,12 +110,19 @@ class Missing:
             del self._parts[next(iter(self._parts))]
         return self._parts.setdefault(part, _Part(self.limit, now)).judge(owner, image_id, now)
 
-    def found(self, part: str) -> None:
-        """Take in that this part of the store has what is in it."""
+    def found(self, part: str, began: float) -> None:
+        """Take in that this part of the store had an image's data.
+
+        :param began: when that was asked, seconds. Answers are taken in late, and a file system may
+            have been unmounted in between, so it proves nothing of what was missing after that.
+        """
         if part in self._parts:
             if len(self._proven) >= _PROVEN:
                 self._proven.clear()
-            self._proven.update((part, image_id) for image_id in self._parts.pop(part).images)
+            known = self._parts[part]
+            self._proven.update((part, image_id) for image_id in known.take_missing_by(began))
+            if known.is_empty:
+                del self._parts[part]
 
     def clear(self) -> None:
         """Begin again, as after an operator saw to the store."""
@@ -138,11 +143,31 @@ class _Part:
         self._since: dict[Owner, dict[str, float]] = {}
         #: How many of each owner's were taken for gone: at a slow pace few are missing at a time.
         self._gone: Counter[Owner] = Counter()
+        self._gone_at = began
         self._count = 0
 
     @property
-    def images(self) -> Iterator[str]:
-        return chain.from_iterable(self._since.values())
+    def is_empty(self) -> bool:
+        """Whether nothing counts."""
+        return not self._since and not self._gone
+
+    def take_missing_by(self, time: float) -> list[str]:
+        """Take out the images that were missing by then; what was gone by then counts no more."""
+        taken = [
+            image_id
+            for own in self._since.values()
+            for image_id, since in own.items()
+            if since <= time
+        ]
+        for owner, own in list(self._since.items()):
+            self._since[owner] = {name: since for name, since in own.items() if since > time}
+            if not self._since[owner]:
+                del self._since[owner]
+        self._count -= len(taken)
+        if self._gone_at <= time:
+            self._gone.clear()
+        self._began = max(self._began, time)
+        return taken
 
     def judge(self, owner: Owner, image_id: str, now: float) -> Verdict:
         """Judge an image by how many are missing, and for how long."""
@@ -162,6 +187,7 @@ class _Part:
         del own[image_id]
         self._count -= 1
         self._gone[owner] += 1
+        self._gone_at = now
         return NOT_FOUND
 
     def _too_many(self, reason: str) -> Verdict:
@@ -171,7 +197,8 @@ class _Part:
     def _is_too_much(self) -> bool:
         # One owner's count for half, so that it takes two of them to blame the store.
         share = ceil(self._limit / 2)
-        return sum(min(self._missing_of(owner), share) for owner in self._since) >= self._limit
+        owners = self._since.keys() | self._gone.keys()
+        return sum(min(self._missing_of(owner), share) for owner in owners) >= self._limit
 
     def _missing_of(self, owner: Owner) -> int:
-        return len(self._since[owner]) + self._gone[owner]
+        return len(self._since.get(owner, ())) + self._gone[owner]

@@ -143,13 +143,13 @@ class Workers:
 
     async def _prove(self, lane: Lane, answers: Answers) -> dict[str, Proof]:
         """Ask what live images tell of the parts of a store that did not have some data."""
+        if not lane.missing.limit:
+            return {}
         missing: dict[str, float] = {}
         for work, given in answers:
             for (_, target), answer in zip(work.targets, given, strict=False):
                 if answer.verdict.is_missing:
                     missing[target.endpoint] = answer.ended
-        if not lane.missing.limit:
-            return {}
         return {
             part: await self._witnesses.prove(lane.name, part, since)
             for part, since in missing.items()
@@ -179,7 +179,7 @@ class Workers:
                         proof, part, work.owner, work.image_id, self._clock.boot()
                     )
                 work.judged(row, lane.name, verdict, answer.ended_at)
-                self._lanes.answered(lane, work, verdict, part)
+                self._lanes.answered(lane, work, verdict, part, answer.began)
         except Exception as error:  # noqa: BLE001 - told with those of the thread
             defect = error
         if defect is not None:

@@ -106,7 +106,7 @@ class TestWithoutWitness:
         for _ in range(5):
             reasons(missing, 19, 0)
             assert reasons(missing, 19, LATER) == ["not_found"] * 19
-            missing.found("p")
+            missing.found("p", LATER)
 
     def test_too_many_mean_that_the_store_is_wrong(self) -> None:
         missing = Missing(20)
@@ -123,14 +123,31 @@ class TestWithoutWitness:
     def test_data_that_is_found_afterwards_proves_what_was_missing_before(self) -> None:
         missing = Missing(20)
         reasons(missing, 50, 0, "abcdefgh")
-        missing.found("p")
-        assert reasons(missing, 50, 0.1, "abcdefgh") == ["not_found"] * 50
-        assert reasons(missing, 50, 0.2, "abcdefgh") == ["unproven"] * 50
+        missing.found("p", 0.1)
+        assert reasons(missing, 50, 0.2, "abcdefgh") == ["not_found"] * 50
+        assert reasons(missing, 50, 0.3, "abcdefgh") == ["unproven"] * 50
+
+    def test_data_that_was_found_before_proves_nothing_of_what_is_missing_since(self) -> None:
+        """Its answer may be taken in late; a file system was unmounted in between."""
+        missing = Missing(20)
+        reasons(missing, 10, 0)
+        reasons(missing, 50, 2, "abcdefgh")
+        missing.found("p", 1)
+        assert reasons(missing, 10, 2.1) == ["not_found"] * 10
+        assert reasons(missing, 50, 2.2, "abcdefgh")[10:] == ["unproven"] * 40
+        assert set(reasons(missing, 50, 2 + LATER, "abcdefgh")) == {TOO_MANY_MISSING}
+
+    def test_what_was_taken_for_gone_since_counts_on(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 19, 0)
+        reasons(missing, 19, LATER)
+        missing.found("p", 1)
+        assert missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER).reason == TOO_MANY_MISSING
 
     def test_data_that_is_found_elsewhere_proves_nothing(self) -> None:
         missing = Missing(20)
         reasons(missing, 20, 0)
-        missing.found("q")
+        missing.found("q", 1)
         assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
 
     def test_parts_are_counted_apart(self) -> None:
@@ -150,7 +167,7 @@ class TestWithoutWitness:
         for number in range(30_000):
             owner = str(number % 7000)
             missing.judge(NO_WITNESS, f"p{number % 600}", owner, f"i{number}", 0)
-            missing.found(f"p{number % 50}")
+            missing.found(f"p{number % 50}", 0)
         for number in range(30_000):
             missing.judge(NO_WITNESS, "p", str(number), f"i{number}", 0)
         assert len(missing._parts) <= 256
@@ -180,7 +197,7 @@ class TestWithoutWitness:
             now += pause
             image_id = f"{owner}{number}"
             if found:
-                missing.found(part)
+                missing.found(part, now)
             verdict = missing.judge(NO_WITNESS, part, owner, image_id, now)
             if verdict is NOT_FOUND:
                 assert (part, image_id) in seen

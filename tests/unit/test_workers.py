@@ -238,7 +238,7 @@ def test_a_defect_in_the_thread_belongs_to_its_image(
 def test_a_defect_in_the_loop_belongs_to_its_image(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(_: Lane, work: Work, __: Verdict, ___: str) -> None:
+    def fail(_: Lane, work: Work, *__: object) -> None:
         if work is bench.works[2]:
             raise LookupError("no such thing")
 
