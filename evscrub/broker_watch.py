@@ -16,6 +16,7 @@ from oslo_messaging import TransportURL
 from evscrub.outage import Outage
 from evscrub.quiet import is_below
 from evscrub.redact import redact
+from evscrub.status.address import Address
 
 INTERVAL_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
@@ -32,20 +33,16 @@ _CONNECTION_ID = re.compile(r"^\[[0-9a-f-]+\] ")
 _NEXT_TRY = re.compile(r"[.,]? *\(?(?:Trying again|retrying) in .*", re.IGNORECASE)
 
 
-def broker_hosts(conf: cfg.ConfigOpts) -> list[tuple[str, int]]:
-    """Return the hosts and ports of the bus's brokers; none where it is no RabbitMQ.
+def brokers(conf: cfg.ConfigOpts) -> list[Address]:
+    """Return where the bus's brokers are; none where it is no RabbitMQ.
 
     :param conf: one that a notification transport was made of, which registers the options.
     """
     url = TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
     if not url.transport.startswith("rabbit"):
         return []
-    hosts = [(host.hostname or "localhost", host.port or _DEFAULT_PORT) for host in url.hosts]
-    return hosts or [("localhost", _DEFAULT_PORT)]
-
-
-def _in_words(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    hosts = [Address(one.hostname or "localhost", one.port or _DEFAULT_PORT) for one in url.hosts]
+    return hosts or [Address("localhost", _DEFAULT_PORT)]
 
 
 class BrokerWatch:
@@ -53,15 +50,15 @@ class BrokerWatch:
 
     :param outage: told of each change.
     :param now: seconds.
-    :param hosts: hosts and ports of the brokers, which complaints name.
+    :param brokers: which complaints name, see :func:`brokers`.
     """
 
     def __init__(
-        self, outage: Outage, now: Callable[[], float], hosts: Sequence[tuple[str, int]] = ()
+        self, outage: Outage, now: Callable[[], float], brokers: Sequence[Address]
     ) -> None:
         self.outage = outage
         self._now = now
-        self._brokers = [_in_words(host, port) for host, port in hosts]
+        self._brokers = brokers
         self._complained_at = 0.0
 
     def is_told(self, record: logging.LogRecord) -> bool:
@@ -85,21 +82,20 @@ class BrokerWatch:
         """
         self._complained_at = self._now()
         words = redact(_NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split()))))
-        if self._brokers and not any(broker in words for broker in self._brokers):
-            words += f" ({', '.join(self._brokers)})"
+        names = list(map(str, self._brokers))
+        if names and not any(name in words for name in names):
+            words += f" ({', '.join(names)})"
         self.outage.away(words)
 
-    async def run(
-        self, hosts: Sequence[tuple[str, int]], on_change: Callable[[bool], None]
-    ) -> None:
-        """Look for ever whether any of the brokers takes connections.
+    async def run(self, on_change: Callable[[bool], None]) -> None:
+        """Look for ever whether any of the brokers takes connections; not where none is known.
 
         :param on_change: told whether the bus can be used, when that changes; at first it can.
         """
         was_there = True
-        while True:
+        while self._brokers:
             await anyio.sleep(INTERVAL_SECONDS)
-            if not await _is_any_reachable(hosts):
+            if not await _is_any_reachable(self._brokers):
                 self.complain("no broker takes connections")
                 self._complained_at = 0.0  # a connection that is taken says the contrary
             elif self._now() >= self._complained_at + _QUIET_SECONDS:
@@ -109,8 +105,8 @@ class BrokerWatch:
                 on_change(was_there)
 
 
-async def _is_any_reachable(hosts: Sequence[tuple[str, int]]) -> bool:
-    for host, port in hosts:
+async def _is_any_reachable(brokers: Sequence[Address]) -> bool:
+    for host, port in brokers:
         with anyio.move_on_after(_CONNECT_SECONDS):
             try:
                 stream = await anyio.connect_tcp(host, port)

@@ -20,7 +20,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
-from evscrub.broker_watch import BrokerWatch, broker_hosts
+from evscrub.broker_watch import BrokerWatch, brokers
 from evscrub.events import READ, DeleteEvent, MalformedError, NotForUsError, parse
 from evscrub.intake import transport as bounded
 from evscrub.outage import Outage
@@ -151,11 +151,10 @@ class Listener:
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
             ) from None
         self._limit_prefetch(conf)
-        self._hosts = broker_hosts(conf)
         self.watch = BrokerWatch(
             Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
             time.monotonic,
-            self._hosts,
+            brokers(conf),
         )
 
     async def run(self) -> None:
@@ -166,8 +165,7 @@ class Listener:
         try:
             await self._joining.wait()
             async with anyio.create_task_group() as tasks:
-                if self._hosts:
-                    tasks.start_soon(self.watch.run, self._hosts, self._bus_changed)
+                tasks.start_soon(self.watch.run, self._bus_changed)
                 tasks.start_soon(self._watch_silence)
         finally:
             self._stop.set()

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from evscrub import broker_watch
 from evscrub.broker_watch import BrokerWatch
 from evscrub.outage import Outage
+from evscrub.status.address import Address
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_brokers_of_a_url(url: str, hosts: list[tuple[str, int]]) -> None:
     conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
     oslo_messaging.get_notification_transport(conf, url="fake:")
     conf.set_override("transport_url", url, "oslo_messaging_notifications")
-    assert broker_watch.broker_hosts(conf) == hosts
+    assert broker_watch.brokers(conf) == hosts
 
 
 def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,10 +57,10 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        hosts = [("127.0.0.1", 1), ("127.0.0.1", port)]
+        brokers = [Address("127.0.0.1", 1), Address("127.0.0.1", port)]
         async with anyio.create_task_group() as tasks:
-            watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
-            tasks.start_soon(watch.run, hosts, on_change)
+            watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic, brokers)
+            tasks.start_soon(watch.run, on_change)
             async with listener, anyio.create_task_group() as serving:
                 serving.start_soon(listener.serve, hang_up)
                 await anyio.sleep(0.1)
@@ -97,7 +98,7 @@ class TestWhatTheClientLogs:
     def test_its_complaints_are_told_once(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
         now = 100.0
-        watch = BrokerWatch(Outage("The bus", "Sweeps go on", lambda: now), lambda: now)
+        watch = BrokerWatch(Outage("The bus", "Sweeps go on", lambda: now), lambda: now, ())
         for _ in range(50):
             assert watch.is_told(record(RABBIT, logging.ERROR, UNREACHABLE))
             now += 1
@@ -122,7 +123,7 @@ class TestWhatTheClientLogs:
         ],
     )
     def test_all_else_is_left_to_it(self, name: str, level: int, text: str) -> None:
-        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
+        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic, ())
         assert not watch.is_told(record(name, level, text))
         assert not watch.outage.is_on
 
@@ -137,12 +138,12 @@ class TestWhatTheClientLogs:
         self, text: str, said: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         outage = Outage("The bus", "Sweeps go on", time.monotonic)
-        watch = BrokerWatch(outage, time.monotonic, [("one", 1), ("::1", 2)])
+        watch = BrokerWatch(outage, time.monotonic, [Address("one", 1), Address("::1", 2)])
         watch.is_told(record(RABBIT, logging.ERROR, text))
         assert f"{said}. Sweeps go on" in caplog.text
 
     def test_a_password_is_not_told(self, caplog: pytest.LogCaptureFixture) -> None:
-        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic)
+        watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic, ())
         watch.is_told(record(RABBIT, logging.ERROR, "amqp://glance:secret@one:5672/ is away"))
         assert "secret" not in caplog.text
         assert "one:5672" in caplog.text
