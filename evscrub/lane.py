@@ -59,7 +59,7 @@ class Lane:
         health: Health,
         all_slots: Slots | None = None,
         *,
-        not_found_limit: int = 0,
+        not_found_limit: int,
     ) -> None:
         self.name = name
         self.health = health

@@ -511,7 +511,10 @@ class TestOwners:
 
     def test_slots_of_all_stores_count_too(self) -> None:
         shared = Slots(8)
-        lanes = [Lane(name, Health(Pace(8), lambda low, _: low), shared) for name in ("s", "t")]
+        lanes = [
+            Lane(name, Health(Pace(8), lambda low, _: low), shared, not_found_limit=20)
+            for name in ("s", "t")
+        ]
         for lane in lanes:
             fill(lane, 20, "a")
         assert [len(self.begin_all(lane)) for lane in lanes] == [7, 0]
