@@ -6,7 +6,6 @@ is one that the code can work with, or a ``ValueError`` whose text says what is 
 """
 
 import math
-from typing import Any
 
 from oslo_config import types
 
@@ -32,7 +31,7 @@ class Integer(types.Integer):
     def __init__(self, minimum: int, maximum: int) -> None:
         super().__init__(min=minimum, max=maximum)
 
-    def __call__(self, value: Any) -> int:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> int:
         """Return the number that a text or a default stands for.
 
         :raises ValueError: it is not a whole number, or out of bounds.
@@ -59,7 +58,7 @@ class Float(types.Float):
         super().__init__(min=minimum, max=maximum)
         self._wanted = f"must be a number from {minimum:g} to {maximum:.10g}"
 
-    def __call__(self, value: Any) -> float:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> float:
         """Return the number that a text or a default stands for.
 
         :raises ValueError: it is not a number, not finite, or out of bounds.
@@ -100,7 +99,7 @@ class Rate(Float):
 class Name(types.String):
     """A name of at most 240 bytes in UTF-8, without commas and control characters."""
 
-    def __call__(self, value: Any) -> str:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> str:
         """Return the name.
 
         :raises ValueError: it is empty, too long, or has characters that are not allowed.
@@ -118,7 +117,7 @@ class Name(types.String):
 class OptionalName(Name):
     """A :class:`Name`; an empty text means that none is set, which is the option's default."""
 
-    def __call__(self, value: Any) -> str | None:  # type: ignore[override] # noqa: ANN401 - see above
+    def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
         """Return the name, or None for an empty text.
 
         :raises ValueError: as :class:`Name` does.
@@ -132,7 +131,7 @@ class Names(types.List):
     def __init__(self) -> None:
         super().__init__(item_type=Name())
 
-    def __call__(self, value: Any) -> list[str]:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> list[str]:
         """Return the names.
 
         :raises ValueError: there is none, or one is empty or no name.
@@ -149,7 +148,7 @@ class Paths(types.List):
     #: What the word stands for.
     none_means = "no file"
 
-    def __call__(self, value: Any) -> list[str]:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> list[str]:
         """Return the paths; an empty list for the word.
 
         :raises ValueError: the text is empty or has an empty path in it.
@@ -168,7 +167,7 @@ class ListenAddress(types.String):
     #: What the word stands for.
     none_means = "no status page"
 
-    def __call__(self, value: Any) -> str:  # noqa: ANN401 - as oslo.config calls it
+    def __call__(self, value: object) -> str:
         """Return the text, for :func:`evscrub.status.address.parse`.
 
         :raises ValueError: it is neither.
@@ -181,7 +180,7 @@ class ListenAddress(types.String):
 class EncryptionKey(types.String):
     """A key of AES, never quoted in an error; an empty text means no key, as in Glance."""
 
-    def __call__(self, value: Any) -> str | None:  # type: ignore[override] # noqa: ANN401 - see above
+    def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
         """Return the key, or None for an empty text.
 
         :raises ValueError: it does not have 16, 24 or 32 bytes in UTF-8.

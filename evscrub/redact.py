@@ -117,7 +117,7 @@ def install_excepthooks() -> None:
     threading.excepthook = show_of_thread
 
 
-def _redact_values(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+def _redact_values(value: object) -> object:
     match value:
         case str():
             return redact(value)

@@ -129,18 +129,19 @@ def decide(
     pending = tuple(row for row in locations if row.status == PENDING_DELETE and row.deleted)
     live = [row for row in locations if not row.deleted]
     if image.status == PENDING_DELETE:
-        return _decide_pending(image, pending, bool(live), now, policy)
+        return _decide_pending(image, pending, now, policy, has_live=bool(live))
     if image.status == DELETED:
-        return _decide_deleted(image, pending, bool(live), now, policy)
-    return _decide_live(image, pending, bool(live), now, policy)
+        return _decide_deleted(image, pending, now, policy, has_live=bool(live))
+    return _decide_live(image, pending, now, policy, has_live=bool(live))
 
 
 def _decide_pending(
     image: ImageRow,
     pending: tuple[LocationRow, ...],
-    has_live: bool,  # noqa: FBT001 - three private callers, all positional
     now: datetime,
     policy: Policy,
+    *,
+    has_live: bool,
 ) -> Decision:
     if not image.deleted:
         return Damaged("DELETE did not complete: the image is pending_delete but not deleted")
@@ -158,9 +159,10 @@ def _decide_pending(
 def _decide_deleted(
     image: ImageRow,
     pending: tuple[LocationRow, ...],
-    has_live: bool,  # noqa: FBT001 - as above
     now: datetime,
     policy: Policy,
+    *,
+    has_live: bool,
 ) -> Decision:
     if not pending:
         return Leave(SCRUBBED)
@@ -190,9 +192,10 @@ def _is_given_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Po
 def _decide_live(
     image: ImageRow,
     pending: tuple[LocationRow, ...],
-    has_live: bool,  # noqa: FBT001 - as above
     now: datetime,
     policy: Policy,
+    *,
+    has_live: bool,
 ) -> Decision:
     if not pending:
         return Leave(ALIVE)

@@ -21,7 +21,7 @@ from evscrub.registry.claims import Claims
 from evscrub.registry_calls import RegistryAwayError, RegistryCalls
 from evscrub.retry import Delays, delay, is_parked
 from evscrub.rules import Kind
-from evscrub.verdict import GONE, IMAGES_OWN, Outcome, bad_row
+from evscrub.verdict import GONE, IMAGES_OWN, Outcome, Verdict, bad_row
 from evscrub.words import count, in_words
 from evscrub.work import Work
 
@@ -268,7 +268,7 @@ class Settler:
 
     def _try_again(self, work: Work) -> None:
         """Let an image wait that was not, or not wholly, scrubbed."""
-        pause = 0.0 if work.trouble is None else self._note_trouble(work)
+        pause = 0.0 if work.trouble is None else self._note_trouble(work, *work.trouble)
         store = work.trouble[0] if work.trouble else work.next_store
         self._queue.add(
             work.image_id,
@@ -278,10 +278,8 @@ class Settler:
             source=work.source,
         )
 
-    def _note_trouble(self, work: Work) -> float:
+    def _note_trouble(self, work: Work, store: str, verdict: Verdict) -> float:
         """Remember why an image failed; returns the seconds to wait before the next try."""
-        assert work.trouble is not None  # noqa: S101 - the caller asked
-        store, verdict = work.trouble
         self._record.retries += 1
         known = self._record.troubles.get(work.image_id)
         tries = 1 if known is None else known.tries + 1

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from glance_store.exceptions import BadStoreConfiguration
 from oslo_config import cfg
@@ -31,6 +31,8 @@ NAMESPACE = "glance_store.drivers"
 _RESERVED = "os_glance_"
 _LONGEST_TEXT = 300
 _SHORTEST_SECRET = 4
+#: A driver of glance_store, which ships no types.
+Driver: TypeAlias = Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def missing_modules(kind: str) -> list[str]:
     return [name for name in known.modules if not _is_installed(name)] if known else []
 
 
-def directories(driver: Any) -> list[str]:  # noqa: ANN401 - drivers are glance_store's
+def directories(driver: Driver) -> list[str]:
     """Return the directories of a file store's driver, as it reads them; none of any other.
 
     A driver's own ``store_conf`` is what ``[backend_defaults]`` counts in, where the store's own
@@ -130,7 +132,7 @@ def reserved(name: str) -> Fault | None:
     )
 
 
-def bad_directory(driver: Any, where: str, *, may_be_missing: bool) -> Fault | None:  # noqa: ANN401 - see above
+def bad_directory(driver: Driver, where: str, *, may_be_missing: bool) -> Fault | None:
     """Return a fault if a directory of a file store is missing or cannot be written to.
 
     It is looked for before the driver is configured, which makes what is missing.
@@ -154,7 +156,7 @@ def bad_directory(driver: Any, where: str, *, may_be_missing: bool) -> Fault | N
     return None
 
 
-def cannot_delete(driver: Any, where: str) -> Fault | None:  # noqa: ANN401 - see above
+def cannot_delete(driver: Driver, where: str) -> Fault | None:
     """Return a fault if every delete would fail with this configuration.
 
     The driver need not be configured yet: with some of these it cannot be.
@@ -177,7 +179,7 @@ def cannot_delete(driver: Any, where: str) -> Fault | None:  # noqa: ANN401 - se
     return Fault(verdict.STORE_CANNOT_DELETE, hint) if hint else None
 
 
-def bad_client(driver: Any, where: str) -> Fault | None:  # noqa: ANN401 - see above
+def bad_client(driver: Driver, where: str) -> Fault | None:
     """Return a fault if a configured S3 driver cannot make a client, as it does for each delete."""
     make = getattr(driver, "_create_s3_client", None)
     # Where it takes no argument it is made from options alone, without a request.
@@ -195,7 +197,7 @@ def bad_client(driver: Any, where: str) -> Fault | None:  # noqa: ANN401 - see a
     return None
 
 
-def explain(error: Exception, kind: str, where: str, driver: Any = None) -> Fault:  # noqa: ANN401 - see above
+def explain(error: Exception, kind: str, where: str, driver: Driver = None) -> Fault:
     """Return the fault that an exception tells of, raised while a driver was loaded.
 
     :param driver: the driver, where it got as far as that.
@@ -224,13 +226,15 @@ def _no_such_kind(kind: str) -> str:
     return f"glance_store has no type of store {kind!r} ({meant}): correct glance-api.conf"
 
 
-def _options(driver: Any) -> Any:  # noqa: ANN401 - see above
+def _options(driver: Driver) -> cfg.ConfigOpts.GroupAttr:
     """Return what a driver reads its options from."""
-    own = getattr(driver, "store_conf", None)
-    return driver.conf[driver.backend_group or "glance_store"] if own is None else own
+    own: cfg.ConfigOpts.GroupAttr | None = getattr(driver, "store_conf", None)
+    if own is None:
+        own = driver.conf[driver.backend_group or "glance_store"]
+    return own
 
 
-def _has_service_user(driver: Any) -> bool:  # noqa: ANN401 - see above
+def _has_service_user(driver: Driver) -> bool:
     """Return what cinder's driver asks itself before it does without a user's context."""
     options = _options(driver)
 
@@ -251,7 +255,7 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _said(error: Exception, driver: Any) -> str:  # noqa: ANN401 - see above
+def _said(error: Exception, driver: Driver) -> str:
     """Return what an exception says in one line, or, where it says nothing, what it came from."""
     cause = error.__cause__ or error.__context__
     if not str(error) and isinstance(cause, Exception):
@@ -266,7 +270,7 @@ def _said(error: Exception, driver: Any) -> str:  # noqa: ANN401 - see above
     return redact(text)[:_LONGEST_TEXT].rstrip(".")
 
 
-def _secrets(driver: Any) -> Iterator[str]:  # noqa: ANN401 - see above
+def _secrets(driver: Driver) -> Iterator[str]:
     """Yield the values of a driver's secret options, but for those too short to be replaced."""
     for option in getattr(driver, "OPTIONS", None) or ():
         if option.secret:

@@ -24,7 +24,7 @@ from stevedore.driver import DriverManager
 
 from evscrub import store_configs, store_faults, verdict
 from evscrub.object_identity import StoreConfig
-from evscrub.store_faults import Fault
+from evscrub.store_faults import Driver, Fault
 
 #: How long a driver may hold up those after it, and the start: Ceph's waits five minutes for a
 #: cluster that is away.
@@ -113,7 +113,7 @@ class StoreLoader:
         if driver is not None and driver.is_capable(BitMasks.DRIVER_REUSABLE):
             self._load(name)
 
-    def _driver(self, name: str) -> Any:  # noqa: ANN401 - drivers are glance_store's
+    def _driver(self, name: str) -> Driver:
         for scheme in store_faults.schemes(self.enabled.get(name, "")):
             if self._several:
                 entry = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}).get(name)
@@ -156,7 +156,7 @@ class StoreLoader:
         where = f"{group} of glance-api.conf"
         if (fault := store_faults.reserved(name)) is not None:
             return fault
-        driver: Any = None
+        driver: Driver = None
         try:
             driver = self._make(name, kind)
             may_be_missing = name in self._acknowledged()
@@ -175,7 +175,7 @@ class StoreLoader:
             return store_faults.explain(error, kind, where, driver)
         return fault
 
-    def _make(self, name: str, kind: str) -> Any:  # noqa: ANN401 - drivers are glance_store's
+    def _make(self, name: str, kind: str) -> Driver:
         importlib.invalidate_caches()  # a missing module may have been installed
         arguments = (self._conf, name) if self._several else (self._conf,)
         manager: Any = DriverManager(
@@ -183,7 +183,7 @@ class StoreLoader:
         )
         return manager.driver
 
-    def _register(self, name: str, kind: str, driver: Any) -> None:  # noqa: ANN401 - see above
+    def _register(self, name: str, kind: str, driver: Driver) -> None:
         entry = {
             "store": driver,
             "location_class": driver.get_store_location_class(),
@@ -212,7 +212,7 @@ def _share_s3_sessions() -> None:
     The driver makes one for each, and each reads boto3's models again, which takes 100 ms of
     computing: ten deletes a second were the most that an agent could do.
     """
-    driver: Any = sys.modules.get("glance_store._drivers.s3")
+    driver: Driver = sys.modules.get("glance_store._drivers.s3")
     if driver is None or not isinstance(driver.boto_session, ModuleType):
         return
     make, lock = driver.boto_session.Session, threading.Lock()

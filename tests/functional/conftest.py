@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,9 @@ from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
+from tests.functional import store_servers
 from tests.functional.glance_tables import TEMPLATES
+from tests.functional.store_servers import BUCKET, FakeLibraries, StoreServer
 from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
 from tests.sharing import shared
 
@@ -121,3 +125,35 @@ def glance(
             return stack.enter_context(GlanceProcess(config, has_tables=True, deadline=180))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[StoreServer]:
+    """Return moto's S3."""
+    with StoreServer("moto") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _swift() -> Iterator[StoreServer]:
+    with StoreServer("swift") as server:
+        server.make(f"/{BUCKET}")
+        yield server
+
+
+@pytest.fixture
+def swift(_swift: StoreServer) -> Iterator[StoreServer]:
+    """Return a Swift with a container."""
+    yield _swift
+    _swift.behave()
+
+
+@pytest.fixture
+def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLibraries]:
+    """Let agents find the libraries of rbd and cinder."""
+    directory = tmp_path / "libraries"
+    directory.mkdir()
+    libraries = FakeLibraries(tmp_path / "asked")
+    monkeypatch.setenv("PYTHONPATH", store_servers.put_on_path(libraries, directory))
+    yield libraries
+    shutil.rmtree(directory)

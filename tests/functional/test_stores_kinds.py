@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -128,17 +127,6 @@ def test_http_is_finished_and_counted_as_not_ours(new_site: SiteFactory) -> None
         assert 'store="web"' in line
         for page in ("", "status"):
             site.status(agent, page)
-
-
-@pytest.fixture
-def libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLibraries]:
-    """Let agents find the libraries of rbd and cinder."""
-    directory = tmp_path / "libraries"
-    directory.mkdir()
-    libraries = FakeLibraries(tmp_path / "asked")
-    monkeypatch.setenv("PYTHONPATH", store_servers.put_on_path(libraries, directory))
-    yield libraries
-    shutil.rmtree(directory)
 
 
 def test_a_driver_that_does_not_load_stops_no_other_store(

@@ -29,13 +29,6 @@ new_site, memory_s3 = store_servers.new_site, store_servers.memory_s3
 STORES = {"objects": "s3"}
 
 
-@pytest.fixture(scope="session")
-def moto() -> Iterator[StoreServer]:
-    """Return moto's S3."""
-    with StoreServer("moto") as server:
-        yield server
-
-
 @pytest.fixture
 def bucket(moto: StoreServer) -> Iterator[StoreServer]:
     """Return moto's S3 with the bucket in it."""

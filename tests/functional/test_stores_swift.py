@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
-
-import pytest
 
 from tests.functional import store_servers
 from tests.functional.agents import wait_for
@@ -22,20 +19,6 @@ from tests.functional.store_servers import (
 new_site = store_servers.new_site
 
 STORES = {"objects": "swift"}
-
-
-@pytest.fixture(scope="session")
-def _swift() -> Iterator[StoreServer]:
-    with StoreServer("swift") as server:
-        server.make(f"/{BUCKET}")
-        yield server
-
-
-@pytest.fixture
-def swift(_swift: StoreServer) -> Iterator[StoreServer]:
-    """Return a Swift with a container."""
-    yield _swift
-    _swift.behave()
 
 
 def new(server: StoreServer, new_site: SiteFactory) -> Site:

@@ -22,10 +22,9 @@ from tests.functional.store_servers import (
     s3_options,
     s3_url,
 )
-from tests.functional.test_stores_kinds import libraries, rbd_url  # noqa: F401 - a fixture
+from tests.functional.test_stores_kinds import rbd_url
 from tests.functional.test_stores_s3 import STORES as S3_STORES
-from tests.functional.test_stores_s3 import moto  # noqa: F401 - a fixture
-from tests.functional.test_stores_swift import _swift, new, swift, url  # noqa: F401 - fixtures
+from tests.functional.test_stores_swift import new, url
 
 new_site = store_servers.new_site
 
@@ -129,7 +128,7 @@ def in_objects(site: Site, server: StoreServer, locate: Callable[[str], str]) ->
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_another_bucket_has_the_name(
-    moto: StoreServer,  # noqa: F811 - the fixture
+    moto: StoreServer,
     new_site: SiteFactory,
     count: int,
 ) -> None:
@@ -140,7 +139,7 @@ def test_another_bucket_has_the_name(
 
 
 def test_another_endpoint_has_such_a_bucket(
-    moto: StoreServer,  # noqa: F811 - the fixture
+    moto: StoreServer,
     new_site: SiteFactory,
 ) -> None:
     """The agent is configured with it, so that it takes a restart to mend that."""
@@ -165,14 +164,14 @@ def test_another_endpoint_has_such_a_bucket(
 
 
 def test_another_container_has_the_name(
-    swift: StoreServer,  # noqa: F811 - the fixture
+    swift: StoreServer,
     new_site: SiteFactory,
 ) -> None:
     check(in_objects(new(swift, new_site), swift, lambda name: url(swift, name)), 5)
 
 
 def test_another_pool_has_the_name(
-    libraries: store_servers.FakeLibraries,  # noqa: F811 - the fixture
+    libraries: store_servers.FakeLibraries,
     new_site: SiteFactory,
 ) -> None:
     site = new_site({"ceph": "rbd"})

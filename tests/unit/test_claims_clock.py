@@ -54,7 +54,7 @@ def test_nothing_is_claimed_on_a_node_that_is_off(caplog: pytest.LogCaptureFixtu
         clock = scrubber._database_clock
         clock._is_known = True  # as where several nodes are known
         readiness = Readiness(None, clock, scrubber.calls, None)  # type: ignore[arg-type] # not asked
-        readiness._registry_answers = _yes  # type: ignore[method-assign]
+        readiness._registry_answers = _yes  # type: ignore[method-assign] # answers
         readiness._sweep = type("Swept", (), {"count": 1})()
         await anyio.sleep(100)
         lacking.append(await readiness.what_lacks())

@@ -80,10 +80,9 @@ def test_nothing_is_deleted_without_a_last_look() -> None:
     async def watch(scrubber: Scrubber) -> None:
         note = scrubber.settler._note_trouble
 
-        def noting(work: Work) -> float:
-            assert work.trouble is not None
-            reasons.append(work.trouble[1].reason)
-            return note(work)
+        def noting(work: Work, store: str, verdict: Verdict) -> float:
+            reasons.append(verdict.reason)
+            return note(work, store, verdict)
 
         scrubber.settler._note_trouble = noting  # type: ignore[method-assign] # notes it too
 
