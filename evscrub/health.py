@@ -23,11 +23,9 @@ from evscrub.verdict import (
     EMPTY_DIRECTORY,
     GONE,
     MISSING_DIRECTORY,
-    TOO_MANY_MISSING,
-    TOO_MANY_OF_ONE,
+    PAUSING,
+    PAUSING_ALONE,
     UNPROVEN,
-    WRONG_FOR_ONE,
-    WRONG_STORE,
     Outcome,
     Verdict,
 )
@@ -45,8 +43,6 @@ NOT_MOUNTED = {
     MISSING_DIRECTORY: "its directory is missing",
     EMPTY_DIRECTORY: "its directory is empty",
 }
-#: Reasons of verdicts that pause a store, and say why in their hints.
-_PAUSING = frozenset({WRONG_STORE, TOO_MANY_MISSING})
 
 
 class Event(Enum):
@@ -125,13 +121,13 @@ class Health:
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
     ) -> Change | None:
         """Stop the store at once."""
-        if verdict.reason in {TOO_MANY_OF_ONE, WRONG_FOR_ONE}:
+        if verdict.reason in PAUSING_ALONE:
             if not alone or self.breaker.state is State.BLOWN:
                 return None
             change = self.blow(verdict.hint)
             self._shut_by = (origin.owner,)
             return change
-        if verdict in NOT_MOUNTED or verdict.reason in _PAUSING:
+        if verdict in NOT_MOUNTED or verdict.reason in PAUSING:
             return self.blow(NOT_MOUNTED.get(verdict, verdict.hint))
         self._shut_by = None
         opened = self.breaker.failed(now, origin.owner, verdict.reason, at_once=True)

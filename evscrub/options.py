@@ -212,7 +212,7 @@ scrubber_opts = [
         type=Integer(0, 1_000_000),
         default=20,
         mutable=True,
-        help="Images that a store without any active image may lack at a time before it is paused,"
+        help="Images in a row that a store without any active image may lack before it is paused,"
         " because an unmounted file store or a wrong bucket lacks everything. One project's count"
         " for half at most while others have images there. Where a store has an active image, that"
         " is asked for, and the store is paused at the first image if it is not there. 0 asks"

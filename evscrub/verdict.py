@@ -147,6 +147,9 @@ TOO_MANY_MISSING = "too_many_missing"
 #: The same, and all of them are one owner's.
 WRONG_FOR_ONE = "wrong_store_for_one"
 TOO_MANY_OF_ONE = "too_many_missing_of_one"
+#: Reasons that pause a store, or do so where no other owner's images are; the hint says why.
+PAUSING = frozenset({WRONG_STORE, TOO_MANY_MISSING})
+PAUSING_ALONE = frozenset({WRONG_FOR_ONE, TOO_MANY_OF_ONE})
 #: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")

@@ -129,6 +129,15 @@ def test_a_call_with_patience_is_abandoned() -> None:
     play(scene)
 
 
+async def check_back(calls: RegistryCalls, registry: Any) -> None:
+    """It is there, and is asked for a sign of life no more."""
+    assert not calls.is_away
+    assert calls.away_seconds == 0
+    probed = registry.probed
+    await anyio.sleep(60)
+    assert registry.probed == probed
+
+
 def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
     async def scene(calls: RegistryCalls, registry: Any) -> None:
         registry.error = db_exception.DBConnectionError("refused")
@@ -139,11 +148,7 @@ def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
         assert 5 <= registry.probed <= 12
         registry.error = None
         await anyio.sleep(RETRY_SECONDS + 2)
-        assert not calls.is_away
-        assert calls.away_seconds == 0
-        probed = registry.probed
-        await anyio.sleep(60)
-        assert registry.probed == probed
+        await check_back(calls, registry)
 
     play(scene)
 
@@ -164,12 +169,8 @@ def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
             assert calls.refuses_changes
         registry.takes_changes = True
         await anyio.sleep(RETRY_SECONDS + 2)
-        assert not calls.is_away
         assert not calls.refuses_changes
-        assert calls.away_seconds == 0
-        probed = registry.probed
-        await anyio.sleep(60)
-        assert registry.probed == probed
+        await check_back(calls, registry)
 
     play(scene)
     (away, back) = (r.getMessage() for r in caplog.records if "registry" in r.getMessage())
