@@ -24,6 +24,7 @@ http    never deletes                            scheme, default ports, credenti
 Of these :mod:`evscrub.object_identity` completes what the URL leaves to the configuration.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from posixpath import normpath
@@ -287,6 +288,24 @@ def place_key(url: str) -> str:
     """
     kind, parsed = parse(url)
     return f"{kind}/{parsed.place or ''}"
+
+
+def key_and_place(url: str) -> tuple[str, str]:
+    """Return :func:`index_key` and :func:`place_key` of a URL, for the commonest ones in short.
+
+    :raises BadUrlError: no object can be told from the URL.
+    """
+    key = tidy_key(url)
+    if key is None:
+        kind, parsed = parse(url)
+        return parsed.key, f"{kind}/{parsed.place or ''}"
+    # Of these the place follows from what stands before the name, which many share.
+    return key, _place_before(url.rsplit("/", 2 if url.startswith("rbd:") else 1)[0])
+
+
+@functools.lru_cache(maxsize=1024)
+def _place_before(text: str) -> str:
+    return place_key(f"{text}/x/x" if text.startswith("rbd:") else f"{text}/x")
 
 
 def index_key(url: str) -> str:

@@ -20,7 +20,7 @@ from oslo_log import log as logging
 
 from evscrub import location_crypt, refusals, store_faults, verdict
 from evscrub.file_links import FileLinks
-from evscrub.location_urls import BadUrlError, file_path, index_key, place_key, tidy_key
+from evscrub.location_urls import BadUrlError, file_path, index_key, key_and_place, tidy_key
 from evscrub.object_identity import Identity, Relation, endpoint
 from evscrub.proof import Presence
 from evscrub.quoting import quote
@@ -139,6 +139,17 @@ class Stores:
         except BadUrlError as error:
             raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
 
+    def key_and_place(self, value: str) -> tuple[str, str]:
+        """Return what :meth:`index_key` does, and the location's place.
+
+        :returns: see :func:`evscrub.object_identity.place_of` for the place.
+        :raises StoreNotUsableError: as :meth:`index_key` does.
+        """
+        try:
+            return key_and_place(self._clear(value))
+        except BadUrlError as error:
+            raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
+
     def identify(self, row: LocationRow) -> Identity:
         """Return a location's object, whether or not its store is known.
 
@@ -245,18 +256,6 @@ class Stores:
         except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
             LOG.debug("Store %s was asked for data: %s", target.store, type(error).__name__)
         return False
-
-    def place_of(self, value: str) -> str | None:
-        """Return the place that a location is in, see :func:`evscrub.object_identity.place_of`.
-
-        None if that cannot be told.
-
-        :param value: as the registry has it.
-        """
-        try:
-            return place_key(self._clear(value))
-        except (BadUrlError, StoreNotUsableError):
-            return None
 
     def _is_linked(self, target: Target) -> Verdict | None:
         """Look whether another file's data goes with a file; None if it does not."""

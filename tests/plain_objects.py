@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects of an s3 store whose URLs are in the clear."""
 
-from evscrub.location_urls import index_key, place_key
+from evscrub.location_urls import index_key, key_and_place
 from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.rules import LocationRow
 
@@ -14,8 +14,8 @@ class PlainObjects:
     def index_key(self, value: str) -> str:
         return index_key(value)
 
-    def place_of(self, value: str) -> str | None:
-        return place_key(value)
+    def key_and_place(self, value: str) -> tuple[str, str]:
+        return key_and_place(value)
 
     def identify(self, row: LocationRow) -> Identity:
         return identify(_CONFIG, row.value)

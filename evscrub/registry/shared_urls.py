@@ -35,6 +35,11 @@ _READ_SECONDS = 3600.0
 #: How far the clocks may be off by which Glance's hosts stamp new rows; the sweep allows as much.
 _SKEW_SECONDS = 300.0
 
+_INDEXED_COLUMNS = (
+    image_locations.c.id,
+    bounded(image_locations.c.value),
+    image_locations.c.deleted,
+)
 _LIVE = image_locations.c.deleted == sa.false()
 _PENDING = image_locations.c.status == PENDING_DELETE
 #: A pending image may be restored. One that is claimed may not, and is not waited for: of several
@@ -48,8 +53,8 @@ class Objects(Protocol):
     def index_key(self, value: str) -> str:
         """Return a text that is equal for all locations of one object, and rarely for others."""
 
-    def place_of(self, value: str) -> str | None:
-        """Return the place that a location is in, whatever its store; None if it is unknown."""
+    def key_and_place(self, value: str) -> tuple[str, str]:
+        """Return the same text, and the place that a location is in, whatever its store."""
 
     def identify(self, row: LocationRow) -> Identity:
         """Return a location's object."""
@@ -168,8 +173,7 @@ class SharedUrls:
     def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
         """Index locations above an id, whatever their status, as far as they are not known."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
-        live = _LIVE.label("live")
-        query = sa.select(image_locations.c.id, bounded(image_locations.c.value), wanted, live)
+        query = sa.select(*_INDEXED_COLUMNS, wanted)
         query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
@@ -179,14 +183,16 @@ class SharedUrls:
             full = len(page) == _PAGE_ROWS
             start = page[-1].id if page else start
             new = [
-                (row.id, self._see(row.value) if row.wanted else self._try_key(row.value))
+                (
+                    row.id,
+                    self._see(row.id, row.value, live=not row.deleted)
+                    if row.wanted
+                    else self._try_key(row.value),
+                )
                 for row in page
                 if row.id not in recent
             ]
             self._index.update((number, key) for number, key in new if key is not None)
-            for row in page:
-                if row.live and row.id not in recent:
-                    self._sample(row.id, row.value)
             ids.extend(row.id for row in page)
             if full and not again:  # known at once, many ids take no memory
                 recent.take_in(ids, recent.highest, self._clock.boot())
@@ -197,21 +203,15 @@ class SharedUrls:
         """Yield live and pending locations above an id, with the keys of their objects."""
         while True:
             page = connection.execute(
-                sa.select(
-                    image_locations.c.id,
-                    bounded(image_locations.c.value),
-                    image_locations.c.deleted,
-                )
+                sa.select(*_INDEXED_COLUMNS)
                 .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
                 .order_by(image_locations.c.id)
                 .limit(_PAGE_ROWS)
             ).all()
             for number, value, deleted in page:
-                key = self._see(value)
+                key = self._see(number, value, live=not deleted)
                 if key is not None:
                     yield number, key
-                    if not deleted:
-                        self._sample(number, value)
             if len(page) < _PAGE_ROWS:
                 return
             last = page[-1].id
@@ -242,15 +242,17 @@ class SharedUrls:
         keys = [(self._try_key(row.value), row) for row in rows]
         return [(key, row) for key, row in keys if key is not None]
 
-    def _sample(self, number: int, value: str) -> None:
-        place = self._objects.place_of(value)
-        if place is not None:
-            self._live.add(place, number)
+    def _see(self, number: int, value: str, *, live: bool) -> str | None:
+        """Return the key of a location's object.
 
-    def _see(self, value: str) -> str | None:
-        """Return the key of a location's object; take in whether encrypted ones can be read."""
+        Take in its place, if it is live, and whether encrypted locations can be read.
+        """
         try:
-            key = self._objects.index_key(value)
+            if live:
+                key, place = self._objects.key_and_place(value)
+                self._live.add(place, number)
+            else:
+                key = self._objects.index_key(value)
         except StoreNotUsableError as error:
             if error.reason == UNDECIPHERABLE:
                 self._hidden |= location_crypt.is_encrypted(value)

@@ -18,6 +18,7 @@ from evscrub.location_urls import (
     BadUrlError,
     file_path,
     index_key,
+    key_and_place,
     parse,
     place_key,
     service,
@@ -161,6 +162,11 @@ def test_common_spellings_have_the_same_key_by_the_short_way(
 ) -> None:
     url = data.draw(urls(kind))
     assert tidy_key(url) in {None, key(url)}
+    if key(url) is None:
+        with pytest.raises(BadUrlError):
+            key_and_place(url)
+    else:
+        assert key_and_place(url) == (index_key(url), place_key(url))
 
 
 @given(st.text())
@@ -188,6 +194,7 @@ def test_whatever_is_written_is_read_or_refused(text: str) -> None:
 )
 def test_what_glance_writes_goes_the_short_way(url: str) -> None:
     assert tidy_key(url) == index_key(url) is not None
+    assert key_and_place(url) == (index_key(url), place_key(url))
 
 
 #: Spellings of one object, of which the first is what Glance writes.

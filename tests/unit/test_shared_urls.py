@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 
 from evscrub import location_crypt
 from evscrub.clock import Clock
-from evscrub.location_urls import index_key, place_key
+from evscrub.location_urls import index_key, key_and_place
 from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.registry import shared_urls
 from evscrub.registry.object_index import ObjectIndex
@@ -91,11 +91,8 @@ class Registry:
     def index_key(self, value: str) -> str:
         return index_key(self.clear(value))
 
-    def place_of(self, value: str) -> str | None:
-        try:
-            return place_key(self.clear(value))
-        except StoreNotUsableError:
-            return None
+    def key_and_place(self, value: str) -> tuple[str, str]:
+        return key_and_place(self.clear(value))
 
     def identify(self, row: LocationRow) -> Identity:
         return identify(self.configs.get(row.store or ""), self.clear(row.value))
