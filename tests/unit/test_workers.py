@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from evscrub.clock import Clock, DatabaseClock
@@ -30,6 +31,9 @@ from evscrub.work import Work
 from evscrub.workers import Answers
 from tests.unit.simulated_loop import run
 from tests.unit.world import EPOCH, NOT_FOUND, THROTTLED, World, instant, simulated_threads
+
+#: What a worker goes through in simulated time before it is taken to go on without end.
+WORK_SECONDS = 5.0
 
 
 class Bench:
@@ -79,8 +83,13 @@ class Bench:
         self.scrubber.workers._on_worked = done.append
         slot = self.lane.begin(self.now)
         assert slot is not None
+
+        async def work() -> None:
+            with anyio.fail_after(WORK_SECONDS):
+                await self.scrubber.workers.work(self.lane, slot)
+
         with simulated_threads():
-            run(lambda: self.scrubber.workers.work(self.lane, slot))
+            run(work)
         return done
 
 
