@@ -160,8 +160,11 @@ def test_those_that_wait_for_a_look_share_the_next() -> None:
 
 
 @pytest.mark.parametrize(("age", "deleted"), [(LOOK_SECONDS - 0.2, 2), (LOOK_SECONDS - 0.1, 1)])
-def test_a_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) -> None:
-    bench = Bench(("a",), ("a",))
+@pytest.mark.parametrize("images", [[("a",), ("a",)], [("a", "a")]], ids=["two", "one"])
+def test_a_thread_deletes_nothing_after_an_old_look(
+    age: float, deleted: int, images: list[tuple[str, ...]]
+) -> None:
+    bench = Bench(*images)
     bench.now += age
 
     def meanwhile(_number: int) -> Verdict:

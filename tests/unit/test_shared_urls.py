@@ -36,6 +36,8 @@ STATES = {
     "removed": ("active", "pending_delete", True),  # from an image that has others
 }
 WANTED = ("live", "pending")
+OLD_SECONDS = 7200.0
+EACH_AGE = pytest.mark.parametrize("age", [0, OLD_SECONDS], ids=["new", "old"])
 
 
 class Registry:
@@ -125,9 +127,10 @@ def row(number: int, value: str) -> LocationRow:
 
 @pytest.fixture
 def registry() -> Registry:
+    """Return a registry of a few locations, all older than those that are read again."""
     registry = Registry()
     for value in ("file:///a", "file:///b#1", "?"):
-        registry.add(value)
+        registry.add(value, age=OLD_SECONDS)
     return registry
 
 
@@ -139,9 +142,12 @@ def test_finds_those_that_share(registry: Registry) -> None:
     assert shared.among([row(17, "?")]) == set()
 
 
+@EACH_AGE
 @pytest.mark.parametrize("state", list(STATES))
-def test_only_live_and_pending_ones_want_their_data(registry: Registry, state: str) -> None:
-    registry.add("file:///c", state)
+def test_only_live_and_pending_ones_want_their_data(
+    registry: Registry, state: str, age: float
+) -> None:
+    registry.add("file:///c", state, age=age)
     wanted = {11} if state in WANTED else set()
     assert registry.shared().among([row(11, "file:///c")]) == wanted
 
@@ -184,8 +190,10 @@ def test_one_that_was_claimed_with_it_and_restored_wants_its_data(registry: Regi
     assert shared.among(rows, just_claimed=False) == {ours}
 
 
-def test_what_was_restored_is_seen_at_once(registry: Registry) -> None:
-    restored = registry.add("file:///c", "claimed")
+@pytest.mark.parametrize("state", ["claimed", "settled"])
+def test_what_was_restored_is_seen_at_once(registry: Registry, state: str) -> None:
+    """By whoever: a new location that was settled, whose data stayed, may be set live by hand."""
+    restored = registry.add("file:///c", state)
     registry.add("file:///high", number=500)
     shared = registry.shared()
     assert shared.among([row(999, "file:///c")]) == set()
@@ -223,8 +231,7 @@ def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry)
     assert shared.among([row(999, "file:///late")]) == {999}
 
 
-def test_sees_what_was_begun_by_a_host_whose_clock_is_behind() -> None:
-    registry = Registry()  # without rows of this moment, below which all are read again
+def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
     registry.add("file:///old", number=100, age=7200)
     registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
     shared = registry.shared()
@@ -309,9 +316,12 @@ def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
     assert len(registry.statements) == 2
 
 
-def test_reads_page_by_page(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+@EACH_AGE
+def test_reads_page_by_page(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
     monkeypatch.setattr(shared_urls, "_PAGE_ROWS", 2)
-    numbers = [registry.add(f"file:///{number}") for number in range(5)]
+    numbers = [registry.add(f"file:///{number}", age=age) for number in range(5)]
     rows = [row(900 + number, f"file:///{number}") for number in range(5)]
     shared = registry.shared()
     assert len(shared.among(rows)) == len(numbers)

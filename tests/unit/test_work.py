@@ -224,3 +224,28 @@ class TestDataThatIsNotDeleted:
 
         world.run(11, watch)
         assert counted == {"a", ""}
+
+    def test_is_parked_where_its_location_breaks_something(self) -> None:
+        """The claim is made by then: the image must not be finished, with its data left."""
+        world = self.World(a=fast)
+        image = world.add("o", "a")
+        resolve, calls = world.resolve, [0]
+
+        def break_later(row: LocationRow) -> Target:
+            calls[0] += 1
+            if calls[0] > 1:  # the first call is the look's
+                raise LookupError("a defect")
+            return resolve(row)
+
+        world.resolve = break_later  # type: ignore[method-assign] # a defect
+        troubles: dict[str, Trouble] = {}
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            troubles.update(scrubber.record.troubles)
+
+        world.run(11, watch)
+        assert calls[0] == 2
+        assert world.status(image) == "pending_delete"
+        assert world.left(image) == {"a"}
+        assert troubles[image].parked

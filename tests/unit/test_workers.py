@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import pytest
 
 from evscrub.clock import Clock, DatabaseClock
@@ -18,11 +19,21 @@ from evscrub.lane import RUN_SECONDS, Lane
 from evscrub.registry.claims import Claim
 from evscrub.scrubber import Scrubber
 from evscrub.stores import Target
-from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_BELOW,
+    MISSING_DIRECTORY,
+    Outcome,
+    Verdict,
+)
 from evscrub.work import Work
 from evscrub.workers import Answers
 from tests.unit.simulated_loop import run
 from tests.unit.world import EPOCH, NOT_FOUND, THROTTLED, World, instant, simulated_threads
+
+#: What a worker goes through in simulated time before it is taken to go on without end.
+WORK_SECONDS = 5.0
 
 
 class Bench:
@@ -72,8 +83,13 @@ class Bench:
         self.scrubber.workers._on_worked = done.append
         slot = self.lane.begin(self.now)
         assert slot is not None
+
+        async def work() -> None:
+            with anyio.fail_after(WORK_SECONDS):
+                await self.scrubber.workers.work(self.lane, slot)
+
         with simulated_threads():
-            run(lambda: self.scrubber.workers.work(self.lane, slot))
+            run(work)
         return done
 
 
@@ -160,6 +176,19 @@ def test_ends_before_a_lease_that_is_lost(bench: Bench) -> None:
 
     bench.meanwhile = lose
     assert [len(verdicts) for _, verdicts in bench.delete()] == [1, 1, 1, 0]
+
+
+def test_ends_between_locations_of_an_image_when_its_lease_is_lost() -> None:
+    """As when its renewal, beside the thread, tells that another agent has it."""
+    bench = Bench(("a", "a"))
+
+    def lose(_: int) -> Verdict:
+        bench.works[0].lost = True
+        return GONE
+
+    bench.meanwhile = lose
+    assert [len(given) for _, given in bench.delete()] == [1]
+    assert len(bench.deleted) == 1
 
 
 def test_ends_before_a_lease_that_is_old(bench: Bench) -> None:
@@ -272,3 +301,15 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     assert third.trouble[1].outcome is Outcome.UNKNOWN
     assert not third.is_complete
     assert all(work.is_complete for work in bench.works[:2])
+
+
+@pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
+@pytest.mark.parametrize(("limit", "gone"), [(0, True), (20, False)])
+def test_what_an_operator_says_is_gone_is_gone(verdict: Verdict, limit: int, gone: bool) -> None:
+    """By a limit of 0; otherwise a directory that is not mounted tells nothing of the data."""
+    bench = Bench(("a",))
+    bench.lane.missing.limit = limit
+    bench.meanwhile = lambda _: verdict
+    (work,) = bench.work()
+    assert work.is_complete is gone
+    assert bool(work.gone) is gone
