@@ -69,9 +69,9 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     """
     of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
     log = wrong_values(of_own, known_options.of_log(), environment)
-    ours = wrong_values(sources, known_options.of_evscrub(), environment)
-    libraries = wrong_values(sources, known_options.of_services(), environment)
-    found = [*swallowed_lines(of_own), *log, *ours, *libraries, *_unknown_variables(environment)]
+    of_all = [*known_options.of_evscrub(), *known_options.of_services()]
+    values = wrong_values(sources, of_all, environment)
+    found = [*swallowed_lines(of_own), *log, *values, *_unknown_variables(environment)]
     enabled = _enabled_backends(sources)
     sources_named = _config_sources(of_own)
     groups = {normal_group(header.name) for file in of_own.files for header in file.headers}

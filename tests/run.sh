@@ -215,7 +215,7 @@ everything() {
     install_uv
     further=$(further_python)
     if [[ -n $further ]]; then
-        start "unit tests on $further" nice -n 5 bash tests/run.sh --further "$further"
+        start "unit tests on $further" bash tests/run.sh --further "$further"
     else
         say "no further Python: none of $FURTHER_PYTHONS is here"
     fi

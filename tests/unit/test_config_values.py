@@ -109,6 +109,7 @@ def test_at_start_each_odd_value_is_refused_in_one_line(
             assert text not in said
 
 
+@pytest.mark.costly
 @each_option
 def test_at_a_reload_each_odd_value_is_told_and_changes_nothing(
     files: Files, group: str, opt: cfg.Opt, caplog: pytest.LogCaptureFixture
@@ -234,6 +235,7 @@ def is_read(group: str, opt: cfg.Opt) -> bool:
     return group != "oslo_messaging_kafka" and not opt.dest.startswith("rpc_")
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("own", [True, False], ids=["own", "glance"])
 @pytest.mark.parametrize(("group", "opt"), LIBRARY_OPTIONS)
 def test_an_odd_number_of_a_library_is_refused(

@@ -595,6 +595,7 @@ class TestMissing:
         assert world.statuses() == {"deleted": count}
         assert world.questions <= 4
 
+    @pytest.mark.costly
     def test_what_a_right_store_has_lost_is_gone_at_once(self) -> None:
         world = World(a=missing)
         world.live["a"] = there
