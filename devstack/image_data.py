@@ -14,21 +14,21 @@ import sys
 import glance_store
 import sqlalchemy as sa
 
-from evscrub import config
+from evscrub.config import loader
+from evscrub.domain.decisions import LocationRow
 from evscrub.registry.database import Database
 from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations
-from evscrub.rules import LocationRow
-from evscrub.stores import Stores
+from evscrub.stores.backends import Stores
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Say whether an image's data is there or gone.")
-    config.add_arguments(parser)
+    loader.add_arguments(parser)
     parser.add_argument("image", help="the image's id")
     arguments = parser.parse_args()
-    conf, _ = config.load_for(arguments)
+    conf, _ = loader.load_for(arguments)
     stores = Stores(conf)
     query = sa.select(*LOCATION_COLUMNS).where(image_locations.c.image_id == arguments.image)
     with Database(conf).reading() as connection:

@@ -13,27 +13,30 @@ from anyio.abc import TaskStatus
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from evscrub import config, quiet, redact, store_places, version
-from evscrub.audit import Audit
-from evscrub.clock import Clock, DatabaseClock
-from evscrub.delay_queue import DelayQueue
-from evscrub.events import DeleteEvent
-from evscrub.listener import Listener
-from evscrub.record import Scrubbed, Trouble
+from evscrub import version
+from evscrub.config import loader
+from evscrub.config.settings import scrubber_settings, sweep_settings, unset_delay
+from evscrub.domain.address import parse as parse_address
+from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.intake.listener import Listener
+from evscrub.intake.notification import DeleteEvent
+from evscrub.intake.sweep import Sweep
+from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry import connecting
 from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
-from evscrub.scrubber import Scrubber
-from evscrub.settings import scrubber_settings, sweep_settings, unset_delay
+from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status import service as status
-from evscrub.status.address import parse as parse_address
 from evscrub.status.sources import Sources
-from evscrub.store_loading import is_about_loading
-from evscrub.store_reloads import StoreReloads
-from evscrub.stores import Stores
-from evscrub.sweep import Sweep
+from evscrub.stores import places
+from evscrub.stores.backends import Stores
+from evscrub.stores.loading import is_about_loading
+from evscrub.stores.reloads import StoreReloads
+from evscrub.telemetry import quiet, redact
+from evscrub.telemetry.audit import Audit
+from evscrub.telemetry.statistics import Scrubbed, Trouble
 
 LOG = logging.getLogger(__name__)
 
@@ -77,7 +80,7 @@ class Agent:
             )
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
-            raise config.ConfigError(str(error)) from None
+            raise loader.ConfigError(str(error)) from None
         watch = self.listener.watch
         self._demote = quiet.Demote(
             lambda told: quiet.is_raised(told) or watch.is_told(told) or is_about_loading(told)
@@ -160,9 +163,9 @@ class Agent:
         """
         wrong = None
         try:
-            changed = config.reload(self._conf, self._own)
+            changed = loader.reload(self._conf, self._own)
             settings, sweep = scrubber_settings(self._conf), sweep_settings(self._conf)
-        except config.ConfigError as error:
+        except loader.ConfigError as error:
             wrong = str(error)
         if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
@@ -203,7 +206,7 @@ class Agent:
             ("store_concurrency", settings.store_concurrency),
             ("store_rate", settings.store_rate),
             ("acknowledged_stores", settings.acknowledged_stores),
-            ("allowed_places", store_places.allowed(self._conf.scrubber.allowed_places)),
+            ("allowed_places", places.allowed(self._conf.scrubber.allowed_places)),
             ("separate_stores", self._conf.scrubber.separate_stores),
         ):
             unknown = sorted(set(stores) - set(self.stores.names))

@@ -20,8 +20,10 @@ from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import config, output, version
-from evscrub.redact import install_excepthooks, redact
+from evscrub import version
+from evscrub.config import loader
+from evscrub.telemetry import output
+from evscrub.telemetry.redact import install_excepthooks, redact
 
 #: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
 COMMANDS = {
@@ -119,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if unknown:
                 parsed.subparser.refuse(unknown)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
-        except config.ConfigError as error:
+        except loader.ConfigError as error:
             code = 2
             for problem in error.problems:
                 print(f"evscrub: {redact(problem)}", file=sys.stderr)

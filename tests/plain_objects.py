@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objects of an s3 store whose URLs are in the clear."""
 
-from evscrub.location_urls import index_key, key_and_place
-from evscrub.object_identity import Identity, Relation, StoreConfig, identify, relate
-from evscrub.rules import LocationRow
+from evscrub.domain.decisions import LocationRow
+from evscrub.domain.location_urls import index_key, key_and_place
+from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
 
 _CONFIG = StoreConfig("fast", "s3", backend="host")
 

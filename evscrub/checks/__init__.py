@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from evscrub.checks import agent, bus, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
-from evscrub.redact import redact
 from evscrub.registry.database import UNAVAILABLE
+from evscrub.telemetry.redact import redact
 
 #: What comes before all of them: the files themselves.
 CONFIGURATION = "Configuration"

@@ -6,9 +6,9 @@ from typing import Any
 
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
+from evscrub.domain.address import Address, parse
+from evscrub.domain.words import count
 from evscrub.status import client
-from evscrub.status.address import Address, parse
-from evscrub.words import count
 
 #: Options that must be the same on all agents, and what the one with the least makes of it.
 _ALIKE = {

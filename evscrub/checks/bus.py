@@ -21,7 +21,7 @@ from oslo_messaging import TransportHost, TransportURL
 from evscrub.checks import glance
 from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Bus, Subject
-from evscrub.words import count
+from evscrub.domain.words import count
 
 _SECONDS = 5.0
 _RABBIT = "oslo_messaging_rabbit"

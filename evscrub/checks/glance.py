@@ -8,8 +8,8 @@ from oslo_messaging import opts as messaging_opts
 
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
-from evscrub.settings import unset_delay
-from evscrub.words import in_words
+from evscrub.config.settings import unset_delay
+from evscrub.domain.words import in_words
 
 #: The age of ``glance-manage db purge`` where none is given.
 PURGE_AGE = timedelta(days=30)

@@ -9,14 +9,14 @@ import sqlalchemy as sa
 
 from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
-from evscrub.clock import BOUND_SECONDS, Clock, epoch
+from evscrub.domain.clock import BOUND_SECONDS, Clock, epoch
+from evscrub.domain.decisions import DELETED, PENDING_DELETE
+from evscrub.domain.words import count, in_words
 from evscrub.registry import nodes
 from evscrub.registry.database import UNAVAILABLE, Database, is_away, read_now
 from evscrub.registry.errors import advice, reason
 from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
-from evscrub.rules import DELETED, PENDING_DELETE
-from evscrub.words import count, in_words
 
 T = TypeVar("T")
 

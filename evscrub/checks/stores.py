@@ -9,15 +9,15 @@ from oslo_config import cfg
 
 from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
-from evscrub.proof import Presence
+from evscrub.domain.decisions import ACTIVE, DELETED, PENDING_DELETE, LocationRow
+from evscrub.domain.proof import Presence
+from evscrub.domain.verdict import FOREIGN_OBJECT, StoreNotUsableError
+from evscrub.domain.words import count
 from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.rows import LOCATION_COLUMNS, named_store
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import ACTIVE, DELETED, PENDING_DELETE, LocationRow
-from evscrub.store_faults import schemes
-from evscrub.stores import Stores
-from evscrub.verdict import FOREIGN_OBJECT, StoreNotUsableError
-from evscrub.words import count
+from evscrub.stores.backends import Stores
+from evscrub.stores.faults import schemes
 
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000

@@ -8,9 +8,9 @@ from oslo_config import cfg
 from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks.report import NotCheckedError
+from evscrub.domain.address import Address
 from evscrub.registry.database import Database
-from evscrub.status.address import Address
-from evscrub.stores import Stores
+from evscrub.stores.backends import Stores
 
 
 @dataclass

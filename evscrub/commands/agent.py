@@ -11,9 +11,11 @@ from oslo_log import log
 from oslo_reports import guru_meditation_report as gmr
 from oslo_reports import opts as gmr_opts
 
-from evscrub import config, output, redact, version
+from evscrub import version
 from evscrub.agent import Agent
-from evscrub.service_manager import ServiceManager
+from evscrub.config import loader
+from evscrub.telemetry import output, redact
+from evscrub.telemetry.service_manager import ServiceManager
 
 LOG = log.getLogger(__name__)
 
@@ -28,18 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit codes: 0 ended by a signal, 1 broken, 2 the configuration is wrong or the database"
         " cannot be reached at start."
     )
-    config.add_arguments(parser)
+    loader.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     # It would end a process that does not handle it yet; Agent.handle_signals lets it through.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    conf, own = config.load_for(arguments)
+    conf, own = loader.load_for(arguments)
     # stevedore calls it an error that the client of a store is missing which nobody enabled;
     # glance_store warns of those that are.
     levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
-    config.start_logging(own)
+    loader.start_logging(own)
     redact.install()
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)

@@ -3,7 +3,7 @@
 
 import argparse
 
-from evscrub.status.address import Address, parse
+from evscrub.domain.address import Address, parse
 
 
 def status_port(text: str) -> Address:

@@ -12,10 +12,12 @@ import traceback
 
 from oslo_config import cfg
 
-from evscrub import checks, config, output
+from evscrub import checks
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
 from evscrub.commands.arguments import status_port
+from evscrub.config import loader
+from evscrub.telemetry import output
 
 _BROKEN = 255
 
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit codes, those of oslo.upgradecheck: 0 all is well, 1 there are warnings, 2 something"
         " must be changed, 255 the check itself broke."
     )
-    config.add_arguments(parser)
+    loader.add_arguments(parser)
     parser.add_argument(
         "--agent",
         action="append",
@@ -45,14 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     try:
-        conf, own = config.load_for(arguments)
-    except config.ConfigError as error:
+        conf, own = loader.load_for(arguments)
+    except loader.ConfigError as error:
         # Nothing else can be looked at; the same report, so that who reads JSON gets it.
         return _show(checks.refused(error.problems), as_json=arguments.json)
     _log(own, debug=arguments.debug)
     try:
         found = checks.run(Subject(conf, arguments.agent))
-    except config.ConfigError:
+    except loader.ConfigError:
         raise
     except Exception as error:  # noqa: BLE001 - so that it is not taken for a failed check
         # Where it happened, without what it says: that may hold a credential.
@@ -82,4 +84,4 @@ def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
     for name in ("use_syslog", "use_journal", "use_eventlog"):
         own.set_override(name, False)
     own.set_override("use_stderr", True)
-    config.start_logging(own)
+    loader.start_logging(own)

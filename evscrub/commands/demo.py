@@ -9,8 +9,8 @@ import os
 import sys
 from importlib.util import find_spec
 
-from evscrub import output
 from evscrub.demo.images import MIN_IMAGES
+from evscrub.telemetry import output
 
 #: What the extra ``demo`` installs, as imported.
 _NEEDED = ("glance", "httpx", "rich", "cheroot")

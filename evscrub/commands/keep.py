@@ -5,11 +5,12 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from evscrub import config, output
-from evscrub.keep import RefusedError
+from evscrub.config import loader
+from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.keeping import Keeping
+from evscrub.telemetry import output
 
 _ANSWER_SECONDS = 20
 _DONE = {"restore": "restored", "hold": "held", "release": "released"}
@@ -21,18 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " one was refused, with the reason, 2 wrong usage or configuration, or a database that does"
         " not answer."
     )
-    config.add_arguments(parser)
+    loader.add_arguments(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id, in any letters")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    conf, _ = config.load_for(arguments)
+    conf, _ = loader.load_for(arguments)
     try:
         # An image at a time, whose rows are found by their keys: that takes no time.
         database = Database(conf, answer_seconds=_ANSWER_SECONDS)
         database.probe()
     except ValueError as error:
-        raise config.ConfigError(str(error)) from None
+        raise loader.ConfigError(str(error)) from None
     keeping = Keeping(database)
     command: str = arguments.command
     action: Callable[[str], list[str] | None] = getattr(keeping, command)
@@ -47,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
             with output.reader_may_leave():
                 print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
         except UNAVAILABLE as error:
-            raise config.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+            raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
         else:
             with output.reader_may_leave():
                 print(f"{image_id}: {_DONE[command]}")

@@ -9,16 +9,19 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub import config, listing, listing_output, output
+from evscrub.commands import listing_output
 from evscrub.commands.arguments import status_port
-from evscrub.listing import Line, Told, Trouble
+from evscrub.config import loader
+from evscrub.config.settings import scrubber_settings
+from evscrub.domain import listing
+from evscrub.domain.address import Address, parse
+from evscrub.domain.listing import Line, Told, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.listing import Listing
-from evscrub.settings import scrubber_settings
 from evscrub.status import client
-from evscrub.status.address import Address, parse
-from evscrub.store_names import StoreNames, store_names
+from evscrub.stores.names import StoreNames, store_names
+from evscrub.telemetry import output
 
 _MAX_LIMIT = 2**31 - 1
 
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " the agents know: they are asked on their status ports, and where none answers such"
         " images are shown as due."
     )
-    config.add_arguments(parser)
+    loader.add_arguments(parser)
     parser.add_argument("--due", action="store_true", help="only images that are due")
     parser.add_argument("--parked", action="store_true", help="only images that are parked")
     parser.add_argument(
@@ -57,14 +60,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    conf, _ = config.load_for(arguments)
+    conf, _ = loader.load_for(arguments)
     try:
         listing_output.choose_columns(arguments.columns)
         database = Database(conf)
         database.probe()
         agents = arguments.agent or _default_agents(conf)
     except ValueError as error:
-        raise config.ConfigError(str(error)) from None
+        raise loader.ConfigError(str(error)) from None
     told = _ask(agents)
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
@@ -78,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
         with output.reader_may_leave():
             listing_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
-        raise config.ConfigError(f"the registry broke off: {explain(error)}") from None
+        raise loader.ConfigError(f"the registry broke off: {explain(error)}") from None
     return 1 if arguments.parked and told is None else 0
 
 

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.images import STORES, Fate, Plan
 from evscrub.demo.stage import Stage
+from evscrub.domain.decisions import DELETED
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import DELETED
 
 
 @dataclass(frozen=True, slots=True)

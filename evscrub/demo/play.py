@@ -19,7 +19,7 @@ from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
 from evscrub.demo.snapshot import Snapshot
 from evscrub.demo.stage import Stage
-from evscrub.record import Scrubbed
+from evscrub.telemetry.statistics import Scrubbed
 
 T = TypeVar("T")
 

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 import anyio
 from rich.console import Console
 
-from evscrub import config, output, redact
+from evscrub.config import loader
 from evscrub.demo.images import Fate, plan
 from evscrub.demo.play import DemoError, Play
 from evscrub.demo.report import print_commands, report, title
 from evscrub.demo.show import display_for
 from evscrub.demo.stage import Stage
-from evscrub.record import Scrubbed
+from evscrub.telemetry import output, redact
+from evscrub.telemetry.statistics import Scrubbed
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         if session.code is None:
             session.code = INTERRUPTED
-    except config.ConfigError as error:
+    except loader.ConfigError as error:
         _say(errors, f"evscrub demo: {error}")
         session.code = MISUSED
     except Exception as error:

@@ -20,11 +20,12 @@ from kombu.connection import Connection
 from oslo_config import cfg
 from oslo_log import log as oslo_log
 
-from evscrub import config, options, redact
+from evscrub.config import loader, options
 from evscrub.demo.glance import GlanceThread
 from evscrub.demo.glance_config import GlanceConfig
 from evscrub.demo.images import STORES
 from evscrub.registry.tables import images
+from evscrub.telemetry import redact
 
 EMBEDDED_BUS = "kombu+memory://"
 _CONNECT_SECONDS = 5
@@ -112,10 +113,10 @@ class Stage:
         # common take the place of Glance's.
         cfg.CONF.clear()
         cfg.CONF.unregister_opts(options.glance_opts)
-        conf, own = config.load([str(self.agent_config)])
+        conf, own = loader.load([str(self.agent_config)])
         quiet = ("glance_store=WARNING", "httpx=WARNING")
         oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *quiet])
-        config.start_logging(own)
+        loader.start_logging(own)
         redact.install()
         return conf, own
 
@@ -187,11 +188,11 @@ def _check_bus(url: str) -> str | None:
     try:
         parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
     except (oslo_messaging.MessagingException, ValueError):
-        raise config.ConfigError("--transport-url is not a URL of oslo.messaging's") from None
+        raise loader.ConfigError("--transport-url is not a URL of oslo.messaging's") from None
     if url.startswith(EMBEDDED_BUS):
         return None
     if parsed.transport != "rabbit" or not parsed.hosts:
-        raise config.ConfigError("--transport-url must be rabbit://USER:PASSWORD@HOST:PORT/VHOST")
+        raise loader.ConfigError("--transport-url must be rabbit://USER:PASSWORD@HOST:PORT/VHOST")
     for host in parsed.hosts:
         name = f"{host.hostname}:{host.port or 5672}"
         try:
@@ -200,7 +201,7 @@ def _check_bus(url: str) -> str | None:
             trouble = f"{name}: {_first_line(error)}"
         else:
             return f"RabbitMQ at {name}"
-    raise config.ConfigError(f"--transport-url: no broker lets us in: {trouble}")
+    raise loader.ConfigError(f"--transport-url: no broker lets us in: {trouble}")
 
 
 def _connect_to_broker(host: oslo_messaging.TransportHost, virtual_host: str | None) -> None:
@@ -223,26 +224,26 @@ def _check_database(given: str) -> sa.URL:
     try:
         url = sa.make_url(given)
         if url.get_backend_name() == "sqlite":
-            raise config.ConfigError("--database is for a server; without it the demo uses SQLite")
+            raise loader.ConfigError("--database is for a server; without it the demo uses SQLite")
         if not url.database:
-            raise config.ConfigError("--database names no database: end the URL with /NAME")
+            raise loader.ConfigError("--database names no database: end the URL with /NAME")
         tables = _tables(url)
     except ModuleNotFoundError as error:
-        raise config.ConfigError(
+        raise loader.ConfigError(
             f"--database needs the Python module {error.name}: see the extras mysql and postgresql"
             " of evscrub"
         ) from None
     except sa.exc.DBAPIError as error:
-        raise config.ConfigError(
+        raise loader.ConfigError(
             f"--database {url.render_as_string()} cannot be used: {_first_line(error.orig)}"
         ) from None
     except sa.exc.SQLAlchemyError:  # quotes the URL, password and all
-        raise config.ConfigError(
+        raise loader.ConfigError(
             "--database must be a URL of SQLAlchemy's, such as"
             " mysql+pymysql://USER:PASSWORD@HOST/DATABASE"
         ) from None
     if tables:
-        raise config.ConfigError(
+        raise loader.ConfigError(
             f"--database {url.render_as_string()} is not empty: the demo wants a"
             " database of its own, and drops at the end what it made there"
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from evscrub.events import MalformedError
+from evscrub.intake.notification import MalformedError
 
 #: Bytes that a decoder may use for itself; xz's and zstd's formats let the sender choose.
 _DECODER_BYTES = 32 << 20

@@ -8,8 +8,8 @@ string. Nothing else is decoded, one envelope deep.
 import json
 from datetime import datetime
 
-from evscrub.events import DeleteEvent, MalformedError, parse
 from evscrub.intake import MAX_BODY_BYTES
+from evscrub.intake.notification import DeleteEvent, MalformedError, parse
 
 _CONTENT_TYPE = "application/json"
 _VERSION = "oslo.version"

@@ -17,9 +17,9 @@ import kombu.transport
 from amqp.method_framing import frame_handler
 from kombu.transport import pyamqp
 
-from evscrub.events import READ, DeleteEvent, MalformedError, NotForUsError
 from evscrub.intake import MAX_BODY_BYTES, envelope, frames
 from evscrub.intake.decompression import decompress
+from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError
 
 _KEPT_BACK = {
     frames.TOO_LARGE: "too large",

@@ -12,11 +12,8 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from evscrub.clock import DatabaseClock, naive
-from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.rows import Rows, read_images
-from evscrub.registry.tables import image_locations, images
-from evscrub.rules import (
+from evscrub.domain.clock import DatabaseClock, naive
+from evscrub.domain.decisions import (
     DELETED,
     PENDING_DELETE,
     UNKNOWN,
@@ -29,6 +26,9 @@ from evscrub.rules import (
     Scrub,
     decide,
 )
+from evscrub.registry.database import Database, read_now, retried
+from evscrub.registry.rows import Rows, read_images
+from evscrub.registry.tables import image_locations, images
 
 
 @dataclass(frozen=True, slots=True)

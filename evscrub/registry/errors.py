@@ -10,7 +10,7 @@ import enum
 import sqlite3
 from typing import Any
 
-from evscrub.redact import redact
+from evscrub.telemetry.redact import redact
 
 
 class Sort(enum.Enum):

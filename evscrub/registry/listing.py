@@ -6,7 +6,8 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from evscrub.listing import Listed
+from evscrub.domain.decisions import DELETED, PENDING_DELETE
+from evscrub.domain.listing import Listed
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.rows import read_images
@@ -17,7 +18,6 @@ from evscrub.registry.tables import (
     image_tags,
     images,
 )
-from evscrub.rules import DELETED, PENDING_DELETE
 
 HAS_PENDING_LOCATION = (
     sa.select(image_locations.c.id)

@@ -1,50 +1,43 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds live images whose data a part of a store must have."""
+"""Reads live locations with what the registry knows of their images' data."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
+from evscrub.domain.decisions import ACTIVE, LocationRow
 from evscrub.registry.database import Database, retried
 from evscrub.registry.rows import LOCATION_COLUMNS, location_row
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import ACTIVE, LocationRow
-from evscrub.stores import Target
-from evscrub.verdict import StoreNotUsableError
-from evscrub.witnesses import Witness
 
-#: No more are asked for: where all of them are absent, others are too.
-_ENOUGH = 3
+
+class LiveLocation(NamedTuple):
+    """A live location of a live image that has data.
+
+    :param image_id: the image.
+    :param size_bytes: size of the image's data, more than 0.
+    :param owner: project that the image belongs to.
+    """
+
+    image_id: str
+    row: LocationRow
+    size_bytes: int
+    owner: str | None
 
 
 class LiveImages:
-    """Looks up locations that were seen live, as they are now.
+    """Reads live locations by id. Blocks: call it in a worker thread."""
 
-    :param ids: returns ids of some locations in a part of a store, which were live when seen.
-    :param resolve: as :meth:`evscrub.stores.Stores.resolve`.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        ids: Callable[[str], Collection[int]],
-        resolve: Callable[[LocationRow], Target],
-    ) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self._ids = ids
-        self._resolve = resolve
 
     @retried
-    def find(self, store: str, part: str) -> list[Witness]:
-        """Return witnesses in a part of a store; none where none is known.
+    def read(self, ids: Collection[int]) -> dict[int, LiveLocation]:
+        """Return those of some locations that are live, by id, as they are now.
 
-        They are of different owners and ages, as far as there are such.
-
-        :param part: see :func:`evscrub.object_identity.endpoint`.
+        :raises oslo_db.exception.DBError: the database cannot be read.
         """
-        ids = list(self._ids(part))
-        if not ids:
-            return []
         query = (
             sa.select(*LOCATION_COLUMNS, images.c.size, images.c.owner)
             .join(images, images.c.id == image_locations.c.image_id)
@@ -58,25 +51,9 @@ class LiveImages:
             )
         )
         with self.database.reading() as connection:
-            rows = {row.id: row for row in connection.execute(query)}
-        found = []
-        for number in ids:
-            row = rows.get(number)
-            if row is None:
-                continue
-            try:
-                target = self._resolve(location_row(row[: len(LOCATION_COLUMNS)]))
-            except (StoreNotUsableError, ValueError):
-                continue
-            if target.store == store and target.endpoint == part:
-                found.append(Witness(row.image_id, target, row.size, row.owner))
-        return _choose(found)
-
-
-def _choose(found: Sequence[Witness]) -> list[Witness]:
-    """Choose one of each owner first, the newest and the last, which is of any age."""
-    by_owner = {witness.owner: witness for witness in reversed(found)}
-    chosen = list(by_owner.values())[::-1]
-    if len(chosen) < _ENOUGH:
-        chosen += [witness for witness in found if witness not in chosen]
-    return chosen if len(chosen) <= _ENOUGH else [*chosen[: _ENOUGH - 1], chosen[-1]]
+            return {
+                row.id: LiveLocation(
+                    row.image_id, location_row(row[: len(LOCATION_COLUMNS)]), row.size, row.owner
+                )
+                for row in connection.execute(query)
+            }

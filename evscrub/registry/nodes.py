@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.clock import epoch
+from evscrub.domain.clock import epoch
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
 
 _PORTS = {"mysql": 3306, "postgresql": 5432}

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from evscrub.domain.decisions import PENDING_DELETE
 from evscrub.registry.database import Database, retried
 from evscrub.registry.tables import image_locations, images
-from evscrub.rules import PENDING_DELETE
 
 #: What lies outside is no date to Python, or none that can be reckoned with; a driver may raise as
 #: it reads one. Such images are looked at one by one.

@@ -9,8 +9,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from evscrub.domain.decisions import ImageRow, LocationRow
 from evscrub.registry.tables import bounded, image_locations, images
-from evscrub.rules import ImageRow, LocationRow
 
 IMAGE_COLUMNS = (
     images.c.id,

@@ -15,9 +15,18 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
-from evscrub import location_crypt
-from evscrub.clock import Clock, Moment
-from evscrub.object_identity import Identity, Relation, place_of
+from evscrub.domain import location_crypt
+from evscrub.domain.clock import Clock, Moment
+from evscrub.domain.decisions import PENDING_DELETE, LocationRow
+from evscrub.domain.object_identity import Identity, Relation, place_of
+from evscrub.domain.verdict import (
+    HIDDEN,
+    SHARED,
+    UNDECIPHERABLE,
+    StoreNotUsableError,
+    Verdict,
+    untold,
+)
 from evscrub.registry.causal import caught_up
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.object_index import ObjectIndex
@@ -25,8 +34,6 @@ from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.rows import named_store
 from evscrub.registry.samples import Samples
 from evscrub.registry.tables import bounded, image_locations, images
-from evscrub.rules import PENDING_DELETE, LocationRow
-from evscrub.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, Verdict, untold
 
 _PAGE_ROWS = 5000
 #: All locations are read again so often: that finds those that were changed in place, and rows

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from evscrub.status.address import Address
+from evscrub.domain.address import Address
 
 _SECONDS = 5.0
 _NO_AGENT = "what answers on {} is no agent"

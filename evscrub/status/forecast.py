@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from math import floor
 
-from evscrub.delay_queue import DelayQueue
+from evscrub.queueing.delay_queue import DelayQueue
 
 _MOST_SPANS = 48
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400

@@ -5,7 +5,7 @@ from collections import deque
 from itertools import islice
 from typing import NamedTuple
 
-from evscrub.record import Record
+from evscrub.telemetry.statistics import Record
 
 #: Between two points.
 STEP_SECONDS = 5.0

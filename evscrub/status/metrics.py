@@ -22,13 +22,13 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from evscrub import version
-from evscrub.breaker import State
-from evscrub.lane import Lane
-from evscrub.lanes import ready
-from evscrub.spread import Spread
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.scrubbing.lane import Lane
+from evscrub.scrubbing.lanes import ready
 from evscrub.status.snapshot import Snapshot
 from evscrub.status.sources import Sources
 from evscrub.status.space import Space
+from evscrub.telemetry.histogram import Spread
 
 _PREFIX = "evscrub_"
 #: How the store is called of images that no usable store has.

@@ -3,11 +3,11 @@
 
 import anyio
 
-from evscrub.claimer import disputed
-from evscrub.clock import DatabaseClock
+from evscrub.domain.clock import DatabaseClock
+from evscrub.intake.sweep import Sweep
+from evscrub.registry.calls import RegistryCalls
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
-from evscrub.registry_calls import RegistryCalls
-from evscrub.sweep import Sweep
+from evscrub.scrubbing.claimer import disputed
 
 _PROBE_SECONDS = 3.0
 

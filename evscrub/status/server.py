@@ -17,7 +17,7 @@ import h11
 from anyio.abc import SocketAttribute, SocketStream
 from oslo_log import log as logging
 
-from evscrub.status.address import Address
+from evscrub.domain.address import Address
 from evscrub.status.connections import Connections
 
 LOG = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import anyio
 
-from evscrub.status.address import Address
+from evscrub.domain.address import Address
 from evscrub.status.history import STEP_SECONDS, History
 from evscrub.status.readiness import Readiness
 from evscrub.status.routes import Routes

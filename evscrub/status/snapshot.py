@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from heapq import nlargest
 
-from evscrub.delay_queue import Statistics
-from evscrub.record import Trouble
+from evscrub.domain.verdict import Outcome
+from evscrub.queueing.delay_queue import Statistics
 from evscrub.status.forecast import Forecast, forecast
 from evscrub.status.sources import Sources
-from evscrub.verdict import Outcome
+from evscrub.telemetry.statistics import Trouble
 
 #: Images of each kind that are named; of the others only the number is shown.
 SHOWN = 100

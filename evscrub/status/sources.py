@@ -3,12 +3,12 @@
 
 from dataclasses import dataclass
 
-from evscrub.clock import DatabaseClock
-from evscrub.delay_queue import DelayQueue
-from evscrub.listener import Listener
+from evscrub.domain.clock import DatabaseClock
+from evscrub.intake.listener import Listener
+from evscrub.intake.sweep import Sweep
+from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.database import Database
-from evscrub.scrubber import Scrubber
-from evscrub.sweep import Sweep
+from evscrub.scrubbing.scrubber import Scrubber
 
 
 @dataclass(frozen=True, slots=True)

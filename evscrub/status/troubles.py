@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 
 import anyio.lowlevel
 
-from evscrub.breaker import State
-from evscrub.lane import Lane
-from evscrub.record import Trouble
+from evscrub.domain.verdict import Outcome
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.scrubbing.lane import Lane
 from evscrub.status.sources import Sources
 from evscrub.status.view import trouble_view
-from evscrub.verdict import Outcome
+from evscrub.telemetry.statistics import Trouble
 
 _PIECE = 500
 

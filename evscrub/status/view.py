@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from evscrub import version
-from evscrub.breaker import State
-from evscrub.lane import Lane
-from evscrub.lanes import ready
-from evscrub.record import Record, Trouble
+from evscrub.domain.verdict import GONE, NOT_FOUND
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.scrubbing.lane import Lane
+from evscrub.scrubbing.lanes import ready
 from evscrub.status.history import STEP_SECONDS, History
 from evscrub.status.snapshot import SHOWN, Snapshot
 from evscrub.status.sources import Sources
 from evscrub.status.space import Owned, Space
-from evscrub.verdict import GONE, NOT_FOUND
+from evscrub.telemetry.statistics import Record, Trouble
 
 #: Of the latest images, for percentiles.
 _LATEST = 1000

@@ -11,8 +11,8 @@ import time
 import uuid
 from collections.abc import Callable, Hashable
 
-from evscrub import location_crypt
-from evscrub.location_urls import index_key, tidy_key
+from evscrub.domain import location_crypt
+from evscrub.domain.location_urls import index_key, tidy_key
 
 _COUNT = 200_000
 _URLS = {

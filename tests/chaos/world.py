@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import httpx
 
-from evscrub.keep import RefusedError
+from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.database import UNAVAILABLE
 from tests.chaos.plan import SCRUB_TIME, Act, Life, Plan
 from tests.chaos.site import Site

@@ -12,14 +12,14 @@ import pytest
 import sqlalchemy as sa
 
 from evscrub.checks import registry as checks
-from evscrub.clock import Clock
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import Policy
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.listing import Listing
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.rules import Policy
 from tests.chaos.rows import Rows, connect
 from tests.plain_objects import PlainObjects
 

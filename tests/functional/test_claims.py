@@ -16,14 +16,14 @@ from threading import Barrier
 import pytest
 import sqlalchemy as sa
 
-from evscrub.clock import Clock, DatabaseClock
-from evscrub.keep import RefusedError
+from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.decisions import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
+from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.claims import Claim, Claims, Seen, Settlement
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.keeping import Keeping
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.rows import read_images
-from evscrub.rules import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional.agents import wait_for
 from tests.functional.glance_tables import make_tables

@@ -14,8 +14,8 @@ from evscrub.registry.database import Database, retried
 from evscrub.registry.errors import Sort, is_read_only
 from tests.functional.conftest import RegistryFactory
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL
-from tests.unit.test_registry_database import configured
-from tests.unit.test_registry_errors import MYSQL, OTHERS, POSTGRESQL
+from tests.unit.registry.test_database import configured
+from tests.unit.registry.test_errors import MYSQL, OTHERS, POSTGRESQL
 
 
 class Work:

@@ -17,7 +17,7 @@ import pytest
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
-from evscrub.keep import AFTER, RefusedError
+from evscrub.domain.hold_rules import AFTER, RefusedError
 from evscrub.registry.keeping import Keeping
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
+from evscrub.domain.address import Address
 from evscrub.status import client
-from evscrub.status.address import Address
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import RegistryFactory

@@ -9,10 +9,10 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import sqlalchemy as sa
 
-from evscrub.clock import Clock
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import LocationRow
 from evscrub.registry.recent_ids import OVERLAP_SECONDS
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.rules import LocationRow
 from tests.chaos.rows import Rows, connect, utc_now
 from tests.plain_objects import PlainObjects
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Self
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
-from evscrub.keep import RefusedError
+from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.keeping import Keeping
 from tests.chaos.plan import SCRUB_TIME
 from tests.chaos.rows import Rows, connect

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from evscrub.clock import Clock
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import LocationRow
 from evscrub.registry import nodes
 from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.rules import LocationRow
 from tests.chaos.rows import Rows, connect
 from tests.chaos.site import DATABASE
 from tests.galera.conftest import Tell

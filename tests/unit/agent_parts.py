@@ -5,22 +5,22 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
-from evscrub.breaker import FAILURES
-from evscrub.clock import Clock, DatabaseClock
-from evscrub.delay_queue import DelayQueue
-from evscrub.evidence import Origin
-from evscrub.listener import Dispatcher, Listener
-from evscrub.record import Trouble
+from evscrub.config.settings import Settings
+from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.decisions import Policy
+from evscrub.domain.evidence import Origin
+from evscrub.domain.retry_policy import Delays
+from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.flow_control.circuit_breaker import FAILURES
+from evscrub.intake.listener import Dispatcher, Listener
+from evscrub.intake.sweep import Sweep
+from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
-from evscrub.retry import Delays
-from evscrub.rules import Policy
-from evscrub.scrubber import Scrubber
-from evscrub.settings import Settings
+from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status.sources import Sources
-from evscrub.stores import Stores
-from evscrub.sweep import Sweep
-from evscrub.verdict import GONE, Outcome, Verdict
+from evscrub.stores.backends import Stores
+from evscrub.telemetry.statistics import Trouble
 
 NOW = 1_800_000_000.0
 SETTINGS = Settings(

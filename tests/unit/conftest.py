@@ -10,7 +10,7 @@ from hypothesis import settings
 from oslo_config import cfg
 from oslo_log import log
 
-from evscrub import options
+from evscrub.config import options
 
 # How long an example takes says how busy the machine is, nothing about the code.
 settings.register_profile("evscrub", deadline=None)

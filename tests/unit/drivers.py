@@ -20,8 +20,8 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub import store_configs
-from evscrub.object_identity import StoreConfig
+from evscrub.domain.object_identity import StoreConfig
+from evscrub.stores import configs
 
 #: What the stores are configured with, one store of each kind.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -138,7 +138,7 @@ def conf() -> cfg.ConfigOpts:
 @cache
 def config(kind: str) -> StoreConfig:
     """Return what evscrub reads of a kind's configuration."""
-    return store_configs.read(conf(), kind, kind, "glance_store", None)
+    return configs.read(conf(), kind, kind, "glance_store", None)
 
 
 def object_of(kind: str, url: str) -> Hashable | None:

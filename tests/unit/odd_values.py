@@ -6,7 +6,7 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from evscrub.option_types import EncryptionKey, ListenAddress, Name, Paths
+from evscrub.config.option_types import EncryptionKey, ListenAddress, Name, Paths
 
 TOO_LONG = "9" * 5000
 _ENDLESS = ["nan", "NaN", "inf", "-inf", "Infinity", "1e20", "-1e20", "1e400"]

@@ -11,18 +11,18 @@ from pathlib import Path
 PROGRAM = """\
 import argparse, os, signal
 import anyio
-from evscrub import config
+from evscrub.config import loader
 from evscrub.agent import Agent
 from evscrub.commands import agent as command
 
 def load_for(arguments):
     os.kill(os.getpid(), signal.SIGHUP)
-    raise config.ConfigError("loaded")
+    raise loader.ConfigError("loaded")
 
-config.load_for = load_for
+loader.load_for = load_for
 try:
     command.main(argparse.Namespace())
-except config.ConfigError as error:
+except loader.ConfigError as error:
     print(error)
 agent = Agent.__new__(Agent)
 

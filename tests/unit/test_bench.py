@@ -108,7 +108,7 @@ def test_ids_are_glance_ids_and_differ() -> None:
 
 def test_notification_is_read_by_evscrub() -> None:
     message = json.loads(json.loads(bus.notification(5, bus.utc_now()))["oslo.message"])
-    from evscrub.events import parse  # noqa: PLC0415 - the one test that is about it
+    from evscrub.intake.notification import parse  # noqa: PLC0415 - the one test that is about it
 
     event = parse(message["event_type"], message["payload"], bus.utc_now())
     assert (event.image_id, event.owner) == (seed.image_id(5), seed.owner(5))

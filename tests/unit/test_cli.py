@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import shtab
 
-from evscrub import cli, config
+from evscrub import cli
+from evscrub.config import loader
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["agent", "--nonsense"]])
@@ -35,9 +36,9 @@ def test_a_configuration_that_is_wrong_is_one_line_and_code_2(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(_files: object) -> None:
-        raise config.ConfigError("[sweep] interval: too short")
+        raise loader.ConfigError("[sweep] interval: too short")
 
-    monkeypatch.setattr(config, "load", load)
+    monkeypatch.setattr(loader, "load", load)
     assert cli.main(["agent"]) == 2
     assert capsys.readouterr().err == "evscrub: [sweep] interval: too short\n"
 

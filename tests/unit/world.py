@@ -15,19 +15,19 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.clock import Clock, DatabaseClock, Moment
-from evscrub.delay_queue import DelayQueue, Source
-from evscrub.proof import Presence
+from evscrub.config.settings import Settings
+from evscrub.domain.clock import Clock, DatabaseClock, Moment
+from evscrub.domain.decisions import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
+from evscrub.domain.proof import Presence
+from evscrub.domain.retry_policy import Delays
+from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
-from evscrub.retry import Delays
-from evscrub.rules import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
-from evscrub.scrubber import Scrubber
-from evscrub.settings import Settings
-from evscrub.stores import Target
-from evscrub.verdict import GONE, Outcome, Verdict
-from evscrub.witnesses import Witness
-from evscrub.work import Work
-from evscrub.workers import Answer, Workers
+from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.scrubbing.witnesses import Witness
+from evscrub.scrubbing.workers import Answer, Workers
+from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run
 
 T = TypeVar("T")

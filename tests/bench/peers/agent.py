@@ -17,9 +17,10 @@ import evscrub.cli  # noqa: F401 - chooses oslo.service's backend before anythin
 import anyio
 from oslo_log import log
 
-from evscrub import config, verdict
 from evscrub.agent import Agent
-from evscrub.record import Scrubbed
+from evscrub.config import loader
+from evscrub.domain import verdict
+from evscrub.telemetry.statistics import Scrubbed
 from tests.bench.kit.results import percentile
 from tests.bench.peers.saying import leave, limit, say, wait_for_go
 from tests.bench.peers.slow_store import SlowStore
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=900, help="seconds until it ends itself")
     arguments = parser.parse_args()
     limit(arguments.limit)
-    conf, own = config.load([arguments.config_file])
+    conf, own = loader.load([arguments.config_file])
     log.setup(own, "evscrub")
     count = Count(arguments.images)
     agent = count.agent = Agent(conf, own, count)

@@ -21,9 +21,9 @@ import oslo_messaging
 from oslo_log import log
 from oslo_messaging.notify.listener import BatchNotificationServer, NotificationServer
 
-from evscrub import config
 from evscrub.agent import Agent
-from evscrub.listener import Dispatcher
+from evscrub.config import loader
+from evscrub.intake.listener import Dispatcher
 from tests.bench.peers.saying import leave, limit, say
 
 
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=600, help="seconds until it ends itself")
     arguments = parser.parse_args()
     limit(arguments.limit)
-    conf, own = config.load([arguments.config_file])
+    conf, own = loader.load([arguments.config_file])
     log.setup(own, "evscrub")
     meter = Meter(arguments.messages)
     if arguments.kind == "evscrub":

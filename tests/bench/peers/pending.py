@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
-from evscrub.delay_queue import DelayQueue
+from evscrub.queueing.delay_queue import DelayQueue
 from tests.bench.peers.saying import limit, say
 
 NOW = 1_800_000_000.0

@@ -18,17 +18,17 @@ import evscrub.cli  # noqa: F401 - chooses oslo.service's backend before anythin
 # isort: split
 import sqlalchemy as sa
 
-from evscrub import config
-from evscrub.clock import Clock
+from evscrub.config import loader
+from evscrub.config.settings import sweep_settings
+from evscrub.domain.clock import Clock
 from evscrub.registry.claims import Claims, Settlement
 from evscrub.registry.database import Database
 from evscrub.registry.keeping import Keeping
 from evscrub.registry.listing import Listing
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.settings import sweep_settings
 from evscrub.status.space import SpaceReader
-from evscrub.stores import Stores
+from evscrub.stores.backends import Stores
 from tests.bench.kit import seed
 from tests.bench.peers.saying import limit, say
 
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=600, help="seconds until it ends itself")
     arguments = parser.parse_args()
     limit(arguments.limit)
-    conf, _ = config.load([arguments.config_file])
+    conf, _ = loader.load([arguments.config_file])
     database = Database(conf)
     catcher = Catcher(database.engine)
     exercise(database, conf, catcher)

@@ -13,10 +13,10 @@ from datetime import timedelta
 import evscrub.cli  # noqa: F401 - chooses oslo.service's backend before anything imports it
 
 # isort: split
-from evscrub import config
+from evscrub.config import loader
+from evscrub.config.settings import sweep_settings
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages, Window
-from evscrub.settings import sweep_settings
 from tests.bench.peers.pending import rss_bytes
 from tests.bench.peers.saying import limit, say, wait_for_go
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=900, help="seconds until it ends itself")
     arguments = parser.parse_args()
     limit(arguments.limit)
-    conf, _ = config.load([arguments.config_file])
+    conf, _ = loader.load([arguments.config_file])
     settings = sweep_settings(conf)
     pages = Pages(Database(conf), conf.sweep.batch_size)
     now = pages.now()

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a listing in the formats of the OpenStack client, with its own formatters, as it comes.
+
+Any number of rows takes no more memory than a batch of them: JSON, CSV and plain values stream row
+by row, YAML batch by batch, and a table begins anew, with its head, after each batch.
+"""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from itertools import chain, islice
+from typing import Any, TextIO
+
+from cliff.formatters.base import ListFormatter
+from cliff.formatters.commaseparated import CSVLister
+from cliff.formatters.json_format import JSONFormatter
+from cliff.formatters.value import ValueFormatter
+from cliff.formatters.yaml_format import YAMLFormatter
+
+from evscrub.commands.listing_table import FittedTableFormatter
+from evscrub.domain.listing import Line
+
+BATCH_ROWS = 1000
+
+_Cell = str | int | list[str] | None
+
+
+class StreamedJSONFormatter(JSONFormatter):
+    """Writes what cliff's writes, without having it all first."""
+
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        """Write rows."""
+        indent = None if parsed_args.noindent else 2
+        before, after = "[", "]"
+        for row in data:
+            text = json.dumps(dict(zip(column_names, row, strict=True)), indent=indent)
+            if indent is not None:
+                before, after = before.rstrip() + "\n", "\n]"
+                text = textwrap.indent(text, " " * indent)
+            stdout.write(before + text)
+            before = ", "
+        stdout.write(before.replace(", ", "") + after + "\n")
+
+
+FORMATTERS: dict[str, type[ListFormatter]] = {
+    "csv": CSVLister,
+    "json": StreamedJSONFormatter,
+    "table": FittedTableFormatter,
+    "value": ValueFormatter,
+    "yaml": YAMLFormatter,
+}
+_BATCHED = {"table", "yaml"}
+_STRUCTURED = {"json", "yaml"}
+_FOR_PEOPLE = {"table"}
+#: With these a spreadsheet takes a cell of a CSV file for a formula, which an apostrophe prevents.
+_FORMULA = tuple("=+-@\t\r\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the OpenStack client's arguments for output."""
+    group = parser.add_argument_group("output formatters")
+    group.add_argument(
+        "-f",
+        "--format",
+        dest="formatter",
+        choices=sorted(FORMATTERS),
+        default="table",
+        help="the output format, defaults to table",
+    )
+    group.add_argument(
+        "-c",
+        "--column",
+        dest="columns",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="specify the column(s) to include, can be repeated to show multiple columns (default:"
+        " all, but of a table on a terminal the most telling ones that fit)",
+    )
+    for formatter in FORMATTERS.values():
+        formatter().add_argument_group(parser)
+
+
+def choose_columns(wanted: Sequence[str]) -> list[str]:
+    """Return the columns that are asked for, all of them for none; in the listing's order.
+
+    :raises ValueError: there is no such column.
+    """
+    if not wanted:
+        return list(_COLUMNS)
+    names = {_plain(name) for name in wanted}
+    unknown = names - {_plain(name) for name in _COLUMNS}
+    if unknown:
+        raise ValueError(f"no column {', '.join(sorted(unknown))}: there are {', '.join(_COLUMNS)}")
+    return [name for name in _COLUMNS if _plain(name) in names]
+
+
+def write(lines: Iterable[Line], stdout: TextIO, arguments: argparse.Namespace) -> None:
+    """Write lines as `arguments` say, see :func:`add_arguments`."""
+    columns = choose_columns(arguments.columns)
+    how: str = arguments.formatter
+    formatter = FORMATTERS[how]()
+    rows = (tuple(_cell(_COLUMNS[name](line), how) for name in columns) for line in lines)
+    for batch in _batches(rows) if how in _BATCHED else (rows,):
+        formatter.emit_list(columns, batch, stdout, arguments)
+        stdout.flush()
+
+
+def _batches(rows: Iterator[tuple[_Cell, ...]]) -> Iterator[list[tuple[_Cell, ...]]]:
+    """Yield at least one batch, which may be empty."""
+    first = list(islice(rows, BATCH_ROWS))
+    rest = iter(lambda: list(islice(rows, BATCH_ROWS)), [])
+    return chain([first], rest)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")
+
+
+_Value = str | int | tuple[str, ...] | datetime | timedelta | None
+
+_COLUMNS: dict[str, Callable[[Line], _Value]] = {
+    "ID": lambda line: line.id,
+    "Name": lambda line: line.name,
+    "Owner": lambda line: line.owner,
+    "Size": lambda line: line.size,
+    "Stores": lambda line: line.stores,
+    "Deleted At": lambda line: line.deleted_at,
+    "Due At": lambda line: line.due_at,
+    "Due In": lambda line: line.due_in,
+    "State": lambda line: line.state,
+    "Reason": lambda line: line.reason,
+}
+
+
+def _cell(value: _Value, how: str) -> _Cell:
+    match value:
+        case datetime():
+            return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case timedelta():
+            return _in_words(value) if how in _FOR_PEOPLE else round(value.total_seconds())
+        case tuple():
+            return list(value) if how in _STRUCTURED else _cell(",".join(value), how)
+        case str():
+            # Names are whatever their makers wrote: nothing in them is to steer a terminal, or to
+            # be a formula of a spreadsheet.
+            if how in _STRUCTURED:
+                return value
+            printable = _printable(value)
+            return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
+        case int() if how in _FOR_PEOPLE:
+            return _in_units(value)
+    return "" if value is None and how in _FOR_PEOPLE else value
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def _in_words(span: timedelta) -> str:
+    seconds = abs(round(span.total_seconds()))
+    days, rest = divmod(seconds, _DAY)
+    hours, minutes, left = rest // _HOUR, rest % _HOUR // _MINUTE, rest % _MINUTE
+    if days:
+        text = f"{days} d {hours} h"
+    elif hours:
+        text = f"{hours} h {minutes} min"
+    elif minutes:
+        text = f"{minutes} min {left} s"
+    else:
+        text = f"{left} s"
+    return text if span >= timedelta(0) else f"{text} ago"
+
+
+def _in_units(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1023.5:  # noqa: PLR2004 - what would read 1024
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} PiB"

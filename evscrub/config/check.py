@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds what is wrong in configuration files, before anything acts on them.
+
+Each problem is one sentence that names the option, the file and the line. In evscrub's own files
+every option must be known. Of Glance's files only the options that evscrub and its libraries read
+are looked at. An empty value is the option's default or an error.
+"""
+
+import contextlib
+import copy
+import difflib
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from oslo_config import cfg, types
+
+from evscrub.config import known_options
+from evscrub.config.files import DEFAULT_GROUP, ConfigFile, Setting, normal_group
+from evscrub.config.known_options import KnownOptions, OptionList
+from evscrub.config.option_types import NONE, Float, Integer
+
+#: Longer texts are a mistake, whatever their type.
+MAX_TEXT_CHARACTERS = 4096
+#: What libraries' numbers without a bound may be: times and counts fit 32 bits, sizes 64.
+_MAX_NUMBER = 2**31 - 1
+_MAX_SIZE = 2**63 - 1
+#: Options of libraries that are read by nobody here: no agent makes remote calls or uses Kafka.
+_UNREAD = re.compile(r"DEFAULT\.rpc_.*|oslo_messaging_kafka\..*")
+_VARIABLE = re.compile(r"OS_(.+?)__(.+)", re.IGNORECASE)
+_ALIKE_VARIABLE = 0.85
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Configuration files in the order in which they are read; later ones win.
+
+    :param files: all of them, as read.
+    :param own: the paths of those that are evscrub's; the others are Glance's.
+    """
+
+    files: Sequence[ConfigFile]
+    own: frozenset[str]
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all files."""
+        return [file.path for file in self.files]
+
+    def find(self, group: str, opt: cfg.Opt) -> Setting | None:
+        """Return the line that gives an option its value, as oslo.config chooses it."""
+        names = list(known_options.names_of(opt, group))
+        for file in reversed(self.files):
+            for wanted in names:
+                for setting in reversed(file.settings):
+                    if (setting.group, setting.name) == wanted:
+                        return setting
+        return None
+
+
+def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> list[str]:
+    """Return all that is wrong; an empty list where nothing is.
+
+    :param sources: the files.
+    :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
+    :raises oslo_config.cfg.Error: ``config_source`` names a place that cannot be read.
+    """
+    of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
+    log = wrong_values(of_own, known_options.of_log(), environment)
+    of_all = [*known_options.of_evscrub(), *known_options.of_services()]
+    values = wrong_values(sources, of_all, environment)
+    found = [*swallowed_lines(of_own), *log, *values, *_unknown_variables(environment)]
+    enabled = _enabled_backends(sources)
+    sources_named = _config_sources(of_own)
+    groups = {normal_group(header.name) for file in of_own.files for header in file.headers}
+    if known_options.store_groups(enabled).isdisjoint(groups):
+        # Stores' options take long to load.
+        return [*found, *_unknown(of_own, known_options.known_without_stores(sources_named))]
+    stores, _ = known_options.of_stores(enabled)
+    found += wrong_values(of_own, stores, environment)
+    return [*found, *_unknown(of_own, known_options.known(enabled, sources_named))]
+
+
+def swallowed_lines(sources: Sources) -> list[str]:
+    """Return what is said of indented lines in evscrub's files: the value above swallows them.
+
+    Where each line of a value but the last ends with a comma, the indentation is meant.
+    """
+    return [
+        f"[{setting.group}] {setting.name} in {setting.where}: line {setting.swallows} is indented,"
+        " so it is taken for a part of this value; begin it without spaces, or end the line before"
+        " it with a comma if it belongs to the value"
+        for file in sources.files
+        if file.path in sources.own
+        for setting in file.settings
+        if setting.swallows
+    ]
+
+
+def wrong_values(
+    sources: Sources,
+    options: OptionList,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Return what is wrong with the values of some options.
+
+    :param sources: the files.
+    :param options: the options, by group.
+    :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
+    """
+    found = []
+    conf = reading(sources.paths, options)
+    for group, opts in options:
+        for opt in opts:
+            setting = sources.find(group, opt)
+            variable = _variable(group, opt.dest)
+            if variable in environment:
+                place, text = f"the environment variable {variable}", environment[variable]
+            elif setting is not None and (
+                setting.file in sources.own or not _UNREAD.fullmatch(f"{group}.{opt.dest}")
+            ):
+                place, text = setting.where, setting.text
+            else:
+                continue
+            if reason := _reason(conf, group, opt, text):
+                found.append(f"[{group}] {opt.dest} in {place}: {reason}")
+    return found
+
+
+def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | None:
+    """Return what is wrong with a value, None if nothing is."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return f"is longer than {MAX_TEXT_CHARACTERS} characters"
+    try:
+        value = (conf if group == DEFAULT_GROUP else conf[group])[opt.dest]
+    except RecursionError:
+        return "refers to itself; write $$ for a dollar sign"
+    except ValueError as error:
+        return _wrong(opt, text, error) if text else _empty(opt)
+    except cfg.Error:  # which quotes the value
+        return "refers to an option that there is not; write $$ for a dollar sign"
+    if not text and value is None and opt.default is not None:
+        return _empty(opt)
+    return _out_of_bounds(opt, value) if isinstance(opt.type, types.Number) else None
+
+
+def _wrong(opt: cfg.Opt, text: str, error: ValueError) -> str:
+    said = str(error).rpartition("is not valid: ")[2]
+    if said.startswith(("invalid literal", "could not convert")):  # Python's own words
+        whole = "a whole" if isinstance(opt.type, types.Integer) else "a"
+        return f"must be {whole} number, not {text!r}"
+    return said
+
+
+def _empty(opt: cfg.Opt) -> str:
+    default = ",".join(opt.default) if isinstance(opt.default, list) else opt.default
+    none = (
+        f", the word {NONE} for {opt.type.none_means}," if hasattr(opt.type, "none_means") else ""
+    )
+    return f"is empty; give a value{none} or take the line out for the default, {default}"
+
+
+def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
+    if value is None or isinstance(opt.type, Integer | Float):
+        return None
+    is_size = re.search("bytes|size", opt.dest) and "pool" not in opt.dest
+    limit = _MAX_SIZE if is_size else _MAX_NUMBER
+    if not math.isfinite(value) or abs(value) > limit:
+        return f"must be a finite number of at most {limit}"
+    return None
+
+
+def reading(paths: Sequence[str], options: OptionList) -> cfg.ConfigOpts:
+    """Read files with oslo.config, apart from the configuration that is in use.
+
+    :param paths: files that can be read.
+    :param options: the options to register, by group.
+    """
+    conf = cfg.ConfigOpts()
+    for group, opts in options:
+        for opt in opts:
+            registered = copy.copy(opt)
+            # Looked at here and perhaps by nobody else, so there is nothing to warn of.
+            registered.deprecated_for_removal = False
+            with contextlib.suppress(cfg.DuplicateOptError):
+                conf.register_opt(registered, None if group == DEFAULT_GROUP else group)
+    conf(
+        [],
+        project="evscrub",
+        prog="evscrub",
+        default_config_files=list(paths),
+        default_config_dirs=[],
+    )
+    return conf
+
+
+def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
+    """Give what is said of each group and option that nobody reads."""
+    for file in own.files:
+        told = set()
+        for header in file.headers:
+            group = normal_group(header.name)
+            if known.has_group(group) or group in told:
+                continue
+            told.add(group)
+            names = [setting.name for setting in file.settings if setting.group == group]
+            meant = known.nearest_group(header.name, names)
+            yield (
+                f"[{header.name}] in {file.path}:{header.line} is no group that evscrub reads;"
+                + (f" did you mean [{meant}]?" if meant else _FOREIGN)
+            )
+        for setting in file.settings:
+            if setting.group in told or known.has(setting.group, setting.name):
+                continue
+            nearest = known.nearest(setting.group, setting.name)
+            yield (
+                f"[{setting.group}] {setting.name} in {setting.where} is no option that evscrub"
+                f" reads;{_suggest(setting.group, nearest)}"
+            )
+
+
+_FOREIGN = " if it is Glance's, set it in a file that [DEFAULT] glance_config_files names"
+
+
+def _suggest(group: str, nearest: tuple[str, str] | None) -> str:
+    if nearest is None:
+        return _FOREIGN
+    meant, name = nearest
+    return f" did you mean {name}?" if meant == group else f" did you mean {name} in [{meant}]?"
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    """Give what is said of variables that look like options of evscrub's and are none.
+
+    Other services' variables may be in the same environment, and are left alone.
+    """
+    known = {
+        _variable(group, opt.dest): None
+        for group, opts in known_options.known_without_stores_list()
+        for opt in opts
+    }
+    ours = [
+        _variable(group, opt.dest)
+        for group, opts in (*known_options.of_evscrub(), known_options.of_log()[0])
+        for opt in opts
+    ]
+    groups = {group.lower() for group, _ in known_options.of_evscrub()} - {DEFAULT_GROUP.lower()}
+    for variable in sorted(set(environment) - set(known)):
+        match = _VARIABLE.fullmatch(variable)
+        if match is None:
+            continue
+        in_our_group = match[1].lower() in groups
+        alike = difflib.get_close_matches(variable.upper(), ours, n=1, cutoff=_ALIKE_VARIABLE)
+        if in_our_group or alike:
+            meant = alike or difflib.get_close_matches(variable.upper(), ours, n=1, cutoff=0)
+            yield (
+                f"the environment variable {variable} is no option that evscrub reads; did you mean"
+                f" {meant[0]}?"
+            )
+
+
+def _variable(group: str, name: str) -> str:
+    return f"OS_{group.upper()}__{name.upper()}"
+
+
+def _enabled_backends(sources: Sources) -> dict[str, str]:
+    """Return the stores of a multi-store Glance; none where the option's value is wrong."""
+    options = [pair for pair in known_options.of_evscrub() if pair[0] == DEFAULT_GROUP]
+    try:
+        return dict(reading(sources.paths, options).enabled_backends or {})
+    except (cfg.Error, ValueError):
+        return {}
+
+
+def _config_sources(own: Sources) -> list[str]:
+    return [
+        name.strip()
+        for file in own.files
+        for setting in file.settings
+        if (setting.group, setting.name) == (DEFAULT_GROUP, known_options.CONFIG_SOURCE)
+        for name in setting.text.split(",")
+    ]

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Types of options that leave no value undefined.
+
+oslo.config's own numbers read an empty text as None and let NaN through any bound. Here every value
+is one that the code can work with, or a ``ValueError`` whose text says what is allowed.
+"""
+
+import math
+
+from oslo_config import types
+
+from evscrub.domain.address import parse as parse_address
+from evscrub.domain.location_crypt import KEY_BYTES
+
+#: The explicit word where an operator wants none of something that has a default.
+NONE = "none"
+
+_EMPTY = "must not be empty"
+_QUOTED_CHARACTERS = 40
+#: AMQP's short strings hold 255 bytes; a queue is named after its topic, with ``.info`` behind it.
+MAX_NAME_BYTES = 240
+
+
+class Integer(types.Integer):
+    """A whole number between two bounds.
+
+    :param minimum: the lowest value allowed.
+    :param maximum: the highest value allowed.
+    """
+
+    def __init__(self, minimum: int, maximum: int) -> None:
+        super().__init__(min=minimum, max=maximum)
+
+    def __call__(self, value: object) -> int:
+        """Return the number that a text or a default stands for.
+
+        :raises ValueError: it is not a whole number, or out of bounds.
+        """
+        text = str(value).strip()
+        wanted = f"must be a whole number from {self.min} to {self.max}"
+        try:
+            number = int(text)
+        except ValueError:
+            raise ValueError(f"{wanted}, not {_quoted(text)}") from None
+        if not self.min <= number <= self.max:  # type: ignore[operator] # both are always given
+            raise ValueError(f"{wanted}, not {_quoted(text)}")
+        return number
+
+
+class Float(types.Float):
+    """A finite number between two bounds.
+
+    :param minimum: the lowest value allowed.
+    :param maximum: the highest value allowed.
+    """
+
+    def __init__(self, minimum: float, maximum: float) -> None:
+        super().__init__(min=minimum, max=maximum)
+        self._wanted = f"must be a number from {minimum:g} to {maximum:.10g}"
+
+    def __call__(self, value: object) -> float:
+        """Return the number that a text or a default stands for.
+
+        :raises ValueError: it is not a number, not finite, or out of bounds.
+        """
+        text = str(value).strip()
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not self._allows(number):  # NaN is between no bounds
+            raise ValueError(f"{self._wanted}, not {_quoted(text)}")
+        return number
+
+    def _allows(self, number: float) -> bool:
+        return bool(self.min <= number <= self.max)  # type: ignore[operator] # both are always given
+
+
+class Rate(Float):
+    """A rate a second, where 0 is the explicit value for no limit.
+
+    The lowest rate is one in a thousand seconds: below that a pause is what is meant, and the time
+    between two requests would overflow.
+    """
+
+    LOWEST = 0.001
+    HIGHEST = 1_000_000.0
+
+    def __init__(self) -> None:
+        super().__init__(0, self.HIGHEST)
+        self._wanted = (
+            f"must be 0 for no limit, or a number from {self.LOWEST:g} to {self.HIGHEST:.10g}"
+        )
+
+    def _allows(self, number: float) -> bool:
+        return number == 0 or self.LOWEST <= number <= self.HIGHEST
+
+
+class Name(types.String):
+    """A name of at most 240 bytes in UTF-8, without commas and control characters."""
+
+    def __call__(self, value: object) -> str:
+        """Return the name.
+
+        :raises ValueError: it is empty, too long, or has characters that are not allowed.
+        """
+        text = str(value).strip()
+        if not text:
+            raise ValueError(_EMPTY)
+        if len(text.encode()) > MAX_NAME_BYTES:
+            raise ValueError(f"a name must not be longer than {MAX_NAME_BYTES} bytes")
+        if "," in text or not text.isprintable():
+            raise ValueError(f"{_quoted(text)} is not a name")
+        return text
+
+
+class OptionalName(Name):
+    """A :class:`Name`; an empty text means that none is set, which is the option's default."""
+
+    def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
+        """Return the name, or None for an empty text.
+
+        :raises ValueError: as :class:`Name` does.
+        """
+        return super().__call__(value) if str(value).strip() else None
+
+
+class Names(types.List):
+    """At least one :class:`Name`, separated by commas."""
+
+    def __init__(self) -> None:
+        super().__init__(item_type=Name())
+
+    def __call__(self, value: object) -> list[str]:
+        """Return the names.
+
+        :raises ValueError: there is none, or one is empty or no name.
+        """
+        names: list[str] = super().__call__(value)
+        if not names:
+            raise ValueError(_EMPTY)
+        return names
+
+
+class Paths(types.List):
+    """At least one path, separated by commas, or the word ``none``."""
+
+    #: What the word stands for.
+    none_means = "no file"
+
+    def __call__(self, value: object) -> list[str]:
+        """Return the paths; an empty list for the word.
+
+        :raises ValueError: the text is empty or has an empty path in it.
+        """
+        if isinstance(value, str) and value.strip().lower() == NONE:
+            return []
+        paths: list[str] = super().__call__(value)
+        if not paths or not all(paths):
+            raise ValueError(_EMPTY)
+        return paths
+
+
+class ListenAddress(types.String):
+    """``HOST:PORT``, with brackets around an IPv6 address, or the word ``none``."""
+
+    #: What the word stands for.
+    none_means = "no status page"
+
+    def __call__(self, value: object) -> str:
+        """Return the text, for :func:`evscrub.domain.address.parse`.
+
+        :raises ValueError: it is neither.
+        """
+        text = str(value).strip()
+        parse_address(text)
+        return text
+
+
+class EncryptionKey(types.String):
+    """A key of AES, never quoted in an error; an empty text means no key, as in Glance."""
+
+    def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
+        """Return the key, or None for an empty text.
+
+        :raises ValueError: it does not have 16, 24 or 32 bytes in UTF-8.
+        """
+        text = str(value)
+        if not text:
+            return None
+        if len(text.encode()) not in KEY_BYTES:
+            raise ValueError(f"must be 16, 24 or 32 bytes long, and is {len(text.encode())}")
+        return text
+
+
+def _quoted(text: str) -> str:
+    return repr(text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}...")

@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a store's answers say: of the store, of one owner's images in it, or of one image alone.
+
+Pure, O(1) an answer, and bounded whatever the answers are. The store's breaker and pace follow what
+several owners' images have in common; what only one owner's images meet with stops that owner.
+
+* What the store says of an image alone, that it is in use or may not be deleted, is an answer.
+* An image that failed before is no new evidence when it fails again.
+* What is concluded from an owner who is alone with the store is said of the store, and becomes that
+  owner's again as soon as another's image comes: see :meth:`Health.make_way`.
+* A part of the store that gave no good answer for a while, such as another's server that an image's
+  location names, speaks for its images' owners while another part does well.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from evscrub.domain.evidence import Origin, Owner, Scope
+from evscrub.domain.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_DIRECTORY,
+    PAUSING,
+    PAUSING_ALONE,
+    UNPROVEN,
+    Outcome,
+    Verdict,
+)
+from evscrub.flow_control.adaptive_limit import Pace
+from evscrub.flow_control.circuit_breaker import Breaker, State
+
+#: Owners whose images failed and none of which did well since.
+_OWNERS = 1000
+#: Parts of a store that gave a good answer, and for how long that counts.
+_PARTS = 64
+_GOOD_SECONDS = 600.0
+#: Owners who got an answer in this time share the store; two who met with overload in this time
+#: are evidence of it.
+_TOGETHER_SECONDS = 10.0
+#: Why a file store is paused at once.
+NOT_MOUNTED = {
+    MISSING_DIRECTORY: "its directory is missing",
+    EMPTY_DIRECTORY: "its directory is empty",
+}
+
+
+class Event(Enum):
+    """What an answer changed."""
+
+    SLOWED = "slowed"
+    RECOVERED = "recovered"
+    OPENED = "opened"
+    REFUSING = "refusing"
+    CLOSED = "closed"
+    BLOWN = "blown"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an answer changed, and for whom.
+
+    :param owner: whose images, where they are one owner's.
+    """
+
+    event: Event
+    scope: Scope = Scope.STORE
+    owner: Owner = None
+    reason: str = ""
+
+
+class Health:
+    """The breaker and pace of a store, and the breakers of owners in it.
+
+    :param uniform: draws a number between two, for jitter.
+    """
+
+    def __init__(self, pace: Pace, uniform: Callable[[float, float], float]) -> None:
+        self.pace = pace
+        self.breaker = Breaker(uniform)
+        self.shut: dict[Owner, Breaker] = {}  #: owners whose images may not all go on
+        # The owner who was alone and slowed the store, or shut it, in a tuple; None if several did.
+        self._slowed_by: tuple[Owner] | None = None
+        self._shut_by: tuple[Owner] | None = None
+        self._uniform = uniform
+        self._failing: dict[Owner, Breaker] = {}
+        self._good_at: dict[str, float] = {}
+        self._last: tuple[Owner] | None = None  # the owner of the last answer
+        self._others_at = float("-inf")  # when an owner was answered after another
+        self._overloaded: tuple[Owner, float] = (None, float("-inf"))
+
+    def answered(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
+        """Take in what the store answered to a delete; returns what that changes.
+
+        :param alone: whether no other owner's image waits or is in work.
+        """
+        if self._last != (origin.owner,):
+            if self._last is not None:
+                self._others_at = now
+            self._last = (origin.owner,)
+        alone = alone and now - self._others_at >= _TOGETHER_SECONDS
+        if verdict is GONE:
+            return self._good(verdict, origin, now)
+        match verdict.outcome:
+            case Outcome.UNPROVEN if verdict == UNPROVEN:
+                return None
+            case Outcome.TRANSIENT | Outcome.UNKNOWN | Outcome.UNPROVEN:
+                slowed = self._follow_overload(verdict, origin, now, alone=alone)
+                return self._failed(verdict, origin, now, alone=alone) or slowed
+            case Outcome.STORE_TROUBLE:
+                return self._in_trouble(verdict, origin, now, alone=alone)
+            case Outcome.REFUSED:
+                return self._refused(verdict, origin, alone=alone)
+            case Outcome.CONFIGURATION:
+                return None
+        return self._good(verdict, origin, now)
+
+    def _in_trouble(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
+        """Stop the store at once."""
+        if verdict.reason in PAUSING_ALONE:
+            if not alone or self.breaker.state is State.BLOWN:
+                return None
+            change = self.blow(verdict.hint)
+            self._shut_by = (origin.owner,)
+            return change
+        if verdict in NOT_MOUNTED or verdict.reason in PAUSING:
+            return self.blow(NOT_MOUNTED.get(verdict, verdict.hint))
+        self._shut_by = None
+        opened = self.breaker.failed(now, origin.owner, verdict.reason, at_once=True)
+        return Change(Event.OPENED, reason=verdict.reason) if opened else None
+
+    def blow(self, reason: str) -> Change | None:
+        """Ask nothing of the store until an operator says so."""
+        self._shut_by = None
+        return Change(Event.BLOWN, reason=reason) if self.breaker.blow(reason) else None
+
+    def reset(self) -> None:
+        """Take in that an operator says that the store may be asked again."""
+        if self.breaker.state is State.BLOWN:
+            self._new_breaker()
+
+    @property
+    def blamed(self) -> tuple[Owner] | None:
+        """The owner, in a tuple, who was alone when the store was slowed or shut; None if none."""
+        return self._slowed_by or self._shut_by
+
+    def make_way(self) -> None:
+        """Let others go on than the owner who was alone when the store was slowed or shut."""
+        if self._slowed_by is not None:
+            self._slowed_by = None
+            self.pace.restore()
+        if self._shut_by is not None:
+            (owner,) = self._shut_by
+            if self.breaker.state is not State.BLOWN:  # else each image waits for a proof anyway
+                self._failing[owner] = self.shut[owner] = self.breaker
+            self._new_breaker()
+
+    # -- inside
+
+    def _good(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
+        was_slowed = self.pace.is_slowed
+        self.pace.answered(now)
+        if verdict is GONE:
+            self._note_good(origin.endpoint, now)
+        owner_closes = bool(self._failing) and self._owner_answered(origin.owner)
+        if self.breaker.answered():
+            self._new_breaker()
+            return Change(Event.CLOSED)
+        if owner_closes:
+            return Change(Event.CLOSED, Scope.OWNER, origin.owner)
+        if was_slowed and not self.pace.is_slowed:
+            self._slowed_by = None
+            return Change(Event.RECOVERED)
+        return None
+
+    def _refused(self, verdict: Verdict, origin: Origin, *, alone: bool) -> Change | None:
+        was_open = self.breaker.state is not State.CLOSED
+        if self.breaker.refused(origin.owner, verdict.why, first=origin.first):
+            if was_open:
+                self._new_breaker()
+                return Change(Event.CLOSED)
+            return Change(Event.REFUSING, reason=verdict.why)
+        if was_open:
+            return None
+        breaker = self._breaker_of(origin.owner)
+        was_open = breaker.state is not State.CLOSED
+        if not breaker.refused(origin.owner, verdict.why, first=origin.first):
+            return None
+        if was_open:
+            self.shut.pop(origin.owner, None)
+            return Change(Event.CLOSED, Scope.OWNER, origin.owner)
+        return self._shut(Event.REFUSING, origin.owner, alone=alone)
+
+    def _failed(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
+        owner, reason = origin.owner, verdict.why
+        if self.breaker.state is not State.CLOSED:
+            self.breaker.failed(now, owner, reason)
+            return None
+        breaker = self.shut.get(owner)
+        if breaker is not None:
+            breaker.failed(now, owner, reason)
+            return None
+        if not origin.first:
+            return None
+        of_store = self._is_of_store(origin.endpoint, now)
+        if of_store and self.breaker.failed(now, owner, reason):
+            # What the owners' images met with was the store's doing.
+            self._failing.clear()
+            self.shut.clear()
+            return Change(Event.OPENED, reason=reason)
+        breaker = self._breaker_of(owner)
+        if not breaker.failed(now, owner, reason):
+            return None
+        return self._shut(Event.OPENED, owner, alone=alone)
+
+    def _follow_overload(
+        self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
+    ) -> Change | None:
+        """Slow down for what several owners, or the only one there is, meet with."""
+        # A failed probe tells that the store is still down, not how much it would bear.
+        closed = self.breaker.state is State.CLOSED and origin.owner not in self.shut
+        if not (verdict.tells_overload and origin.first and closed):
+            return None
+        if not self._is_of_store(origin.endpoint, now):
+            return None
+        other, at = self._overloaded
+        self._overloaded = (origin.owner, now)
+        together = now - at < _TOGETHER_SECONDS and other != origin.owner
+        was_slowed = self.pace.is_slowed
+        if together:
+            self._slowed_by = None
+        if not (together or alone) or not self.pace.troubled(now):
+            return None
+        if not together and not was_slowed:
+            self._slowed_by = (origin.owner,)
+        return None if was_slowed else Change(Event.SLOWED)
+
+    def _shut(self, event: Event, owner: Owner, *, alone: bool) -> Change:
+        """Let an owner's breaker, which has just changed, hold for the owner, or for the store."""
+        breaker = self._failing[owner]
+        if not alone:
+            self.shut[owner] = breaker
+            return Change(event, Scope.OWNER, owner, breaker.reason)
+        del self._failing[owner]
+        self.shut.pop(owner, None)
+        self.breaker = breaker
+        self._shut_by = (owner,)
+        return Change(event, reason=breaker.reason)
+
+    def _new_breaker(self) -> None:
+        """Begin again with the store."""
+        self.breaker = Breaker(self._uniform)
+        self._shut_by = None
+
+    def _owner_answered(self, owner: Owner) -> bool:
+        self._failing.pop(owner, None)
+        return self.shut.pop(owner, None) is not None
+
+    def _breaker_of(self, owner: Owner) -> Breaker:
+        breaker = self._failing.get(owner)
+        if breaker is None:
+            if len(self._failing) >= _OWNERS:
+                forgotten = next(iter(self._failing))
+                del self._failing[forgotten]
+                self.shut.pop(forgotten, None)
+            breaker = self._failing[owner] = Breaker(self._uniform, of_one_owner=True)
+        return breaker
+
+    def _note_good(self, endpoint: str, now: float) -> None:
+        if len(self._good_at) >= _PARTS and endpoint not in self._good_at:
+            del self._good_at[min(self._good_at, key=self._good_at.__getitem__)]
+        self._good_at[endpoint] = now
+
+    def _is_of_store(self, endpoint: str, now: float) -> bool:
+        """Whether a part of the store may speak for all of it."""
+        at = self._good_at.get(endpoint)
+        if at is not None and now - at < _GOOD_SECONDS:
+            return True
+        return all(now - good_at >= _GOOD_SECONDS for good_at in self._good_at.values())

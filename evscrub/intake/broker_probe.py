@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sees whether the bus can be used, for oslo.messaging tells nobody that it lost a broker.
+
+It logs so, a line a second: what it logs is taken in here and told once. And a look at whether a
+broker takes connections finds what oslo.messaging does not notice while no message comes.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+
+import anyio
+from oslo_config import cfg
+from oslo_messaging import TransportURL
+
+from evscrub.domain.address import Address
+from evscrub.telemetry.outage import Outage
+from evscrub.telemetry.quiet import is_below
+from evscrub.telemetry.redact import redact
+
+INTERVAL_SECONDS = 10.0
+_CONNECT_SECONDS = 5.0
+_DEFAULT_PORT = 5672
+#: oslo.messaging waits at most 30 s between two tries (rabbit_interval_max): after as long without
+#: a complaint it has a connection.
+_QUIET_SECONDS = 35.0
+
+_CLIENTS = ("amqp", "kombu", "oslo_messaging", "oslo.messaging")
+_RABBIT = ("oslo_messaging._drivers.impl_rabbit", "oslo.messaging._drivers.impl_rabbit")
+_LOST = "recoverable connection/channel error"
+_BACK = re.compile(r"Reconnected to AMQP server|unblocked the connection").search
+_CONNECTION_ID = re.compile(r"^\[[0-9a-f-]+\] ")
+_NEXT_TRY = re.compile(r"[.,]? *\(?(?:Trying again|retrying) in .*", re.IGNORECASE)
+
+
+def brokers(conf: cfg.ConfigOpts) -> list[Address]:
+    """Return where the bus's brokers are; none where it is no RabbitMQ.
+
+    :param conf: one that a notification transport was made of, which registers the options.
+    """
+    url = TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
+    if not url.transport.startswith("rabbit"):
+        return []
+    hosts = [Address(one.hostname or "localhost", one.port or _DEFAULT_PORT) for one in url.hosts]
+    return hosts or [Address("localhost", _DEFAULT_PORT)]
+
+
+class BrokerWatch:
+    """Whether the bus can be used.
+
+    :param outage: told of each change.
+    :param now: seconds.
+    :param brokers: which complaints name, see :func:`brokers`.
+    """
+
+    def __init__(
+        self, outage: Outage, now: Callable[[], float], brokers: Sequence[Address]
+    ) -> None:
+        self.outage = outage
+        self._now = now
+        self._brokers = brokers
+        self._complained_at = 0.0
+
+    def is_told(self, record: logging.LogRecord) -> bool:
+        """Take in what the bus's client logs; return whether `outage` tells it. For any thread."""
+        if not is_below(record.name, _CLIENTS):
+            return False
+        text = record.getMessage()
+        if is_below(record.name, _RABBIT):
+            if record.levelno >= logging.ERROR or _LOST in text:
+                self.complain(text)
+            elif _BACK(text):
+                told = self.outage.is_on
+                self.outage.back()
+                return told
+        return self.outage.is_on
+
+    def complain(self, text: str) -> None:
+        """Take in that the bus cannot be used.
+
+        :param text: why.
+        """
+        self._complained_at = self._now()
+        words = redact(_NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split()))))
+        names = list(map(str, self._brokers))
+        if names and not any(name in words for name in names):
+            words += f" ({', '.join(names)})"
+        self.outage.away(words)
+
+    async def run(self, on_change: Callable[[bool], None]) -> None:
+        """Look for ever whether any of the brokers takes connections; not where none is known.
+
+        :param on_change: told whether the bus can be used, when that changes; at first it can.
+        """
+        was_there = True
+        while self._brokers:
+            await anyio.sleep(INTERVAL_SECONDS)
+            if not await _is_any_reachable(self._brokers):
+                self.complain("no broker takes connections")
+                self._complained_at = 0.0  # a connection that is taken says the contrary
+            elif self._now() >= self._complained_at + _QUIET_SECONDS:
+                self.outage.back()
+            if self.outage.is_on == was_there:
+                was_there = not self.outage.is_on
+                on_change(was_there)
+
+
+async def _is_any_reachable(brokers: Sequence[Address]) -> bool:
+    for host, port in brokers:
+        with anyio.move_on_after(_CONNECT_SECONDS):
+            try:
+                stream = await anyio.connect_tcp(host, port)
+            except OSError:
+                continue
+            await stream.aclose()
+            return True
+    return False

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes Glance's notifications off the bus and hands them to the event loop.
+
+oslo.messaging runs in threads of its own, and with the broker away both its start and its stop
+block for as long as that lasts. So they happen in a thread that nobody waits for.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+import oslo_messaging
+from anyio.lowlevel import EventLoopToken
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_messaging.notify.listener import BatchNotificationServer
+
+from evscrub.intake import transport as bounded
+from evscrub.intake.broker_probe import BrokerWatch, brokers
+from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
+from evscrub.telemetry.outage import Outage
+from evscrub.telemetry.silence import Silence
+
+LOG = logging.getLogger(__name__)
+
+#: Glance sends image.delete at this priority.
+_PRIORITY = "info"
+_TELL_SECONDS = 60.0
+_STOP_SECONDS = 2.0
+_REJOIN_SECONDS = 5.0
+_SILENCE_LOOK_SECONDS = 10.0
+
+
+class Dispatcher:
+    """What oslo.messaging calls with each batch.
+
+    Its own dispatcher fails a batch as a whole when one message in it is not as it should be; here
+    each stands for itself. Nothing is ever put back on the bus: what cannot be read now never can.
+    Called by one thread at a time.
+
+    :param deliver: takes the events of a batch; when it returns, they are acknowledged.
+    :param clock: seconds on an axis that only goes forward.
+    """
+
+    supported_priorities = (_PRIORITY,)
+
+    def __init__(
+        self,
+        deliver: Callable[[list[DeleteEvent]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.malformed: Counter[str] = Counter()
+        self.received = 0
+        self.ignored = 0
+        self.last_at: float | None = None  #: when anything came last, seconds since the epoch
+        self._deliver = deliver
+        self._clock = clock
+        self._untold: Counter[str] = Counter()  #: dropped since the last line about it
+        self._tell_after = clock()
+
+    def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
+        """Read a batch; returns what was not processed, which is nothing."""
+        now = datetime.now(UTC)
+        self.last_at = now.timestamp()
+        events = []
+        for message in incoming:
+            self.received += 1
+            try:
+                events.append(_event(message.message, now))
+            except NotForUsError:
+                self.ignored += 1
+            except MalformedError as error:
+                self._drop(str(error))
+            except Exception as error:  # noqa: BLE001 - anybody may have sent anything
+                self._drop(type(error).__name__)
+        self._tell_of_dropped()
+        if events:
+            try:
+                self._deliver(events)
+            except Exception as error:  # noqa: BLE001 - the loop may be ending
+                LOG.info("%d events came too late: %s", len(events), type(error).__name__)
+        return set()
+
+    def _drop(self, reason: str) -> None:
+        self.malformed[reason] += 1
+        self._untold[reason] += 1
+
+    def _tell_of_dropped(self) -> None:
+        now = self._clock()
+        if self._untold and now >= self._tell_after:
+            self._tell_after = now + _TELL_SECONDS
+            LOG.warning(
+                "Dropped notifications that Glance would not send (%s): look at who else may"
+                " publish on the bus; this is told once a minute at most",
+                ", ".join(f"{reason}: {count}" for reason, count in self._untold.most_common()),
+            )
+            self._untold.clear()
+
+
+def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - anybody may have sent anything
+    """Return the event in a message: as :mod:`evscrub.intake.transport` read it, or read here.
+
+    No JSON becomes one of these types, so a sender cannot pass something off as read.
+    """
+    match body.get(READ):
+        case DeleteEvent() as event:
+            return event
+        case (NotForUsError() | MalformedError()) as error:
+            raise error
+    return parse(body.get("event_type"), body.get("payload"), now)
+
+
+class Listener:
+    """The listener on the bus.
+
+    :param on_events: called in the event loop with each batch.
+    :param on_joined: called in the event loop with whether the bus is joined, when that changes.
+    :param missed: returns how many images sweeps found that the bus should have told of, ever.
+    :raises ValueError: the bus's configuration cannot be understood.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        on_events: Callable[[list[DeleteEvent]], None],
+        on_joined: Callable[[bool], None],
+        missed: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.dispatcher = Dispatcher(self._deliver)
+        self.joined = False
+        self._joining = anyio.Event()
+        self._conf = conf
+        self._on_events = on_events
+        self._on_joined = on_joined
+        self._missed = missed
+        self._stop = threading.Event()
+        self._leave = threading.Event()  #: stop, or only leave to join again
+        self._token: EventLoopToken
+        bounded.install()
+        try:
+            self._transport = oslo_messaging.get_notification_transport(conf)
+        except (oslo_messaging.MessagingException, ValueError) as error:
+            # The URL holds the broker's password, and some of these errors quote it.
+            raise ValueError(
+                "the message bus cannot be used: check transport_url and"
+                f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
+            ) from None
+        self._limit_prefetch(conf)
+        self.watch = BrokerWatch(
+            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
+            time.monotonic,
+            brokers(conf),
+        )
+
+    async def run(self) -> None:
+        """Listen until cancelled."""
+        self._token = anyio.lowlevel.current_token()
+        thread = threading.Thread(target=self._listen, name="listener", daemon=True)
+        thread.start()
+        try:
+            await self._joining.wait()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self.watch.run, self._bus_changed)
+                tasks.start_soon(self._watch_silence)
+        finally:
+            self._stop.set()
+            self._leave.set()
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(thread.join, _STOP_SECONDS)
+
+    def _listen(self) -> None:
+        options = self._conf.listener
+        targets = [
+            oslo_messaging.Target(topic=topic, exchange=options.exchange)
+            for topic in options.topics
+        ]
+        while not self._stop.is_set():
+            server = BatchNotificationServer(
+                self._transport,
+                targets,
+                self.dispatcher,
+                "threading",
+                allow_requeue=False,
+                pool=options.pool,
+                batch_size=options.batch_size,
+                batch_timeout=options.batch_timeout,
+            )
+            try:
+                server.start(override_pool_size=1)
+            except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+                self.watch.complain(f"it cannot be joined, {type(error).__name__}")
+                self._stop.wait(_REJOIN_SECONDS)
+                continue
+            self._tell(self._joined)
+            self._leave.wait()
+            self._leave.clear()
+            server.stop()
+            server.wait()
+
+    async def _watch_silence(self) -> None:
+        """Join again where the bus is silent and should not be."""
+        silence = Silence(anyio.current_time())
+        while True:
+            await anyio.sleep(_SILENCE_LOOK_SECONDS)
+            received, missed = self.dispatcher.received, self._missed()
+            if self.joined and silence.is_suspect(anyio.current_time(), received, missed):
+                LOG.warning(
+                    "Nothing comes by the bus, but sweeps found images that it should have told"
+                    " of: joining again; if that does not help, see that a topic of [listener]"
+                    " topics is one of Glance's [oslo_messaging_notifications] topics"
+                )
+                self.joined = False
+                self._on_joined(False)
+                self._leave.set()
+
+    def _joined(self) -> None:
+        self.watch.outage.back()
+        LOG.info("Listening on the bus")
+        self.joined = True
+        self._on_joined(True)
+        self._joining.set()
+
+    def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
+        self.joined = there
+        self._on_joined(there)
+
+    def _deliver(self, events: list[DeleteEvent]) -> None:
+        self._tell(self._on_events, events)
+
+    def _tell(self, function: Callable[..., None], *arguments: object) -> None:
+        """Call a function in the event loop and wait for it, so that the bus is not outrun."""
+        if not self._stop.is_set():
+            anyio.from_thread.run_sync(function, *arguments, token=self._token)
+
+    def _limit_prefetch(self, conf: cfg.ConfigOpts) -> None:
+        """Take a few batches ahead where nobody said how many; the driver would take all."""
+        with contextlib.suppress(cfg.Error):  # another driver has no such option
+            conf.set_default(
+                "rabbit_qos_prefetch_count", 5 * conf.listener.batch_size, "oslo_messaging_rabbit"
+            )

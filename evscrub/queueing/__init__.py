@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The in-memory queue in which image ids wait until they are due."""

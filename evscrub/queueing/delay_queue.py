@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The delay queue: which images wait, which are ready, and whose turn it is.
+
+Pure: no I/O, no clock, no locks. Times are seconds on whatever axis the caller uses, as long as it
+is one axis. An image is in exactly one place:
+
+* *waiting* until its due time, see :mod:`evscrub.queueing.waiting`;
+* *ready*, in its lane, dealt round-robin by owner, see :mod:`evscrub.queueing.turns`;
+* *taken* by a worker. An image that is added again while it is taken waits for
+  :meth:`DelayQueue.done`, so it is never worked on twice at once.
+
+An entry is one integer (due time, source, group) under one integer key, about 130 bytes with its
+share of dictionary and bucket, because a registry can hold a million pending images.
+"""
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from math import ceil, floor
+
+from evscrub.queueing.image_key import ImageKey, pack, unpack
+from evscrub.queueing.turns import GROUP_BITS, OwnerKey, Turns, owner_key
+from evscrub.queueing.waiting import BUCKET_SHIFT, DUE_SHIFT, GRANULE_SECONDS, Waiting
+
+__all__ = [
+    "GRANULE_SECONDS",
+    "MAX_CAPACITY",
+    "Added",
+    "DelayQueue",
+    "Source",
+    "Statistics",
+    "Taken",
+]
+
+MAX_CAPACITY = (1 << 24) - 1
+
+# An entry, low bits first: group, source, ready, due in milliseconds from the queue's origin, which
+# may be negative. Due within 198 days keeps the integer at 32 bytes; beyond that only memory grows.
+_GROUP_MASK = (1 << GROUP_BITS) - 1
+_EVENT = 1 << GROUP_BITS
+_READY = 1 << (GROUP_BITS + 1)
+
+#: The share of the queue that is kept for what sweeps find. Whoever may publish can send any number
+#: of events for images that do not exist; the registry's images need room beside them.
+_KEPT_FOR_SWEEPS = 1 / 4
+
+
+class Source(Enum):
+    """What brought an image into the queue."""
+
+    EVENT = "event"
+    SWEEP = "sweep"
+
+
+class Added(Enum):
+    """What became of an add."""
+
+    NEW = "new"  #: The image was not known and now waits.
+    EARLIER = "earlier"  #: It was waiting and now waits less.
+    KNOWN = "known"  #: It was waiting or ready already, no later than asked.
+    AGAIN = "again"  #: It is being worked on and will wait again after that.
+    DROPPED = "dropped"  #: The queue is full and nothing in it is due later.
+
+
+# Members of an enumeration take a while to look up.
+_FROM_EVENT = Source.EVENT
+_NEW = Added.NEW
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An image handed out for work."""
+
+    image_id: str
+    owner: OwnerKey  #: whose turn it took
+    due: float  #: when it fell due, seconds on the queue's axis
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Sizes and counts of a queue."""
+
+    waiting: int
+    ready: int
+    taken: int
+    adds: int  #: images that entered, ever
+    dropped: int  #: images that a full queue turned away, ever
+
+
+@dataclass(slots=True)
+class _Again:
+    due: float
+    owner: OwnerKey
+    lane: Hashable
+    source: Source
+
+
+class DelayQueue:
+    """A bounded, deduplicating delay queue, fair by owner within each lane.
+
+    :param capacity: how many images may wait or be ready, from 1 to :data:`MAX_CAPACITY`. A full
+        queue turns away what is due last, to within :data:`GRANULE_SECONDS`; see
+        :attr:`dropped_due`. Events may fill three quarters of it.
+    :param first_lane: the lane of what is added without one; see also :attr:`swept_lane`.
+    :param origin: a time near the first due times, seconds; small differences take less memory.
+    """
+
+    def __init__(self, capacity: int, origin: float = 0.0, first_lane: Hashable = None) -> None:
+        if not 1 <= capacity <= MAX_CAPACITY:
+            raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
+        self.capacity = capacity
+        #: The earliest due time that a full queue turned away, until :meth:`forget_dropped`.
+        self.dropped_due: float | None = None
+        self.first_lane = first_lane
+        #: The same for what a sweep found, whose owner is the registry's.
+        self.swept_lane = first_lane
+        self._event_capacity = max(1, capacity - int(capacity * _KEPT_FOR_SWEEPS))
+        self._origin = origin
+        self._entries: dict[ImageKey, int] = {}
+        self._waiting = Waiting(self._entries)
+        self._turns = Turns()
+        self._taken: dict[ImageKey, _Again | None] = {}
+        self._events = 0  # entries that an event brought
+        self._left = 0  # images that were in it and are not, ever; an add is to cost little
+        self._dropped = 0
+
+    # -- asking
+
+    def __len__(self) -> int:
+        """How many images wait or are ready."""
+        return len(self._entries)
+
+    def __contains__(self, image_id: str) -> bool:
+        """Whether the image waits, is ready or is being worked on."""
+        key = pack(image_id)
+        return key in self._entries or key in self._taken
+
+    @property
+    def statistics(self) -> Statistics:
+        return Statistics(
+            waiting=len(self._entries) - self._turns.count,
+            ready=self._turns.count,
+            taken=len(self._taken),
+            adds=self._left + len(self._entries),
+            dropped=self._dropped,
+        )
+
+    def ready(self, lane: Hashable) -> int:
+        """How many images are ready in `lane`."""
+        return self._turns.ready(lane)
+
+    def has_ready(self, lane: Hashable) -> bool:
+        """Whether an image is ready in `lane`."""
+        return self._turns.has_ready(lane)
+
+    def lanes(self) -> list[Hashable]:
+        """The lanes that an image is ready in."""
+        return self._turns.lanes()
+
+    def has_ready_of_others(self, lane: Hashable, owner: str | None) -> bool:
+        """Return whether an image of another owner is ready in `lane`."""
+        return self._turns.has_ready_of_others(lane, owner_key(owner))
+
+    def is_taken(self, image_id: str) -> bool:
+        """Whether the image is being worked on."""
+        return pack(image_id) in self._taken
+
+    def next_advance(self) -> float | None:
+        """When to call :meth:`advance` next; None when nothing waits.
+
+        Never after the next due time; before it when the bucket of that has not been sorted yet.
+        """
+        return self._seconds(self._waiting.first_ms())
+
+    def oldest_ready(self) -> float | None:
+        """When the image fell due that has been ready longest; looks at all that are ready."""
+        firsts = [min(map(self._entries.__getitem__, queue)) for queue in self._turns.queues()]
+        return self._time(min(firsts)) if firsts else None
+
+    def last_due(self) -> float | None:
+        """When the last waiting image falls due, to within :data:`GRANULE_SECONDS` after."""
+        return self._seconds(self._waiting.last_ms())
+
+    def forecast(self, start: float, width: float, count: int) -> list[int]:
+        """Count waiting images by when they fall due.
+
+        :param start: where the first of `count` spans begins, each `width` seconds; what is due
+            before that counts as in the first, what is due after all of them as in the last.
+            Spans of :data:`GRANULE_SECONDS` or more are counted by bucket, so that an image may
+            count as in the span before its own; shorter ones look at every image.
+        """
+        spans = [0] * count
+
+        def put(due: float, images: int) -> None:
+            spans[min(count - 1, max(0, floor((due - start) / width)))] += images
+
+        for due_ms in self._waiting.sorted_ms():
+            put(self._origin + due_ms / 1000, 1)
+        for begin_ms, bucket in self._waiting.buckets():
+            if width >= GRANULE_SECONDS:
+                put(self._origin + begin_ms / 1000, len(bucket))
+                continue
+            for key in bucket:
+                put(self._time(self._entries[key]), 1)
+        return spans
+
+    # -- putting in and taking out
+
+    def add(
+        self,
+        image_id: str,
+        due: float,
+        *,
+        owner: str | OwnerKey | None = None,
+        lane: Hashable = None,
+        source: Source = Source.EVENT,
+    ) -> Added:
+        """Let an image wait until `due`; one that is known already keeps its earliest time.
+
+        :param due: seconds on the queue's axis; what is past is ready at the next :meth:`advance`.
+        :param owner: whose turn it takes.
+        :param lane: which lane it becomes ready in; None for the first lane of its source.
+        """
+        key = pack(image_id)
+        if lane is None:
+            lane = self.first_lane if source is _FROM_EVENT else self.swept_lane
+        if key in self._taken:
+            again = self._taken[key]
+            if again is None or due < again.due:
+                self._taken[key] = _Again(due, owner_key(owner), lane, source)
+            return Added.AGAIN
+        due_ms = ceil((due - self._origin) * 1000)
+        entries = self._entries
+        if (known := entries.get(key)) is not None:
+            return self._add_known(key, known, due_ms, source)
+        from_event = source is _FROM_EVENT
+        full = len(entries) >= self.capacity or (
+            from_event and self._events >= self._event_capacity
+        )
+        if full and not self._make_room(due_ms, from_event=from_event):
+            return Added.DROPPED
+        entry = due_ms << DUE_SHIFT | self._turns.group(lane, owner_key(owner))
+        if from_event:
+            entry |= _EVENT
+            self._events += 1
+        entries[key] = entry
+        # What Waiting.add() does for most, without the call: this is what a storm of events costs.
+        bucket = self._waiting.far.get(due_ms >> BUCKET_SHIFT)
+        if bucket is None:
+            self._waiting.add(key)
+        else:
+            bucket.append(key)
+        return _NEW
+
+    def cancel(self, image_id: str) -> bool:
+        """Forget an image, and that it was to come again if it is taken.
+
+        :returns: whether there was anything to forget.
+        """
+        key = pack(image_id)
+        if key in self._entries:
+            self._remove(key)
+            return True
+        if self._taken.get(key) is not None:
+            self._taken[key] = None
+            return True
+        return False
+
+    def advance(self, now: float) -> int:
+        """Make ready what is due at `now`; returns how many images that were."""
+        before = self._turns.count
+        for key in self._waiting.take_due(floor((now - self._origin) * 1000)):
+            entry = self._entries[key]
+            self._entries[key] = entry | _READY
+            self._turns.add(key, entry & _GROUP_MASK)
+        return self._turns.count - before
+
+    def take(
+        self, lane: Hashable, count: int, at_most: Mapping[OwnerKey, int] | None = None
+    ) -> list[Taken]:
+        """Hand out up to `count` ready images of `lane`, one of each owner in turn.
+
+        Each must come back by :meth:`done`.
+
+        :param at_most: how many images of some owners; an owner who gets none keeps the turn.
+        """
+        taken = []
+        for key, owner in self._turns.take(lane, count, at_most or {}):
+            entry = self._leave(key)
+            self._taken[key] = None
+            source = Source.EVENT if entry & _EVENT else Source.SWEEP
+            taken.append(Taken(unpack(key), owner, self._time(entry), source))
+        return taken
+
+    def done(self, image_id: str) -> None:
+        """End the work on an image; if it was added meanwhile it waits again from here.
+
+        :raises KeyError: the image is not taken.
+        """
+        again = self._taken.pop(pack(image_id))
+        if again is not None:
+            self.add(image_id, again.due, owner=again.owner, lane=again.lane, source=again.source)
+
+    def shift(self, seconds: float) -> None:
+        """Move the due time of all that waits, later or (negative) earlier, at no cost."""
+        self._origin += seconds
+
+    def forget_dropped(self) -> None:
+        """Take note that somebody looks after what was turned away."""
+        self.dropped_due = None
+
+    # -- inside
+
+    def _time(self, entry: int) -> float:
+        return self._origin + (entry >> DUE_SHIFT) / 1000
+
+    def _seconds(self, due_ms: int | None) -> float | None:
+        return None if due_ms is None else self._origin + due_ms / 1000
+
+    def _add_known(self, key: ImageKey, entry: int, due_ms: int, source: Source) -> Added:
+        if source is _FROM_EVENT and not entry & _EVENT:
+            entry |= _EVENT
+            self._events += 1
+        self._entries[key] = entry
+        if entry & _READY or due_ms >= entry >> DUE_SHIFT:
+            return Added.KNOWN
+        self._waiting.remove(key)
+        self._entries[key] = (due_ms << DUE_SHIFT) | (entry & (_EVENT | _GROUP_MASK))
+        self._waiting.add(key)
+        return Added.EARLIER
+
+    def _remove(self, key: ImageKey) -> None:
+        entry = self._entries[key]
+        if entry & _READY:
+            self._turns.remove(key, entry & _GROUP_MASK)
+        else:
+            self._waiting.remove(key)
+        self._leave(key)
+
+    def _leave(self, key: ImageKey) -> int:
+        """Forget an entry, which is neither waiting nor ready any more, and return it."""
+        entry = self._entries.pop(key)
+        self._left += 1
+        if entry & _EVENT:
+            self._events -= 1
+        return entry
+
+    def _make_room(self, due_ms: int, *, from_event: bool) -> bool:
+        """Drop what is due last, for something due at `due_ms`; False when that is the last.
+
+        An event makes room only where an event had it: what a sweep found stays.
+        """
+        self._dropped += 1
+        victim = self._waiting.last_after(due_ms)
+        if from_event and victim is not None and not self._entries[victim] & _EVENT:
+            victim = None
+        lost = self._origin + due_ms / 1000 if victim is None else self._time(self._entries[victim])
+        if self.dropped_due is None or lost < self.dropped_due:
+            self.dropped_due = lost
+        if victim is None:
+            return False
+        self._remove(victim)
+        return True

@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A lane: what one store may be asked for at a time.
+
+It counts and decides, it never waits. Workers' threads take further images by themselves, so what
+they touch is behind a lock.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from math import ceil
+from typing import NamedTuple
+
+from evscrub.domain.evidence import Origin, Owner
+from evscrub.domain.proof import Missing
+from evscrub.domain.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
+from evscrub.flow_control.adaptive_limit import Pace
+from evscrub.flow_control.circuit_breaker import Breaker, State
+from evscrub.flow_control.health import NOT_MOUNTED, Change, Health
+from evscrub.queueing.delay_queue import Taken
+from evscrub.queueing.turns import OwnerKey, owner_key
+from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.slots import Backlog, Slot, Slots
+
+#: How much work is claimed ahead of the workers, so that they do not wait for the database.
+_AHEAD_SECONDS = 0.25
+#: Claims under way at a time: while one waits for the database, the other computes.
+_CLAIMS = 2
+_LEAST_YIELD = 0.01
+#: A worker goes on with further images for so long before it says what came of them: its way to a
+#: thread and back costs more than a fast delete.
+RUN_SECONDS = 0.25
+#: Deletes that take less are fast. Workers that do them hold each other up, for one alone runs in
+#: Python, so there is another only for so much more to do.
+_FAST_SECONDS = 0.005
+_WORTH_SECONDS = 0.05
+#: After so long without an answer from any of them, there is need of another worker.
+STALL_SECONDS = 0.1
+#: What a delete that is slower than those before weighs in what they are taken to need.
+_WEIGHT = 0.05
+
+
+class Again(NamedTuple):
+    """The queue's lane of a store's images that failed before: the others are its probes."""
+
+    store: str
+
+
+class Lane:
+    """Backlog, slots and health of one store.
+
+    :param name: the store; empty for images that no usable store has a location of.
+    :param not_found_limit: see :class:`evscrub.domain.proof.Missing`.
+    :param all_slots: those of all stores together.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        health: Health,
+        all_slots: Slots | None = None,
+        *,
+        not_found_limit: int,
+    ) -> None:
+        self.name = name
+        self.health = health
+        self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
+        self.reset_at = float("-inf")  #: when an operator last saw to the store, since boot
+        self.waiting = 0  #: of the workers, how many wait for a turn at the rates
+        self.claims = 0  #: under way
+        self.claiming: Counter[OwnerKey] = Counter()  #: images that they ask for
+        #: Which part of what was asked for lately was there to claim; little where other agents
+        #: go through the same images.
+        self.yielded = 1.0
+        self.backlog = Backlog()
+        self.missing = Missing(not_found_limit)
+        self._slots = Slots(health.pace.concurrent)
+        self._all_slots = all_slots or Slots(health.pace.concurrent)
+        self._lock = self._all_slots.lock
+        self._heard_at = float("-inf")  # of a worker's beginning, or of a delete's end
+        self._claimed = 0
+
+    @property
+    def pace(self) -> Pace:
+        return self.health.pace
+
+    @property
+    def breaker(self) -> Breaker:
+        return self.health.breaker
+
+    @property
+    def running(self) -> int:
+        """Workers, each with one image, or with several whose deletes are fast."""
+        return self._slots.taken
+
+    # -- claiming
+
+    def claim_size(self, now: float, batch_size: int, rate: float) -> int:
+        """Return how many images to claim now; 0 while there is enough claimed to go on with.
+
+        :param now: seconds, for the breaker.
+        :param batch_size: the most in one transaction.
+        :param rate: deletes a second that all stores together are allowed, 0 for no limit.
+        """
+        claiming = sum(self.claiming.values())
+        probes = self.breaker.lets_through(now, len(self.backlog) + claiming + self.running)
+        if probes is not None:
+            return probes
+        if self.claims == _CLAIMS:
+            return 0
+        # Images of owners who may not begin another yet hold nobody else back.
+        ahead = len(self.backlog) + claiming - sum(map(self.backlog.count, self._held_up()))
+        wanted = self._wanted(ahead, batch_size)
+        rates = [limit for limit in (rate, self.pace.rate) if limit]
+        if rates:
+            # What only waits for its turn is better left to other agents, and to other owners.
+            turns = max(1, int(min(rates) * _AHEAD_SECONDS))
+            wanted = min(wanted, turns - ahead - self.waiting)
+        wanted -= ahead
+        if wanted <= ahead:
+            return 0
+        return min(batch_size, wanted if rates else ceil(wanted / self.yielded))
+
+    def _wanted(self, ahead: int, batch_size: int) -> int:
+        """How many claimed images to have ahead of the workers."""
+        free = max(0, self.pace.concurrent - ahead - self.running)
+        return max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
+
+    def claim_limits(self, now: float, batch_size: int) -> dict[OwnerKey, int]:
+        """Return how many images of some owners may be claimed now; of others, any number."""
+        limits: dict[OwnerKey, int] = {}
+        for owner in self._held_up():
+            key = owner_key(owner)
+            ahead = self.backlog.count(owner) + self.claiming[key]
+            more = self._wanted(0, batch_size) - ahead
+            limits[key] = more if more > ahead else 0  # many at a time rather than one by one
+        for owner, breaker in self.health.shut.items():
+            limits[owner_key(owner)] = breaker.lets_through(now, self._in_flight(owner)) or 0
+        return limits
+
+    def claim_order(self) -> tuple[str | Again, str | Again]:
+        """Return which of the queue's lanes to claim from first, and what to fill up from.
+
+        Images that failed before come second, and now and then first, so that they come at all; a
+        store that is probed gets none of them while there is another.
+        """
+        first, again = self.name, Again(self.name)
+        self._claimed += 1
+        if self.breaker.state is State.CLOSED and self._claimed % 4 == 0:
+            return again, first
+        return first, again
+
+    def claim_begins(self, taken: Sequence[Taken]) -> None:
+        """Take in that these images are being claimed."""
+        self.claims += 1
+        self.claiming.update(image.owner for image in taken)
+
+    def claim_ends(self, taken: Sequence[Taken], got: int) -> None:
+        """Take in that a claim of these images got so many."""
+        self.claims -= 1
+        self.claiming -= Counter(image.owner for image in taken)
+        self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
+
+    # -- beginning
+
+    def takes(self, owner: Owner, now: float) -> bool:
+        """Return whether a claimed image of an owner may wait here for a worker."""
+        if self.is_shut(now):
+            return False
+        breaker = self.health.shut.get(owner)
+        return breaker is None or breaker.lets_through(now, self._in_flight(owner)) != 0
+
+    def push(self, work: Work) -> None:
+        """Let a claimed image wait for a worker."""
+        with self._lock:
+            self.backlog.push(work)
+
+    def drain(self) -> list[Work]:
+        """Take out all images that wait."""
+        with self._lock:
+            return self.backlog.drain()
+
+    def drain_owner(self, owner: Owner) -> list[Work]:
+        """Take out all images of an owner that wait."""
+        with self._lock:
+            return self.backlog.drain_owner(owner)
+
+    def may_begin(self, now: float) -> bool:
+        """Return whether there is a claimed image that another worker may begin."""
+        if (
+            not self.backlog
+            or self.running >= self.pace.concurrent
+            or self.breaker.lets_through(now, self.running) == 0
+            or not self._needs_worker(now)
+        ):
+            return False
+        with self._lock:
+            return self.backlog.turn_to(self._has_room)
+
+    def begin(self, now: float) -> Slot | None:
+        """Take the next claimed image for another worker; its slot is given back by :meth:`end`."""
+        with self._lock:
+            work = self.backlog.pop(self._has_room)
+            if work is None:
+                return None
+            self._slots.take(work.owner)
+            self._all_slots.take(work.owner)
+        self._heard_at = now
+        return Slot(work)
+
+    def go_on(self, slot: Slot) -> Work | None:
+        """Take the next claimed image for a worker that is there; None without any; any thread."""
+        with self._lock:
+            before = slot.work.owner
+            if self.backlog.owners == 1 and self.backlog.count(before):
+                work = self.backlog.pop(self._may_keep)
+            else:
+                self._slots.leave(before)
+                self._all_slots.leave(before)
+                work = self.backlog.pop(self._has_room)
+                after = before if work is None else work.owner
+                self._slots.take(after)
+                self._all_slots.take(after)
+            if work is not None:
+                slot.work = work
+        return work
+
+    def end(self, slot: Slot) -> None:
+        """Take back a worker's slot."""
+        with self._lock:
+            self._slots.leave(slot.work.owner)
+            self._all_slots.leave(slot.work.owner)
+
+    def _may_keep(self, _owner: Owner) -> bool:
+        """Whether no slot more is taken than the pace allows."""
+        return self._slots.taken <= self.pace.concurrent
+
+    def _has_room(self, owner: Owner) -> bool:
+        """Whether an owner may have one more slot."""
+        slots, all_slots = self._slots, self._all_slots
+        slots.total = self.pace.concurrent
+        if owner not in all_slots.by_owner:  # as of most, where each delete is fast
+            return slots.taken < slots.total and all_slots.taken < all_slots.total
+        alone = self._is_alone(owner)
+        return slots.has_room(owner, alone=alone) and all_slots.has_room(
+            owner, alone=alone and len(all_slots.by_owner) == 1
+        )
+
+    def _is_alone(self, owner: Owner) -> bool:
+        """Whether no other owner's image waits or is in work here."""
+        slots = self._slots.by_owner
+        return self.backlog.owners - bool(self.backlog.count(owner)) + len(slots) == (
+            owner in slots
+        )
+
+    def _held_up(self) -> list[Owner]:
+        """Owners who may not begin another image although there are slots."""
+        with self._lock:
+            if self._slots.taken >= self.pace.concurrent:
+                return []
+            return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
+
+    def _in_flight(self, owner: Owner) -> int:
+        """How many images of an owner are being claimed, wait or are in work."""
+        claiming = self.claiming[owner_key(owner)]
+        return claiming + self.backlog.count(owner) + self._slots.by_owner.get(owner, 0)
+
+    def _needs_worker(self, now: float) -> bool:
+        """Whether another worker does more than those that take what is in the backlog anyway."""
+        busy = self.running - self.waiting
+        return (
+            not busy
+            or self.delete_seconds >= _FAST_SECONDS
+            or len(self.backlog) * self.delete_seconds > busy * _WORTH_SECONDS
+            or now - self._heard_at >= STALL_SECONDS
+        )
+
+    @property
+    def turns_worth_taking(self) -> int:
+        """How many further turns at the rates one worker has a use for: where deletes are fast."""
+        if not 0 < self.delete_seconds < _FAST_SECONDS:
+            return 0
+        return min(len(self.backlog), int(_WORTH_SECONDS / self.delete_seconds))
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether a worker may go on with further images at once; for any thread."""
+        return self.breaker.state is State.CLOSED
+
+    # -- answers
+
+    def took(self, seconds: float, now: float) -> None:
+        """Take in how long a delete took; any thread: nothing depends on each one counting.
+
+        The fastest count most. Those that are slow now and then are so because of other threads, or
+        because of their images.
+        """
+        seconds = max(seconds, 1e-6)
+        if seconds > self.delete_seconds > 0:
+            seconds = self.delete_seconds + (seconds - self.delete_seconds) * _WEIGHT
+        self.delete_seconds = seconds
+        self._heard_at = now
+
+    def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
+        """Take in what the store answered to a delete; returns what that changes."""
+        # Of data that is gone it does not matter, and that is nearly all.
+        alone = verdict is not GONE and self._is_alone(origin.owner)
+        return self.health.answered(verdict, origin, now, alone=alone)
+
+    def is_shut(self, now: float) -> bool:
+        """Return whether nothing may begin here, so that there is no use in holding claims."""
+        return self.breaker.lets_through(now, 0) == 0
+
+    def is_shut_for(self, owner: Owner, now: float) -> bool:
+        """Return whether an owner's image that is in work here may not go on; a probe may."""
+        if self.breaker.lets_through(now, self.running - 1) == 0:
+            return True
+        breaker = self.health.shut.get(owner)
+        return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
+
+    def is_absence(self, verdict: Verdict) -> bool:
+        """Whether a store said that it does not have some data."""
+        return verdict in NOT_MOUNTED or verdict.is_missing
+
+    def believed(self, verdict: Verdict) -> Verdict:
+        """What an answer means where an operator may have said that the data is really gone."""
+        if not self.missing.limit and verdict in {*NOT_MOUNTED, MISSING_BELOW}:
+            return NOT_FOUND
+        return verdict

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is logged of a lane: changes of its state. What goes on in between is counted."""
+
+from oslo_log import log as logging
+
+from evscrub.domain.evidence import Scope
+from evscrub.flow_control.health import Change, Event
+from evscrub.scrubbing.lane import Lane
+
+LOG = logging.getLogger(__name__)
+
+
+def tell(lane: Lane, change: Change) -> None:
+    """Log a change of state."""
+    if change.scope is Scope.OWNER:
+        _tell_of_owner(lane, change)
+        return
+    match change.event:
+        case Event.SLOWED:
+            LOG.info(
+                "Store %s is overloaded: slowed to %d at a time and %.1f a second",
+                lane.name,
+                lane.pace.concurrent,
+                lane.pace.rate,
+            )
+        case Event.RECOVERED:
+            LOG.info("Store %s is at its full pace again", lane.name)
+        case Event.OPENED:
+            LOG.warning(
+                "Store %s does not work (%s): its images wait, and it is probed now and then",
+                lane.name,
+                change.reason,
+            )
+        case Event.REFUSING:
+            LOG.warning(
+                "Store %s refuses one image after another (%s): they are tried one at a time."
+                " May evscrub's user delete there?",
+                lane.name,
+                change.reason,
+            )
+        case Event.CLOSED:
+            LOG.info("Store %s works again", lane.name)
+        case Event.BLOWN:
+            LOG.error(
+                "Store %s is paused: %s. Is its file system mounted, is its bucket, container or"
+                " pool the right one? Nothing more is deleted in it, and these images stay pending."
+                " Mend it and send the agents SIGHUP; if the data is really gone, add %s to"
+                " [scrubber] acknowledged_stores first",
+                lane.name,
+                change.reason,
+                lane.name,
+            )
+
+
+def _tell_of_owner(lane: Lane, change: Change) -> None:
+    """Log what concerns one owner's images."""
+    match change.event:
+        case Event.OPENED:
+            LOG.warning(
+                "Store %s fails for images of project %s (%s): they wait, and one is tried now and"
+                " then; those of others go on",
+                lane.name,
+                change.owner,
+                change.reason,
+            )
+        case Event.REFUSING:
+            LOG.warning(
+                "Store %s refuses one image of project %s after another (%s): they are tried one"
+                " at a time; those of others go on",
+                lane.name,
+                change.owner,
+                change.reason,
+            )
+        case Event.CLOSED:
+            LOG.info("Store %s works again for images of project %s", lane.name, change.owner)

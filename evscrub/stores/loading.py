@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Loads the drivers of the enabled stores, each by itself.
+
+glance_store loads them all in one call, which ends at the first that raises, and it keeps the
+reason of some to itself. Here a store that cannot be used stops no other, and its fault is kept for
+those who ask. glance_store's own table of drivers has only stores that can be used.
+"""
+
+import functools
+import importlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Collection
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import glance_store
+from glance_store import location as store_location
+from glance_store.capabilities import BitMasks
+from oslo_config import cfg
+from stevedore.driver import DriverManager
+
+from evscrub.domain import verdict
+from evscrub.domain.object_identity import StoreConfig
+from evscrub.stores import configs, faults
+from evscrub.stores.faults import Driver, Fault
+
+#: How long a driver may hold up those after it, and the start: Ceph's waits five minutes for a
+#: cluster that is away.
+LOAD_SECONDS = 10.0
+_THREAD_NAME = "load of store "
+
+
+def is_about_loading(record: logging.LogRecord) -> bool:
+    """Return whether a driver logs why it cannot be used, which its store's fault says too."""
+    thread = record.threadName or ""
+    return thread.startswith(_THREAD_NAME) and record.name.startswith("glance_store.")
+
+
+class StoreLoader:
+    """Loads stores, and knows which cannot be used.
+
+    :param conf: see :class:`evscrub.stores.backends.Stores`.
+    :param acknowledged: returns the stores whose missing directory is made, as Glance does, since
+        an operator says that their data is gone.
+    :param load_seconds: how long one driver may hold up the others; it goes on loading in its
+        thread, and its store is used when it has loaded after all.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        acknowledged: Callable[[], Collection[str]],
+        load_seconds: float = LOAD_SECONDS,
+    ) -> None:
+        self._conf = conf
+        self._acknowledged = acknowledged
+        self._load_seconds = load_seconds
+        self._several: dict[str, str] = dict(conf.enabled_backends or {})
+        if self._several:
+            glance_store.register_store_opts(conf)
+        else:
+            glance_store.register_opts(conf)
+        #: The types of the enabled stores by name; of a single store its type is its name.
+        self.enabled = self._several or {name: name for name in conf.glance_store.stores if name}
+        self._threads: dict[str, threading.Thread] = {}
+        # Written by the threads, one key each.
+        self._faults: dict[str, Fault] = {}
+        self._unusable: set[str] = set(self.enabled)
+        # botocore would repeat a throttled request four times by itself, out of our sight.
+        os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")
+
+    @property
+    def faults(self) -> dict[str, Fault]:
+        """The stores that cannot be used."""
+        return dict(self._faults)
+
+    def fault_of_scheme(self, scheme: str) -> tuple[str, Fault] | None:
+        """Return a store that cannot be used and has URLs of this scheme, if there is one."""
+        for name, fault in self.faults.items():
+            if scheme in faults.schemes(self.enabled[name]):
+                return name, fault
+        return None
+
+    def load(self) -> set[str]:
+        """Load every store that cannot be used; blocks for `load_seconds` a driver that hangs.
+
+        :returns: the stores that can be used and could not when this was called last.
+        """
+        for name in filter(self._unusable.__contains__, self.enabled):
+            self._start(name)
+        before, self._unusable = self._unusable, set(self._faults)
+        return before - self._unusable
+
+    def configs(self) -> dict[str, StoreConfig]:
+        """Return what is known of the enabled stores' configuration, whether loaded or not."""
+        found = {}
+        for name, kind in self.enabled.items():
+            driver = self._driver(name)
+            prefix = None if driver is None else driver.url_prefix
+            group = name if self._several else configs.SINGLE_GROUP
+            scheme = faults.schemes(kind)[0]
+            found[name] = configs.read(self._conf, name, scheme, group, prefix)
+        return found
+
+    def reload(self, name: str) -> None:
+        """Load a store in use again; it keeps the driver that it has if that fails.
+
+        Drivers that glance_store loads for each delete are left alone.
+        """
+        driver = self._driver(name)
+        if driver is not None and driver.is_capable(BitMasks.DRIVER_REUSABLE):
+            self._load(name)
+
+    def _driver(self, name: str) -> Driver:
+        for scheme in faults.schemes(self.enabled.get(name, "")):
+            if self._several:
+                entry = store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}).get(name)
+            else:
+                entry = store_location.SCHEME_TO_CLS_MAP.get(scheme)
+            if entry is not None:
+                return entry["store"]
+        return None
+
+    def _start(self, name: str) -> None:
+        thread = self._threads.get(name)
+        if thread is None or not thread.is_alive():
+            self._faults.setdefault(
+                name,
+                Fault(
+                    verdict.STORE_NOT_LOADED,
+                    f"its driver takes more than {self._load_seconds:g} s to load: see that its"
+                    " backend is reachable",
+                ),
+            )
+            # One that hangs keeps no process from its end.
+            thread = threading.Thread(
+                target=self._run, args=(name,), name=f"{_THREAD_NAME}{name}", daemon=True
+            )
+            self._threads[name] = thread
+            thread.start()
+        thread.join(self._load_seconds)
+
+    def _run(self, name: str) -> None:
+        fault = self._load(name)
+        if fault is None:
+            self._faults.pop(name, None)
+        else:
+            self._faults[name] = fault
+
+    def _load(self, name: str) -> Fault | None:
+        """Load a store's driver and let glance_store use it; returns why it cannot."""
+        kind = self.enabled[name]
+        group = f"[{name}] or [backend_defaults]" if self._several else "[glance_store]"
+        where = f"{group} of glance-api.conf"
+        if (fault := faults.reserved(name)) is not None:
+            return fault
+        driver: Driver = None
+        try:
+            driver = self._make(name, kind)
+            may_be_missing = name in self._acknowledged()
+            fault = faults.cannot_delete(driver, where) or faults.bad_directory(
+                driver, where, may_be_missing=may_be_missing
+            )
+            if fault is not None:
+                return fault
+            _share_s3_sessions()
+            driver.configure(re_raise_bsc=True)
+            fault = faults.bad_client(driver, where)
+            if fault is None:
+                self._register(name, kind, driver)
+        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+            _forget_module(kind)
+            return faults.explain(error, kind, where, driver)
+        return fault
+
+    def _make(self, name: str, kind: str) -> Driver:
+        importlib.invalidate_caches()  # a missing module may have been installed
+        arguments = (self._conf, name) if self._several else (self._conf,)
+        manager: Any = DriverManager(
+            faults.NAMESPACE, kind, invoke_on_load=True, invoke_args=arguments
+        )
+        return manager.driver
+
+    def _register(self, name: str, kind: str, driver: Driver) -> None:
+        entry = {
+            "store": driver,
+            "location_class": driver.get_store_location_class(),
+            "store_entry": kind,
+        }
+        for scheme in driver.get_schemes():
+            if self._several:
+                store_location.register_scheme_backend_map({scheme: {name: entry}})
+            else:
+                store_location.register_scheme_map({scheme: entry})
+
+
+def _forget_module(kind: str) -> None:
+    """Let a driver be imported again that did without its client's module, which it remembers."""
+    module = faults.driver_module(kind)
+    if module is None or not faults.missing_modules(kind):
+        return
+    for name in list(sys.modules):
+        if name == module or name.startswith(f"{module}."):
+            del sys.modules[name]
+
+
+def _share_s3_sessions() -> None:
+    """Let the deletes of an s3 store share a session of boto3.
+
+    The driver makes one for each, and each reads boto3's models again, which takes 100 ms of
+    computing: ten deletes a second were the most that an agent could do.
+    """
+    driver: Driver = sys.modules.get("glance_store._drivers.s3")
+    if driver is None or not isinstance(driver.boto_session, ModuleType):
+        return
+    make, lock = driver.boto_session.Session, threading.Lock()
+
+    @functools.cache
+    def shared(**credentials: str) -> SimpleNamespace:
+        session = make(**credentials)
+
+        def client(**options: Any) -> Any:  # noqa: ANN401 - boto3's own
+            with lock:  # a session's clients are safe in threads, making them is not
+                return session.client(**options)
+
+        return SimpleNamespace(client=client)
+
+    driver.boto_session = SimpleNamespace(Session=shared)

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which objects the locations of this Glance stand for, and which store has each."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+from evscrub.domain import verdict
+from evscrub.domain.location_urls import BadUrlError
+from evscrub.domain.object_identity import (
+    Identity,
+    Relation,
+    StoreConfig,
+    authority,
+    identify,
+    relate,
+)
+from evscrub.domain.verdict import StoreNotUsableError
+from evscrub.stores import places
+from evscrub.stores.directories import Directories
+
+
+class StoreObjects:
+    """The objects of the stores whose configuration is known.
+
+    :param configs: by store.
+    :param allowed_places: further places of each store; see :mod:`evscrub.stores.places`.
+    :param separate: stores that are known to have no object in common.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, StoreConfig],
+        allowed_places: Iterable[str] = (),
+        separate: Iterable[str] = (),
+        directories: Directories | None = None,
+    ) -> None:
+        self.configs = configs
+        self.directories = directories or Directories()
+        self._further: places.Allowed = {}
+        self._separate: frozenset[str] = frozenset()
+        self.change(allowed_places, separate)
+
+    def change(self, allowed_places: Iterable[str], separate: Iterable[str]) -> None:
+        """Apply changed options."""
+        self._further = places.allowed(allowed_places)
+        self._separate = frozenset(separate)
+
+    @property
+    def file_directories(self) -> list[str]:
+        """The directories of all file stores."""
+        return [
+            directory
+            for config in self.configs.values()
+            if config.kind == "file"
+            for directory in (*config.places, *self._further.get(config.store, ()))
+        ]
+
+    def directory_of(self, store: str, place: str) -> str | None:
+        """Return which of a file store's directories a place is in, or below; None for none."""
+        config = self.configs.get(store)
+        above = [] if config is None else self._directories_above(config, place)
+        return max(above, key=self.directories.depth, default=None)
+
+    def identify(self, store: str | None, url: str) -> Identity:
+        """Return the object of a location, as far as its store is known.
+
+        :raises StoreNotUsableError: no object can be told from the URL.
+        """
+        config = None if store is None else self.configs.get(store)
+        try:
+            return identify(config, url)
+        except BadUrlError as error:
+            raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        """Say whether two identities are of the same object."""
+        return relate(one, other, self._separate, self.directories.same)
+
+    def check(self, store: str, url: str) -> Identity:
+        """Return the object of a location that lies where its store keeps its data.
+
+        :raises StoreNotUsableError: it does not, or no object can be told from the URL.
+        """
+        found = self.identify(store, url)
+        if self._owns(store, found):
+            return found
+        own = ", ".join(self.configs[store].places) if store in self.configs else ""
+        raise StoreNotUsableError(
+            verdict.FOREIGN_OBJECT,
+            f"the data lies in {places.describe(found)}, outside of store {store}"
+            + (f" ({own})" if own else "")
+            + ": if Glance wrote it, add that place to [scrubber] allowed_places",
+        )
+
+    def choose(self, url: str, candidates: Collection[str]) -> str:
+        """Choose the store of a location that names none.
+
+        :param candidates: the stores whose drivers take its scheme, at least one.
+        :raises StoreNotUsableError: not exactly one fits.
+        """
+        owners = [s for s in sorted(candidates) if self._owns(s, self.identify(s, url))]
+        if not owners and len(candidates) == 1:
+            return next(
+                iter(candidates)
+            )  # none else can be meant, whether it may be deleted or not
+        if not owners:
+            raise StoreNotUsableError(
+                verdict.FOREIGN_OBJECT,
+                "the location names no store, and its data lies in"
+                f" {places.describe(self.identify(None, url))}, outside of the stores"
+                f" {', '.join(sorted(candidates))}: if Glance wrote it, add that place to"
+                " [scrubber] allowed_places",
+            )
+        fitting = self._closest(url, owners)
+        first = self.identify(fitting[0], url)
+        for store in fitting[1:]:
+            if self.relate(first, self.identify(store, url)) is not Relation.SAME:
+                raise StoreNotUsableError(
+                    verdict.STORE_AMBIGUOUS,
+                    f"the location names no store and {len(fitting)} stores fit it:"
+                    f" {', '.join(fitting)}",
+                )
+        return fitting[0]
+
+    def _closest(self, url: str, owners: list[str]) -> list[str]:
+        """Of several stores that own an object, return those that its URL is closest to."""
+        if len(owners) == 1:
+            return owners
+        configs = [self.configs[store] for store in owners]
+        if configs[0].kind == "file":
+            place = self.identify(None, url).place or ""
+            depths = {config.store: self._depth(config, place) for config in configs}
+            return [store for store in owners if depths[store] == max(depths.values())]
+        named = authority(url)
+        return [config.store for config in configs if config.authority == named] or owners
+
+    def _depth(self, config: StoreConfig, place: str) -> int:
+        return max(map(self.directories.depth, self._directories_above(config, place)), default=0)
+
+    def _directories_above(self, config: StoreConfig, place: str) -> list[str]:
+        directories = (*config.places, *self._further.get(config.store, ()))
+        return [one for one in directories if self.directories.holds(one, place)]
+
+    def _owns(self, store: str, found: Identity) -> bool:
+        config = self.configs.get(store)
+        if config is None:
+            return False
+        return places.owns(config, found, self._further, self.directories.holds)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which objects are a store's: those where Glance writes, and where an operator says.
+
+Data is deleted only there. A location may name any other bucket, pool or directory that the store's
+credentials reach, and members of a project may write locations where Glance lets them.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+
+from evscrub.domain.object_identity import Identity, StoreConfig
+from evscrub.domain.quoting import quote
+
+#: What a kind calls its places, in messages.
+NAMES = {
+    "file": "directory",
+    "rbd": "pool",
+    "s3": "bucket",
+    "swift": "container",
+    "vmware": "datastore",
+}
+#: Kinds of which it cannot be told, and why that is no harm: an http store never deletes, and a
+#: volume is within reach only where Cinder lets the store's user delete it.
+_OF_ANY_PLACE = frozenset({"cinder", "http"})
+#: A place that can be shown: no part of a URL with credentials in it looks like that.
+_is_showable = re.compile(r"[\w.-]{1,255}").fullmatch
+
+Allowed = Mapping[str, tuple[str, ...]]
+"""Further places by store."""
+
+
+def allowed(entries: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Sort entries of the option, each ``store:place``, by store."""
+    found: dict[str, tuple[str, ...]] = {}
+    for entry in entries:
+        store, _, place = entry.partition(":")
+        found[store] = (*found.get(store, ()), place)
+    return found
+
+
+def owns(
+    config: StoreConfig,
+    found: Identity,
+    further: Allowed,
+    holds: Callable[[str, str], bool],
+) -> bool:
+    """Whether an object is a store's.
+
+    :param found: the object, as identified with this configuration.
+    :param further: see :data:`Allowed`.
+    :param holds: whether a directory is, or is above, another one.
+    """
+    if found.kind in _OF_ANY_PLACE:
+        return True
+    if found.place is None:
+        return False
+    more = further.get(config.store, ())
+    match found.kind:
+        case "file":
+            place = found.place
+            return any(holds(directory, place) for directory in (*config.places, *more))
+        case "swift":
+            return _owns_container(config, found, more)
+        case "vmware":
+            return _owns_path(f"{found.place}/{found.name}", (*config.places, *more))
+    return found.place in config.places or any(fnmatchcase(found.place, place) for place in more)
+
+
+def describe(found: Identity) -> str:
+    """Say where an object lies, without what may be a part of a credential."""
+    name = NAMES.get(found.kind, "place")
+    if found.kind == "file" and found.place is not None:
+        return f"{name} {quote(found.place)}"
+    if found.kind == "vmware" and found.place is not None:
+        folder = found.name.rpartition("/")[0]
+        return f"{name} {quote(found.place + '/' + folder)}"
+    if found.place is None or not _is_showable(found.place):
+        return f"a {name} that is not shown"
+    return f"{name} {found.place}"
+
+
+def _owns_container(config: StoreConfig, found: Identity, more: Iterable[str]) -> bool:
+    """Whether a Swift object is Glance's; places of other accounts are written with their account.
+
+    With ``swift_store_multiple_containers_seed``, and in a multi-tenant store, a container's name
+    ends in the begin of the image's id, which the object is named after.
+    """
+    account, container = found.backend, found.place or ""
+    accounts = {f"{name} {config.region}" for name in config.accounts.values()}
+    if account is None or config.backend is not None or account in accounts:
+        for place in config.places:
+            beginning = container[len(place) + 1 :]
+            if container == place or (
+                beginning
+                and container.startswith(f"{place}_")
+                and found.name.lower().startswith(beginning)
+            ):
+                return True
+        if any("/" not in place and fnmatchcase(container, place) for place in more):
+            return True
+    full = f"{account.rpartition(' ')[0]}/{container}" if account is not None else container
+    return any("/" in place and fnmatchcase(full, place) for place in more)
+
+
+def _owns_path(path: str, places: Iterable[str]) -> bool:
+    path = path.casefold()
+    return any(path.startswith(place.rstrip("/").casefold() + "/") for place in places)

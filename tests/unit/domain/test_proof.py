@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What it means that a store does not have an image's data."""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.domain.proof import STILL_MISSING_SECONDS, Missing, Proof, ProofResult
+from evscrub.domain.verdict import (
+    NO_PROOF,
+    NOT_FOUND,
+    TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
+    WRONG_FOR_ONE,
+    WRONG_STORE,
+    Outcome,
+)
+
+NO_WITNESS = Proof(ProofResult.NO_WITNESS)
+LATER = STILL_MISSING_SECONDS
+
+
+def reasons(
+    missing: Missing, count: int, now: float, owners: str = "ab", part: str = "p"
+) -> list[str]:
+    """Judge so many images, of owners in turn; the same ones each time."""
+    return [
+        missing.judge(NO_WITNESS, part, owners[n % len(owners)], f"i{n}", now).reason
+        for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_a_live_image_that_is_there_proves_any_number(count: int) -> None:
+    missing = Missing(20)
+    right = Proof(ProofResult.RIGHT)
+    assert {missing.judge(right, "p", "o", f"i{n}", 0) for n in range(count)} == {NOT_FOUND}
+    assert missing.is_provable
+
+
+def test_a_live_image_that_is_absent_tells_at_the_first_image() -> None:
+    wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({"o", "other"}))
+    verdict = Missing(20).judge(wrong, "p", "o", "i", 0)
+    assert verdict.reason == WRONG_STORE
+    assert verdict.hint == "image live is active, and its 7 bytes are not there"
+
+
+@pytest.mark.parametrize("owner", ["o", None])
+def test_one_owners_images_alone_do_not_blame_the_store(owner: str | None) -> None:
+    """Whoever may write locations can have an active image whose data is another's, or none."""
+    wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({owner}))
+    verdict = Missing(20).judge(wrong, "p", owner, "i", 0)
+    assert (verdict.outcome, verdict.reason) == (Outcome.STORE_TROUBLE, WRONG_FOR_ONE)
+    assert Missing(20).judge(wrong, "p", "another", "i", 0).reason == WRONG_STORE
+
+
+def test_where_the_store_does_not_answer_it_is_not_known() -> None:
+    missing = Missing(20)
+    for now in range(100):
+        assert missing.judge(Proof(ProofResult.UNKNOWN), "p", "o", "i", now) is NO_PROOF
+
+
+@pytest.mark.parametrize("result", ProofResult)
+def test_an_operator_who_says_that_it_is_gone_is_believed(result: ProofResult) -> None:
+    assert Missing(0).judge(Proof(result), "p", "o", "i", 0) is NOT_FOUND
+
+
+class TestWithoutWitness:
+    def test_a_few_that_stay_missing_are_gone(self) -> None:
+        missing = Missing(20)
+        assert reasons(missing, 19, 0) == ["unproven"] * 19
+        assert reasons(missing, 19, LATER - 0.1) == ["unproven"] * 19
+        assert reasons(missing, 19, LATER) == ["not_found"] * 19
+        assert missing.is_provable is False
+
+    @pytest.mark.parametrize("pause", [0.1, 1.0, LATER, 3600.0])
+    @pytest.mark.parametrize("owners", ["a", "ab", "abcdefg"])
+    def test_a_slow_pace_does_not_make_a_wrong_store_right(self, owners: str, pause: float) -> None:
+        """Each is asked for again in time, so that few are missing at once."""
+        missing, now, gone = Missing(20), 0.0, 0
+        waiting: deque[tuple[float, str, str]] = deque()
+        fresh = ((owner, f"i{n}") for n, owner in enumerate(itertools.cycle(owners)))
+        while True:
+            now += pause
+            if waiting and waiting[0][0] <= now:
+                _, owner, image_id = waiting.popleft()
+            else:
+                owner, image_id = next(fresh)
+            reason = missing.judge(NO_WITNESS, "p", owner, image_id, now).reason
+            if reason == "unproven":
+                waiting.append((now + LATER, owner, image_id))
+            elif reason == "not_found":
+                gone += 1
+                assert gone < 20
+            else:
+                break
+        assert reason == (TOO_MANY_OF_ONE if owners == "a" else TOO_MANY_MISSING)
+
+    def test_data_that_is_found_begins_the_count_again(self) -> None:
+        missing = Missing(20)
+        for _ in range(5):
+            reasons(missing, 19, 0)
+            assert reasons(missing, 19, LATER) == ["not_found"] * 19
+            missing.found("p", LATER)
+
+    def test_too_many_mean_that_the_store_is_wrong(self) -> None:
+        missing = Missing(20)
+        assert reasons(missing, 20, 0) == ["unproven"] * 20
+        assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
+
+    @pytest.mark.parametrize("limit", [2, 3, 20])
+    def test_many_of_one_owner_are_told_apart(self, limit: int) -> None:
+        missing = Missing(limit)
+        assert reasons(missing, 10 * limit, 0, "a") == ["unproven"] * 10 * limit
+        for now in (LATER, 100 * LATER):
+            assert reasons(missing, 10 * limit, now, "a") == [TOO_MANY_OF_ONE] * 10 * limit
+
+    def test_data_that_is_found_afterwards_proves_what_was_missing_before(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 50, 0, "abcdefgh")
+        missing.found("p", 0.1)
+        assert reasons(missing, 50, 0.2, "abcdefgh") == ["not_found"] * 50
+        assert reasons(missing, 50, 0.3, "abcdefgh") == ["unproven"] * 50
+
+    def test_data_that_was_found_before_proves_nothing_of_what_is_missing_since(self) -> None:
+        """Its answer may be taken in late; a file system was unmounted in between."""
+        missing = Missing(20)
+        reasons(missing, 10, 0)
+        reasons(missing, 50, 2, "abcdefgh")
+        missing.found("p", 1)
+        assert reasons(missing, 10, 2.1) == ["not_found"] * 10
+        assert reasons(missing, 50, 2.2, "abcdefgh")[10:] == ["unproven"] * 40
+        assert set(reasons(missing, 50, 2 + LATER, "abcdefgh")) == {TOO_MANY_MISSING}
+
+    def test_what_was_taken_for_gone_since_counts_on(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 19, 0)
+        reasons(missing, 19, LATER)
+        missing.found("p", 1)
+        assert missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER).reason == TOO_MANY_MISSING
+
+    def test_data_that_is_found_elsewhere_proves_nothing(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 20, 0)
+        missing.found("q", 1)
+        assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
+
+    def test_parts_are_counted_apart(self) -> None:
+        missing = Missing(20)
+        for part in "pqrs":
+            reasons(missing, 19, 0, part=part)
+        assert reasons(missing, 19, LATER, part="p") == ["not_found"] * 19
+
+    def test_an_operator_begins_it_again(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 20, 0)
+        missing.clear()
+        assert reasons(missing, 20, LATER) == ["unproven"] * 20
+
+    def test_many_parts_owners_and_images_take_bounded_memory(self) -> None:
+        missing = Missing(3)
+        for number in range(30_000):
+            owner = str(number % 7000)
+            missing.judge(NO_WITNESS, f"p{number % 600}", owner, f"i{number}", 0)
+            missing.found(f"p{number % 50}", 0)
+        for number in range(30_000):
+            missing.judge(NO_WITNESS, "p", str(number), f"i{number}", 0)
+        assert len(missing._parts) <= 256
+        assert len(missing._proven) <= 10_000 + 3000
+        assert all(len(part._since) <= 1000 for part in missing._parts.values())
+
+    @given(
+        st.integers(2, 6),
+        st.lists(
+            st.tuples(
+                st.sampled_from("pq"),
+                st.sampled_from("abc"),
+                st.integers(0, 12),
+                st.sampled_from([0.0, 0.5, LATER]),
+                st.booleans(),
+            ),
+            max_size=60,
+        ),
+    )
+    def test_nothing_is_gone_at_first_sight(
+        self, limit: int, events: list[tuple[str, str, int, float, bool]]
+    ) -> None:
+        missing = Missing(limit)
+        seen: set[tuple[str, str]] = set()
+        now = 0.0
+        for part, owner, number, pause, found in events:
+            now += pause
+            image_id = f"{owner}{number}"
+            if found:
+                missing.found(part, now)
+            verdict = missing.judge(NO_WITNESS, part, owner, image_id, now)
+            if verdict is NOT_FOUND:
+                assert (part, image_id) in seen
+                seen.discard((part, image_id))
+            else:
+                seen.add((part, image_id))

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a store may be asked: the breaker."""
+
+from __future__ import annotations
+
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.flow_control.circuit_breaker import FAILURES, REFUSALS, Breaker, State
+
+
+def middle(low: float, high: float) -> float:
+    return (low + high) / 2
+
+
+@pytest.fixture
+def breaker() -> Breaker:
+    return Breaker(middle)
+
+
+def trip(breaker: Breaker, now: float) -> None:
+    """Fail for one owner after another until it opens."""
+    assert not any(breaker.failed(now, f"o{n}", "backend") for n in range(FAILURES - 1))
+    assert breaker.failed(now, "last", "backend")
+
+
+class TestFailures:
+    def test_lets_everything_through_at_first(self, breaker: Breaker) -> None:
+        assert breaker.lets_through(0, 1000) is None
+
+    def test_opens_after_failures_in_a_row(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        assert breaker.state is State.OPEN
+        assert breaker.reason == "backend"
+        assert breaker.lets_through(0.09, 0) == 0
+
+    def test_one_owner_opens_nothing(self, breaker: Breaker) -> None:
+        assert not any(breaker.failed(0, "o", "backend") for _ in range(1000))
+        assert breaker.state is State.CLOSED
+
+    def test_two_owners_are_enough(self, breaker: Breaker) -> None:
+        assert not any(breaker.failed(0, "a", "backend") for _ in range(100))
+        assert [breaker.failed(0, "b", "backend") for _ in range(2)] == [False, True]
+
+    def test_one_owner_opens_a_breaker_that_is_for_one(self) -> None:
+        breaker = Breaker(middle, of_one_owner=True)
+        assert [breaker.failed(0, "o", "x") for _ in range(FAILURES)][-1]
+
+    def test_what_failed_before_opens_nothing(self, breaker: Breaker) -> None:
+        for number in range(100):
+            assert not breaker.failed(0, f"o{number}", "backend", first=False)
+        assert breaker.state is State.CLOSED
+
+    def test_an_answer_between_failures_keeps_it_closed(self, breaker: Breaker) -> None:
+        for _ in range(10 * FAILURES):
+            assert not any(breaker.failed(0, f"o{n}", "x") for n in range(FAILURES - 1))
+            assert not breaker.answered()
+        assert breaker.state is State.CLOSED
+
+    def test_one_failure_is_enough_where_it_says_so(self, breaker: Breaker) -> None:
+        assert breaker.failed(0, "o", "no_write_access", at_once=True)
+        assert breaker.lets_through(0.05, 0) == 0
+
+    def test_probes_with_one_request(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        assert breaker.lets_through(1, 0) == 1
+        assert breaker.state is State.PROBING
+        assert breaker.lets_through(1, 1) == 0
+
+    @pytest.mark.parametrize("first", [False, True])
+    def test_a_failed_probe_opens_it_whichever_image_it_was(
+        self, breaker: Breaker, *, first: bool
+    ) -> None:
+        trip(breaker, 0)
+        breaker.lets_through(1, 0)
+        assert not breaker.failed(1, "o0", "timeout", first=first)
+        assert breaker.state is State.OPEN
+
+    def test_a_good_probe_closes_it(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        breaker.lets_through(5, 0)
+        assert breaker.answered()
+        assert breaker.lets_through(5, 50) is None
+        assert breaker.reason == ""
+
+    def test_pauses_grow_up_to_a_minute(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        now, pauses = 0.0, []
+        for _ in range(40):
+            pauses.append(breaker.opened_until - now)
+            now = breaker.opened_until
+            assert breaker.lets_through(now, 0) == 1
+            assert not breaker.failed(now, "o", "timeout")
+        assert pauses[0] == pytest.approx(0.1)
+        assert all(
+            after > before or after == pytest.approx(60) for before, after in pairwise(pauses)
+        )
+        assert pauses[30:] == pytest.approx([60] * 10)
+        assert sum(pauses[:14]) < 13
+        assert breaker.reason == "timeout"
+
+    def test_pauses_begin_small_again_after_an_answer(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        for _ in range(20):
+            breaker.lets_through(breaker.opened_until, 0)
+            breaker.failed(breaker.opened_until, "o", "backend")
+        breaker.lets_through(1000, 0)
+        breaker.answered()
+        trip(breaker, 2000)
+        assert breaker.opened_until == pytest.approx(2000.1)
+
+    def test_failures_that_come_while_it_is_open_do_not_prolong_it(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        for _ in range(100):
+            assert not breaker.failed(0.05, "o", "backend")
+        assert breaker.opened_until == pytest.approx(0.1)
+
+    def test_pauses_are_drawn_at_random(self) -> None:
+        drawn: list[tuple[float, float]] = []
+
+        def highest(low: float, high: float) -> float:
+            drawn.append((low, high))
+            return high
+
+        breaker = Breaker(highest)
+        trip(breaker, 0)
+        assert drawn == [(0.75, 1.25)]
+        assert breaker.opened_until == pytest.approx(0.125)
+
+
+class TestRefusals:
+    def refuse(self, breaker: Breaker, times: int = REFUSALS) -> list[bool]:
+        return [breaker.refused(f"o{n}", "refused", first=True) for n in range(times)]
+
+    def test_many_in_a_row_let_one_through_at_a_time(self, breaker: Breaker) -> None:
+        assert self.refuse(breaker) == [False] * (REFUSALS - 1) + [True]
+        assert breaker.lets_through(0, 0) == 1
+        assert breaker.lets_through(0, 1) == 0
+        assert not breaker.refused("x", "refused", first=True)
+        assert breaker.lets_through(0, 0) == 1
+
+    def test_a_good_answer_ends_that(self, breaker: Breaker) -> None:
+        self.refuse(breaker)
+        assert breaker.answered()
+        assert breaker.lets_through(0, 5) is None
+        assert not any(self.refuse(breaker, REFUSALS - 1))
+
+    def test_one_owner_is_not_enough(self, breaker: Breaker) -> None:
+        assert not any(breaker.refused("o", "refused", first=True) for _ in range(1000))
+
+    def test_one_image_is_not_enough(self, breaker: Breaker) -> None:
+        for number in range(1000):
+            assert not breaker.refused(f"o{number}", "refused", first=False)
+
+    def test_one_ends_an_outage(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        breaker.lets_through(1, 0)
+        assert breaker.refused("o", "refused", first=False)
+        assert breaker.state is State.CLOSED
+
+    def test_failures_among_them_are_not_in_a_row(self, breaker: Breaker) -> None:
+        for number in range(FAILURES * 3):
+            assert not breaker.failed(0, f"o{number}", "timeout")
+            assert not breaker.refused("o", "refused", first=False)
+
+
+class TestBlown:
+    def test_neither_answer_nor_failure_sets_it_right(self, breaker: Breaker) -> None:
+        assert breaker.blow("its directory is missing")
+        assert not breaker.blow("again")
+        assert not breaker.answered()
+        assert not any(breaker.failed(0, f"o{n}", "backend", at_once=True) for n in range(10))
+        assert not any(breaker.refused(f"o{n}", "x", first=True) for n in range(2 * REFUSALS))
+        assert breaker.state is State.BLOWN
+        assert breaker.lets_through(1e9, 0) == 0
+
+    def test_an_operator_sets_it_right(self, breaker: Breaker) -> None:
+        breaker.blow("x")
+        breaker.reset()
+        assert breaker.lets_through(0, 5) is None
+        assert breaker.reason == ""
+
+    def test_a_reset_leaves_an_open_breaker_open(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        breaker.reset()
+        assert breaker.lets_through(0.05, 0) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 20),
+            st.sampled_from(["begin", "good", "bad", "worse", "refused", "blow", "reset"]),
+            st.sampled_from(["a", "b", None]),
+            st.booleans(),
+        ),
+        max_size=200,
+    ),
+    st.booleans(),
+)
+def test_a_shut_breaker_lets_at_most_one_through(  # noqa: C901, PLR0912 - an event a branch
+    happens: list[tuple[float, str, str | None, bool]], of_one: bool
+) -> None:
+    """However answers and beginnings come, beside those under way when it shut."""
+    breaker = Breaker(middle, of_one_owner=of_one)
+    now, running, before = 0.0, 0, 0
+    for seconds, event, owner, first in happens:
+        now += seconds
+        if event == "begin":
+            through = breaker.lets_through(now, running)
+            if through is None:
+                before = running + 1
+            elif through:
+                assert through == 1
+                assert running == 0
+            if through is None or through:
+                running += 1
+        elif event == "blow":
+            breaker.blow("x")
+        elif event == "reset":
+            breaker.reset()
+        elif running:
+            running -= 1
+            if event == "good":
+                breaker.answered()
+            elif event == "refused":
+                breaker.refused(owner, "x", first=first)
+            else:
+                breaker.failed(now, owner, "x", first=first, at_once=event == "worse")
+        if breaker.state is not State.CLOSED:
+            assert running <= max(1, before)
+            if not running:
+                before = 0
+        assert not (breaker.state is State.BLOWN and breaker.lets_through(now, 0))
+
+
+@given(st.lists(st.booleans(), max_size=60))
+def test_images_that_failed_before_never_open_it(firsts: list[bool]) -> None:
+    breaker = Breaker(middle)
+    owners = count()
+    opened = [breaker.failed(0, str(next(owners)), "x", first=first) for first in firsts]
+    assert any(opened) is (sum(firsts) >= FAILURES)

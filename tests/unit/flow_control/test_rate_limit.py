@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rate limit, in simulated time: so windows and rates can be told exactly."""
+
+from itertools import pairwise
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evscrub.flow_control.rate_limit import RateLimit
+from tests.unit.simulated_loop import TURN_SECONDS, run
+
+rates = st.floats(0.001, 2000)
+bursts = st.floats(1, 50)
+workers = st.integers(1, 20)
+
+
+def acquisitions(
+    rate: float, burst: float, count: int, workers: int, *, more: bool = False
+) -> list[float]:
+    """When each of `count` acquisitions came, by so many workers who want as many as they can.
+
+    :param more: whether they take all that are ready at once.
+    """
+    times: list[float] = []
+
+    async def work(limit: RateLimit) -> None:
+        while len(times) < count:
+            await limit.acquire()
+            times.append(anyio.current_time())
+            while more and limit.ready:
+                limit.take_ready()
+                times.append(anyio.current_time())
+
+    async def main() -> None:
+        limit = RateLimit(rate, burst)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(workers):
+                tasks.start_soon(work, limit)
+
+    run(main)
+    return times[:count]
+
+
+@settings(max_examples=60)
+@given(rates, bursts, workers, st.booleans())
+def test_no_window_has_more_than_the_burst_and_the_rate(
+    rate: float, burst: float, workers: int, more: bool
+) -> None:
+    times = acquisitions(rate, burst, 150, workers, more=more)
+    # A few turns of the loop lie between the limiter's look at the clock and the test's.
+    slack = 20 * workers * TURN_SECONDS
+    for first, start in enumerate(times):
+        for last in range(first, len(times)):
+            window = times[last] - start + slack
+            assert last - first + 1 <= burst + rate * window + 1e-6
+
+
+@settings(max_examples=20)
+@given(rates, bursts, workers, st.booleans())
+def test_over_a_long_time_the_rate_is_what_was_asked_for(
+    rate: float, burst: float, workers: int, more: bool
+) -> None:
+    times = acquisitions(rate, burst, 1000, workers, more=more)
+    start = int(burst) + 1  # when the burst is spent
+    measured = (len(times) - 1 - start) / (times[-1] - times[start])
+    assert measured == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.01, 100), (0.5, 2), (1, 1), (10, 0.1)])
+def test_without_a_burst_one_comes_after_another_from_the_first_on(
+    rate: float, seconds: float
+) -> None:
+    times = acquisitions(rate, 1, 20, 5)
+    assert times[0] == pytest.approx(0, abs=1e-3)
+    for before, after in pairwise(times):
+        assert after - before == pytest.approx(seconds, abs=1e-3)
+
+
+def test_a_burst_comes_at_once_and_again_after_a_quiet_time() -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(2, 5)
+        for _ in range(2):
+            for _ in range(7):
+                await limit.acquire()
+                times.append(anyio.current_time())
+            await anyio.sleep(100)
+
+    run(main)
+    first, second = times[:7], times[7:]
+    assert first == pytest.approx([0, 0, 0, 0, 0, 0.5, 1], abs=1e-3)
+    assert second == pytest.approx([101, 101, 101, 101, 101, 101.5, 102], abs=1e-3)
+
+
+def test_a_rate_of_nought_is_no_limit() -> None:
+    assert acquisitions(0, 1, 10_000, 3)[-1] < 0.1
+
+
+async def _wait(limit: RateLimit, times: list[float]) -> None:
+    await limit.acquire()
+    times.append(anyio.current_time())
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "expected"),
+    [
+        pytest.param(0, 1, [10, 10, 10, 10], id="no limit any more"),
+        pytest.param(2, 1, [10, 10.5, 11, 11.5], id="faster"),
+        pytest.param(0.001, 3, [10, 10, 10, 1010], id="a burst"),
+        pytest.param(0.0001, 1, [10, 10_010, 20_010, 30_010], id="slower"),
+    ],
+)
+def test_a_change_is_felt_by_those_who_wait(
+    rate: float, burst: float, expected: list[float]
+) -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(0.001, 1)
+        await limit.acquire()
+        async with anyio.create_task_group() as tasks:
+            for _ in expected:
+                tasks.start_soon(_wait, limit, times)
+            await anyio.sleep(10)
+            assert times == []
+            limit.change(rate, burst)
+            assert (limit.rate, limit.burst) == (rate, burst)
+
+    run(main)
+    assert times == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_limit_can_be_set_where_there_was_none() -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(0, 1)
+        for _ in range(3):
+            await _wait(limit, times)
+        limit.change(1, 1)
+        for _ in range(3):
+            await _wait(limit, times)
+
+    run(main)
+    assert times == pytest.approx([0, 0, 0, 0, 1, 2], abs=1e-3)
+
+
+def test_a_change_to_the_same_gives_nobody_a_new_burst() -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(1, 5)
+        for _ in range(10):
+            limit.change(1, 5)
+            await _wait(limit, times)
+
+    run(main)
+    assert times == pytest.approx([0, 0, 0, 0, 0, 1, 2, 3, 4, 5], abs=1e-3)
+
+
+def test_who_is_cancelled_takes_no_token() -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(0.1, 1)
+        await limit.acquire()
+        with anyio.move_on_after(5) as scope:
+            await limit.acquire()
+        assert scope.cancelled_caught
+        await _wait(limit, times)
+        assert anyio.current_time() < 15
+        assert not limit._waiting
+
+    run(main)
+    assert times == pytest.approx([10], abs=1e-3)
+
+
+def test_who_is_cancelled_as_the_rate_changes_is_cancelled() -> None:
+    async def main() -> bool:
+        limit = RateLimit(0.1, 1)
+        await limit.acquire()
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(limit.acquire)
+                await anyio.sleep(1)
+                limit.change(0.2, 1)
+                scope.cancel()
+        return scope.cancelled_caught
+
+    assert run(main)
+
+
+@pytest.mark.parametrize("shared", [1, 2, 50])
+def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
+    times: list[float] = []
+
+    async def main() -> None:
+        limit = RateLimit(0.001, 1)
+        await limit.acquire()
+        async with anyio.create_task_group() as tasks:
+            for _ in range(shared):
+                tasks.start_soon(_wait, limit, times)
+            await anyio.sleep(1)
+            for rate in (0.002, 0.003, 0.5):
+                limit.change(rate, 1)
+
+    run(main)
+    assert times == pytest.approx([1 + 2 * number for number in range(shared)], abs=1e-3)
+
+
+def test_without_a_rate_there_is_always_a_turn() -> None:
+    async def main() -> None:
+        limit = RateLimit(0, 1)
+        for _ in range(3):
+            assert limit.ready
+            limit.take_ready()
+            await limit.acquire()
+
+    run(main)
+
+
+def test_what_is_ready_is_the_burst() -> None:
+    async def main() -> int:
+        limit = RateLimit(10, 3)
+        count = 0
+        while limit.ready:
+            limit.take_ready()
+            count += 1
+        await anyio.sleep(0.11)
+        assert limit.ready
+        return count
+
+    assert run(main) == 3

@@ -1,0 +1,500 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which locations' data another one wants, on a registry in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from glance.common import crypt
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.pool import StaticPool
+
+from evscrub.domain import location_crypt
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import LocationRow
+from evscrub.domain.location_urls import index_key, key_and_place
+from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
+from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
+from evscrub.registry import shared_urls
+from evscrub.registry.object_index import ObjectIndex
+from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
+from evscrub.registry.shared_urls import SharedUrls
+from evscrub.registry.tables import image_locations, images, metadata
+
+#: Status of the image, status of the location, whether it is deleted; by what became of it.
+STATES = {
+    "live": ("active", "active", False),
+    "pending": ("pending_delete", "pending_delete", True),
+    "claimed": ("deleted", "pending_delete", True),
+    "settled": ("deleted", "deleted", True),
+    "removed": ("active", "pending_delete", True),  # from an image that has others
+}
+WANTED = ("live", "pending")
+OLD_SECONDS = 7200.0
+EACH_AGE = pytest.mark.parametrize("age", [0, OLD_SECONDS], ids=["new", "old"])
+
+
+class Registry:
+    """Images of one location each, whose URLs are "encrypted" by a number behind them."""
+
+    def __init__(self) -> None:
+        self.engine = sa.create_engine("sqlite://", poolclass=StaticPool)
+        metadata.create_all(self.engine)
+        self.now = 0.0
+        self.configs: dict[str, StoreConfig] = {}
+        self.key = ""
+        self.statements: list[str] = []
+        sa.event.listen(self.engine, "before_cursor_execute", self._count)
+
+    def _count(self, _connection: object, _cursor: object, statement: str, *_: object) -> None:
+        self.statements.append(statement)
+
+    def add(
+        self, value: str, state: str = "live", *, number: int | None = None, age: float = 0
+    ) -> int:
+        """Add a location; `age` is how long ago its host's clock says that was."""
+        created_at = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=age)
+        insert = sa.insert(image_locations).values(id=number, value=value, created_at=created_at)
+        with self.engine.begin() as connection:
+            key = connection.execute(insert).inserted_primary_key
+            assert key is not None
+            connection.execute(sa.insert(images).values(id=f"image-{key[0]}"))
+        self.set(int(key[0]), state, image_id=f"image-{key[0]}")
+        return int(key[0])
+
+    def set(self, number: int, state: str = "live", **values: object) -> None:
+        image_status, status, deleted = STATES[state]
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(image_locations)
+                .where(image_locations.c.id == number)
+                .values(status=status, deleted=deleted, **values)
+            )
+            connection.execute(
+                sa.update(images)
+                .where(images.c.id == f"image-{number}")
+                .values(status=image_status, deleted=image_status != "active")
+            )
+
+    def clear(self, value: str) -> str:
+        if ":" in value:
+            return value.partition("#")[0]
+        try:
+            return location_crypt.decrypt_url(self.key, value)
+        except ValueError:
+            raise StoreNotUsableError(UNDECIPHERABLE, "hint") from None
+
+    def index_key(self, value: str) -> str:
+        return index_key(self.clear(value))
+
+    def key_and_place(self, value: str) -> tuple[str, str]:
+        return key_and_place(self.clear(value))
+
+    def identify(self, row: LocationRow) -> Identity:
+        return identify(self.configs.get(row.store or ""), self.clear(row.value))
+
+    def relate(self, one: Identity, other: Identity) -> Relation:
+        return relate(one, other, frozenset(), lambda one, other: one == other)
+
+    def verdicts(self) -> SharedUrls:
+        database: Any = SimpleNamespace(reading=self.engine.begin, engine=self.engine)
+        clock = Clock(lambda: self.now, lambda: self.now)
+        return SharedUrls(database, self, clock)
+
+    def shared(self) -> Sharing:
+        return Sharing(self.verdicts())
+
+
+class Sharing:
+    """Answers with the ids of rows whose data stays, whatever the verdict on them."""
+
+    def __init__(self, verdicts: SharedUrls) -> None:
+        self._verdicts = verdicts
+
+    def among(self, rows: Collection[LocationRow], *, just_claimed: bool = True) -> set[int]:
+        return set(self._verdicts.among(rows, just_claimed=just_claimed))
+
+
+def row(number: int, value: str) -> LocationRow:
+    return LocationRow(number, value, "s", "pending_delete", True, None, None)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """Return a registry of a few locations, all older than those that are read again."""
+    registry = Registry()
+    for value in ("file:///a", "file:///b#1", "?"):
+        registry.add(value, age=OLD_SECONDS)
+    return registry
+
+
+def test_finds_those_that_share(registry: Registry) -> None:
+    rows = [row(11, "file:///a"), row(12, "file:///b#2"), row(13, "file:///A"), row(14, "c")]
+    shared = registry.shared()
+    assert shared.among(rows) == {11, 12}
+    assert shared.among([*rows, row(15, "?"), row(16, "file:///a")]) == {11, 12, 16}
+    assert shared.among([row(17, "?")]) == set()
+
+
+@EACH_AGE
+@pytest.mark.parametrize("state", list(STATES))
+def test_only_live_and_pending_ones_want_their_data(
+    registry: Registry, state: str, age: float
+) -> None:
+    registry.add("file:///c", state, age=age)
+    wanted = {11} if state in WANTED else set()
+    assert registry.shared().among([row(11, "file:///c")]) == wanted
+
+
+@pytest.mark.parametrize(("state", "wanted"), [("pending", set()), ("live", {11})])
+def test_of_an_image_that_is_gone_only_a_live_location_wants_its_data(
+    registry: Registry, state: str, wanted: set[int]
+) -> None:
+    registry.add("file:///c", state)
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(images))
+    assert registry.shared().among([row(11, "file:///c")]) == wanted
+
+
+def test_of_several_the_last_one_to_be_claimed_takes_the_data(registry: Registry) -> None:
+    ids = [registry.add("file:///c", "pending") for _ in range(3)]
+    shared = [registry.shared(), registry.shared()]
+    taking = []
+    for agent, number in enumerate(ids):
+        registry.set(number, "claimed")
+        if shared[agent % 2].among([row(number, "file:///c")]) == set():
+            taking.append(number)
+    assert taking == ids[-1:]
+
+
+def test_those_of_one_claim_do_not_wait_for_each_other(registry: Registry) -> None:
+    ids = [registry.add("file:///c", "claimed") for _ in range(2)]
+    # As if somebody had released it already.
+    registry.set(ids[0], "pending")
+    assert registry.shared().among([row(number, "file:///c") for number in ids]) == set()
+
+
+def test_one_that_was_claimed_with_it_and_restored_wants_its_data(registry: Registry) -> None:
+    lost, ours = (registry.add("file:///c", "claimed") for _ in range(2))
+    shared = registry.shared()
+    rows = [row(number, "file:///c") for number in (lost, ours)]
+    assert shared.among(rows, just_claimed=False) == set()
+    registry.set(lost, "live")
+    # The one whose claim is lost is not judged by its own row: that would finish it.
+    assert shared.among(rows, just_claimed=False) == {ours}
+
+
+@pytest.mark.parametrize("state", ["claimed", "settled"])
+def test_what_was_restored_is_seen_at_once(registry: Registry, state: str) -> None:
+    """By whoever: a new location that was settled, whose data stayed, may be set live by hand."""
+    restored = registry.add("file:///c", state)
+    registry.add("file:///high", number=500)
+    shared = registry.shared()
+    assert shared.among([row(999, "file:///c")]) == set()
+    registry.set(restored, "live")
+    assert shared.among([row(999, "file:///c")]) == {999}
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 65535])
+@pytest.mark.parametrize("begun", ["before the first look", "after it"])
+def test_sees_what_commits_within_the_overlap_after_it_took_its_id(
+    registry: Registry, step: int, begun: str
+) -> None:
+    shared = registry.shared()
+    late = 500 if begun == "after it" else 4
+    if begun == "after it":
+        assert shared.among([row(999, "file:///late")]) == set()
+    for count in range(1, 301):
+        registry.add("file:///x", number=late + count * step)
+        if count % 10 == 0:
+            registry.now += OVERLAP_SECONDS / 31
+            assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=late)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry) -> None:
+    shared = registry.shared()
+    registry.add("file:///x", number=500)
+    for _ in range(5):
+        assert shared.among([row(999, "file:///late")]) == set()
+        registry.now += OVERLAP_SECONDS
+    registry.add("file:///late", number=450)
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.now += 3600
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
+    registry.add("file:///old", number=100, age=7200)
+    registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
+    shared = registry.shared()
+    assert shared.among([row(999, "file:///late")]) == set()
+    registry.add("file:///late", number=450)
+    assert shared.among([row(999, "file:///late")]) == {999}
+
+
+def test_sees_ids_that_are_given_away_again(registry: Registry) -> None:
+    numbers = [registry.add(f"file:///{number}") for number in range(6)]
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    # The newest rows are purged, and the server starts again.
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= numbers[3]))
+        connection.execute(sa.delete(images).where(images.c.id >= f"image-{numbers[3]}"))
+    assert shared.among([row(999, "file:///new")]) == set()
+    assert registry.add("file:///new") == numbers[3]
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_a_registry_restored_from_a_dump_is_read_in_full(registry: Registry) -> None:
+    for number in range(20):
+        registry.add(f"file:///{number}")
+    shared = registry.shared()
+    for _ in range(4):
+        assert shared.among([row(999, "file:///new")]) == set()
+        registry.now += OVERLAP_SECONDS
+    with registry.engine.begin() as connection:
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id > 10))
+        connection.execute(
+            sa.update(image_locations)
+            .where(image_locations.c.id == 5)
+            .values(value="file:///new", deleted=False)
+        )
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_sees_what_a_lagging_node_shows_later(registry: Registry) -> None:
+    shared = registry.shared()
+    late = registry.add("file:///late")
+    registry.add("file:///x")
+    assert shared.among([row(999, "file:///other")]) == set()
+    held_back = []
+    with registry.engine.begin() as connection:  # another node, which is not so far yet
+        held_back = list(
+            connection.execute(sa.select(image_locations).where(image_locations.c.id >= late))
+        )
+        connection.execute(sa.delete(image_locations).where(image_locations.c.id >= late))
+    assert shared.among([row(999, "file:///other")]) == set()
+    with registry.engine.begin() as connection:
+        values = [dict(one._mapping) | {"value": "file:///new"} for one in held_back]
+        connection.execute(sa.insert(image_locations), values)
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) -> None:
+    registry.add("file:///high", number=500)
+    shared = registry.shared()
+    assert shared.among([row(11, "file:///c")]) == set()
+    registry.set(2, value="file:///c#3")
+    registry.now += 3600
+    assert shared.among([row(11, "file:///c")]) == set()
+    registry.now += 1
+    assert shared.among([row(11, "file:///c")]) == {11}
+    assert shared.among([row(11, "file:///b")]) == set()
+
+
+def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
+    shared = registry.shared()
+    own = registry.add("file:///c", "claimed")
+    shared.among([row(own, "file:///c")])
+    registry.statements.clear()
+    assert shared.among([row(own, "file:///c")]) == set()
+    # The highest id, with a count of those below it, says that there is nothing new.
+    assert len(registry.statements) == 1
+    registry.add("file:///d")
+    registry.statements.clear()
+    assert shared.among([row(own, "file:///c")]) == set()
+    assert len(registry.statements) == 2
+
+
+@EACH_AGE
+def test_reads_page_by_page(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch, age: float
+) -> None:
+    monkeypatch.setattr(shared_urls, "_PAGE_ROWS", 2)
+    numbers = [registry.add(f"file:///{number}", age=age) for number in range(5)]
+    rows = [row(900 + number, f"file:///{number}") for number in range(5)]
+    shared = registry.shared()
+    assert len(shared.among(rows)) == len(numbers)
+    registry.add("file:///new")
+    assert shared.among([row(999, "file:///new")]) == {999}
+
+
+GLANCE = "s3://s3.test/glance/x"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "s3://KEY:SECRET@s3.test/glance/x",
+        f"{GLANCE}/",
+        f"{GLANCE}?x=1",
+        "s3://s3.test//glance/x",
+        "s3+http://s3.test/glance/x",
+        "s3+https://S3.TEST:443/glance/x",
+        "s3://elsewhere/glance/x",
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_one_object_in_two_spellings(registry: Registry, written: str, turned: bool) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    one, other = (GLANCE, written) if turned else (written, GLANCE)
+    number = registry.add(one)
+    registry.set(number, meta_data='{"store": "s"}')
+    shared = registry.verdicts()
+    assert shared.among([row(11, other), row(12, f"{GLANCE}y")]) == {11: SHARED}
+    # Glance writes live rows again without the credentials.
+    registry.set(number, value=GLANCE)
+    assert shared.among([row(11, other)]) == {11: SHARED}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "store", "said"),
+    [
+        ('{"store": "gone"}', "gone", "in store 'gone', may be"),
+        ("{}", None, "names no store"),
+        (None, None, "names no store"),
+        ("no JSON", None, "names no store"),
+    ],
+)
+def test_in_a_store_that_is_not_known_it_may_be_the_same(
+    registry: Registry, metadata: str | None, store: str | None, said: str
+) -> None:
+    registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
+    registry.set(registry.add(GLANCE), meta_data=metadata)
+    shared = registry.verdicts()
+    assert shared.among([row(11, GLANCE)]) == {11: untold(store)}
+    assert said in untold(store).detail
+    # What is surely the same is enough.
+    registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
+    assert shared.among([row(11, GLANCE)]) == {11: SHARED}
+    # Whichever is found first.
+    registry.set(registry.add(GLANCE), meta_data=metadata)
+    assert shared.among([row(11, GLANCE)]) == {11: SHARED}
+
+
+def test_nothing_is_deleted_while_no_location_can_be_decrypted(registry: Registry) -> None:
+    """Else evscrub without Glance's key would take data that an encrypted location is of."""
+    key = "0123456789abcdef"
+    encrypted = str(crypt.urlsafe_encrypt(key, "file:///c", 64))
+    registry.key = key[::-1]
+    hidden = registry.add(encrypted)
+    wanted = [row(11, "file:///c"), row(12, "file:///d")]
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "pending")
+    assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    registry.set(hidden, "settled")
+    assert registry.verdicts().among(wanted) == {}
+    registry.set(hidden, "live")
+    registry.key = key
+    assert registry.verdicts().among(wanted) == {11: SHARED}
+    # One that is damaged harms itself alone: Glance cannot read it either.
+    registry.add(str(crypt.urlsafe_encrypt(key[::-1], "file:///d", 64)))
+    assert registry.verdicts().among(wanted) == {11: SHARED}
+
+
+_URLS = st.sampled_from(["file:///a", "file:///b", "file:///c"])
+_STEPS = st.lists(
+    st.tuples(st.just("add"), _URLS)
+    | st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9))
+    | st.tuples(st.just("ask"), _URLS),
+    max_size=30,
+)
+
+
+@given(_STEPS)
+def test_whatever_comes_and_goes_is_seen_at_once(steps: list[tuple[str, Any]]) -> None:
+    registry = Registry()
+    shared = registry.shared()
+    urls: dict[int, str] = {}
+    states: dict[int, str] = {}
+    for verb, value in steps:
+        if verb == "add":
+            number = registry.add(f"{value}#{len(urls)}")
+            urls[number], states[number] = value, "live"
+        elif verb == "ask":
+            wanted = any(urls[key] == value for key, state in states.items() if state in WANTED)
+            assert shared.among([row(999, value)]) == ({999} if wanted else set())
+        elif states:
+            number = sorted(states)[value % len(states)]
+            # What is settled stays so.
+            if states[number] != "settled":
+                registry.set(number, verb)
+                states[number] = verb
+
+
+_PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
+
+
+@given(_PAIRS, _PAIRS)
+def test_an_index_has_each_that_was_added_once(
+    first: set[tuple[int, str]], second: set[tuple[int, str]]
+) -> None:
+    index = ObjectIndex(first)
+    index.update(second)
+    index.update(second)
+    for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
+        there = sorted(number for number, other in first | second if other == url)
+        assert list(index.ids(url)) == there
+
+
+class Table:
+    """Rows that take their ids at once and appear later, at most after the overlap."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.hidden: dict[int, float] = {}  #: when each took its id
+        self.there: set[int] = set()
+        self.next = 1
+
+    def read(self, recent: RecentIds) -> set[int]:
+        """Read as the shared URLs do; returns the ids that were read."""
+        highest = max(self.there, default=0)
+        window = [n for n in self.there if recent.floor < n <= recent.highest]
+        assert not recent.has_gone_back(highest)
+        last = recent.highest
+        if highest < recent.highest or (len(window), sum(window)) != recent.fingerprint:
+            recent.cut(highest)
+            last = recent.floor
+        read = {number for number in self.there if number > last}
+        recent.take_in(read, last, self.now)
+        return read
+
+
+@given(
+    st.lists(
+        st.tuples(st.just("take"), st.integers(1, 9))
+        | st.tuples(st.just("commit"), st.integers(0, 9))
+        | st.tuples(st.just("wait"), st.integers(0, 40))
+        | st.tuples(st.just("read"), st.just(0)),
+        max_size=60,
+    )
+)
+def test_no_id_is_overlooked_that_appears_within_the_overlap(steps: list[tuple[str, int]]) -> None:
+    table, recent, read = Table(), RecentIds(0, 0, 0.0), set[int]()
+    for verb, value in steps:
+        if verb == "take":
+            table.next += value
+            table.hidden[table.next] = table.now
+        elif verb == "commit" and table.hidden:
+            number = sorted(table.hidden)[value % len(table.hidden)]
+            del table.hidden[number]
+            table.there.add(number)
+        elif verb == "wait":
+            for number, taken_at in list(table.hidden.items()):
+                if taken_at + OVERLAP_SECONDS <= table.now + value:
+                    del table.hidden[number]
+                    table.there.add(number)
+            table.now += value
+        elif verb == "read":
+            read |= table.read(recent)
+            assert read == table.there

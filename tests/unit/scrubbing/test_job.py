@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A claimed image: whether any data of it went, and whether all that is left is there."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+import anyio
+import pytest
+
+from evscrub.domain.clock import Moment
+from evscrub.domain.decisions import ImageRow, Kind, LocationRow
+from evscrub.domain.proof import Presence
+from evscrub.domain.verdict import (
+    FOREIGN_OBJECT,
+    GONE,
+    NOT_FOUND,
+    SHARED,
+    STORE_NOT_ENABLED,
+    UNPROVEN,
+    Outcome,
+    StoreNotUsableError,
+    Verdict,
+    untold,
+)
+from evscrub.queueing.delay_queue import Source
+from evscrub.registry.claims import Claim
+from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.stores.backends import Target
+from evscrub.telemetry.statistics import Trouble
+from tests.unit.world import Behavior, World, fast, missing
+
+NOW = datetime(2026, 1, 1)
+NOT_OURS = Verdict(Outcome.NOT_OURS, "read_only_store")
+DOWN = Verdict(Outcome.TRANSIENT, "connection")
+ROW = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
+
+
+def claimed(kind: Kind) -> Work:
+    claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, (ROW,), NOW)
+    return Work(claim, NOW, Moment(0, 0), 0.0, Source.EVENT)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "went"),
+    [
+        ([GONE], True),
+        ([NOT_FOUND], True),
+        ([SHARED], False),
+        ([NOT_OURS], False),
+        ([DOWN], False),
+        ([], False),
+        ([GONE, SHARED], True),
+        ([NOT_OURS, GONE], True),
+    ],
+)
+def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
+    work = claimed(Kind.PENDING)
+    for number, verdict in enumerate(verdicts):
+        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
+    assert work.data_went is went
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "why"),
+    [
+        ([], "no_location"),
+        ([SHARED], "shared_url"),
+        ([NOT_OURS], "read_only_store"),
+        ([SHARED, NOT_OURS], "shared_url"),
+    ],
+)
+def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
+    work = claimed(Kind.PENDING)
+    for number, verdict in enumerate(verdicts):
+        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
+    assert not work.data_went
+    assert work.why_nothing_went == why
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize(
+    ("verdict", "there"),
+    [
+        (None, True),
+        (Verdict(Outcome.IN_USE, "in_use"), True),
+        (Verdict(Outcome.CONFIGURATION, "bad_url"), True),
+        (Verdict(Outcome.STORE_TROUBLE, "no_write_access"), True),
+        (Verdict(Outcome.STORE_TROUBLE, "wrong_store"), True),
+        (UNPROVEN, True),
+        (DOWN, False),
+        (Verdict(Outcome.TRANSIENT, "throttled"), False),
+        (Verdict(Outcome.UNKNOWN, "unexpected"), False),
+    ],
+)
+def test_only_what_is_known_to_be_there_is_pending_again(
+    kind: Kind, verdict: Verdict | None, there: bool
+) -> None:
+    """Of what was taken over nobody knows what its first owner did."""
+    work = claimed(kind)
+    if verdict is not None:
+        work.judged(ROW, "s", verdict, 0.0)
+    assert work.settlement().whole is (there and kind is Kind.PENDING)
+
+
+def test_what_a_defect_met_may_be_gone() -> None:
+    work = claimed(Kind.PENDING)
+    work.give_up(("s", DOWN))
+    assert not work.settlement().whole
+
+
+class TestTwins:
+    """Several locations of one object: what becomes of it becomes of each of them."""
+
+    @pytest.fixture
+    def work(self) -> Work:
+        work = claimed(Kind.PENDING)
+        work.targets.append((ROW, Target("s", ROW.value, "file")))
+        work.twins = {ROW.id: [2, 3]}
+        return work
+
+    def judge(self, work: Work, verdict: Verdict) -> None:
+        row, _ = work.targets.popleft()
+        work.judged(row, "s", verdict, 0.0)
+
+    def test_gone(self, work: Work) -> None:
+        self.judge(work, GONE)
+        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+
+    def test_not_there(self, work: Work) -> None:
+        self.judge(work, NOT_FOUND)
+        assert work.not_found == [1, 2, 3]
+        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+
+    def test_not_proven(self, work: Work) -> None:
+        self.judge(work, UNPROVEN)
+        assert work.not_found == []
+        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+
+    def test_left(self, work: Work) -> None:
+        self.judge(work, DOWN)
+        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+
+    def test_untried(self, work: Work) -> None:
+        assert work.settlement().left == [1, 2, 3]
+
+    def test_given_up(self, work: Work) -> None:
+        work.give_up(("s", DOWN))
+        assert work.settlement().left == [1, 2, 3]
+
+    @pytest.mark.parametrize("behavior", [fast, missing])
+    def test_one_object_is_deleted_once(self, behavior: Behavior) -> None:
+        world = World(a=behavior, b=behavior)
+        world.live = dict.fromkeys("ab", lambda _: Presence.THERE)
+        images = [world.add("o", "a", "a", "b", "a") for _ in range(15)]
+        world.run(60)
+        assert world.statuses() == {"deleted": 15}
+        assert not any(world.left(image) for image in images)
+        asked = [(one.image_id, one.store) for one in world.asked]
+        assert len(asked) == len(set(asked)) == 30
+
+
+class TestDataThatIsNotDeleted:
+    """What the store is not even asked about."""
+
+    class World(World):
+        """One in which other locations want the data of all rows, or no store may delete it."""
+
+        verdict: Verdict | None = None
+        refusal = ""
+
+        def among(
+            self, rows: Collection[LocationRow], *, just_claimed: bool = True
+        ) -> dict[int, Verdict]:
+            return {row.id: self.verdict for row in rows} if self.verdict is not None else {}
+
+        def resolve(self, row: LocationRow) -> Target:
+            if self.refusal:
+                raise StoreNotUsableError(self.refusal, "hint")
+            return super().resolve(row)
+
+    @pytest.mark.parametrize(
+        ("verdict", "refusal", "end", "reason"),
+        [
+            (SHARED, "", "deleted", None),
+            (SHARED, FOREIGN_OBJECT, "deleted", None),
+            (untold("b"), "", "pending_delete", "maybe_shared"),
+            (untold("b"), FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+            (None, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+        ],
+    )
+    def test_is_finished_or_parked(
+        self, verdict: Verdict | None, refusal: str, end: str, reason: str | None
+    ) -> None:
+        world = self.World(a=fast)
+        world.verdict, world.refusal = verdict, refusal
+        image = world.add("o", "a", "a")
+        troubles: dict[str, Trouble] = {}
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            troubles.update(scrubber.record.troubles)
+
+        world.run(11, watch)
+        assert world.asked == []
+        assert world.status(image) == end
+        if reason is not None:
+            assert troubles[image].parked
+            assert troubles[image].verdict.reason == reason
+
+    @pytest.mark.parametrize("verdict", [SHARED, None])
+    def test_is_counted_under_the_name_of_a_store_or_none(self, verdict: Verdict | None) -> None:
+        """A row may name anything, and a metric keeps each name that it was given."""
+        world = self.World(a=fast)
+        world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
+        for name in ("a", "b", "A", "x" * 255):
+            world.add("o", name)
+        counted: set[str] = set()
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            counted.update(store for store, *_ in scrubber.record.outcomes)
+            counted.update(trouble.store for trouble in scrubber.record.troubles.values())
+
+        world.run(11, watch)
+        assert counted == {"a", ""}
+
+    def test_is_parked_where_its_location_breaks_something(self) -> None:
+        """The claim is made by then: the image must not be finished, with its data left."""
+        world = self.World(a=fast)
+        image = world.add("o", "a")
+        resolve, calls = world.resolve, [0]
+
+        def break_later(row: LocationRow) -> Target:
+            calls[0] += 1
+            if calls[0] > 1:  # the first call is the look's
+                raise LookupError("a defect")
+            return resolve(row)
+
+        world.resolve = break_later  # type: ignore[method-assign] # a defect
+        troubles: dict[str, Trouble] = {}
+
+        async def watch(scrubber: Scrubber) -> None:
+            await anyio.sleep(10)
+            troubles.update(scrubber.record.troubles)
+
+        world.run(11, watch)
+        assert calls[0] == 2
+        assert world.status(image) == "pending_delete"
+        assert world.left(image) == {"a"}
+        assert troubles[image].parked

@@ -1,0 +1,697 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one store may be asked for at a time, and what its answers change."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from evscrub.domain.evidence import Origin, Scope
+from evscrub.domain.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_BELOW,
+    MISSING_DIRECTORY,
+    NO_PROOF,
+    NOT_FOUND,
+    TOO_MANY_MISSING,
+    TOO_MANY_OF_ONE,
+    UNPROVEN,
+    WRONG_FOR_ONE,
+    WRONG_STORE,
+    Outcome,
+    Verdict,
+)
+from evscrub.flow_control.adaptive_limit import Pace
+from evscrub.flow_control.circuit_breaker import FAILURES, State
+from evscrub.flow_control.health import Change, Event, Health
+from evscrub.queueing.delay_queue import Source, Taken
+from evscrub.queueing.turns import owner_key
+from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
+from evscrub.scrubbing.slots import Slot, Slots
+from tests.unit.world import new_work
+
+ONE = owner_key("one")
+
+IN_USE = Verdict(Outcome.IN_USE, "in_use")
+REFUSED = Verdict(Outcome.REFUSED, "refused")
+WRONG = Verdict(Outcome.STORE_TROUBLE, WRONG_STORE, hint="an image is not there")
+THROTTLED = Verdict(Outcome.TRANSIENT, "throttled")
+DENIED = Verdict(
+    Outcome.TRANSIENT, "permission_denied", "Forbidden", "user x may not delete in /a_b"
+)
+UNEXPECTED = Verdict(Outcome.UNKNOWN, "unexpected")
+NO_ACCESS = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
+BAD_URL = Verdict(Outcome.CONFIGURATION, "bad_url")
+
+
+def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
+    health = Health(Pace(concurrent, rate), lambda low, high: (low + high) / 2)
+    return Lane("s", health, not_found_limit=limit)
+
+
+def shared_lane(limit: int = 20) -> Lane:
+    """One that several owners have images in."""
+    lane = new_lane(limit=limit)
+    answers(lane, GONE, 2)
+    return lane
+
+
+def fill(lane: Lane, count: int, owners: str = "abcd") -> None:
+    """Let so many claimed images wait, of some owners in turn."""
+    for number in range(count):
+        lane.push(new_work(str(number), owners[number % len(owners)]))
+
+
+def run(lane: Lane, count: int, owners: str = "abcd") -> list[Slot]:
+    """Let so many workers run."""
+    slots = []
+    for number in range(count):
+        lane.push(new_work(f"r{number}", owners[number % len(owners)]))
+        slot = lane.begin(0)
+        assert slot is not None
+        slots.append(slot)
+    return slots
+
+
+def answers(
+    lane: Lane, verdict: Verdict, count: int, now: float = 0.0, *, first: bool = True
+) -> list[Change | None]:
+    """Give an answer to an image each of so many owners."""
+    origins = [Origin(f"o{number}", "p", first=first) for number in range(count)]
+    return [lane.answered(verdict, origin, now) for origin in origins]
+
+
+def events(changes: list[Change | None]) -> list[Event | None]:
+    return [None if change is None else change.event for change in changes]
+
+
+def of_one(lane: Lane, verdict: Verdict, count: int, now: float = 0.0, part: str = "p") -> Change:
+    """Give an answer to so many images of one owner; returns the last change of it all."""
+    changes = [lane.answered(verdict, Origin("one", part), now) for _ in range(count)]
+    return [change for change in changes if change][-1]
+
+
+class TestAnswered:
+    def test_a_good_answer_changes_nothing(self) -> None:
+        assert answers(new_lane(), GONE, 3) == [None] * 3
+
+    def test_throttling_slows_and_then_opens(self) -> None:
+        lane = new_lane(16, 40)
+        assert events(answers(lane, THROTTLED, FAILURES)) == [
+            Event.SLOWED,
+            *[None] * (FAILURES - 2),
+            Event.OPENED,
+        ]
+        assert (lane.pace.concurrent, lane.pace.rate) == (8, 20)
+        assert lane.is_shut(0.05)
+
+    def test_of_an_owner_who_is_alone_slows_too_until_another_comes(self) -> None:
+        lane = new_lane(16, 40)
+        assert of_one(lane, THROTTLED, 2).event is Event.SLOWED
+        assert lane.health.blamed == ("one",)
+        lane.health.make_way()
+        assert not lane.pace.is_slowed
+        assert lane.health.blamed is None
+
+    def test_of_one_among_others_does_not_slow(self) -> None:
+        lane = new_lane(16, 40)
+        answers(lane, GONE, 2)
+        assert of_one(lane, THROTTLED, 4 + 1).scope is Scope.OWNER
+        assert not lane.pace.is_slowed
+        lane = new_lane(16, 40)
+        lane.push(new_work("1", "other"))
+        of_one(lane, THROTTLED, FAILURES)
+        assert not lane.pace.is_slowed
+
+    def test_what_several_made_slow_stays_so(self) -> None:
+        lane = new_lane(16, 40)
+        answers(lane, THROTTLED, 2)
+        assert lane.health.blamed is None
+        lane.health.make_way()
+        assert lane.pace.is_slowed
+
+    @pytest.mark.parametrize("verdict", [UNEXPECTED, DENIED])
+    def test_what_is_no_overload_opens_but_does_not_slow(self, verdict: Verdict) -> None:
+        lane = new_lane(16, 40)
+        assert events(answers(lane, verdict, FAILURES))[-1] is Event.OPENED
+        assert not lane.pace.is_slowed
+
+    def test_what_failed_before_changes_nothing(self) -> None:
+        lane = new_lane(16, 40)
+        assert answers(lane, THROTTLED, 100, first=False) == [None] * 100
+        assert not lane.pace.is_slowed
+
+    def test_one_owner_stops_that_owner_alone(self) -> None:
+        lane = shared_lane()
+        change = of_one(lane, UNEXPECTED, FAILURES)
+        assert change == Change(Event.OPENED, Scope.OWNER, "one", "unexpected")
+        assert not lane.takes("one", 0.05)
+        assert lane.takes("other", 0.05)
+        assert lane.takes("one", 1)
+        closed = lane.answered(GONE, Origin("one", "p"), 1)
+        assert closed == Change(Event.CLOSED, Scope.OWNER, "one")
+        assert lane.takes("one", 1)
+
+    def test_another_of_one_owner_is_tried_at_a_time(self) -> None:
+        lane = shared_lane()
+        of_one(lane, UNEXPECTED, FAILURES)
+        assert lane.claim_limits(0.05, 100) == {ONE: 0}
+        assert lane.claim_limits(1, 100) == {ONE: 1}
+        taken = [Taken("1", ONE, 0.0, Source.EVENT)]
+        lane.claim_begins(taken)
+        assert lane.claim_limits(1, 100) == {ONE: 0}
+        lane.claim_ends(taken, 1)
+        assert lane.takes("one", 1)
+        lane.push(new_work("1", "one"))
+        assert not lane.takes("one", 1)
+        assert lane.begin(1) is not None
+        assert not lane.is_shut_for("one", 1)
+        assert lane.claim_limits(1, 100) == {ONE: 0}
+
+    def test_an_outage_stops_no_owner_beyond_it(self) -> None:
+        lane = shared_lane()
+        of_one(lane, UNEXPECTED, FAILURES)
+        answers(lane, UNEXPECTED, FAILURES)
+        assert lane.breaker.state is State.OPEN
+        assert not lane.health.shut
+        lane.is_shut(1)
+        assert events(answers(lane, GONE, 1, 1)) == [Event.CLOSED]
+        assert lane.takes("one", 1)
+
+    def test_a_strange_part_of_the_store_does_not_open_it(self) -> None:
+        """As another's server that several owners' locations name."""
+        lane = new_lane()
+        lane.answered(GONE, Origin("o", "main"), 0)
+        for number in range(100):
+            change = lane.answered(THROTTLED, Origin(f"o{number % 20}", "evil"), 1 + number)
+            assert change is None or change.scope is Scope.OWNER
+        assert lane.breaker.state is State.CLOSED
+        assert not lane.pace.is_slowed
+
+    def test_until_no_part_did_well_for_long(self) -> None:
+        lane = new_lane()
+        lane.answered(GONE, Origin("o", "main"), 0)
+        assert events(answers(lane, UNEXPECTED, FAILURES, 601))[-1] is Event.OPENED
+
+    def test_a_refusal_is_no_overload_and_is_told_in_full(self) -> None:
+        lane = new_lane(16, 40)
+        assert events(answers(lane, DENIED, FAILURES))[-1] is Event.OPENED
+        assert not lane.pace.is_slowed
+        assert lane.breaker.reason == "permission denied: user x may not delete in /a_b"
+
+    def test_lost_write_access_opens_at_once(self) -> None:
+        lane = new_lane()
+        assert events(answers(lane, NO_ACCESS, 2)) == [Event.OPENED, None]
+
+    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
+    def test_a_directory_that_is_not_mounted_pauses_it(self, verdict: Verdict) -> None:
+        lane = new_lane()
+        assert lane.believed(verdict) == verdict
+        assert events(answers(lane, verdict, 2)) == [Event.BLOWN, None]
+        assert lane.is_shut(1e9)
+
+    def test_one_below_the_stores_harms_nobody_else(self) -> None:
+        lane = new_lane(limit=3)
+        assert lane.believed(MISSING_BELOW) == MISSING_BELOW
+        assert events(answers(lane, MISSING_BELOW, 100)) == [None] * 100
+        assert not lane.is_shut(0)
+
+    @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
+    def test_such_a_directory_is_believed_where_not_found_is(self, verdict: Verdict) -> None:
+        lane = new_lane(limit=0)
+        assert lane.believed(verdict) == NOT_FOUND
+        assert lane.believed(THROTTLED) == THROTTLED
+
+    @pytest.mark.parametrize(
+        ("verdict", "count", "event"),
+        [
+            (UNEXPECTED, FAILURES, Event.OPENED),
+            (REFUSED, 20, Event.REFUSING),
+        ],
+    )
+    def test_of_an_owner_who_is_alone_concerns_the_store_until_another_comes(
+        self, verdict: Verdict, count: int, event: Event
+    ) -> None:
+        lane = new_lane()
+        change = of_one(lane, verdict, count)
+        assert (change.event, change.scope) == (event, Scope.STORE)
+        state = lane.breaker.state
+        assert state is not State.CLOSED
+        assert lane.health.blamed == ("one",)
+        lane.health.make_way()
+        assert lane.breaker.state is State.CLOSED
+        assert lane.health.shut["one"].state is state
+        assert lane.takes("other", 0)
+        assert lane.health.blamed is None
+        # What is known of the first still holds,
+        lane.is_shut_for("one", 100)
+        lane.answered(verdict, Origin("one", "p"), 100)
+        assert not lane.takes("one", 100) or event is Event.REFUSING
+        # until it is proven wrong.
+        lane.answered(GONE, Origin("one", "p"), 101)
+        assert lane.takes("one", 101)
+
+    def test_of_an_owner_who_is_alone_ends_with_a_good_answer(self) -> None:
+        lane = new_lane()
+        of_one(lane, UNEXPECTED, FAILURES)
+        assert not lane.is_shut(1)
+        closed = lane.answered(GONE, Origin("one", "p"), 1)
+        assert closed == Change(Event.CLOSED)
+        assert lane.health.blamed is None
+        # The store's own breaker takes two owners again.
+        answers(lane, GONE, 2, 1)
+        assert of_one(lane, UNEXPECTED, FAILURES, 2).scope is Scope.OWNER
+
+    def test_what_concerns_the_store_is_not_taken_from_it(self) -> None:
+        lane = new_lane()
+        of_one(lane, UNEXPECTED, FAILURES)
+        lane.answered(MISSING_DIRECTORY, Origin("one", "p"), 1)
+        assert lane.health.blamed is None
+        lane.health.make_way()
+        assert lane.breaker.state is State.BLOWN
+
+    def test_an_operator_sets_all_right(self) -> None:
+        lane = new_lane()
+        lane.answered(WRONG, Origin("one", "p"), 0)
+        assert lane.is_shut(1e9)
+        lane.health.reset()
+        assert lane.takes("one", 0)
+
+    @pytest.mark.parametrize("reason", [WRONG_STORE, TOO_MANY_MISSING])
+    def test_a_wrong_store_is_paused_and_says_why(self, reason: str) -> None:
+        lane = new_lane()
+        verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="an image is not there")
+        assert lane.answered(verdict, Origin("one", "p"), 0) == Change(
+            Event.BLOWN, reason="an image is not there"
+        )
+        assert lane.is_shut(1e9)
+
+    @pytest.mark.parametrize("reason", [TOO_MANY_OF_ONE, WRONG_FOR_ONE])
+    def test_what_is_missing_of_one_owner_pauses_the_store_until_another_comes(
+        self, reason: str
+    ) -> None:
+        verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="20 images are not there")
+        lane = new_lane()
+        assert of_one(lane, verdict, 1) == Change(Event.BLOWN, reason="20 images are not there")
+        assert lane.is_shut(1e9)
+        assert lane.health.blamed == ("one",)
+        lane.health.make_way()
+        assert lane.takes("other", 0)
+        assert lane.takes("one", 0)
+        answers(lane, GONE, 2)
+        assert lane.answered(verdict, Origin("one", "p"), 1) is None
+        assert lane.takes("one", 1)
+
+    def test_what_is_not_proven_says_nothing_of_the_store(self) -> None:
+        assert events(answers(new_lane(), UNPROVEN, 100)) == [None] * 100
+
+    def test_a_store_that_does_not_answer_for_live_images_fails(self) -> None:
+        lane = shared_lane()
+        assert events(answers(lane, NO_PROOF, FAILURES))[-1] is Event.OPENED
+        assert not lane.pace.is_slowed
+
+    @pytest.mark.parametrize("verdict", [GONE, NOT_FOUND, IN_USE, REFUSED])
+    def test_any_plain_answer_to_a_probe_closes(self, verdict: Verdict) -> None:
+        lane = new_lane()
+        answers(lane, UNEXPECTED, FAILURES)
+        assert not lane.is_shut(10)
+        assert events(answers(lane, verdict, 1, 10)) == [Event.CLOSED]
+
+    def test_refusals_let_one_through_at_a_time(self) -> None:
+        lane = new_lane()
+        assert events(answers(lane, REFUSED, 20)) == [*[None] * 19, Event.REFUSING]
+        assert not lane.pace.is_slowed
+        assert lane.claim_size(0, 100, 0) == 1
+        run(lane, 1)
+        assert lane.claim_size(0, 100, 0) == 0
+        assert events(answers(lane, GONE, 1)) == [Event.CLOSED]
+
+    def test_refusals_of_one_owner_concern_that_owner(self) -> None:
+        lane = shared_lane()
+        change = of_one(lane, REFUSED, 20)
+        assert (change.event, change.scope) == (Event.REFUSING, Scope.OWNER)
+        assert lane.claim_limits(0, 100) == {ONE: 1}
+        assert lane.breaker.state is State.CLOSED
+
+    def test_a_bad_url_says_nothing_about_the_store(self) -> None:
+        lane = new_lane()
+        answers(lane, UNEXPECTED, FAILURES - 1)
+        assert answers(lane, BAD_URL, 10) == [None] * 10
+        assert lane.breaker.state is State.CLOSED
+        assert events(answers(lane, UNEXPECTED, 1)) == [Event.OPENED]
+
+    def test_recovery_is_told_once(self) -> None:
+        lane = new_lane(16, 40)
+        answers(lane, THROTTLED, 2)
+        changes = [lane.answered(GONE, Origin("o", "p"), second) for second in range(1, 100)]
+        assert events([change for change in changes if change]) == [Event.RECOVERED]
+        assert (lane.pace.concurrent, lane.pace.rate) == (16, 40)
+
+    def test_failed_probes_do_not_slow_it_further(self) -> None:
+        """They tell that it is still down, not how much it would bear."""
+        lane = new_lane(16, 40)
+        answers(lane, THROTTLED, FAILURES)
+        slowed = lane.pace.concurrent, lane.pace.rate
+        for number in range(20):
+            now = 100.0 + 100 * number
+            assert lane.breaker.lets_through(now, 0) == 1
+            lane.answered(THROTTLED, Origin(f"o{number}", "p"), now)
+        assert (lane.pace.concurrent, lane.pace.rate) == slowed
+
+    def test_what_is_remembered_of_owners_and_parts_is_bounded(self) -> None:
+        lane = new_lane()
+        for number in range(5000):
+            lane.answered(GONE, Origin("good", f"p{number}"), number)
+            lane.answered(UNEXPECTED, Origin(f"o{number}", "p"), number)
+            for _ in range(FAILURES - 1):
+                lane.answered(UNEXPECTED, Origin(f"o{number}", "strange"), number)
+        assert len(lane.health._failing) <= 1000
+        assert len(lane.health.shut) <= 1000
+        assert len(lane.health._good_at) <= 64
+
+
+class TestClaimOrder:
+    def test_images_that_failed_before_come_second_but_they_come(self) -> None:
+        orders = [new.claim_order() for new in [new_lane()] for _ in range(8)]
+        assert orders.count(("s", Again("s"))) == 6
+        assert orders.count((Again("s"), "s")) == 2
+
+    def test_they_are_no_probes_while_there_is_another(self) -> None:
+        lane = new_lane()
+        answers(lane, UNEXPECTED, FAILURES)
+        assert {lane.claim_order() for _ in range(8)} == {("s", Again("s"))}
+
+
+def takes(count: int) -> list[Taken]:
+    return [
+        Taken(str(number), owner_key(f"o{number}"), 0.0, Source.EVENT) for number in range(count)
+    ]
+
+
+class TestClaimSize:
+    def test_fills_the_free_slots(self) -> None:
+        assert new_lane(16).claim_size(0, 100, 0) == 16
+
+    def test_nothing_while_enough_is_claimed(self) -> None:
+        lane = new_lane(4)
+        run(lane, 4)
+        assert lane.claim_size(0, 100, 0) == 0
+
+    def test_is_a_batch_at_most(self) -> None:
+        assert new_lane(1000).claim_size(0, 100, 0) == 100
+
+    def test_claims_ahead_for_a_fast_store(self) -> None:
+        lane = new_lane(4)
+        for number in range(2000):
+            lane.answered(GONE, Origin("o", "p"), number / 200)
+        run(lane, 4)
+        assert lane.claim_size(10, 100, 0) == pytest.approx(50, abs=2)
+
+    @pytest.mark.parametrize(("rate", "store_rate"), [(20, 0), (0, 20), (20, 400), (400, 20)])
+    def test_claims_a_quarter_seconds_worth_under_a_rate(
+        self, rate: float, store_rate: float
+    ) -> None:
+        assert new_lane(64, store_rate).claim_size(0, 100, rate) == 5
+
+    def test_claims_at_least_one_under_a_low_rate(self) -> None:
+        assert new_lane(64, 0.1).claim_size(0, 100, 0) == 1
+
+    def test_claims_one_for_a_probe(self) -> None:
+        lane = new_lane()
+        answers(lane, THROTTLED, FAILURES)
+        assert lane.claim_size(0.05, 100, 0) == 0
+        assert lane.claim_size(10, 100, 0) == 1
+        lane.push(new_work())
+        assert lane.claim_size(10, 100, 0) == 0
+        assert lane.begin(10) is not None
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def test_goes_on_while_one_claim_waits_for_the_database(self) -> None:
+        lane = self.busy_lane()
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.claim_begins(takes(90))
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.claim_begins(takes(9))
+        assert lane.claim_size(10, 100, 0) == 0
+        lane.claim_ends(takes(90), 90)
+        fill(lane, 90)
+        assert lane.claim_size(10, 100, 0) == 100
+        lane.push(new_work())
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def busy_lane(self) -> Lane:
+        """One whose deletes are fast, with all slots in use."""
+        lane = new_lane(4)
+        for number in range(20_000):
+            lane.answered(GONE, Origin("o", "p"), number / 2000)
+        run(lane, 4)
+        return lane
+
+    def test_a_probe_is_not_claimed_twice(self) -> None:
+        lane = new_lane()
+        answers(lane, THROTTLED, FAILURES)
+        assert lane.claim_size(10, 100, 0) == 1
+        lane.claim_begins(takes(1))
+        assert lane.claim_size(10, 100, 0) == 0
+
+    def test_asks_for_more_where_other_agents_were_first(self) -> None:
+        lane = new_lane(8)
+        for got, size in ((8, 8), (4, 11), (0, 22), (0, 43), (0, 86), (0, 100)):
+            lane.claim_begins(takes(8))
+            lane.claim_ends(takes(8), got)
+            assert lane.claim_size(0, 100, 0) == size
+        for _ in range(100):
+            lane.claim_begins(takes(100))
+            lane.claim_ends(takes(100), 0)
+        lane.claim_begins(takes(100))
+        lane.claim_ends(takes(100), 100)
+        assert lane.claim_size(0, 100, 0) == 16
+
+    def test_asks_for_no_more_than_a_rate_allows(self) -> None:
+        lane = new_lane(8, 40)
+        lane.claim_begins(takes(8))
+        lane.claim_ends(takes(8), 1)
+        assert lane.claim_size(0, 100, 0) == 8
+
+    def test_claims_nothing_in_a_paused_store(self) -> None:
+        lane = new_lane()
+        lane.breaker.blow("x")
+        assert lane.claim_size(1e9, 100, 0) == 0
+
+
+class TestOwners:
+    """Slots and claims of one owner among others."""
+
+    def begin_all(self, lane: Lane) -> list[Slot]:
+        lane.took(1.0, 0)
+        slots = []
+        while lane.may_begin(0):
+            slot = lane.begin(0)
+            assert slot is not None
+            slots.append(slot)
+        return slots
+
+    def test_one_who_is_alone_leaves_a_slot(self) -> None:
+        lane = new_lane()
+        fill(lane, 60, "a")
+        assert len(self.begin_all(lane)) == 15
+        lane.push(new_work("x", "b"))
+        assert len(self.begin_all(lane)) == 1
+        assert not lane.may_begin(0)
+
+    def test_one_among_others_leaves_a_quarter(self) -> None:
+        lane = new_lane()
+        fill(lane, 60, "a")
+        lane.push(new_work("x", "b"))
+        begun = self.begin_all(lane)
+        assert sorted({slot.work.owner for slot in begun}, key=str) == ["a", "b"]
+        assert len(begun) == 13
+
+    def test_slots_of_all_stores_count_too(self) -> None:
+        shared = Slots(8)
+        lanes = [
+            Lane(name, Health(Pace(8), lambda low, _: low), shared, not_found_limit=20)
+            for name in ("s", "t")
+        ]
+        for lane in lanes:
+            fill(lane, 20, "a")
+        assert [len(self.begin_all(lane)) for lane in lanes] == [7, 0]
+        lanes[1].push(new_work("x", "b"))
+        assert len(self.begin_all(lanes[1])) == 1
+
+    def test_those_who_are_held_up_hold_no_claim_up(self) -> None:
+        lane = new_lane()
+        fill(lane, 60, "a")
+        self.begin_all(lane)
+        assert len(lane.backlog) == 45
+        assert lane.claim_size(0, 100, 0) == 1
+        assert lane.claim_limits(0, 100)[owner_key("a")] <= 0
+
+    def test_one_who_is_held_up_has_claims_ahead(self) -> None:
+        lane = new_lane()
+        run(lane, 15, "a")
+        assert lane.claim_size(0, 100, 0) == 1
+        assert lane.claim_limits(0, 100) == {owner_key("a"): 1}
+
+    def test_a_full_lane_holds_nobody_up(self) -> None:
+        lane = new_lane(4)
+        run(lane, 4)
+        fill(lane, 4)
+        assert lane.claim_limits(0, 100) == {}
+        assert lane.claim_size(0, 100, 0) == 0
+
+    def test_a_slot_goes_over_to_the_next_images_owner(self) -> None:
+        lane = new_lane(2)
+        fill(lane, 3, "aab")
+        slot = lane.begin(0)
+        assert slot is not None
+        assert slot.work.owner == "a"
+        assert lane.go_on(slot) is slot.work
+        assert slot.work.owner == "b"
+        assert lane.go_on(slot) is not None
+        assert lane.go_on(slot) is None
+        assert slot.work.owner == "a"
+        lane.end(slot)
+        assert lane.running == 0
+
+
+def test_no_more_begin_than_the_pace_allows() -> None:
+    lane = new_lane(2)
+    fill(lane, 3)
+    assert lane.may_begin(0)
+    lane.begin(0)
+    lane.took(1.0, 0)
+    assert lane.may_begin(0)
+    lane.begin(0)
+    assert not lane.may_begin(0)
+    lane.drain()
+    assert not lane.may_begin(0)
+
+
+@given(
+    st.integers(1, 6),
+    st.lists(
+        st.tuples(
+            st.floats(0, 3),
+            st.sampled_from(
+                [None, None, None, GONE, NOT_FOUND, IN_USE, REFUSED, THROTTLED, UNEXPECTED]
+            ),
+            st.sampled_from("abc"),
+        ),
+        max_size=150,
+    ),
+)
+def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
+    concurrent: int, happens: list[tuple[float, Verdict | None, str]]
+) -> None:
+    lane = new_lane(concurrent, 0, 5)
+    slots: list[Slot] = []
+    now = 0.0
+    for seconds, verdict, owner in happens:
+        now += seconds
+        if verdict is None:
+            lane.push(new_work(owner=owner))
+            shut = lane.breaker.state is not State.CLOSED
+            began = 0
+            while lane.may_begin(now):
+                slot = lane.begin(now)
+                assert slot is not None
+                slots.append(slot)
+                began += 1
+                assert lane.running <= lane.pace.concurrent <= concurrent
+            if shut:
+                assert began == 0 or lane.running == 1
+        elif slots:
+            slot = slots.pop(0)
+            lane.end(slot)
+            lane.answered(verdict, Origin(slot.work.owner, "p"), now)
+    assert lane.running == len(slots)
+
+
+class TestWorkers:
+    """How many workers a lane has."""
+
+    def begun(self, lane: Lane, now: float = 1.0) -> int:
+        """Begin what may be begun; returns how many workers that makes."""
+        count = 0
+        while lane.may_begin(now):
+            assert lane.begin(now) is not None
+            count += 1
+        return count
+
+    def lane(self, seconds: float | None, images: int = 100) -> Lane:
+        lane = new_lane()
+        fill(lane, images)
+        if seconds is not None:
+            lane.took(seconds, 0)
+        return lane
+
+    def test_one_is_first_where_nothing_is_known(self) -> None:
+        assert self.begun(self.lane(None)) == 1
+
+    @pytest.mark.parametrize(
+        ("seconds", "workers"), [(0.00006, 1), (0.001, 2), (0.003, 6), (0.005, 16), (30, 16)]
+    )
+    def test_as_many_as_have_something_to_do(self, seconds: float, workers: int) -> None:
+        assert self.begun(self.lane(seconds)) == workers
+
+    def test_another_when_nothing_is_heard_of_those_there_are(self) -> None:
+        lane = self.lane(0.00006)
+        assert self.begun(lane, 1) == 1
+        assert self.begun(lane, 1 + STALL_SECONDS / 2) == 0
+        assert self.begun(lane, 1 + STALL_SECONDS) == 1
+        lane.took(0.00006, 1 + 1.9 * STALL_SECONDS)
+        assert self.begun(lane, 1 + 2.5 * STALL_SECONDS) == 0
+
+    def test_another_when_the_first_is_gone_and_nothing_is_known_yet(self) -> None:
+        """As when its image's lease had run out."""
+        lane = self.lane(None)
+        slot = lane.begin(1)
+        assert slot is not None
+        assert self.begun(lane) == 0
+        lane.end(slot)
+        assert self.begun(lane) == 1
+
+    def test_those_that_wait_for_a_turn_do_not_count(self) -> None:
+        lane = self.lane(0.0001)
+        assert self.begun(lane) == 1
+        lane.waiting = 1
+        assert self.begun(lane) == 1
+
+    def test_the_fastest_deletes_count_most(self) -> None:
+        lane = self.lane(0.001)
+        lane.took(1.001, 0)
+        assert lane.delete_seconds == pytest.approx(0.051)
+        lane.took(0.002, 0)
+        assert lane.delete_seconds == 0.002
+
+    def test_nothing_is_taken_from_an_empty_backlog(self) -> None:
+        lane = new_lane()
+        assert lane.begin(0) is None
+        assert lane.running == 0
+
+    @pytest.mark.parametrize("state", [State.PROBING, State.OPEN, State.BLOWN])
+    def test_a_probe_is_one(self, state: State) -> None:
+        lane = self.lane(0)
+        assert lane.has_runs
+        lane.breaker.state = state
+        assert not lane.has_runs
+
+    @pytest.mark.parametrize(
+        ("seconds", "images", "turns"),
+        [
+            (None, 100, 0),
+            (0.0001, 100, 100),
+            (0.001, 100, 50),
+            (0.001, 20, 20),
+            (0.004, 100, 12),
+            (0.005, 100, 0),
+            (1, 9, 0),
+        ],
+    )
+    def test_turns_are_taken_ahead_where_deletes_are_fast(
+        self, seconds: float | None, images: int, turns: int
+    ) -> None:
+        assert self.lane(seconds, images).turns_worth_taking == turns

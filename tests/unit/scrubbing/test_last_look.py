@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last look for shared data before a delete, on a registry and stores in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import anyio
+import pytest
+from oslo_db import exception as db_exception
+
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import LocationRow
+from evscrub.domain.verdict import GONE, SHARED, Verdict
+from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.last_look import LOOK_SECONDS, NO_LAST_LOOK
+from evscrub.scrubbing.scrubber import Scrubber
+from tests.unit.scrubbing.test_workers import Bench
+from tests.unit.world import World, fast
+
+HANG_SECONDS = 75.0
+
+
+class SharingWorld(World):
+    """A world in which somebody gets the URL of a location at some time."""
+
+    shared_since = 10.0
+    looks = 0
+    fails = False
+
+    def among(
+        self, rows: Collection[LocationRow], *, just_claimed: bool = True
+    ) -> dict[int, Verdict]:
+        self.looks += 1
+        now = anyio.current_time()
+        if self.fails and not just_claimed:
+            raise db_exception.DBError(None)
+        since = self.shared_since
+        return {row.id: SHARED for row in rows if row.store == "wanted" and now >= since}
+
+
+def hangs(_now: float) -> tuple[float, Verdict]:
+    return HANG_SECONDS, GONE
+
+
+def test_what_got_shared_behind_a_location_that_hung_stays() -> None:
+    world = SharingWorld(slow=hangs, wanted=fast)
+    image = world.add("owner", "slow", "wanted")
+    world.run(until=200)
+    assert [asked.store for asked in world.asked] == ["slow"]
+    assert world.status(image) == "deleted"
+    assert world.left(image) == set()
+
+
+def test_what_nobody_shares_goes_behind_a_location_that_hung() -> None:
+    world = SharingWorld(slow=hangs, wanted=fast)
+    world.shared_since = 1000
+    world.add("owner", "slow", "wanted")
+    world.run(until=200)
+    assert [asked.store for asked in world.asked] == ["slow", "wanted"]
+    assert world.looks == 2
+
+
+def test_a_fast_store_needs_no_further_looks() -> None:
+    world = SharingWorld(fast=fast)
+    for _ in range(500):
+        world.add("owner", "fast")
+    world.run(until=60)
+    assert len(world.asked) == 500
+    assert world.looks <= 500 / 10
+
+
+def test_nothing_is_deleted_without_a_last_look() -> None:
+    world = SharingWorld(slow=lambda _: (10.0, GONE), wanted=fast)
+    world.fails, world.shared_since = True, math.inf
+    image = world.add("owner", "slow", "wanted")
+    reasons: list[str] = []
+
+    async def watch(scrubber: Scrubber) -> None:
+        note = scrubber.settler._note_trouble
+
+        def noting(work: Work, store: str, verdict: Verdict) -> float:
+            reasons.append(verdict.reason)
+            return note(work, store, verdict)
+
+        scrubber.settler._note_trouble = noting  # type: ignore[method-assign] # notes it too
+
+    world.run(until=6000, meanwhile=watch)
+    assert reasons == ["no_last_look"]
+    # Not before it was claimed again, which takes a look of its own.
+    assert [asked.store for asked in world.asked] == ["slow", "wanted"]
+    assert world.looks == 3
+    assert world.status(image) == "deleted"
+
+
+def test_a_look_that_takes_too_long_is_of_no_use() -> None:
+    bench = Bench(("a",))
+    look = bench.scrubber.workers._last_look
+    times = [0.0]
+    look._clock = Clock(lambda: times[0], lambda: times[0])
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        times[0] += LOOK_SECONDS + 0.1
+        # Taken for an answer, it would be asked for without end.
+        bench.scrubber.workers.stopping = times[0] > bench.now + 10 * LOOK_SECONDS
+        return {}
+
+    look._among = among
+    times[0] = bench.now + LOOK_SECONDS + 0.1
+    assert bench.work() == bench.works
+    assert not bench.deleted
+    assert bench.works[0].trouble == ("a", NO_LAST_LOOK)
+
+
+def test_of_several_looks_the_last_one_counts() -> None:
+    bench = Bench(("a",))
+    work, look = bench.works[0], bench.scrubber.workers._last_look
+    (row,) = work.claim.locations
+    times = [bench.now + LOOK_SECONDS + 0.1]
+    look._clock = Clock(lambda: times[0], lambda: times[0])
+    answers = [(LOOK_SECONDS + 0.1, {row.id: SHARED}), (0.0, dict[int, Verdict]())]
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        seconds, found = answers.pop(0)
+        times[0] += seconds
+        return found
+
+    look._among = among
+    assert bench.work() == [work]
+    assert not answers
+    assert bench.deleted == [row.value]
+
+
+def test_those_that_wait_for_a_look_share_the_next() -> None:
+    bench = Bench(*[("a",)] * 9)
+    look = bench.scrubber.workers._last_look
+    asked: list[int] = []
+
+    async def call(_function: object, rows: list[LocationRow]) -> dict[int, Verdict]:
+        asked.append(len(rows))
+        await anyio.sleep(0.01)
+        return {rows[0].id: SHARED}
+
+    look._calls.call = call  # type: ignore[assignment, method-assign] # takes time
+    bench.now += LOOK_SECONDS + 0.1
+    spared: list[dict[int, Verdict] | None] = []
+
+    async def renew_all() -> None:
+        async def renew(index: int) -> None:
+            spared.append(await look.renew(bench.works[index]))
+
+        async with anyio.create_task_group() as tasks:
+            for index in range(len(bench.works)):
+                tasks.start_soon(renew, index)
+
+    anyio.run(renew_all)
+    assert asked == [9]
+    assert sorted(len(ids or ()) for ids in spared) == [0] * 8 + [1]
+
+
+@pytest.mark.parametrize(("age", "deleted"), [(LOOK_SECONDS - 0.2, 2), (LOOK_SECONDS - 0.1, 1)])
+@pytest.mark.parametrize("images", [[("a",), ("a",)], [("a", "a")]], ids=["two", "one"])
+def test_a_thread_deletes_nothing_after_an_old_look(
+    age: float, deleted: int, images: list[tuple[str, ...]]
+) -> None:
+    bench = Bench(*images)
+    bench.now += age
+
+    def meanwhile(_number: int) -> Verdict:
+        bench.now += 0.15
+        return GONE
+
+    bench.meanwhile = meanwhile
+    answers = bench.delete()
+    assert [work for work, _ in answers] == bench.works  # it is looked at again, not forgotten
+    assert sum(len(verdicts) for _, verdicts in answers) == deleted
+
+
+def test_all_locations_that_are_left_are_asked_about() -> None:
+    """A thread deletes several without another look."""
+    bench = Bench(("a", "a", "b"))
+    look = bench.scrubber.workers._last_look
+    asked: list[int] = []
+
+    def among(rows: Collection[LocationRow]) -> dict[int, Verdict]:
+        asked.extend(row.id for row in rows)
+        return {}
+
+    look._among = among
+    bench.now += LOOK_SECONDS + 0.1
+    bench.work()
+    assert asked == [row.id for row in bench.works[0].claim.locations]
+
+
+def test_a_location_behind_the_first_that_got_shared_stays() -> None:
+    bench = Bench(("a", "a"))
+    second = bench.works[0].claim.locations[1]
+    bench.scrubber.workers._last_look._among = lambda _rows: {second.id: SHARED}
+    bench.now += LOOK_SECONDS + 0.1
+    (work,) = bench.work()
+    assert bench.deleted == [work.claim.locations[0].value]
+    assert work.is_complete
+
+
+def test_nothing_is_deleted_after_a_look_that_raised(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench(("a",))
+    looks = 0
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        nonlocal looks
+        looks += 1
+        if looks > 1:  # taken for an answer, it would be asked for without end
+            bench.scrubber.workers.stopping = True
+        raise LookupError("a defect")
+
+    bench.scrubber.workers._last_look._among = among
+    bench.now += LOOK_SECONDS + 0.1
+    (work,) = bench.work()
+    assert not bench.deleted
+    assert looks == 1
+    assert work.trouble == ("a", NO_LAST_LOOK)
+    assert f"Image {work.image_id} is not deleted" in caplog.text

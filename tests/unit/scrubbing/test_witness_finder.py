@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live images that prove a part of a store: which are remembered, and which are found again."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from evscrub.domain.decisions import LocationRow
+from evscrub.domain.location_urls import place_key
+from evscrub.domain.verdict import STORE_NOT_LOADED, StoreNotUsableError
+from evscrub.registry.live_images import LiveImages
+from evscrub.registry.samples import Samples
+from evscrub.registry.tables import images
+from evscrub.scrubbing.witness_finder import WitnessFinder
+from evscrub.stores.backends import Target
+from tests.unit.registry.test_shared_urls import Registry
+
+
+class TestSamples:
+    def test_the_newest_come_first_and_some_are_of_any_age(self) -> None:
+        samples = Samples(random.Random(1).randrange)
+        for number in range(10_000):
+            samples.add("a", number)
+        ids = samples.of("a")
+        assert ids[:4] == [9999, 9998, 9997, 9996]
+        assert len(ids) == 8
+        assert min(ids) < 5000
+
+    @pytest.mark.parametrize("count", [0, 1, 3, 5])
+    def test_of_few_all_are_kept(self, count: int) -> None:
+        samples = Samples(random.Random(1).randrange)
+        for number in range(count):
+            samples.add("a", number)
+        assert sorted(samples.of("a")) == list(range(count))
+
+    def test_many_kinds_do_not_crowd_out_a_large_one(self) -> None:
+        samples = Samples(random.Random(1).randrange)
+        for number in range(3):
+            samples.add("glance", number)
+        for number in range(3, 3000):
+            samples.add(f"foreign{number}", number)
+        assert samples.of("glance")
+        assert len(samples._samples) <= 256
+
+
+class Site:
+    """A registry, and what finds witnesses in it."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.shared = self.registry.verdicts()
+        database: Any = SimpleNamespace(reading=self.registry.engine.begin)
+        self.unusable = ""
+        read = LiveImages(database).read
+        self.finder = WitnessFinder(self.shared.live_ids, read, self.resolve)
+
+    def resolve(self, row: LocationRow) -> Target:
+        if row.store == self.unusable:
+            raise StoreNotUsableError(STORE_NOT_LOADED, "hint")
+        return Target(row.store or "fast", row.value, "s3", endpoint=place_key(row.value))
+
+    def add(
+        self, value: str, state: str = "live", *, size: int = 7, owner: str = "o", **fields: object
+    ) -> int:
+        number = self.registry.add(value, state)
+        self.registry.set(number, state, **fields)
+        with self.registry.engine.begin() as connection:
+            connection.execute(
+                sa.update(images)
+                .where(images.c.id == f"image-{number}")
+                .values(size=size, owner=owner)
+            )
+        return number
+
+    def find(self, store: str, part: str) -> list[int]:
+        row = LocationRow(10**6, "s3://k:s@other/b/x", "fast", "pending_delete", True, None, None)
+        self.shared.among([row])  # as at the claim of what is missing now
+        return [
+            int(witness.image_id.removeprefix("image-"))
+            for witness in self.finder.find(store, part)
+        ]
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_found_are_the_newest_and_another(site: Site) -> None:
+    numbers = [site.add(f"s3://k:s@host/glance/{n}") for n in range(20)]
+    found = site.find("fast", "s3/glance")
+    assert found[:2] == numbers[:-3:-1]
+    assert len(found) == 3
+    assert found[2] in numbers
+
+
+def test_found_are_those_of_different_owners(site: Site) -> None:
+    others = [site.add(f"s3://k:s@host/glance/{n}", owner=f"o{n}") for n in range(200)]
+    newest = [site.add(f"s3://k:s@host/glance/{n}", owner="evil") for n in range(200, 204)]
+    first, *rest = site.find("fast", "s3/glance")
+    assert first == newest[-1]
+    assert len(rest) == 2
+    assert set(rest) <= set(others)
+
+
+def test_nobody_makes_a_part_of_a_store_by_spelling(site: Site) -> None:
+    number = site.add("s3://odd/glance/1?x")
+    assert site.find("fast", "s3/glance") == [number]
+    assert site.find("fast", "odd/glance") == []
+
+
+@pytest.mark.parametrize("state", ["pending", "claimed", "settled", "removed"])
+def test_only_live_ones_are_found(site: Site, state: str) -> None:
+    number = site.add("s3://k:s@host/glance/1")
+    assert site.find("fast", "s3/glance") == [number]
+    site.registry.set(number, state)
+    assert site.find("fast", "s3/glance") == []
+    site.registry.set(number)
+    assert site.find("fast", "s3/glance") == [number]
+
+
+def test_an_image_without_data_proves_nothing(site: Site) -> None:
+    site.add("s3://k:s@host/glance/1", size=0)
+    assert site.find("fast", "s3/glance") == []
+
+
+def test_each_part_and_store_has_its_own(site: Site) -> None:
+    one = site.add("s3://k:s@host/glance/1")
+    other = site.add("s3://k:s@host/other/1", meta_data='{"store": "slow"}')
+    assert site.find("fast", "s3/glance") == [one]
+    assert site.find("slow", "s3/glance") == []
+    assert site.find("slow", "s3/other") == [other]
+    assert site.find("fast", "s3/nothing") == []
+
+
+def test_one_that_comes_later_is_found(site: Site) -> None:
+    assert site.find("fast", "s3/glance") == []
+    number = site.add("s3://k:s@host/glance/1")
+    assert site.find("fast", "s3/glance") == [number]
+
+
+def test_one_whose_store_cannot_be_used_is_not(site: Site) -> None:
+    site.add("s3://k:s@host/glance/1", meta_data='{"store": "gone"}')
+    site.unusable = "gone"
+    assert site.find("gone", "s3/glance") == []
+
+
+def test_all_are_looked_up_by_their_ids(site: Site) -> None:
+    for number in range(50):
+        site.add(f"s3://k:s@host/glance/{number}")
+    site.find("fast", "s3/glance")
+    del site.registry.statements[:]
+    site.finder.find("fast", "s3/glance")
+    (statement,) = site.registry.statements
+    assert "image_locations.id IN" in statement

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions for live images: how many, and what their answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from evscrub.domain.clock import Clock
+from evscrub.domain.proof import Presence, Proof, ProofResult
+from evscrub.registry.calls import RegistryAwayError
+from evscrub.scrubbing.witnesses import Witness, Witnesses
+from evscrub.stores.backends import Target
+from tests.unit.simulated_loop import run
+from tests.unit.world import simulated_threads
+
+THERE, ABSENT, UNKNOWN = Presence
+
+
+class Site:
+    """Live images, and what their store says of them."""
+
+    def __init__(self, **presences: Presence) -> None:
+        self.presences = presences
+        self.asked: list[str] = []
+        self.looks = 0
+        self.away = False
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def find(self, store: str, part: str) -> list[Witness]:
+        self.looks += 1
+        if self.away:
+            raise RegistryAwayError
+        return [Witness(name, Target(store, f"{part}/{name}", "s3"), 7) for name in self.presences]
+
+    def look_for(self, target: Target, size_bytes: int) -> Presence:
+        assert size_bytes == 7
+        name = target.url.rpartition("/")[2]
+        self.asked.append(name)
+        presence = self.presences[name]
+        self.meanwhile()
+        return presence
+
+    async def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        await anyio.sleep(0.01)
+        return function(*arguments)
+
+    def witnesses(self) -> Witnesses:
+        calls: Any = self
+        return Witnesses(self.find, self, calls, Clock(anyio.current_time, anyio.current_time))
+
+    def prove(self, count: int = 1) -> list[Proof]:
+        """Ask so many times at once."""
+        proofs: list[Proof] = []
+
+        async def main() -> None:
+            witnesses = self.witnesses()
+
+            async def ask() -> None:
+                proofs.append(await witnesses.prove("fast", "part", anyio.current_time()))
+
+            async with anyio.create_task_group() as tasks:
+                for _ in range(count):
+                    tasks.start_soon(ask)
+            assert sum(witnesses.proofs.values()) <= count
+
+        with simulated_threads():
+            run(main)
+        return proofs
+
+
+@pytest.mark.parametrize(
+    ("presences", "result", "asked"),
+    [
+        ([], ProofResult.NO_WITNESS, 0),
+        ([THERE], ProofResult.RIGHT, 1),
+        ([THERE, ABSENT], ProofResult.RIGHT, 1),
+        ([ABSENT, THERE], ProofResult.RIGHT, 2),
+        ([UNKNOWN, ABSENT, THERE], ProofResult.RIGHT, 3),
+        ([UNKNOWN], ProofResult.UNKNOWN, 1),
+        ([ABSENT, UNKNOWN, ABSENT], ProofResult.UNKNOWN, 3),
+        ([ABSENT], ProofResult.WRONG, 2),
+        ([ABSENT, ABSENT, ABSENT], ProofResult.WRONG, 6),
+    ],
+)
+def test_what_answers_mean(presences: list[Presence], result: ProofResult, asked: int) -> None:
+    site = Site(**{f"w{n}": presence for n, presence in enumerate(presences)})
+    (proof,) = site.prove()
+    assert proof.result is result
+    assert len(site.asked) == asked
+    assert (proof.image_id, proof.size_bytes) == (("w0", 7) if result.name == "WRONG" else ("", 0))
+
+
+def test_all_that_wait_share_a_question() -> None:
+    site = Site(w=THERE)
+    assert {proof.result for proof in site.prove(100)} == {ProofResult.RIGHT}
+    assert len(site.asked) <= 2
+
+
+def test_all_that_wait_share_a_bad_answer() -> None:
+    site = Site(w=ABSENT)
+    assert {proof.result for proof in site.prove(100)} == {ProofResult.WRONG}
+    assert len(site.asked) <= 4
+
+
+def test_no_question_counts_that_was_asked_before() -> None:
+    site = Site(w=THERE)
+
+    async def main() -> None:
+        witnesses = site.witnesses()
+        for _ in range(3):
+            await anyio.sleep(1)
+            await witnesses.prove("fast", "part", anyio.current_time())
+        asked = anyio.current_time()
+        for since in (0.0, asked - 5):
+            await witnesses.prove("fast", "part", since)
+
+    with simulated_threads():
+        run(main)
+    assert len(site.asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "result"),
+    [
+        (lambda site: site.presences.clear(), ProofResult.NO_WITNESS),
+        (lambda site: setattr(site, "presences", {"x": THERE}), ProofResult.RIGHT),
+        (lambda site: setattr(site, "presences", {"x": ABSENT}), ProofResult.UNKNOWN),
+        (lambda site: site.presences.update(w=THERE), ProofResult.RIGHT),
+        (lambda site: setattr(site, "away", True), ProofResult.UNKNOWN),
+    ],
+)
+def test_what_is_deleted_or_restored_while_it_is_looked_for_is_no_proof(
+    meanwhile: Callable[[Site], None], result: ProofResult
+) -> None:
+    site = Site(w=ABSENT)
+    site.meanwhile = lambda: meanwhile(site)
+    (proof,) = site.prove()
+    assert proof.result is result
+
+
+def test_parts_and_stores_are_asked_apart() -> None:
+    site = Site(w=THERE)
+
+    async def main() -> None:
+        witnesses = site.witnesses()
+        for store, part in (("a", "p"), ("a", "q"), ("b", "p")):
+            await witnesses.prove(store, part, 0)
+        assert dict(witnesses.proofs) == {("a", ProofResult.RIGHT): 2, ("b", ProofResult.RIGHT): 1}
+
+    with simulated_threads():
+        run(main)
+    assert len(site.asked) == 3
+
+
+def test_an_unforeseen_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site(w=THERE)
+
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    site.meanwhile = fail
+    assert site.prove() == [Proof(ProofResult.UNKNOWN)]
+    assert "No live image of store fast can be looked for" in caplog.text

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands that ask an agent on its status port, and what they make of an answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from oslo_upgradecheck.upgradecheck import Code
+
+from evscrub.checks import agent as checks
+from evscrub.checks.report import Findings
+from evscrub.checks.subject import Subject
+from evscrub.commands import list as list_command
+from evscrub.domain.address import Address
+from evscrub.status import client, snapshot, troubles
+from evscrub.status.history import History
+from evscrub.status.sources import Sources
+from evscrub.status.view import view
+from tests.unit import agent_parts
+from tests.unit.agent_parts import FakeClock, make_busy, make_sources
+
+Answering = Callable[[int, str], Address]
+
+
+@pytest.fixture
+def answering() -> Iterator[Answering]:
+    """Return a function that starts a server which answers everything with a status and a text."""
+    servers = []
+
+    def start(status: int, text: str) -> Address:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = HTTPServer(("127.0.0.1", 0), Handler)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        servers.append((server, thread))
+        return Address("127.0.0.1", server.server_port)
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def busy() -> Sources:
+    sources = make_sources(FakeClock())
+    make_busy(sources)
+    return sources
+
+
+def status_of(sources: Sources) -> dict[str, Any]:
+    history = History(sources.scrubber.record)
+    return view(sources, snapshot.take(sources), history, None)
+
+
+def checked(*addresses: Address, listen: str = "") -> Findings:
+    conf: Any = SimpleNamespace(
+        status=SimpleNamespace(listen=listen),
+        scrub_time=agent_parts.SETTINGS.policy.scrub_time.total_seconds(),
+        scrubber=SimpleNamespace(
+            claim_timeout=agent_parts.SETTINGS.policy.claim_timeout.total_seconds()
+        ),
+    )
+    return checks.agents(Subject(conf, addresses))
+
+
+def test_a_paused_store_fails_the_check(answering: Answering, busy: Sources) -> None:
+    busy.scrubber.lanes.of("slow").breaker.failed(0, "o", "timeout", at_once=True)
+    found = checked(answering(200, json.dumps(status_of(busy))))
+    assert found.code is Code.FAILURE
+    said = found.details or ""
+    assert "The store fast is paused: its directory is missing; 8 images wait" in said
+    assert "The store slow does not work for the agent on 127.0.0.1" in said
+    assert "timeout; 0 images wait" in said
+    assert "2 images parked" in said
+
+
+def test_an_owner_who_is_stopped_warns(answering: Answering, busy: Sources) -> None:
+    found = checked(answering(200, json.dumps(status_of(busy))))
+    assert "Images of 1 project in the store slow wait" in (found.details or "")
+
+
+def test_an_agent_that_is_well_passes_the_check(answering: Answering) -> None:
+    found = checked(answering(200, json.dumps(status_of(make_sources(FakeClock())))))
+    assert (found.code, found.details) == (
+        Code.SUCCESS,
+        "1 agent asked: no store is paused, no image is parked.",
+    )
+
+
+def test_an_agent_without_bus_or_registry_warns(answering: Answering, busy: Sources) -> None:
+    status = status_of(make_sources(FakeClock()))
+    status["bus"]["joined"] = status["registry"]["answers"] = False
+    found = checked(answering(200, json.dumps(status)))
+    assert found.code is Code.WARNING
+    assert "has not joined the bus" in (found.details or "")
+    assert "The database does not answer" in (found.details or "")
+
+
+@pytest.mark.parametrize("option", ["scrub_time", "claim_timeout"])
+def test_agents_that_differ_warn(answering: Answering, option: str) -> None:
+    status = status_of(make_sources(FakeClock()))
+    alike = answering(200, json.dumps(status))
+    usual = status["settings"][option]
+    status["settings"][option] = 7
+    other = answering(200, json.dumps(status))
+    assert checked(alike, alike).code is Code.SUCCESS
+    found = checked(alike, other)
+    assert found.code is Code.WARNING
+    assert (
+        f"{option} is not the same everywhere: {usual:g} s in this configuration, {usual:g} s for"
+        f" the agent on {alike}, 7 s for the agent on {other}. It must be" in (found.details or "")
+    )
+
+
+GARBAGE = [
+    (200, ""),
+    (200, "[]"),
+    (200, "1"),
+    (200, "<html>"),
+    (200, "null\n"),
+    (200, "{}\n"),
+    (200, '{"x": 1}\n'),
+    (404, "Nothing is here.\n"),
+    (503, ""),
+]
+
+
+@pytest.mark.parametrize(("status", "text"), GARBAGE)
+def test_what_is_no_agent_is_told(answering: Answering, status: int, text: str) -> None:
+    address = answering(status, text)
+    found = checked(address)
+    assert found.code is Code.WARNING
+    assert "agent" in (found.details or "")
+    if text:  # an agent without trouble says nothing
+        with pytest.raises(client.NoAnswerError):
+            list(client.troubles(address))
+
+
+@pytest.mark.parametrize("text", ['{"agent": {}}', '{"agent": {}, "stores": [1]}'])
+def test_an_agent_of_another_release_is_told(answering: Answering, text: str) -> None:
+    found = checked(answering(200, text))
+    assert found.code is Code.WARNING
+    assert "of another release" in (found.details or "")
+
+
+def test_nobody_need_run_where_nobody_was_named(answering: Answering) -> None:
+    address = answering(404, "")
+    for listen, said in (
+        ("none", "no agent was asked"),
+        ("127.0.0.1:0", "no agent was asked"),
+        (str(address), "Whether a store is paused is not known."),
+    ):
+        found = checked(listen=listen)
+        assert found.code is Code.SUCCESS
+        assert said in (found.details or "")
+
+
+def test_list_takes_in_stores_and_images(answering: Answering, busy: Sources) -> None:
+    record, lanes = busy.scrubber.record, busy.scrubber.lanes
+    text = "".join(troubles.lines(lanes, record.troubles, record.damaged))
+    told = list_command._ask([answering(200, text)])
+    assert told is not None
+    assert told.stores == {"fast": "store fast is paused: its directory is missing"}
+    assert set(told.images) == {"p1", "p2", "u1", "r1", "d1"}
+
+
+def test_a_path_in_a_reason_stays_as_it_is() -> None:
+    told = {"store": "fast", "state": "open", "reason": "permission denied: not in /a_b"}
+    assert list_command._store_trouble(told) == (
+        "store fast does not work: permission denied: not in /a_b"
+    )
+    told["reason"] = "bad_store_configuration"
+    assert list_command._store_trouble(told).endswith("does not work: bad store configuration")

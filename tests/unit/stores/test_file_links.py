@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files symbolic links lead to, on a real file system, with the clock in hand."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evscrub.stores.directories import Bounded
+from evscrub.stores.file_links import FileLinks
+from tests.servers import wait_until
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x").touch()
+    return tmp_path / "images"
+
+
+def test_links_that_come_and_go(directory: Path, clock: Clock) -> None:
+    links = FileLinks(clock=clock)
+    path, directories = str(directory / "x"), [str(directory)]
+    assert links.leads_to(path, directories) is False
+    (directory / "link").symlink_to("x")
+    clock.now += 1
+    assert links.leads_to(path, directories) is True
+    assert links.leads_to(str(directory / "link"), directories) is False
+    assert links.leads_to(str(directory / "y"), directories) is False
+    (directory / "link").unlink()
+    clock.now += 1
+    assert links.leads_to(path, directories) is False
+
+
+@pytest.mark.parametrize("target", ["x", "x/..", "loop", "/nowhere/x", "../images/x"])
+def test_whatever_a_link_leads_to(directory: Path, target: str) -> None:
+    (directory / "loop").symlink_to("loop")
+    (directory / "link").symlink_to(target)
+    leads = FileLinks().leads_to(str(directory / "x"), [str(directory)])
+    assert leads is (target in {"x", "../images/x"})
+
+
+def test_what_is_not_there_or_may_not_be_read_has_no_links(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert FileLinks().leads_to(str(directory / "x"), [str(directory / "nowhere")]) is False
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.scandir", refuse)
+    assert FileLinks().leads_to(str(directory / "x"), [str(directory)]) is False
+
+
+def test_a_directory_is_read_rarely(directory: Path, clock: Clock) -> None:
+    """Every delete changes it, so what a look costs says how often it is worth it."""
+    links: Any = FileLinks(clock=clock)
+    read = 0
+    listed = links._list
+
+    def count(path: str) -> object:
+        nonlocal read
+        read += 1
+        (directory / f"new{read}").touch()
+        found = listed(path)
+        links._fresh_until[path] += 100 * 0.1  # as if it had taken so long
+        return found
+
+    links._read = Bounded(count, 10)
+    for _ in range(1000):
+        links.leads_to(str(directory / "x"), [str(directory)])
+        clock.now += 0.1
+    assert read == pytest.approx(100 / 11, abs=1)
+
+
+def test_a_directory_that_hangs_holds_up_only_what_cannot_be_told(
+    directory: Path, tmp_path: Path, clock: Clock
+) -> None:
+    (tmp_path / "far").mkdir()
+    links: Any = FileLinks(clock=clock)
+    path, directories = str(directory / "x"), [str(directory), str(tmp_path / "far")]
+    release = threading.Event()
+    listed = links._list
+
+    def hang(name: str) -> object:
+        if name.endswith("far"):
+            release.wait(60)
+        return listed(name)
+
+    links._read = Bounded(hang, 0.05)
+    assert links.leads_to(path, directories) is None
+    (directory / "link").symlink_to("x")
+    clock.now += 1
+    assert links.leads_to(path, directories) is True
+    (directory / "link").unlink()
+    release.set()
+    clock.now += 5
+    wait_until(lambda: links.leads_to(path, directories) is False, 30, "an answer")
+    release.clear()
+    clock.now += 60
+    # What was seen last counts, and nobody waits for it each time.
+    assert links.leads_to(path, directories) is False
+    release.set()
+
+
+def test_all_who_ask_at_once_get_the_one_answer() -> None:
+    asked: list[str] = []
+    release = threading.Event()
+
+    def ask(path: str) -> str:
+        asked.append(path)
+        release.wait(60)
+        return path
+
+    look = Bounded(ask, 60)
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(look, "a") for _ in range(8)]
+        wait_until(lambda: bool(asked), 30, "a look")
+        release.set()
+        assert [answer.result(60) for answer in answers] == ["a"] * 8

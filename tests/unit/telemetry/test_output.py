@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands whose output is read by ``head``, as real processes on real pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evscrub.telemetry.output import reader_may_leave
+
+#: As most have it: what is printed waits in a buffer, and may fail where nobody looks for it.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration with a database that holds no table."""
+    path = tmp_path / "evscrub.conf"
+    url = f"sqlite:///{tmp_path / 'none.sqlite'}"
+    path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {url}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--help", 0),
+        ("completion bash", 0),
+        ("check --json --config-file {config}", 2),
+        ("check --config-file {config} 2>&1", 2),
+        ("list --config-file {config} 2>&1", 2),
+        ("hold --config-file {config} 1 2 3 2>&1", 2),
+    ],
+)
+def test_who_has_seen_enough_changes_neither_the_exit_code_nor_prints_an_error(
+    arguments: str, code: int, config: Path
+) -> None:
+    command = f"{sys.executable} -m evscrub {arguments.format(config=config)}"
+    script = f'exec 3>&1; {{ {command}; echo "exit $?" >&3; }} | head -c 0 > /dev/null'
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert done.stdout == f"exit {code}\n"
+    for word in ("Traceback", "BrokenPipe", "Exception ignored"):
+        assert word not in done.stderr
+
+
+#: Prints after its reader has gone, more than a buffer holds, and then does its work.
+_PROGRAM = """
+import os, sys
+from evscrub.output import reader_may_leave
+os.read(0, 1)  # until the reader has gone
+for number in range(3):
+    with reader_may_leave():
+        print("x" * {length})
+        print("y" * {length}, file=sys.stderr)
+    open(sys.argv[1], "a").write(str(number))
+sys.exit(7)
+"""
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT])
+def test_a_command_goes_on_without_a_reader(length: int, errors: int, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    program = [sys.executable, "-c", _PROGRAM.format(length=length), str(done)]
+    with subprocess.Popen(
+        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.close()
+        if process.stderr is not None:
+            assert b"Traceback" not in process.stderr.read()
+    assert process.returncode == 7
+    assert done.read_text() == "012"
+
+
+def test_another_broken_pipe_is_an_error() -> None:
+    with pytest.raises(BrokenPipeError), reader_may_leave():
+        raise BrokenPipeError
