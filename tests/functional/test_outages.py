@@ -16,6 +16,7 @@ import pytest
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.conftest import RegistryFactory
 from tests.functional.seed import Seed
 from tests.functional.test_status import get, scrape
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL, Proxy, RabbitMQ, free_port
@@ -181,11 +182,8 @@ def test_a_server_that_is_away_is_told_once(
 
 
 @pytest.fixture(scope="module")
-def quiet_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("sqlite")
-    made = f"sqlite:///{directory}/glance.sqlite"
-    migrate(site(directory, made))
-    return made
+def quiet_url(new_registry: RegistryFactory) -> str:
+    return new_registry("sqlite", "outages")
 
 
 def test_a_broker_that_is_away_is_told_once(
