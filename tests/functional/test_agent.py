@@ -158,6 +158,7 @@ class TestOneAgent:
                     assert now >= dues[image_id]
                     waiting.discard(image_id)
                 assert now < dues[image_id] + DEADLINE_SECONDS
+            time.sleep(0.01)
         site.wait_gone(*images)
         assert site.client.download(kept) == DATA
 
