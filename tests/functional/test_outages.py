@@ -189,6 +189,7 @@ def quiet_url(new_registry: RegistryFactory) -> str:
 def test_a_broker_that_is_away_is_told_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
+    own_rabbitmq.start()
     with agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port()) as agent:
         seen = len(agent.log)
         began = time.monotonic()
@@ -211,7 +212,6 @@ def test_a_broker_that_is_away_is_told_once(
 def test_a_broker_that_is_away_at_the_start_is_told_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
-    own_rabbitmq.stop()
     agent = agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port())
     try:
         agent.start(joined=False)
