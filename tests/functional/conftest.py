@@ -37,9 +37,10 @@ def rabbitmq() -> RabbitMQ:
 
 @pytest.fixture
 def own_rabbitmq() -> Iterator[RabbitMQ]:
-    """Return a RabbitMQ that the test may stop and start."""
-    with RabbitMQ() as server:
-        yield server
+    """Return a RabbitMQ that is not started yet, and that the test may start and stop."""
+    server = RabbitMQ()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
