@@ -34,7 +34,7 @@ class ForkingPython:
         script = f"#!{sys.executable} -IS\n{(_HERE / 'launcher.py').read_text()}"
         self.python.write_text(script)
         self.python.chmod(0o755)
-        command = [sys.executable, "-m", "tests.forking.server", self._folder / "socket"]
+        command = [sys.executable, "-m", "tests.forking.server", f"{self.python}.socket"]
         # It ends with its input, so that it cannot outlive this process.
         self._process = subprocess.Popen(
             [*command, *self.preload],

@@ -21,9 +21,10 @@ _PASSED_ON = (
 
 def main() -> int:
     """Run it; returns its exit code."""
-    request = marshal.dumps((sys.argv[1:], dict(os.environ), os.getcwd()))
+    directory = os.getcwd()  # noqa: PTH109 - pathlib takes longer to import than all else here
+    request = marshal.dumps((sys.argv[1:], dict(os.environ), directory))
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(os.path.join(os.path.dirname(__file__), "socket"))
+        connection.connect(f"{__file__}.socket")
         socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
         connection.sendall(request)
         pid = int.from_bytes(connection.recv(4), "big")

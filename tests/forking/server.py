@@ -125,7 +125,8 @@ def _receive(connection: socket.socket) -> Request:
     wanted = int.from_bytes(head, "big")
     with connection.makefile("rb") as file:
         body = file.read(wanted)
-    return Request(*marshal.loads(body), streams)  # noqa: S302 - our own launcher's
+    arguments, environment, directory = marshal.loads(body)
+    return Request(arguments, environment, directory, streams)
 
 
 def _run(request: Request) -> None:
@@ -154,6 +155,8 @@ def _run(request: Request) -> None:
 def main() -> None:
     """Run the command line: the socket's path and the modules to import."""
     path, *modules = sys.argv[1:]
+    # Programs start others by it, and modules take it as a default.
+    sys.executable = path.removesuffix(".socket")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for module in modules:
