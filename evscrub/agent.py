@@ -72,6 +72,7 @@ class Agent:
             answer_seconds = connecting.answer_seconds(conf.scrubber.claim_timeout)
             database = Database(conf, answer_seconds=answer_seconds)
             database.probe()
+            several_nodes = may_have_several_nodes(database)
             self.listener = Listener(
                 conf,
                 self._take_in,
@@ -88,7 +89,7 @@ class Agent:
         self._audit = Audit(conf) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
         clock = Clock()
-        self.database_clock = DatabaseClock(clock, several_nodes=may_have_several_nodes(database))
+        self.database_clock = DatabaseClock(clock, several_nodes=several_nodes)
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
             self.queue,

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
-from evscrub.registry.database import Database
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.errors import explain
 from evscrub.registry.tables import image_locations
 
 #: Galera's wsrep_sync_wait, a bit mask: wait before reads (1) and before UPDATE and DELETE (2).
@@ -59,14 +60,17 @@ def _is_galera(connection: sa.Connection) -> bool:
 def may_have_several_nodes(database: Database) -> bool:
     """Return whether another node may answer the next connection, as far as the database says.
 
-    :raises oslo_db.exception.DBError: the database does not answer.
+    :raises ValueError: the database does not answer; the message says what to do.
     """
     if isinstance(database.engine.url.query.get("host"), tuple):  # of PostgreSQL's driver
         return True
     if database.engine.dialect.name != "mysql":
         return False
-    with database.reading() as connection:
-        group = connection.execute(
-            sa.text("SHOW VARIABLES LIKE 'group_replication_group_name'")
-        ).first()
-        return _is_galera(connection) or bool(group and group[1])
+    try:
+        with database.reading() as connection:
+            group = connection.execute(
+                sa.text("SHOW VARIABLES LIKE 'group_replication_group_name'")
+            ).first()
+            return _is_galera(connection) or bool(group and group[1])
+    except UNAVAILABLE as error:
+        raise ValueError(f"Glance's database cannot be used: {explain(error)}") from None

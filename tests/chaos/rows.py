@@ -54,7 +54,8 @@ class Rows:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine = sa.create_engine(url, pool_pre_ping=True)
+        # More than those that use it at once: what is beyond is connected again for each use.
+        self.engine = sa.create_engine(url, pool_pre_ping=True, pool_size=16)
         if self.engine.dialect.name == "sqlite":
             # What a power cut would leave is nobody's concern here.
             sa.event.listen(

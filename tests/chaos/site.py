@@ -26,6 +26,7 @@ from evscrub.registry.keeping import Keeping
 from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
 from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
+from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
 from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
 
@@ -64,11 +65,7 @@ class ChaosAgent(AgentProcess):
             directory,
             glance,
             {
-                # At DEBUG these say a hundred lines a request, and take longer than it.
-                "DEFAULT": {
-                    "scrub_time": SCRUB_TIME,
-                    "default_log_levels": "botocore=INFO,urllib3=INFO",
-                },
+                "DEFAULT": {"scrub_time": SCRUB_TIME},
                 "database": {"connection": database_url},
                 "scrubber": {
                     "claim_timeout": CLAIM_TIMEOUT,
@@ -94,11 +91,14 @@ class ChaosAgent(AgentProcess):
     def launch(self) -> None:
         """Start it and wait for nothing."""
         self.write_config()
-        command = [sys.executable, "-m", "tests.chaos.agent", str(self.skew)]
-        command += ["agent", "--config-file", str(self.config_path)]
+        arguments = ["agent", "--config-file", str(self.config_path)]
         with _known_as(self.name), self.log_path.open("ab") as log:
             self._said_before = log.tell()
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            if self.skew:
+                command = [sys.executable, "-m", "tests.chaos.agent", str(self.skew), *arguments]
+                self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            else:
+                self.process = commands.Command(arguments, self.log_path, self.log_path)
 
     def wait_ready(self) -> None:
         """Wait until it scrubs; from then on it minds SIGHUP and SIGTERM.
@@ -162,20 +162,14 @@ class Site:
 
     :param kind: of the database, a key of `DATABASES`.
     :param directory: an empty folder.
-    :param agents: how many agents to start.
-    :param scrubber: whether glance-scrubber runs too.
     """
 
-    def __init__(
-        self, kind: str, directory: Path, *, agents: int = AGENTS, scrubber: bool = True
-    ) -> None:
+    def __init__(self, kind: str, directory: Path) -> None:
         self.directory = directory
         self.database = DATABASES[kind]()
         self.rabbitmq = RabbitMQ()
         self.objects = ObjectStore(("agent", SCRUBBER), delay=0.2)
         self.agents: list[ChaosAgent] = []
-        self._agent_count = agents
-        self._with_scrubber = scrubber
         #: Held by whoever uses the file store, and while it is away.
         self.mount = threading.Lock()
         #: Held while agents start: one that starts while the store is away makes its folder anew.
@@ -203,7 +197,7 @@ class Site:
         self.rows = Rows(self.url)
         self.keeping = Keeping(connect(self.url))
         self.notifier = self._make_notifier()
-        for number in range(self._agent_count):
+        for number in range(AGENTS):
             directory = self.directory / f"agent{number}"
             directory.mkdir()
             node = self.database.nodes[number % len(self.database.nodes)]
@@ -246,8 +240,6 @@ class Site:
 
     def start_scrubber(self) -> None:
         """Start Glance's own scrubber as a daemon, unless it runs."""
-        if not self._with_scrubber:
-            return
         if self._scrubber is not None and self._scrubber.poll() is None:
             return
         config = self.glance.config.directory / "glance-api.conf"

@@ -2,14 +2,18 @@
 """A short run; `python -m tests.chaos` makes long ones."""
 
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
+from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.chaos.plan import AGENT_FAULTS, OTHER_FAULTS, make_plan
-from tests.chaos.rows import new_id
+from tests.chaos.rows import Rows, new_id
 from tests.chaos.run import run
-from tests.chaos.site import Site
-from tests.chaos.store import COPIES
+from tests.chaos.site import ChaosAgent
+from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional.agents import wait_for
+from tests.functional.glance_tables import TEMPLATES
+from tests.sharing import shared
 
 
 def test_a_plan_is_its_seed() -> None:
@@ -31,32 +35,50 @@ def test_nothing_is_lost_nor_scrubbed_twice_nor_scrubbed_that_lives(tmp_path: Pa
 
 def test_an_agent_that_slept_goes_on_with_nothing(tmp_path: Path) -> None:
     """It was stopped while the first of two locations was being deleted."""
-    with Site("mariadb", tmp_path, agents=2, scrubber=False) as site:
-        sleeper, other = site.agents
+    with ExitStack() as stack:
+        objects = stack.enter_context(ObjectStore(("agent",), delay=0.2))
+        glance = GlanceConfig(
+            directory=tmp_path / "glance",
+            port=0,
+            database_url=shared(TEMPLATES["mariadb"]).copy("slept", tmp_path),
+            transport_url="kombu+memory://",
+            stores={"objects": "s3", "copies": "s3"},
+            store_options={"objects": objects.options(BUCKET), "copies": objects.options(COPIES)},
+        )
+        write_config(glance)
+        rows = Rows(glance.database_url)
+        stack.callback(rows.engine.dispose)
+        agents = []
+        for name in ("agent0", "agent1"):
+            folder = tmp_path / name
+            folder.mkdir()
+            agents.append(ChaosAgent(name, folder, glance, glance.database_url))
+            stack.push(agents[-1])
+            agents[-1].launch()
+        for agent in agents:
+            agent.wait_ready()
+        sleeper, other = agents
         image_id = new_id()
         copy = f"{COPIES}/{image_id}"
         for key in (image_id, copy):
-            site.objects.put(key, b"data")
-        site.rows.add(
-            ("objects", site.objects.url(image_id)),
-            ("copies", site.objects.url(copy)),
-            image_id=image_id,
+            objects.put(key, b"data")
+        rows.add(
+            ("objects", objects.url(image_id)), ("copies", objects.url(copy)), image_id=image_id
         )
         other.signal(signal.SIGSTOP)
-        site.objects.gate.clear()
-        site.rows.delete(image_id, ago=3600)
-        wait_for("a delete", lambda: site.objects.deleting[sleeper.name])
+        objects.gate.clear()
+        rows.delete(image_id, ago=3600)
+        wait_for("a delete", lambda: objects.deleting[sleeper.name])
         sleeper.signal(signal.SIGSTOP)
-        site.objects.gate.set()
+        objects.gate.set()
         other.signal(signal.SIGCONT)
         taken_over = ("deleted", ["deleted", "deleted"])
-        wait_for("the takeover", lambda: site.rows.status(image_id) == taken_over, 60)
-        asked = len(site.objects.requests)
+        wait_for("the takeover", lambda: rows.status(image_id) == taken_over, 60)
+        asked = len(objects.requests)
         sleeper.signal(signal.SIGCONT)
         told = f"The claim of image {image_id} ran out"
         wait_for(
-            "what the sleeper does",
-            lambda: told in sleeper.log or len(site.objects.requests) > asked,
+            "what the sleeper does", lambda: told in sleeper.log or len(objects.requests) > asked
         )
-        assert [r for r in site.objects.requests[asked:] if r.key == copy] == []
-        assert site.rows.status(image_id) == taken_over
+        assert [r for r in objects.requests[asked:] if r.key == copy] == []
+        assert rows.status(image_id) == taken_over

@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 from evscrub.demo.glance_config import PASTE
+from tests.forking import EvscrubPython, GlancePython
+from tests.functional.glance_tables import SQLiteTemplate
 from tests.servers import RabbitMQ, free_port, wait_until
 from tests.sharing import shared
 
@@ -76,28 +78,27 @@ GLANCE_SERVER = """\
 import sys
 from pathlib import Path
 from evscrub.demo.glance import serve
-from evscrub.demo.glance_config import GlanceConfig, migrate
 
-directory = Path(sys.argv[sys.argv.index("--ini") + 1]).parent
-migrate(GlanceConfig(directory, {port}, "sqlite:///{root}/glance.sqlite", ""))
-serve(directory, {port})
+serve(Path(sys.argv[sys.argv.index("--ini") + 1]).parent, {port})
 """
 
 CURL = """\
+import http.client
 import sys
-import httpx
 
 try:
-    answer = httpx.get("http://127.0.0.1:{port}/v2/images?limit=1", trust_env=False)
-except httpx.HTTPError:
+    connection = http.client.HTTPConnection("127.0.0.1", {port}, timeout=60)
+    connection.request("GET", "/v2/images?limit=1")
+    print(connection.getresponse().status, end="")
+except (OSError, http.client.HTTPException):
     sys.exit(7)
-print(answer.status_code, end="")
 """
 
 OPENSTACK = """\
 import argparse
-from pathlib import Path
-from evscrub.demo.client import GlanceClient
+import http.client
+import json
+import sys
 
 parser = argparse.ArgumentParser()
 parser.add_argument("noun", choices=["image"])
@@ -106,13 +107,31 @@ for name in ("--disk-format", "--container-format", "--file", "--format", "--col
     parser.add_argument(name)
 parser.add_argument("name")
 arguments = parser.parse_args()
-with GlanceClient("http://127.0.0.1:{port}") as client:
-    if arguments.verb == "create":
-        client.upload(client.create(arguments.name), Path(arguments.file).read_bytes())
-    elif arguments.verb == "show":
-        print(*(image["id"] for image in client.list() if image["name"] == arguments.name))
-    else:
-        client.delete(arguments.name)
+connection = http.client.HTTPConnection("127.0.0.1", {port}, timeout=60)
+
+
+def ask(method, path, body=None, kind="application/json"):
+    connection.request(method, "/v2/images" + path, body, {{"Content-Type": kind}})
+    answer = connection.getresponse()
+    said = answer.read()
+    if answer.status >= 300:
+        sys.exit(f"{{method}} {{path}}: {{answer.status}} {{said!r}}")
+    return json.loads(said) if said else None
+
+
+if arguments.verb == "create":
+    image = {{
+        "name": arguments.name,
+        "disk_format": arguments.disk_format,
+        "container_format": arguments.container_format,
+    }}
+    image_id = ask("POST", "", json.dumps(image))["id"]
+    with open(arguments.file, "rb") as file:
+        ask("PUT", f"/{{image_id}}/file", file.read(), "application/octet-stream")
+elif arguments.verb == "show":
+    print(*(image["id"] for image in ask("GET", f"?name={{arguments.name}}")["images"]))
+else:
+    ask("DELETE", f"/{{arguments.name}}")
 """
 
 
@@ -121,11 +140,21 @@ class DevStack:
 
     :param localrc: further lines of the localrc section.
     :param local_conf: further sections of local.conf.
+    :param forked: whether Python programs are forked from one that has their imports, which
+        costs less, or started as where DevStack runs.
     """
 
     def __init__(
-        self, root: Path, transport_url: str, localrc: str = "", local_conf: str = ""
+        self,
+        root: Path,
+        transport_url: str,
+        localrc: str = "",
+        local_conf: str = "",
+        *,
+        forked: bool = True,
     ) -> None:
+        self._python = str(shared(EvscrubPython).python) if forked else sys.executable
+        self._glance_python = str(shared(GlancePython).python) if forked else sys.executable
         self.root = root
         self.port = free_port()
         self.top = root / "devstack"
@@ -143,6 +172,7 @@ class DevStack:
         )
         (root / "opt/evscrub").symlink_to(REPOSITORY)
         (root / "paste.ini").write_text(PASTE)
+        shared(SQLiteTemplate).copy("glance", root)
         self._write_programs()
         self._write_what_is_cloned()
         self.write_local_conf(localrc)
@@ -251,15 +281,16 @@ class DevStack:
     def _write_programs(self) -> None:
         values = {"root": self.root, "port": self.port}
         self._write_script("bin/sudo", f'exec bash {HERE / "sudo.sh"} "$@"')
-        for name, text in (
-            ("uwsgi", GLANCE_SERVER.format(**values)),
-            ("curl", CURL.format(**values)),
-            ("openstack", OPENSTACK.format(**values)),
-            ("systemctl", (HERE / "systemctl.py").read_text()),
+        light = f"{sys.executable} -IS"  # they need nothing but the standard library
+        for name, text, python in (
+            ("uwsgi", GLANCE_SERVER.format(**values), self._glance_python),
+            ("curl", CURL.format(**values), light),
+            ("openstack", OPENSTACK.format(**values), light),
+            ("systemctl", (HERE / "systemctl.py").read_text(), light),
         ):
             (self.root / "bin" / f"{name}_program.py").write_text(text)
             self._write_script(
-                f"bin/{name}", f'exec {sys.executable} {self.root}/bin/{name}_program.py "$@"'
+                f"bin/{name}", f'exec {python} {self.root}/bin/{name}_program.py "$@"'
             )
         for name in ("apt-get", "a2enmod", "a2ensite"):
             self._write_script(f"bin/{name}", f'echo "{name} $*" >> {self.root}/calls')
@@ -268,13 +299,13 @@ class DevStack:
         )
         venv = "opt/data/venv/bin"
         self._write_script(f"{venv}/pip", f'echo "venv-pip $*" >> {self.root}/calls')
-        self._write_script(f"{venv}/python3", f'exec {sys.executable} "$@"')
-        generator = "from oslo_config.generator import main; main()"
+        self._write_script(f"{venv}/python3", f'exec {self._python} "$@"')
         for directory in (venv, "bin"):
-            self._write_script(f"{directory}/evscrub", f'exec {sys.executable} -m evscrub "$@"')
-            self._write_script(
-                f"{directory}/oslo-config-generator", f'exec {sys.executable} -c "{generator}" "$@"'
-            )
+            for name, module in (
+                ("evscrub", "evscrub"),
+                ("oslo-config-generator", "oslo_config.generator"),
+            ):
+                self._write_script(f"{directory}/{name}", f'exec {self._python} -m {module} "$@"')
 
     def _write_script(self, path: str, command: str) -> None:
         script = self.root / path
@@ -310,8 +341,9 @@ def devstack(tmp_path: Path, rabbitmq: RabbitMQ) -> Iterator[Start]:
     """Return a function that makes a DevStack; the test's end stops what runs in it."""
     made: list[DevStack] = []
 
-    def make(localrc: str = "", local_conf: str = "") -> DevStack:
-        made.append(DevStack(tmp_path / f"{len(made)}", rabbitmq.url, localrc, local_conf))
+    def make(localrc: str = "", local_conf: str = "", *, forked: bool = True) -> DevStack:
+        root = tmp_path / f"{len(made)}"
+        made.append(DevStack(root, rabbitmq.url, localrc, local_conf, forked=forked))
         return made[-1]
 
     yield make
@@ -321,7 +353,7 @@ def devstack(tmp_path: Path, rabbitmq: RabbitMQ) -> Iterator[Start]:
 
 def test_from_stack_to_clean(devstack: Start) -> None:
     """The whole way: stack, use, stack again, unstack, clean."""
-    there = devstack()
+    there = devstack(forked=False)
     output = there.run("stack")
 
     # Glance has what evscrub needs, and what DevStack gave it.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import sqlalchemy as sa
+from oslo_log import log
 from sqlalchemy.pool import NullPool, QueuePool
 
 from evscrub.demo.glance_config import GlanceConfig
@@ -34,6 +35,15 @@ def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_S
             raise TimeoutError(f"{what}: not within {deadline} s")
         time.sleep(_POLL_SECONDS)
 
+
+#: Keeps libraries from logging at DEBUG, which takes them longer than the requests and polls that
+#: they tell of.
+LOG_LEVELS = ",".join(
+    [
+        *log.get_default_log_levels(),
+        *("botocore=INFO", "urllib3=INFO", "glance_store=INFO", "stevedore=CRITICAL"),
+    ]
+)
 
 #: How old an agent's lease may get.
 CLAIM_TIMEOUT_SECONDS = 10
@@ -61,6 +71,7 @@ class AgentProcess:
                 "glance_config_files": glance.directory / "glance-api.conf",
                 "scrub_time": 2,
                 "debug": True,
+                "default_log_levels": LOG_LEVELS,
             },
             "scrubber": {
                 "claim_timeout": CLAIM_TIMEOUT_SECONDS,

@@ -2,7 +2,8 @@
 """Runs the command line in processes of its own, forked from one that has imported it already.
 
 A start of Python that imports evscrub and what it needs takes a second of a processor, and the
-tests start some hundred. The demo, DevStack and chaos suites start the real program.
+tests start some hundred. The demo and DevStack suites, and the chaos suite for agents whose clock
+is off, start the real program.
 """
 
 from __future__ import annotations

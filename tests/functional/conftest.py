@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
+from tests.forking import GlancePython
 from tests.functional import store_servers
 from tests.functional.glance_tables import TEMPLATES
 from tests.functional.store_servers import BUCKET, FakeLibraries, StoreServer
@@ -37,9 +37,10 @@ def rabbitmq() -> RabbitMQ:
 
 @pytest.fixture
 def own_rabbitmq() -> Iterator[RabbitMQ]:
-    """Return a RabbitMQ that the test may stop and start."""
-    with RabbitMQ() as server:
-        yield server
+    """Return a RabbitMQ that is not started yet, and that the test may start and stop."""
+    server = RabbitMQ()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +71,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def glance_python() -> str:
     """Return the interpreter that runs Glance."""
-    return sys.executable
+    return str(shared(GlancePython).python)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
+from tests.forking import GlancePython
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL
 from tests.sharing import shared
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def make_tables(database_url: str, python: str = sys.executable) -> None:
+def make_tables(database_url: str, python: str | None = None) -> None:
     """Make Glance's tables in an empty database.
 
-    :param python: the interpreter that has the Glance.
+    :param python: the interpreter that has the Glance; the tests' own by default.
     """
+    python = python or str(shared(GlancePython).python)
     with TemporaryDirectory(prefix="evscrub-migrate-") as folder:
         config = GlanceConfig(Path(folder), 0, database_url, "kombu+memory://", python=python)
         write_config(config)

@@ -467,8 +467,7 @@ class Site:
     ) -> AgentProcess:
         """Return an agent that is not started; its sweeps are frequent, its delay is 0."""
         options: dict[str, dict[str, object]] = {
-            # At DEBUG these say a hundred lines a request, and take longer than it.
-            "DEFAULT": {"scrub_time": 0, "default_log_levels": "botocore=INFO,urllib3=INFO"},
+            "DEFAULT": {"scrub_time": 0},
             "scrubber": dict(scrubber or {}),
             "sweep": {"interval": 1},
         }

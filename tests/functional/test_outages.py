@@ -16,6 +16,7 @@ import pytest
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
+from tests.functional.conftest import RegistryFactory
 from tests.functional.seed import Seed
 from tests.functional.test_status import get, scrape
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL, Proxy, RabbitMQ, free_port
@@ -181,16 +182,14 @@ def test_a_server_that_is_away_is_told_once(
 
 
 @pytest.fixture(scope="module")
-def quiet_url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    directory = tmp_path_factory.mktemp("sqlite")
-    made = f"sqlite:///{directory}/glance.sqlite"
-    migrate(site(directory, made))
-    return made
+def quiet_url(new_registry: RegistryFactory) -> str:
+    return new_registry("sqlite", "outages")
 
 
 def test_a_broker_that_is_away_is_told_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
+    own_rabbitmq.start()
     with agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port()) as agent:
         seen = len(agent.log)
         began = time.monotonic()
@@ -213,7 +212,6 @@ def test_a_broker_that_is_away_is_told_once(
 def test_a_broker_that_is_away_at_the_start_is_told_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
-    own_rabbitmq.stop()
     agent = agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port())
     try:
         agent.start(joined=False)

@@ -63,7 +63,7 @@ def agent(
     glance: GlanceProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AgentProcess]:
     options = {
-        "DEFAULT": {"scrub_time": 0, "default_log_levels": "botocore=INFO,urllib3=INFO"},
+        "DEFAULT": {"scrub_time": 0},
         "scrubber": {"parked_delay": 1},
         "sweep": {"interval": 1},
         "status": {"listen": f"127.0.0.1:{free_port()}"},

@@ -65,7 +65,7 @@ def tell(request: pytest.FixtureRequest, record_property: Callable[[str, object]
     return tell
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # whose tests share a worker, where a session's each have theirs
 def _migrated() -> Iterator[Galera]:
     with Galera() as cluster:
         make_tables(cluster.create_database(DATABASE))
