@@ -124,6 +124,8 @@ check() {
     "$bin/ruff" format --check .
     say "mypy --strict"
     "$bin/mypy" --strict
+    say "import-linter"
+    "$bin/lint-imports" --no-cache --no-logo
     say "shellcheck: ${scripts[*]}"
     shellcheck --external-sources "${scripts[@]}"
     if ((${#devstack[@]})); then
