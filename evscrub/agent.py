@@ -27,6 +27,7 @@ from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
+from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status import service as status
 from evscrub.status.sources import Sources
@@ -95,11 +96,8 @@ class Agent:
             self.queue,
             Claims(database, self.database_clock),
             self.stores,
-            clock,
-            self.database_clock,
-            scrubber_settings(conf),
-            self._scrubbed,
-            self._parked,
+            Context.create(scrubber_settings(conf), database, self.database_clock),
+            Observers(self._scrubbed, self._parked),
         )
         self._store_reloads = StoreReloads(self.stores, self.scrubber.try_parked)
         self.sweep = Sweep(

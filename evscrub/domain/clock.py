@@ -92,18 +92,18 @@ class DatabaseClock:
     """
 
     def __init__(self, clock: Clock, *, several_nodes: bool = False) -> None:
-        self._clock = clock
+        self.clock = clock
         self._offset = self._wall_offset
         self._is_known = several_nodes
         self._candidate: _Candidate | None = None
 
     def now(self) -> float:
         """The database's time, seconds since the epoch."""
-        return self._clock.boot() + self._offset
+        return self.clock.boot() + self._offset
 
     def moment(self) -> Moment:
         """Now, to ask for a reading."""
-        return self._clock.moment()
+        return self.clock.moment()
 
     def agrees(self, reading: datetime, asked: Moment) -> bool:
         """Return whether a reading is within the bound of the estimate; for any thread.
@@ -122,7 +122,7 @@ class DatabaseClock:
             # After an answer that took long the estimate may still be far off.
             self._is_known |= highest - lowest <= BOUND_SECONDS
             return
-        now, old = self._clock.boot(), self._candidate
+        now, old = self.clock.boot(), self._candidate
         if old is None or not _is_near(old.offset, lowest, highest):
             old = _Candidate(self._offset, now, 0)
         offset = min(max(old.offset, lowest), highest)
@@ -140,15 +140,15 @@ class DatabaseClock:
     @property
     def skew_seconds(self) -> float:
         """How far this host's wall clock is ahead of the database's."""
-        return self._clock.wall() - self.now()
+        return self.clock.wall() - self.now()
 
     @property
     def _wall_offset(self) -> float:
-        return self._clock.wall() - self._clock.boot()
+        return self.clock.wall() - self.clock.boot()
 
     def _bounds(self, reading: datetime, asked: Moment) -> tuple[float, float]:
         value = epoch(reading)
-        return value - self._clock.boot(), value - asked.boot
+        return value - self.clock.boot(), value - asked.boot
 
     def _is_outvoted(self, offset: float) -> bool:
         """Return whether the host's wall clock speaks for the estimate and against an offset."""

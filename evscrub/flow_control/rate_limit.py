@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A rate limit that can be changed while it is waited for."""
 
-from contextlib import suppress
-
 import anyio
 from aiolimiter import AsyncLimiter
 
@@ -18,46 +16,40 @@ class RateLimit:
         self.rate = rate
         self.burst = burst
         self._limiter = _limiter(rate, burst)
+        self._is_full = False  # the burst of a new limiter is still to be used up
         self._waiting: set[anyio.CancelScope] = set()
 
     def change(self, rate: float, burst: float) -> None:
         """Set another rate, also for those who wait already."""
         if (rate, burst) != (self.rate, self.burst):
             self.rate, self.burst = rate, burst
-            self._limiter = _limiter(rate, burst)
+            self._limiter, self._is_full = _limiter(rate, burst), False
             for scope in self._waiting:
                 scope.cancel()
 
     def follow(self, rate: float) -> None:
         """Set another rate, also for those who wait already, but give nobody a new burst."""
-        if rate == self.rate:
-            return
-        self.change(rate, self.burst)
-        if self._limiter is not None:
-            with suppress(StopIteration):  # it ends at once, for nothing is used up yet
-                self._limiter.acquire(self.burst).send(None)
+        if rate != self.rate:
+            self.change(rate, self.burst)
+            self._is_full = self._limiter is not None
 
-    @property
-    def ready(self) -> bool:
-        """Whether there is a turn that needs no waiting for."""
-        return self._limiter is None or self._limiter.has_capacity()
+    async def acquire(self, count: int = 1) -> None:
+        """Wait until `count` acquisitions are allowed.
 
-    def take_ready(self) -> None:
-        """Take a turn that is ready."""
-        if self._limiter is not None:
-            with suppress(StopIteration):  # it ends at once, for there is one
-                self._limiter.acquire().send(None)
-
-    async def acquire(self) -> None:
-        """Wait for one's turn."""
-        while (limiter := self._limiter) is not None:
+        :param count: at least 1; more than the burst are acquired one burst after another.
+        """
+        while count > 0 and (limiter := self._limiter) is not None:
+            some = min(count, max(1, int(self.burst)))
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
-                    await limiter.acquire()
+                    if self._is_full:
+                        self._is_full = False
+                        await limiter.acquire(self.burst)  # at once: nothing is used up yet
+                    await limiter.acquire(some)
                 finally:
                     self._waiting.discard(scope)
-                return
+                count -= some
 
 
 def _limiter(rate: float, burst: float) -> AsyncLimiter | None:

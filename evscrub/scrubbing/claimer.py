@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out what ready images need: looks at them for their store, claims them, makes them work."""
+"""Finds out what ready images need: looks for their stores, claims them, makes jobs of them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -8,22 +8,22 @@ from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
 from evscrub.domain import verdict as verdicts
-from evscrub.domain.clock import Clock, DatabaseClock, Moment, epoch
+from evscrub.domain.clock import DatabaseClock, Moment, epoch
 from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.flow_control.owner_limit import OwnerPace
 from evscrub.queueing.delay_queue import DelayQueue, Taken
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
+from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job, Lease, Location
 from evscrub.scrubbing.lane import Again, Lane
 from evscrub.scrubbing.witness_finder import WitnessFinder
 from evscrub.stores.backends import Stores, Target
-from evscrub.telemetry.statistics import Record
 
 LOG = logging.getLogger(__name__)
 
@@ -39,32 +39,18 @@ _TELL_SECONDS = 60.0
 
 
 class Claimer:
-    """Turns ready images into work, or lets go of them."""
+    """Turns ready images into jobs, or sets them aside."""
 
-    def __init__(
-        self,
-        queue: DelayQueue,
-        claims: Claims,
-        calls: RegistryCalls,
-        stores: Stores,
-        clock: Clock,
-        database_clock: DatabaseClock,
-        record: Record,
-        settings: Settings,
-    ) -> None:
-        self.settings = settings
+    def __init__(self, queue: DelayQueue, claims: Claims, stores: Stores, context: Context) -> None:
         self._queue = queue
         self._claims = claims
-        self._calls = calls
         self._stores = stores
-        self._shared_urls = SharedUrls(claims.database, stores, clock)
+        self._context = context
+        self._shared_urls = SharedUrls(claims.database, stores, context.clock)
         self.witness_finder = WitnessFinder(
             self._shared_urls.live_ids, LiveImages(claims.database).read, stores.resolve
         )
-        self._clock = clock
-        self._database_clock = database_clock
-        self._record = record
-        self._owners = OwnerPace(settings.owner_rate)
+        self._owners = OwnerPace(context.settings.owner_rate)
         self._paced: set[str] = set()  #: images that wait for their owner's turn
         # An event may name any owner: what it tells of takes its turn once the registry was asked.
         queue.first_lane = UNKNOWN_LANE
@@ -72,9 +58,12 @@ class Claimer:
         self._refused_until = 0.0
         self._told_at: float | None = None
 
-    def change(self, settings: Settings) -> None:
-        """Apply changed options."""
-        old, self.settings = self.settings, settings
+    def change(self, old: Settings) -> None:
+        """Apply changed options.
+
+        :param old: the settings before.
+        """
+        settings = self._context.settings
         self._queue.swept_lane = self._known_lane()
         if settings.owner_rate != old.owner_rate:
             self._change_owner_rate(settings.owner_rate)
@@ -86,12 +75,16 @@ class Claimer:
         which is charged then.
         """
         stores = self._stores.deletable
-        return stores[0] if len(stores) == 1 and not self.settings.owner_rate else UNKNOWN_LANE
+        return (
+            stores[0]
+            if len(stores) == 1 and not self._context.settings.owner_rate
+            else UNKNOWN_LANE
+        )
 
     def _change_owner_rate(self, rate: float) -> None:
         """Let images that wait for a turn at the old rate come for one at the new."""
         self._owners = OwnerPace(rate)
-        now = self._database_clock.now()
+        now = self._context.database_clock.now()
         paced, self._paced = self._paced, set()
         for image_id in paced:
             if not self._queue.is_taken(image_id) and self._queue.cancel(image_id):
@@ -99,14 +92,16 @@ class Claimer:
 
     async def look(self, taken: Sequence[Taken]) -> None:
         """Send each image to its lane, or wherever else it belongs."""
-        asked = self._clock.moment()
+        asked = self._context.clock.moment()
         ids = [image.image_id for image in taken]
         try:
-            seen = await self._calls.call(self._claims.look, ids, self.settings.policy)
+            seen = await self._context.calls.call(
+                self._claims.look, ids, self._context.settings.policy
+            )
         except RegistryAwayError:
             self.put_back(taken, UNKNOWN_LANE)
             return
-        self._database_clock.observe(seen.now, asked)
+        self._context.database_clock.observe(seen.now, asked)
         # What may raise comes first: its batch is taken apart then, and looked at again.
         lanes = {
             image_id: self._lane_of(sight.decision)
@@ -120,48 +115,50 @@ class Claimer:
             else:
                 self._set_aside(image, sight)
 
-    async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Work]:
-        """Claim images; returns the work that they make."""
-        asked = self._clock.moment()
+    async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Job]:
+        """Claim images; returns the jobs that they make."""
+        asked = self._context.clock.moment()
         ids = [image.image_id for image in taken]
         self._paced.difference_update(ids)
         try:
-            seen, shared = await self._calls.call(self._claim, ids, self.settings.policy)
+            seen, shared = await self._context.calls.call(
+                self._claim, ids, self._context.settings.policy
+            )
         except RegistryAwayError:
             # Claims that were made, if any, run out and are taken over.
             self.put_back(taken, lane.name)
             return []
-        self._database_clock.observe(seen.now, asked)
+        self._context.database_clock.observe(seen.now, asked)
         if seen.refused:
             self._refuse()
             self.put_back(taken, lane.name)
             return []
         self._trust()
         claims = {claim.image.id: claim for claim in seen.claims}
-        works = []
+        jobs = []
         for image in taken:
             claim = claims.get(image.image_id)
             sight = seen.sights.get(image.image_id)
             if claim is not None:
-                works.append(self._make_work(image, claim, asked, shared))
+                jobs.append(self._make_job(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
                 self._set_aside(image, sight)
             else:
                 # Locked by somebody, or gone from the registry: a look will tell.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
-        return works
+        return jobs
 
     @property
     def refused_seconds(self) -> float:
         """How long to claim nothing, since the database's clock disagreed; 0 else."""
-        return max(0.0, self._refused_until - self._clock.boot())
+        return max(0.0, self._refused_until - self._context.clock.boot())
 
     def _refuse(self) -> None:
-        now = self._clock.boot()
+        now = self._context.clock.boot()
         self._refused_until = now + _DISPUTE_SECONDS
         if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
             self._told_at = now
-            LOG.warning("Nothing is claimed: %s", disputed(self._database_clock))
+            LOG.warning("Nothing is claimed: %s", disputed(self._context.database_clock))
 
     def _trust(self) -> None:
         if self._told_at is not None:
@@ -197,7 +194,7 @@ class Claimer:
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0
     ) -> None:
         """Return images to the queue that nothing was done about, as far as they are out of it."""
-        now = self._database_clock.now()
+        now = self._context.database_clock.now()
         for image in filter(lambda image: self._queue.is_taken(image.image_id), taken):
             self._queue.done(image.image_id)
             due = max(image.due, now + after_seconds) if after_seconds else image.due
@@ -219,7 +216,7 @@ class Claimer:
     def _route(self, taken: Taken, lane: str, sight: Sight) -> None:
         # From here on the registry's owner counts, not what the event said.
         owner = None if sight.image is None else sight.image.owner
-        now = self._database_clock.now()
+        now = self._context.database_clock.now()
         turn = self._owners.turn(owner, now)
         if turn > now:
             self._paced.add(taken.image_id)
@@ -235,78 +232,78 @@ class Claimer:
         """Return the queue's lane of an image."""
         if store in {None, UNKNOWN_LANE}:
             return store
-        return Again(store) if failed_before or image_id in self._record.troubles else store
+        return Again(store) if failed_before or image_id in self._context.record.troubles else store
 
     def _set_aside(self, taken: Taken, sight: Sight) -> None:
         """Let go of an image that is not to be scrubbed now."""
         self._queue.done(taken.image_id)
         match sight.decision:
             case Wait(seconds):
-                if seconds <= self.settings.horizon_seconds:
+                if seconds <= self._context.settings.horizon_seconds:
                     self._queue.add(
                         taken.image_id,
-                        self._database_clock.now() + seconds,
+                        self._context.database_clock.now() + seconds,
                         owner=None if sight.image is None else sight.image.owner,
                         lane=self._queue.swept_lane,
                         source=taken.source,
                     )
             case Damaged(reason):
-                if self._record.found_damaged(taken.image_id, reason):
+                if self._context.record.found_damaged(taken.image_id, reason):
                     LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)
             case Leave(reason):
-                self._record.forget(taken.image_id)
-                self._record.left_alone[reason] += 1
+                self._context.record.forget(taken.image_id)
+                self._context.record.left_alone[reason] += 1
 
-    def _make_work(
+    def _make_job(
         self, taken: Taken, claim: Claim, asked: Moment, shared: Mapping[int, Verdict]
-    ) -> Work:
+    ) -> Job:
         due = taken.due
         if claim.image.deleted_at is not None and claim.kind is not Kind.ORPHAN:
-            due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
-        work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
-        known = taken.image_id in self._record.troubles
-        work.first = not known and claim.kind is not Kind.GIVEN_BACK
-        alike: dict[str, list[tuple[LocationRow, Target]]] = {}
+            scrub_time = self._context.settings.policy.scrub_time
+            due = epoch(claim.image.deleted_at) + scrub_time.total_seconds()
+        lease = Lease(claim.lease, asked)
+        job = Job(claim, lease, due, taken.source, ready_at=taken.due)
+        known = taken.image_id in self._context.record.troubles
+        job.first = not known and claim.kind is not Kind.GIVEN_BACK
+        alike: dict[str, list[tuple[Location, Target]]] = {}
         for row in claim.locations:
-            verdict = shared.get(row.id)
-            if verdict is SHARED:
-                self._judge_at_once(work, row, verdict)
-                continue
-            try:
-                target = self._stores.resolve(row)
-            except StoreNotUsableError as error:
-                self._judge_at_once(work, row, judge(error, ""), error.store)
-                continue
-            except Exception as error:
-                # The claim is made: it is to be released, whatever its rows hold.
-                LOG.exception("A location of image %s cannot be resolved", claim.image.id)
-                unusable = StoreNotUsableError(verdicts.BAD_URL, type(error).__name__)
-                self._judge_at_once(work, row, judge(unusable, ""))
-                continue
-            if verdict is not None:
-                self._judge_at_once(work, row, verdict)
-                continue
-            others = alike.setdefault(target.key, [])
-            for first, other in others:
-                if self._stores.are_same(target, other):
-                    work.twins.setdefault(first.id, []).append(row.id)
-                    break
+            target = self._target(claim, row, shared.get(row.id))
+            if isinstance(target, Target):
+                others = alike.setdefault(target.key, [])
+                twin = next((one for one, of in others if self._stores.are_same(target, of)), None)
+                if twin is not None:
+                    twin.twins.append(row.id)
+                    continue
+                location = Location(row, target)
+                others.append((location, target))
             else:
-                others.append((row, target))
-                work.targets.append((row, target))
-        return work
+                location = Location(row)
+                job.judge(location, *target, self._context.database_clock.now())
+            job.locations.append(location)
+        return job
 
-    def _judge_at_once(
-        self, work: Work, row: LocationRow, verdict: Verdict, store: str = ""
-    ) -> None:
-        """Judge a location that no store needs to be asked about.
+    def _target(
+        self, claim: Claim, row: LocationRow, shared: Verdict | None
+    ) -> Target | tuple[str, Verdict]:
+        """Return where to delete a location's data, or the verdict that needs no store's answer.
 
-        :param store: the store that it is in, where that is known.
+        :param shared: what holds of the location, whose data another may need.
+        :returns: a verdict comes with the store that has the data, where that is known.
         """
         # A name from the registry would give the metric as many labels as people can think of.
-        if not store:
-            store = row.store if row.store and row.store in self._stores.names else NO_STORE
-        work.judged(row, store, verdict, self._database_clock.now())
+        known = row.store if row.store and row.store in self._stores.names else NO_STORE
+        if shared is SHARED:
+            return known, shared
+        try:
+            target = self._stores.resolve(row)
+        except StoreNotUsableError as error:
+            return error.store or known, judge(error, "")
+        except Exception as error:
+            # The claim is made: it is to be released, whatever its rows hold.
+            LOG.exception("A location of image %s cannot be resolved", claim.image.id)
+            unusable = StoreNotUsableError(verdicts.BAD_URL, type(error).__name__)
+            return known, judge(unusable, "")
+        return target if shared is None else (known, shared)
 
 
 def disputed(clock: DatabaseClock) -> str:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lane: what one store may be asked for at a time.
 
-It counts and decides, it never waits. Workers' threads take further images by themselves, so what
-they touch is behind a lock.
+It counts and decides, it never waits. The event loop alone uses it.
 """
 
 from collections import Counter
@@ -18,24 +17,23 @@ from evscrub.flow_control.circuit_breaker import Breaker, State
 from evscrub.flow_control.health import NOT_MOUNTED, Change, Health
 from evscrub.queueing.delay_queue import Taken
 from evscrub.queueing.turns import OwnerKey, owner_key
-from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.slots import Backlog, Slot, Slots
+from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.slots import Backlog, Slots
 
 #: How much work is claimed ahead of the workers, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
 #: Claims under way at a time: while one waits for the database, the other computes.
 _CLAIMS = 2
 _LEAST_YIELD = 0.01
-#: A worker goes on with further images for so long before it says what came of them: its way to a
-#: thread and back costs more than a fast delete.
-RUN_SECONDS = 0.25
-#: Deletes that take less are fast. Workers that do them hold each other up, for one alone runs in
-#: Python, so there is another only for so much more to do.
+#: Deletes that take less are fast: a way to a thread and back for each would cost more than the
+#: delete, and deletes in several threads contend for the GIL.
 _FAST_SECONDS = 0.005
-_WORTH_SECONDS = 0.05
-#: After so long without an answer from any of them, there is need of another worker.
+#: Fast deletes are handed to a worker so many seconds' worth at a time.
+BATCH_SECONDS = 0.05
+#: Jobs behind a delete that takes longer go to other workers.
 STALL_SECONDS = 0.1
-#: What a delete that is slower than those before weighs in what they are taken to need.
+#: EWMA weight of a delete that is slower than the estimate.
 _WEIGHT = 0.05
 
 
@@ -65,7 +63,8 @@ class Lane:
         self.health = health
         self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
         self.reset_at = float("-inf")  #: when an operator last saw to the store, since boot
-        self.waiting = 0  #: of the workers, how many wait for a turn at the rates
+        self.batches: set[Batch] = set()  #: one for each worker
+        self.waiting = 0  #: jobs that workers have and that wait for a turn at the rates
         self.claims = 0  #: under way
         self.claiming: Counter[OwnerKey] = Counter()  #: images that they ask for
         #: Which part of what was asked for lately was there to claim; little where other agents
@@ -75,8 +74,8 @@ class Lane:
         self.missing = Missing(not_found_limit)
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
-        self._lock = self._all_slots.lock
-        self._heard_at = float("-inf")  # of a worker's beginning, or of a delete's end
+        self._waiting_workers = 0
+        self._working: dict[Owner, int] = {}  # jobs that workers have
         self._claimed = 0
 
     @property
@@ -89,7 +88,7 @@ class Lane:
 
     @property
     def running(self) -> int:
-        """Workers, each with one image, or with several whose deletes are fast."""
+        """Workers, each with one job, or with several whose deletes are fast."""
         return self._slots.taken
 
     # -- claiming
@@ -169,70 +168,128 @@ class Lane:
         breaker = self.health.shut.get(owner)
         return breaker is None or breaker.lets_through(now, self._in_flight(owner)) != 0
 
-    def push(self, work: Work) -> None:
-        """Let a claimed image wait for a worker."""
-        with self._lock:
-            self.backlog.push(work)
+    def push(self, job: Job) -> None:
+        """Let a job wait for a worker."""
+        self.backlog.push(job)
 
-    def drain(self) -> list[Work]:
-        """Take out all images that wait."""
-        with self._lock:
-            return self.backlog.drain()
+    def drain(self) -> list[Job]:
+        """Take out all jobs that wait, or that a worker has not begun."""
+        return self.backlog.drain() + [job for each in self.batches for job in self._undo(each)]
 
-    def drain_owner(self, owner: Owner) -> list[Work]:
-        """Take out all images of an owner that wait."""
-        with self._lock:
-            return self.backlog.drain_owner(owner)
+    def drain_owner(self, owner: Owner) -> list[Job]:
+        """Take out all jobs of an owner that wait."""
+        return self.backlog.drain_owner(owner)
 
     def may_begin(self, now: float) -> bool:
-        """Return whether there is a claimed image that another worker may begin."""
-        if (
-            not self.backlog
-            or self.running >= self.pace.concurrent
-            or self.breaker.lets_through(now, self.running) == 0
-            or not self._needs_worker(now)
-        ):
-            return False
-        with self._lock:
-            return self.backlog.turn_to(self._has_room)
+        """Return whether there is a job that another worker may begin."""
+        return (
+            bool(self.backlog)
+            and self.running < self.pace.concurrent
+            and self.breaker.lets_through(now, self.running) != 0
+            and self._needs_worker()
+            and self.backlog.turn_to(self._has_room)
+        )
 
-    def begin(self, now: float) -> Slot | None:
-        """Take the next claimed image for another worker; its slot is given back by :meth:`end`."""
-        with self._lock:
-            work = self.backlog.pop(self._has_room)
-            if work is None:
-                return None
-            self._slots.take(work.owner)
-            self._all_slots.take(work.owner)
-        self._heard_at = now
-        return Slot(work)
+    def begin(self, now: float, most: float) -> Batch | None:
+        """Take the next jobs for another worker, whose slot is given back by :meth:`end`.
 
-    def go_on(self, slot: Slot) -> Work | None:
-        """Take the next claimed image for a worker that is there; None without any; any thread."""
-        with self._lock:
-            before = slot.work.owner
-            if self.backlog.owners == 1 and self.backlog.count(before):
-                work = self.backlog.pop(self._may_keep)
-            else:
-                self._slots.leave(before)
-                self._all_slots.leave(before)
-                work = self.backlog.pop(self._has_room)
-                after = before if work is None else work.owner
-                self._slots.take(after)
-                self._all_slots.take(after)
-            if work is not None:
-                slot.work = work
-        return work
+        :param now: seconds since boot.
+        :param most: how many, at most.
+        """
+        first = self.backlog.pop(self._has_room)
+        if first is None:
+            return None
+        jobs, wanted = [first], min(most, self._worth_taking())
+        while len(jobs) < wanted:
+            job = self.backlog.pop(lambda owner: owner == first.owner or self._has_room(owner))
+            if job is None:
+                break
+            jobs.append(job)
+        for job in jobs:
+            job.start()
+            self._working[job.owner] = self._working.get(job.owner, 0) + 1
+        self._take_slot(first.owner)
+        batch = Batch(jobs, first.owner, now)
+        self.batches.add(batch)
+        return batch
 
-    def end(self, slot: Slot) -> None:
-        """Take back a worker's slot."""
-        with self._lock:
-            self._slots.leave(slot.work.owner)
-            self._all_slots.leave(slot.work.owner)
+    def waits(self, batch: Batch) -> None:
+        """Take in that a worker waits for its turns at the rates."""
+        batch.waits = True
+        self.waiting += len(batch)
+        self._waiting_workers += 1
 
-    def _may_keep(self, _owner: Owner) -> bool:
-        """Whether no slot more is taken than the pace allows."""
-        return self._slots.taken <= self.pace.concurrent
+    def goes(self, batch: Batch, now: float) -> None:
+        """Take in that a worker has its turns at the rates."""
+        self._stop_waiting(batch)
+        batch.heard_at = now
+
+    def stops(self, job: Job) -> None:
+        """Take in that a worker is done with a job."""
+        job.stop()
+        self._working[job.owner] -= 1
+        if not self._working[job.owner]:
+            del self._working[job.owner]
+
+    def end(self, batch: Batch) -> list[Job]:
+        """Take back a worker's slot; returns the jobs that it did not begin."""
+        left = self._undo(batch)
+        self._stop_waiting(batch)
+        self.batches.discard(batch)
+        self._leave_slot(batch.owner)
+        return left
+
+    @property
+    def may_be_blocked(self) -> bool:
+        """Whether jobs wait for workers that are thought to be fast."""
+        return self.delete_seconds < _FAST_SECONDS and bool(
+            self.batches and (self.backlog or any(map(len, self.batches)))
+        )
+
+    def unblock(self, now: float) -> None:
+        """Let other workers do what waits behind deletes that take long.
+
+        A slot is charged to the owner of the image that is being deleted.
+        """
+        if not self.may_be_blocked:
+            return
+        for batch in self.batches:
+            job = batch.current
+            if job is not None and now - batch.heard_at >= STALL_SECONDS:
+                self.took(now - batch.heard_at)
+                self._leave_slot(batch.owner)
+                batch.owner = job.owner
+                self._take_slot(batch.owner)
+                for waiting in self._undo(batch):
+                    self.push(waiting)
+
+    def slow_down(self) -> None:
+        """Take back what workers have not begun, after the pace was cut."""
+        for batch in self.batches:
+            for job in self._undo(batch):
+                self.push(job)
+
+    def _undo(self, batch: Batch) -> list[Job]:
+        jobs = batch.take_back()
+        if batch.waits:
+            self.waiting -= len(jobs)
+        for job in jobs:
+            self.stops(job)
+        return jobs
+
+    def _stop_waiting(self, batch: Batch) -> None:
+        if batch.waits:
+            batch.waits = False
+            self.waiting -= len(batch)
+            self._waiting_workers -= 1
+
+    def _take_slot(self, owner: Owner) -> None:
+        self._slots.take(owner)
+        self._all_slots.take(owner)
+
+    def _leave_slot(self, owner: Owner) -> None:
+        self._slots.leave(owner)
+        self._all_slots.leave(owner)
 
     def _has_room(self, owner: Owner) -> bool:
         """Whether an owner may have one more slot."""
@@ -247,58 +304,49 @@ class Lane:
 
     def _is_alone(self, owner: Owner) -> bool:
         """Whether no other owner's image waits or is in work here."""
-        slots = self._slots.by_owner
-        return self.backlog.owners - bool(self.backlog.count(owner)) + len(slots) == (
-            owner in slots
+        working = self._working
+        return self.backlog.owners - bool(self.backlog.count(owner)) + len(working) == (
+            owner in working
         )
 
     def _held_up(self) -> list[Owner]:
         """Owners who may not begin another image although there are slots."""
-        with self._lock:
-            if self._slots.taken >= self.pace.concurrent:
-                return []
-            return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
+        if self._slots.taken >= self.pace.concurrent:
+            return []
+        return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
 
     def _in_flight(self, owner: Owner) -> int:
         """How many images of an owner are being claimed, wait or are in work."""
         claiming = self.claiming[owner_key(owner)]
-        return claiming + self.backlog.count(owner) + self._slots.by_owner.get(owner, 0)
+        return claiming + self.backlog.count(owner) + self._working.get(owner, 0)
 
-    def _needs_worker(self, now: float) -> bool:
-        """Whether another worker does more than those that take what is in the backlog anyway."""
-        busy = self.running - self.waiting
+    def _needs_worker(self) -> bool:
+        """Whether another worker does more than those there are."""
+        busy = self.running - self._waiting_workers
         return (
             not busy
             or self.delete_seconds >= _FAST_SECONDS
-            or len(self.backlog) * self.delete_seconds > busy * _WORTH_SECONDS
-            or now - self._heard_at >= STALL_SECONDS
+            or len(self.backlog) * self.delete_seconds > busy * BATCH_SECONDS
         )
 
-    @property
-    def turns_worth_taking(self) -> int:
-        """How many further turns at the rates one worker has a use for: where deletes are fast."""
-        if not 0 < self.delete_seconds < _FAST_SECONDS:
-            return 0
-        return min(len(self.backlog), int(_WORTH_SECONDS / self.delete_seconds))
-
-    @property
-    def has_runs(self) -> bool:
-        """Whether a worker may go on with further images at once; for any thread."""
-        return self.breaker.state is State.CLOSED
+    def _worth_taking(self) -> int:
+        """How many jobs a worker takes: more than one where deletes are known to be fast."""
+        if not 0 < self.delete_seconds < _FAST_SECONDS or self.breaker.state is not State.CLOSED:
+            return 1
+        return int(BATCH_SECONDS / self.delete_seconds)
 
     # -- answers
 
-    def took(self, seconds: float, now: float) -> None:
-        """Take in how long a delete took; any thread: nothing depends on each one counting.
+    def took(self, seconds: float) -> None:
+        """Take in how long a delete took.
 
-        The fastest count most. Those that are slow now and then are so because of other threads, or
+        The fastest count most: those that are slow now and then are so because of other threads, or
         because of their images.
         """
         seconds = max(seconds, 1e-6)
         if seconds > self.delete_seconds > 0:
             seconds = self.delete_seconds + (seconds - self.delete_seconds) * _WEIGHT
         self.delete_seconds = seconds
-        self._heard_at = now
 
     def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
         """Take in what the store answered to a delete; returns what that changes."""
@@ -317,9 +365,12 @@ class Lane:
         breaker = self.health.shut.get(owner)
         return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
 
-    def is_absence(self, verdict: Verdict) -> bool:
-        """Whether a store said that it does not have some data."""
-        return verdict in NOT_MOUNTED or verdict.is_missing
+    def is_outdated(self, began: float, verdict: Verdict) -> bool:
+        """Return whether data was not there before an operator last saw to the store.
+
+        :param began: when it was asked for, seconds since boot.
+        """
+        return began < self.reset_at and (verdict in NOT_MOUNTED or verdict.is_missing)
 
     def believed(self, verdict: Verdict) -> Verdict:
         """What an answer means where an operator may have said that the data is really gone."""

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All lanes: makes them, tunes them, and carries out what an answer changes about one."""
+"""All lanes: makes them, tunes them, and says what an answer changes about one."""
 
 import math
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+
+from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
-from evscrub.domain.clock import Clock
 from evscrub.domain.evidence import Origin, Scope
-from evscrub.domain.verdict import FINISHED, GONE, Verdict
+from evscrub.domain.proof import Proof, ProofResult
+from evscrub.domain.verdict import FINISHED, GONE, UNPROVEN, Verdict, judge
 from evscrub.flow_control.adaptive_limit import Pace
 from evscrub.flow_control.circuit_breaker import State
-from evscrub.flow_control.health import Event, Health
+from evscrub.flow_control.health import Change, Event, Health
 from evscrub.flow_control.rate_limit import RateLimit
 from evscrub.queueing.delay_queue import DelayQueue
-from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
+from evscrub.scrubbing.batch import Answer, Batch
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.lane import BATCH_SECONDS, STALL_SECONDS, Again, Lane
 from evscrub.scrubbing.lane_messages import tell
 from evscrub.scrubbing.slots import Slots
+
+LOG = logging.getLogger(__name__)
 
 _IDLE_SECONDS = 60.0
 
@@ -26,19 +31,11 @@ class Lanes:
     """The lanes by store.
 
     :param stores: the stores that data may be deleted from.
-    :param end: takes work that goes no further, to be settled.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Iterable[str],
-        clock: Clock,
-        end: Callable[[Work], None],
-    ) -> None:
-        self._settings = settings
-        self._clock = clock
-        self._end = end
+    def __init__(self, stores: Iterable[str], context: Context) -> None:
+        self._context = context
+        settings = context.settings
         self._rate = RateLimit(settings.rate, settings.burst)
         self._slots = Slots(settings.concurrency)
         self._lanes: dict[str, Lane] = {}
@@ -50,17 +47,18 @@ class Lanes:
         return iter(self._lanes.values())
 
     def of(self, store: str) -> Lane:
-        """The lane of a store."""
+        """Return the lane of a store."""
         lane = self._lanes.get(store)
         if lane is None:
-            pace = Pace(*self._settings.allowed(store))
+            settings = self._context.settings
+            pace = Pace(*settings.allowed(store))
             lane = self._lanes[store] = Lane(
                 store,
-                Health(pace, random.uniform),
+                Health(pace, self._context.uniform),
                 self._slots,
-                not_found_limit=self._settings.not_found_limit_of(store),
+                not_found_limit=settings.not_found_limit_of(store),
             )
-            self._rates[store] = RateLimit(pace.rate, self._settings.burst)
+            self._rates[store] = RateLimit(pace.rate, settings.burst)
         return lane
 
     @property
@@ -68,46 +66,42 @@ class Lanes:
         """How many workers there are."""
         return self._slots.taken
 
-    def next_to_begin(self, now: float) -> Lane | None:
-        """Choose the lane whose next claimed image may begin; None while no slot is free.
+    def next_batch(self, now: float) -> tuple[Lane, Batch] | None:
+        """Take what another worker may begin; None while no slot is free, or nothing waits.
 
         The lane with the fewest in work is first. A slot is kept for each other store that has
         nothing in work, at most half of all, so that a store that hangs never has all of them.
+
+        :param now: seconds since boot.
         """
-        free = self._settings.concurrency - self.running
+        concurrency = self._context.settings.concurrency
+        free = concurrency - self.running
         able = [lane for lane in self if lane.may_begin(now)] if free > 0 else []
         if not able:
             return None
         chosen = min(able, key=lambda lane: lane.running)
         idle = sum(not lane.running and not lane.is_shut(now) for lane in self if lane.name)
-        kept = min(idle, self._settings.concurrency // 2) if chosen.running else 0
-        return chosen if free > kept else None
+        kept = min(idle, concurrency // 2) if chosen.running else 0
+        batch = chosen.begin(now, self._most_turns(chosen)) if free > kept else None
+        return None if batch is None else (chosen, batch)
 
-    async def turns(self, lane: Lane) -> float:
-        """Wait until the lane's rate, and that of all together, allow one more request.
+    def _most_turns(self, lane: Lane) -> float:
+        """Return how many turns at the rates a worker may wait for: what comes one by one."""
+        settings = self._context.settings
+        rates = [rate for rate in (settings.rate, lane.pace.rate) if rate]
+        return min(settings.burst, max(1, min(rates) * BATCH_SECONDS)) if rates else math.inf
 
-        :returns: how many requests they allow: more than one where several turns are ready and a
-            worker has a use for them; infinite without a rate.
-        """
-        if not lane.pace.rate and not self._settings.rate:
-            return math.inf
-        limits = self._rates[lane.name], self._rate
-        lane.waiting += 1
-        try:
+    async def turns(self, lane: Lane, batch: Batch) -> None:
+        """Wait until the lane's rate, and that of all together, allow what a batch has."""
+        # The slot was first: a token is not spent on waiting for one.
+        if limits := [limit for limit in (self._rates[lane.name], self._rate) if limit.rate]:
+            lane.waits(batch)
             for limit in limits:
-                await limit.acquire()
-        finally:
-            lane.waiting -= 1
-        count, most = 1, 1 + lane.turns_worth_taking
-        while count < most and all(limit.ready for limit in limits):
-            for limit in limits:
-                limit.take_ready()
-            count += 1
-        return count
+                await limit.acquire(len(batch))
+            lane.goes(batch, self._context.clock.boot())
 
     def change(self, settings: Settings) -> None:
         """Apply changed options, and ask stores again that are paused."""
-        self._settings = settings
         self._slots.total = settings.concurrency
         self._rate.change(settings.rate, settings.burst)
         for lane in self:
@@ -115,7 +109,7 @@ class Lanes:
             lane.missing.limit = settings.not_found_limit_of(lane.name)
             lane.missing.clear()
             lane.health.reset()
-            lane.reset_at = self._clock.boot()
+            lane.reset_at = self._context.clock.boot()
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
     def make_way(self, lane: Lane) -> None:
@@ -123,51 +117,86 @@ class Lanes:
         lane.health.make_way()
         self._rates[lane.name].follow(lane.pace.rate)
 
-    def answered(
-        self, lane: Lane, work: Work, verdict: Verdict, part: str = "", began: float = 0.0
-    ) -> None:
-        """Let a lane follow what its store answered.
+    def take_in(self, lane: Lane, answer: Answer, proofs: Mapping[str, Proof]) -> list[Job]:
+        """Judge the location that a store gave an answer for, and let its lane follow.
 
-        :param part: of the store, that was asked.
-        :param began: when it was asked, seconds since boot.
+        :param proofs: of the parts of the store that did not have some data.
+        :returns: other jobs, which go no further in this lane.
         """
-        now = self._clock.boot()
-        origin = Origin(work.owner, part, work.first)
-        change = lane.answered(verdict, origin, now)
-        if verdict is GONE:
-            lane.missing.found(part, began)
-        elif verdict.outcome not in FINISHED:
-            work.first = False
+        job, defect = answer.job, answer.defect
+        if defect is None and answer.verdict is not None:
+            try:
+                return self._judge(lane, answer, answer.verdict, proofs)
+            except Exception as error:  # noqa: BLE001 - it belongs to its image alone
+                defect = error
+        if defect is not None:
+            LOG.error("Image %s cannot be worked on", job.image_id, exc_info=defect)
+            job.give_up((lane.name, judge(defect, "")))
+        return []
+
+    def _judge(
+        self, lane: Lane, answer: Answer, verdict: Verdict, proofs: Mapping[str, Proof]
+    ) -> list[Job]:
+        now = self._context.clock.boot()
+        job, location = answer.job, answer.location
+        part = "" if location.target is None else location.target.endpoint
+        lane.took(answer.ended - answer.began)
+        if job.begun_at is None:
+            job.begun_at = answer.ended_at - (answer.ended - answer.began)
+        if lane.is_outdated(answer.began, verdict):
+            job.judge(location, lane.name, UNPROVEN, answer.ended_at)
+            return []
+        meaning = lane.believed(verdict)
+        if verdict.is_missing:
+            proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
+            meaning = lane.missing.judge(proof, part, job.owner, job.image_id, now)
+        job.judge(location, lane.name, meaning, answer.ended_at)
+        change = lane.answered(meaning, Origin(job.owner, part, job.first), now)
+        if meaning is GONE:
+            lane.missing.found(part, answer.began)
+        elif meaning.outcome not in FINISHED:
+            job.first = False
         self._rates[lane.name].follow(lane.pace.rate)
-        if change is not None:
-            tell(lane, change)
-            if change.scope is Scope.OWNER and change.event in {Event.OPENED, Event.REFUSING}:
-                self._end_all(lane.drain_owner(change.owner))
-        if lane.is_shut(now):
-            self._end_all(lane.drain())
+        released = [] if change is None else self._follow(lane, change)
+        return released + (lane.drain() if lane.is_shut(now) else [])
+
+    def _follow(self, lane: Lane, change: Change) -> list[Job]:
+        """Tell of a change, and take out jobs that it stops."""
+        tell(lane, change)
+        if change.event is Event.SLOWED:
+            lane.slow_down()
+        if change.scope is Scope.OWNER and change.event in {Event.OPENED, Event.REFUSING}:
+            return lane.drain_owner(change.owner)
+        return []
+
+    def unblock(self, now: float) -> None:
+        """Let others do what waits behind deletes that take long.
+
+        :param now: seconds since boot.
+        """
+        for lane in self:
+            lane.unblock(now)
 
     def next_look(self) -> float:
-        """Return the seconds until a probe, or another worker where there are few, is due next."""
-        now = self._clock.boot()
+        """Return the seconds until a probe is due, or a worker may have been held up."""
+        now = self._context.clock.boot()
         pause = _IDLE_SECONDS
         for lane in self:
-            if lane.backlog and lane.running:
+            if lane.may_be_blocked:
                 pause = min(pause, STALL_SECONDS)
             for breaker in (lane.breaker, *lane.health.shut.values()):
                 if breaker.state is State.OPEN:
                     pause = min(pause, breaker.opened_until - now)
         return max(0.01, pause)
 
-    def release(self) -> None:
-        """Release all that is claimed and not begun; nobody waits for a turn any more."""
+    def release(self) -> list[Job]:
+        """Return all that is claimed and not begun; nobody waits for a turn any more."""
         self._rate.change(0, 1)
+        released = []
         for lane in self:
             self._rates[lane.name].change(0, 1)
-            self._end_all(lane.drain())
-
-    def _end_all(self, works: Iterable[Work]) -> None:
-        for work in works:
-            self._end(work)
+            released += lane.drain()
+        return released
 
 
 def ready(queue: DelayQueue, lane: Lane) -> int:

@@ -5,16 +5,16 @@ A claimed image may wait: for its turn at a rate, for a worker, for another of i
 deleted in a store that hangs. Meanwhile a live image may get the URL.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 from oslo_log import log as logging
 
-from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.verdict import Outcome, Verdict
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
-from evscrub.scrubbing.job import Work
+from evscrub.registry.calls import RegistryAwayError
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job
 
 LOG = logging.getLogger(__name__)
 
@@ -33,58 +33,55 @@ class LastLook:
     """
 
     def __init__(
-        self,
-        among: Callable[[Collection[LocationRow]], dict[int, Verdict]],
-        calls: RegistryCalls,
-        clock: Clock,
+        self, among: Callable[[Collection[LocationRow]], dict[int, Verdict]], context: Context
     ) -> None:
         self._among = among
-        self._calls = calls
-        self._clock = clock
+        self._context = context
         self._asking = anyio.Lock()
-        self._waiting: list[Work] = []
-        #: What was found for works that were asked about, by image.
+        self._waiting: list[Job] = []
+        #: What was found for jobs that were asked about, by image.
         self._shared: dict[str, dict[int, Verdict]] = {}
 
-    def is_fresh(self, work: Work) -> bool:
+    def is_fresh(self, job: Job) -> bool:
         """Return whether the last look is young enough to delete now; for any thread."""
-        return self._clock.since(work.looked) <= LOOK_SECONDS
+        return self._context.clock.since(job.looked) <= LOOK_SECONDS
 
-    async def renew(self, work: Work) -> dict[int, Verdict] | None:
+    async def renew(self, jobs: Sequence[Job]) -> dict[str, dict[int, Verdict]]:
         """Look again unless the last look is fresh.
 
-        :returns: what holds of the work's rows whose data may be wanted elsewhere, by row id; None
-            where no fresh answer could be had.
+        :returns: what holds of the jobs' rows whose data may be wanted elsewhere, by image id and
+            row id, of those jobs for which there is a fresh answer.
         """
-        shared: dict[int, Verdict] = {}
+        shared: dict[str, dict[int, Verdict]] = {job.image_id: {} for job in jobs}
         for _ in range(_TRIES):
-            if self.is_fresh(work):
+            old = [job for job in jobs if not self.is_fresh(job)]
+            if not old:
                 return shared
             try:
-                shared = await self._look(work)
+                shared |= await self._look(old)
             except RegistryAwayError:
-                return None
+                break
             except Exception:
-                LOG.exception(
-                    "Image %s is not deleted: no last look at what shares it", work.image_id
-                )
-                return None
-        return shared if self.is_fresh(work) else None
+                names = " ".join(job.image_id for job in old)
+                LOG.exception("No last look tells who needs their data; not deleted: %s", names)
+                break
+        fresh = {job.image_id for job in jobs if self.is_fresh(job)}
+        return {image_id: found for image_id, found in shared.items() if image_id in fresh}
 
-    async def _look(self, work: Work) -> dict[int, Verdict]:
+    async def _look(self, jobs: Sequence[Job]) -> dict[str, dict[int, Verdict]]:
         """Look, together with all others that wait for a look under way to end."""
-        self._waiting.append(work)
+        self._waiting += jobs
         async with self._asking:
-            if any(work is waiting for waiting in self._waiting):
-                works, self._waiting = self._waiting, []
-                await self._look_at(works)
-        return self._shared.pop(work.image_id, {})
+            if any(job in jobs for job in self._waiting):
+                waiting, self._waiting = self._waiting, []
+                await self._look_at(waiting)
+        return {job.image_id: self._shared.pop(job.image_id, {}) for job in jobs}
 
-    async def _look_at(self, works: list[Work]) -> None:
-        rows = [row for work in works for row, _ in work.targets]
-        asked = self._clock.moment()
-        shared = await self._calls.call(self._among, rows)
-        for work in works:
-            work.looked = asked
-            ids = [row.id for row, _ in work.targets]
-            self._shared[work.image_id] = {row: shared[row] for row in ids if row in shared}
+    async def _look_at(self, jobs: list[Job]) -> None:
+        rows = [location.row for job in jobs for location, _ in job.pending]
+        asked = self._context.clock.moment()
+        shared = await self._context.calls.call(self._among, rows)
+        for job in jobs:
+            job.looked = asked
+            ids = [location.row.id for location, _ in job.pending]
+            self._shared[job.image_id] = {row: shared[row] for row in ids if row in shared}

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the leases of the images in work: says whether one is still ours, renews those that age."""
+"""Keeps the leases of the jobs: says whether one is still ours, renews those that age."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 
 import anyio
 from oslo_log import log as logging
 
-from evscrub.domain.clock import Clock
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
+from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claims
+from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.isolation import apart
-from evscrub.scrubbing.job import Work
-from evscrub.telemetry.statistics import Record
+from evscrub.scrubbing.job import Job, Lease
 
 LOG = logging.getLogger(__name__)
 
@@ -22,43 +21,54 @@ _AMPLE = 2 / 3
 _RENEW = 1 / 3
 
 
-class Leases:
-    """The leases of all works that are not settled yet.
+class LeaseKeeper:
+    """The jobs that are not settled yet, and their leases.
 
-    :param timeout: how old a lease may get, seconds.
+    Jobs are added by :meth:`add` when they are claimed and removed by :meth:`remove` when they are
+    settled.
     """
 
-    def __init__(
-        self, claims: Claims, calls: RegistryCalls, clock: Clock, record: Record, timeout: float
-    ) -> None:
-        self.timeout = timeout
-        self.works: dict[str, Work] = {}
-        #: Held while the registry is asked to compare leases with the works': one that is renewed
+    def __init__(self, claims: Claims, context: Context) -> None:
+        self.timeout = context.lease_seconds
+        #: Held while the registry is asked to compare leases with the jobs': one that is renewed
         #: meanwhile would be nobody's.
         self.compared = anyio.Lock()
         self._claims = claims
-        self._calls = calls
-        self._clock = clock
-        self._record = record
+        self._context = context
+        self._jobs: dict[str, Job] = {}
 
-    def is_ours(self, work: Work) -> bool:
-        """Whether a lease has ample time left; asked right before every delete."""
-        if not work.lost and not self.has_time(work):
-            work.lost = True
-            self._record.leases_lost += 1
-            LOG.warning("The claim of image %s ran out before its data was deleted", work.image_id)
-        return not work.lost
+    @property
+    def jobs(self) -> Collection[Job]:
+        """All jobs that are not settled."""
+        return self._jobs.values()
 
-    def has_time(self, work: Work) -> bool:
-        """Whether a lease has ample time left and is not known to be lost; for any thread."""
-        return not work.lost and self._clock.since(work.asked) <= self.timeout * _AMPLE
+    def add(self, job: Job) -> None:
+        """Keep a job's lease."""
+        self._jobs[job.image_id] = job
+
+    def remove(self, job: Job) -> None:
+        """Keep a job's lease no more."""
+        self._jobs.pop(job.image_id, None)
+
+    def is_ours(self, job: Job) -> bool:
+        """Return whether a lease has ample time left; asked right before every delete."""
+        if not job.lease.is_lost and not self.has_time(job):
+            job.lease.is_lost = True
+            self._context.record.leases_lost += 1
+            LOG.warning("The claim of image %s ran out before its data was deleted", job.image_id)
+        return not job.lease.is_lost
+
+    def has_time(self, job: Job) -> bool:
+        """Return whether a lease has ample time left and is not known to be lost; any thread."""
+        age = self._context.clock.since(job.lease.asked)
+        return not job.lease.is_lost and age <= self.timeout * _AMPLE
 
     async def run(self) -> None:
-        """Renew leases for ever."""
+        """Renew leases until cancelled."""
         pause = self.timeout / 6
         while True:
             # A renewal that failed is soon tried again: leases age meanwhile.
-            await anyio.sleep(min(pause, self._calls.away_seconds or pause))
+            await anyio.sleep(min(pause, self._context.calls.away_seconds or pause))
             await self.renew()
 
     async def renew(self) -> None:
@@ -68,34 +78,36 @@ class Leases:
 
     async def _renew(self) -> None:
         aging = [
-            work
-            for work in self.works.values()
-            if not work.lost
-            and self.timeout * _RENEW < self._clock.since(work.asked) < self.timeout * _AMPLE
+            job
+            for job in self._jobs.values()
+            if not job.lease.is_lost
+            and self.timeout * _RENEW
+            < self._context.clock.since(job.lease.asked)
+            < self.timeout * _AMPLE
         ]
         if not aging:
             return
         with suppress(RegistryAwayError):
             await apart(aging, self._renew_all, self._refuse)
 
-    def _refuse(self, work: Work, error: Exception) -> None:
+    def _refuse(self, job: Job, error: Exception) -> None:
         """Drop a claim whose rows take no new lease."""
         LOG.warning(
-            "The claim of image %s cannot be renewed (%s)", work.image_id, type(error).__name__
+            "The claim of image %s cannot be renewed (%s)", job.image_id, type(error).__name__
         )
-        work.lost = True
-        self._record.leases_lost += 1
+        job.lease.is_lost = True
+        self._context.record.leases_lost += 1
 
-    async def _renew_all(self, aging: Sequence[Work]) -> None:
-        asked = self._clock.moment()
-        held = [(work.claim, work.lease) for work in aging]
-        kept, lease = await self._calls.call(
-            self._claims.renew, held, patience_seconds=self._calls.silent_seconds
+    async def _renew_all(self, aging: Sequence[Job]) -> None:
+        asked = self._context.clock.moment()
+        held = [(job.claim, job.lease.stamp) for job in aging]
+        kept, stamp = await self._context.calls.call(
+            self._claims.renew, held, patience_seconds=self._context.calls.silent_seconds
         )
         ours = {claim.image.id for claim in kept}
-        for work in aging:
-            if work.image_id in ours:
-                work.lease, work.asked = lease, asked
+        for job in aging:
+            if job.image_id in ours:
+                job.lease = Lease(stamp, asked, job.lease.is_lost)
             else:
-                work.lost = True
-                self._record.leases_lost += 1
+                job.lease.is_lost = True
+                self._context.record.leases_lost += 1

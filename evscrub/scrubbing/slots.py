@@ -1,26 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots of workers, and the claimed images that wait for one: fair among owners.
+"""Slots of workers, and the jobs that wait for one: fair among owners. Pure."""
 
-Pure: the lock is for the lanes, whose workers' threads take further images by themselves.
-"""
-
-import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from evscrub.domain.evidence import Owner
-from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.job import Job
 
 #: From so many slots on, an owner who is alone does without the last.
 _MANY = 4
-
-
-@dataclass(slots=True)
-class Slot:
-    """A worker's place, and the image that it is on."""
-
-    work: Work
 
 
 class Slots:
@@ -31,7 +19,6 @@ class Slots:
     """
 
     def __init__(self, total: int) -> None:
-        self.lock = threading.Lock()  #: for whoever lets several threads take slots
         self.total = total
         self.taken = 0
         self.by_owner: dict[Owner, int] = {}  # plain: a Counter takes longer
@@ -63,10 +50,10 @@ class Slots:
 
 
 class Backlog:
-    """Claimed images, dealt round-robin by owner."""
+    """Jobs that wait for a worker, dealt round-robin by owner."""
 
     def __init__(self) -> None:
-        self._by_owner: dict[Owner, deque[Work]] = {}
+        self._by_owner: dict[Owner, deque[Job]] = {}
         self._turns: deque[Owner] = deque()
         self._size = 0
 
@@ -75,22 +62,22 @@ class Backlog:
 
     @property
     def owners(self) -> int:
-        """How many owners' images wait."""
+        """How many owners' jobs wait."""
         return len(self._by_owner)
 
     def count(self, owner: Owner) -> int:
-        """How many images of an owner wait."""
+        """How many jobs of an owner wait."""
         return len(self._by_owner.get(owner, ()))
 
-    def push(self, work: Work) -> None:
-        """Let an image wait."""
-        owner = work.owner
+    def push(self, job: Job) -> None:
+        """Let a job wait."""
+        owner = job.owner
         waiting = self._by_owner.get(owner)
         if waiting is None:
-            self._by_owner[owner] = deque((work,))
+            self._by_owner[owner] = deque((job,))
             self._turns.append(owner)
         else:
-            waiting.append(work)
+            waiting.append(job)
         self._size += 1
 
     def turn_to(self, may: Callable[[Owner], bool]) -> bool:
@@ -101,32 +88,32 @@ class Backlog:
             self._turns.rotate(-1)
         return False
 
-    def pop(self, may: Callable[[Owner], bool]) -> Work | None:
-        """Take the next image of the first owner that may begin; None without one."""
+    def pop(self, may: Callable[[Owner], bool]) -> Job | None:
+        """Take the next job of the first owner that may begin; None without one."""
         if not self.turn_to(may):
             return None
         owner = self._turns.popleft()
         waiting = self._by_owner[owner]
-        work = waiting.popleft()
+        job = waiting.popleft()
         self._size -= 1
         if waiting:
             self._turns.append(owner)
         else:
             del self._by_owner[owner]
-        return work
+        return job
 
-    def drain(self) -> list[Work]:
-        """Take all images."""
-        works = [work for waiting in self._by_owner.values() for work in waiting]
+    def drain(self) -> list[Job]:
+        """Take all jobs."""
+        jobs = [job for waiting in self._by_owner.values() for job in waiting]
         self._by_owner.clear()
         self._turns.clear()
         self._size = 0
-        return works
+        return jobs
 
-    def drain_owner(self, owner: Owner) -> list[Work]:
-        """Take all images of an owner."""
-        works = list(self._by_owner.pop(owner, ()))
-        if works:
+    def drain_owner(self, owner: Owner) -> list[Job]:
+        """Take all jobs of an owner."""
+        jobs = list(self._by_owner.pop(owner, ()))
+        if jobs:
             self._turns.remove(owner)
-            self._size -= len(works)
-        return works
+            self._size -= len(jobs)
+        return jobs

@@ -14,10 +14,10 @@ import anyio
 import anyio.to_thread
 from oslo_log import log as logging
 
-from evscrub.domain.clock import Clock
 from evscrub.domain.evidence import Owner
 from evscrub.domain.proof import Presence, Proof, ProofResult
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
+from evscrub.registry.calls import RegistryAwayError
+from evscrub.scrubbing.context import Context
 from evscrub.stores.backends import Target
 
 LOG = logging.getLogger(__name__)
@@ -63,14 +63,12 @@ class Witnesses:
         self,
         find: Callable[[str, str], list[Witness]],
         stores: Asks,
-        calls: RegistryCalls,
-        clock: Clock,
+        context: Context,
     ) -> None:
         self.proofs: Counter[tuple[str, ProofResult]] = Counter()  #: by store
         self._find = find
         self._stores = stores
-        self._calls = calls
-        self._clock = clock
+        self._context = context
         self._asking: dict[tuple[str, str], anyio.Lock] = {}
         #: When the last question began, seconds since boot, and its answer.
         self._last: dict[tuple[str, str], tuple[float, Proof]] = {}
@@ -90,8 +88,8 @@ class Witnesses:
             if (last := self._last.get(key)) is not None:
                 if self._holds(*last, since):
                     return last[1]
-                await anyio.sleep(max(0.0, last[0] + _PAUSE_SECONDS - self._clock.boot()))
-            began = self._clock.boot()
+                await anyio.sleep(max(0.0, last[0] + _PAUSE_SECONDS - self._context.clock.boot()))
+            began = self._context.clock.boot()
             try:
                 proof = await self._ask(store, part)
             except RegistryAwayError:
@@ -106,7 +104,7 @@ class Witnesses:
     def _holds(self, began: float, proof: Proof, since: float) -> bool:
         """Whether the answer to a question that began then still counts."""
         if proof.result is ProofResult.NO_WITNESS:
-            since = self._clock.boot() - _NO_WITNESS_SECONDS
+            since = self._context.clock.boot() - _NO_WITNESS_SECONDS
         return began >= since
 
     async def _ask(self, store: str, part: str) -> Proof:
@@ -115,7 +113,7 @@ class Witnesses:
         for again in (False, True):
             if again:
                 await anyio.sleep(_AGAIN_SECONDS)
-            witnesses = await self._calls.call(self._find, store, part)
+            witnesses = await self._context.calls.call(self._find, store, part)
             if not witnesses:
                 return Proof(ProofResult.NO_WITNESS)
             found = []

@@ -187,7 +187,7 @@ def _images(snapshot: Snapshot, sources: Sources) -> Iterator[Metric]:
             },
         )
     yield _gauge("damaged_images", "Images found that only a person can judge", len(record.damaged))
-    yield _gauge("claims", "Images claimed and not settled", len(sources.scrubber.leases.works))
+    yield _gauge("claims", "Images claimed and not settled", len(sources.scrubber.leases.jobs))
     yield _gauge("unsettled", "Ended images not in the registry yet", len(sources.scrubber.settler))
     yield _counter("leases_lost", "Claims that ran out or were taken over", record.leases_lost)
 

@@ -64,7 +64,7 @@ class Snapshot:
 def take(sources: Sources) -> Snapshot:
     """Look."""
     now = sources.database_clock.now()
-    works = list(sources.scrubber.leases.works.values())
+    works = list(sources.scrubber.leases.jobs)
     oldest = [work.ready_at for work in works]
     ready = sources.queue.oldest_ready()
     if ready is not None:

@@ -17,6 +17,7 @@ from evscrub.intake.sweep import Sweep
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
+from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status.sources import Sources
 from evscrub.stores.backends import Stores
@@ -53,7 +54,8 @@ def make_sources(clock: Clock) -> Sources:
     )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))
-    scrubber = Scrubber(queue, claims, stores, clock, database_clock, SETTINGS)
+    context = Context.create(SETTINGS, claims.database, database_clock)
+    scrubber = Scrubber(queue, claims, stores, context)
     listener = SimpleNamespace(dispatcher=Dispatcher(lambda _: None), joined=True)
     sweep = SimpleNamespace(failing=False, count=0, added=0, last=None, last_at=None)
     return Sources(

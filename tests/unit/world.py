@@ -23,10 +23,12 @@ from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, Outcome, Verdict
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight
-from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.deleter import Deleter
+from evscrub.scrubbing.job import Job, Lease
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.scrubbing.witnesses import Witness
-from evscrub.scrubbing.workers import Answer, Workers
 from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run
 
@@ -70,10 +72,10 @@ def down(_now: float) -> tuple[float, Verdict]:
     return 0.05, DOWN
 
 
-def new_work(name: str = "i", owner: str | None = "o") -> Work:
-    """A claimed image without locations."""
+def new_job(name: str = "i", owner: str | None = "o") -> Job:
+    """A job without locations."""
     claim = Claim(ImageRow(name, owner, 1, "deleted", True, EPOCH), Kind.PENDING, (), EPOCH)
-    return Work(claim, EPOCH, Moment(0, 0), 0.0, Source.EVENT)
+    return Job(claim, Lease(EPOCH, Moment(0, 0)), 0.0, Source.EVENT)
 
 
 @dataclass(frozen=True)
@@ -191,8 +193,8 @@ class World:
             clock = Clock(anyio.current_time, anyio.current_time)
             queue = DelayQueue(100_000)
             claims: Any = self
-            database_clock = DatabaseClock(clock)
-            scrubber = Scrubber(queue, claims, claims, clock, database_clock, self.settings)
+            context = Context.create(self.settings, claims.database, DatabaseClock(clock))
+            scrubber = Scrubber(queue, claims, claims, context)
             shared: Any = self
             scrubber._claimer._shared_urls = shared
             scrubber.witnesses._find = self.find_witnesses
@@ -321,6 +323,17 @@ class World:
         return verdict
 
 
+async def delete_slowly(deleter: Deleter, world: World, batch: Batch) -> None:
+    """Do what a thread does, in as much time as the store says."""
+    while (job := batch.take()) is not None:
+        location, target = next(job.pending)
+        began = anyio.current_time()
+        verdict = await world.deleted(target)
+        batch.answer(deleter._answer(job, location, verdict, began))
+        if verdict != GONE and not verdict.is_missing:
+            return
+
+
 @contextmanager
 def simulated_threads() -> Iterator[None]:
     """Let what would block a thread take simulated time."""
@@ -331,18 +344,13 @@ def simulated_threads() -> Iterator[None]:
         limiter: anyio.CapacityLimiter | None = None,
         abandon_on_cancel: bool = False,
     ) -> T:
-        workers = getattr(function, "__self__", None)
+        deleter = getattr(function, "__self__", None)
         async with limiter or anyio.CapacityLimiter(1):
-            if isinstance(workers, Workers):
-                lane, slot, _turns, answers = arguments
-                work = slot.work
-                world: Any = workers._stores
-                if world.stores[lane.name] is not instant:
-                    began = anyio.current_time()
-                    verdict = await world.deleted(next(work.targets_in(lane.name)))
-                    now = anyio.current_time()
-                    lane.took(now - began, now)
-                    answers.append((work, [Answer(verdict, now, began, now)]))
+            if isinstance(deleter, Deleter):
+                (batch,) = arguments
+                world: Any = deleter._stores
+                if not all(world.stores[job.next_store] is instant for job in batch.jobs):
+                    await delete_slowly(deleter, world, batch)
                     return None  # type: ignore[return-value] # run_sync's own type
                 await anyio.sleep(0.001)
             else:

@@ -17,21 +17,18 @@ workers = st.integers(1, 20)
 
 
 def acquisitions(
-    rate: float, burst: float, count: int, workers: int, *, more: bool = False
+    rate: float, burst: float, count: int, workers: int, several: int = 1
 ) -> list[float]:
     """When each of `count` acquisitions came, by so many workers who want as many as they can.
 
-    :param more: whether they take all that are ready at once.
+    :param several: how many each takes at once.
     """
     times: list[float] = []
 
     async def work(limit: RateLimit) -> None:
         while len(times) < count:
-            await limit.acquire()
-            times.append(anyio.current_time())
-            while more and limit.ready:
-                limit.take_ready()
-                times.append(anyio.current_time())
+            await limit.acquire(several)
+            times.extend([anyio.current_time()] * several)
 
     async def main() -> None:
         limit = RateLimit(rate, burst)
@@ -44,11 +41,11 @@ def acquisitions(
 
 
 @settings(max_examples=60)
-@given(rates, bursts, workers, st.booleans())
+@given(rates, bursts, workers, st.integers(1, 8))
 def test_no_window_has_more_than_the_burst_and_the_rate(
-    rate: float, burst: float, workers: int, more: bool
+    rate: float, burst: float, workers: int, several: int
 ) -> None:
-    times = acquisitions(rate, burst, 150, workers, more=more)
+    times = acquisitions(rate, burst, 150, workers, min(several, int(burst)))
     # A few turns of the loop lie between the limiter's look at the clock and the test's.
     slack = 20 * workers * TURN_SECONDS
     for first, start in enumerate(times):
@@ -58,11 +55,11 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
 
 
 @settings(max_examples=20)
-@given(rates, bursts, workers, st.booleans())
+@given(rates, bursts, workers, st.integers(1, 8))
 def test_over_a_long_time_the_rate_is_what_was_asked_for(
-    rate: float, burst: float, workers: int, more: bool
+    rate: float, burst: float, workers: int, several: int
 ) -> None:
-    times = acquisitions(rate, burst, 1000, workers, more=more)
+    times = acquisitions(rate, burst, 1000, workers, min(several, int(burst)))
     start = int(burst) + 1  # when the burst is spent
     measured = (len(times) - 1 - start) / (times[-1] - times[start])
     assert measured == pytest.approx(rate, rel=0.02)
@@ -214,23 +211,32 @@ def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
 def test_without_a_rate_there_is_always_a_turn() -> None:
     async def main() -> None:
         limit = RateLimit(0, 1)
-        for _ in range(3):
-            assert limit.ready
-            limit.take_ready()
-            await limit.acquire()
+        with anyio.fail_after(0):
+            for count in (1, 1000):
+                await limit.acquire(count)
 
     run(main)
 
 
-def test_what_is_ready_is_the_burst() -> None:
-    async def main() -> int:
-        limit = RateLimit(10, 3)
-        count = 0
-        while limit.ready:
-            limit.take_ready()
-            count += 1
-        await anyio.sleep(0.11)
-        assert limit.ready
-        return count
+@pytest.mark.parametrize(("count", "seconds"), [(1, 0), (3, 0), (4, 0.1), (9, 0.6), (0, 0)])
+def test_more_than_the_burst_take_as_long_as_one_by_one(count: int, seconds: float) -> None:
+    async def main() -> float:
+        await RateLimit(10, 3).acquire(count)
+        return anyio.current_time()
 
-    assert run(main) == 3
+    assert run(main) == pytest.approx(seconds, abs=1e-3)
+
+
+def test_a_smaller_burst_while_many_are_waited_for_is_kept() -> None:
+    """Aiolimiter refuses to acquire more than its capacity."""
+
+    async def main() -> float:
+        limit = RateLimit(0.001, 10)
+        await limit.acquire(10)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(limit.acquire, 10)
+            await anyio.sleep(1)
+            limit.change(10, 2)
+        return anyio.current_time()
+
+    assert run(main) == pytest.approx(1.8, abs=1e-3)

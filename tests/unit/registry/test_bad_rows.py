@@ -277,7 +277,7 @@ def test_a_claim_that_cannot_be_renewed_harms_itself_alone() -> None:
 
     async def watch(scrubber: Scrubber) -> None:
         await anyio.sleep(290)
-        lost.extend(name for name, work in scrubber.leases.works.items() if work.lost)
+        lost.extend(job.image_id for job in scrubber.leases.jobs if job.lease.is_lost)
 
     world.run(until=400, meanwhile=watch)
     assert lost == ids[3:4]

@@ -34,9 +34,9 @@ class NodeWorld(World):
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
         self.attempts += 1
         scrubber = self.scrubber
-        asked = scrubber._database_clock.moment()
+        asked = scrubber.context.database_clock.moment()
         now = self._node()
-        if not scrubber._database_clock.agrees(now, asked):
+        if not scrubber.context.database_clock.agrees(now, asked):
             return Seen(now, {}, refused=True)
         seen = super().claim(image_ids, policy)
         return Seen(now, seen.sights, seen.claims)
@@ -51,7 +51,7 @@ def test_nothing_is_claimed_on_a_node_that_is_off(caplog: pytest.LogCaptureFixtu
 
     async def watch(scrubber: Scrubber) -> None:
         world.scrubber = scrubber
-        clock = scrubber._database_clock
+        clock = scrubber.context.database_clock
         clock._is_known = True  # as where several nodes are known
         readiness = Readiness(None, clock, scrubber.calls, None)  # type: ignore[arg-type] # not asked
         readiness._registry_answers = _yes  # type: ignore[method-assign] # answers

@@ -24,7 +24,7 @@ from evscrub.domain.verdict import (
 )
 from evscrub.queueing.delay_queue import Source
 from evscrub.registry.claims import Claim
-from evscrub.scrubbing.job import Work
+from evscrub.scrubbing.job import Job, JobState, Lease, Location, LocationState, WrongStateError
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.stores.backends import Target
 from evscrub.telemetry.statistics import Trouble
@@ -36,9 +36,12 @@ DOWN = Verdict(Outcome.TRANSIENT, "connection")
 ROW = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
 
 
-def claimed(kind: Kind) -> Work:
-    claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, (ROW,), NOW)
-    return Work(claim, NOW, Moment(0, 0), 0.0, Source.EVENT)
+def claimed(kind: Kind, count: int = 1) -> Job:
+    """A job with so many locations."""
+    rows = tuple(ROW._replace(id=number) for number in range(1, count + 1))
+    claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, rows, NOW)
+    locations = [Location(row, Target("s", row.value, "file")) for row in rows]
+    return Job(claim, Lease(NOW, Moment(0, 0)), 0.0, Source.EVENT, locations)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +58,10 @@ def claimed(kind: Kind) -> Work:
     ],
 )
 def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
-    work = claimed(Kind.PENDING)
-    for number, verdict in enumerate(verdicts):
-        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
-    assert work.data_went is went
+    job = claimed(Kind.PENDING, len(verdicts))
+    for location, verdict in zip(job.locations, verdicts, strict=True):
+        job.judge(location, "s", verdict, 0.0)
+    assert job.data_went is went
 
 
 @pytest.mark.parametrize(
@@ -71,11 +74,11 @@ def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
     ],
 )
 def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
-    work = claimed(Kind.PENDING)
-    for number, verdict in enumerate(verdicts):
-        work.judged(ROW._replace(id=number), "s", verdict, 0.0)
-    assert not work.data_went
-    assert work.why_nothing_went == why
+    job = claimed(Kind.PENDING, len(verdicts))
+    for location, verdict in zip(job.locations, verdicts, strict=True):
+        job.judge(location, "s", verdict, 0.0)
+    assert not job.data_went
+    assert job.why_nothing_went == why
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -97,56 +100,54 @@ def test_only_what_is_known_to_be_there_is_pending_again(
     kind: Kind, verdict: Verdict | None, there: bool
 ) -> None:
     """Of what was taken over nobody knows what its first owner did."""
-    work = claimed(kind)
+    job = claimed(kind)
     if verdict is not None:
-        work.judged(ROW, "s", verdict, 0.0)
-    assert work.settlement().whole is (there and kind is Kind.PENDING)
+        job.judge(job.locations[0], "s", verdict, 0.0)
+    assert job.settlement().whole is (there and kind is Kind.PENDING)
 
 
 def test_what_a_defect_met_may_be_gone() -> None:
-    work = claimed(Kind.PENDING)
-    work.give_up(("s", DOWN))
-    assert not work.settlement().whole
+    job = claimed(Kind.PENDING)
+    job.give_up(("s", DOWN))
+    assert not job.settlement().whole
 
 
 class TestTwins:
     """Several locations of one object: what becomes of it becomes of each of them."""
 
     @pytest.fixture
-    def work(self) -> Work:
-        work = claimed(Kind.PENDING)
-        work.targets.append((ROW, Target("s", ROW.value, "file")))
-        work.twins = {ROW.id: [2, 3]}
-        return work
+    def job(self) -> Job:
+        job = claimed(Kind.PENDING)
+        job.locations[0].twins = [2, 3]
+        return job
 
-    def judge(self, work: Work, verdict: Verdict) -> None:
-        row, _ = work.targets.popleft()
-        work.judged(row, "s", verdict, 0.0)
+    def judge(self, job: Job, verdict: Verdict) -> None:
+        job.judge(job.locations[0], "s", verdict, 0.0)
 
-    def test_gone(self, work: Work) -> None:
-        self.judge(work, GONE)
-        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+    def test_gone(self, job: Job) -> None:
+        self.judge(job, GONE)
+        assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_there(self, work: Work) -> None:
-        self.judge(work, NOT_FOUND)
-        assert work.not_found == [1, 2, 3]
-        assert (work.settlement().gone, work.settlement().left) == ([1, 2, 3], [])
+    def test_not_there(self, job: Job) -> None:
+        self.judge(job, NOT_FOUND)
+        assert job.missing_in == {"s"}
+        assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_proven(self, work: Work) -> None:
-        self.judge(work, UNPROVEN)
-        assert work.not_found == []
-        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+    def test_not_proven(self, job: Job) -> None:
+        self.judge(job, UNPROVEN)
+        assert job.missing_in == set()
+        assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_left(self, work: Work) -> None:
-        self.judge(work, DOWN)
-        assert (work.settlement().gone, work.settlement().left) == ([], [1, 2, 3])
+    def test_left(self, job: Job) -> None:
+        self.judge(job, DOWN)
+        assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_untried(self, work: Work) -> None:
-        assert work.settlement().left == [1, 2, 3]
+    def test_untried(self, job: Job) -> None:
+        assert job.settlement().left == [1, 2, 3]
 
-    def test_given_up(self, work: Work) -> None:
-        work.give_up(("s", DOWN))
-        assert work.settlement().left == [1, 2, 3]
+    def test_given_up(self, job: Job) -> None:
+        job.give_up(("s", DOWN))
+        assert job.settlement().left == [1, 2, 3]
 
     @pytest.mark.parametrize("behavior", [fast, missing])
     def test_one_object_is_deleted_once(self, behavior: Behavior) -> None:
@@ -249,3 +250,63 @@ class TestDataThatIsNotDeleted:
         assert world.status(image) == "pending_delete"
         assert world.left(image) == {"a"}
         assert troubles[image].parked
+
+
+#: Each transition, from which state to which.
+TRANSITIONS = {
+    "start": (JobState.WAITING, JobState.DELETING),
+    "stop": (JobState.DELETING, JobState.WAITING),
+    "end": (JobState.WAITING, JobState.ENDED),
+    "settled": (JobState.ENDED, JobState.SETTLED),
+}
+
+
+class TestStates:
+    """What a job may do in which state."""
+
+    @pytest.mark.parametrize("state", JobState)
+    @pytest.mark.parametrize("transition", TRANSITIONS)
+    def test_a_wrong_transition_raises(self, transition: str, state: JobState) -> None:
+        job = claimed(Kind.PENDING)
+        job.state = state
+        before, after = TRANSITIONS[transition]
+        if state is before:
+            getattr(job, transition)()
+            assert job.state is after
+        else:
+            with pytest.raises(WrongStateError):
+                getattr(job, transition)()
+            assert job.state is state
+
+    def test_no_location_is_judged_twice(self) -> None:
+        job = claimed(Kind.PENDING)
+        job.judge(job.locations[0], "s", GONE, 0.0)
+        with pytest.raises(WrongStateError):
+            job.judge(job.locations[0], "s", DOWN, 0.0)
+        assert job.settlement().gone == [1]
+
+    @pytest.mark.parametrize("state", [JobState.ENDED, JobState.SETTLED])
+    def test_nothing_is_judged_when_it_has_ended(self, state: JobState) -> None:
+        job = claimed(Kind.PENDING)
+        job.state = state
+        with pytest.raises(WrongStateError):
+            job.judge(job.locations[0], "s", GONE, 0.0)
+        assert job.settlement().left == [1]
+
+    @pytest.mark.parametrize(
+        ("verdict", "state"),
+        [
+            (GONE, LocationState.DELETED),
+            (NOT_FOUND, LocationState.MISSING),
+            (SHARED, LocationState.KEPT),
+            (NOT_OURS, LocationState.KEPT),
+            (UNPROVEN, LocationState.UNPROVEN),
+            (DOWN, LocationState.FAILED),
+            (Verdict(Outcome.STORE_TROUBLE, "wrong_store"), LocationState.FAILED),
+            (Verdict(Outcome.CONFIGURATION, "bad_url"), LocationState.FAILED),
+        ],
+    )
+    def test_a_verdict_makes_a_state(self, verdict: Verdict, state: LocationState) -> None:
+        job = claimed(Kind.PENDING)
+        job.judge(job.locations[0], "s", verdict, 0.0)
+        assert job.locations[0].state is state

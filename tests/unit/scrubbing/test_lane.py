@@ -28,9 +28,10 @@ from evscrub.flow_control.circuit_breaker import FAILURES, State
 from evscrub.flow_control.health import Change, Event, Health
 from evscrub.queueing.delay_queue import Source, Taken
 from evscrub.queueing.turns import owner_key
+from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
-from evscrub.scrubbing.slots import Slot, Slots
-from tests.unit.world import new_work
+from evscrub.scrubbing.slots import Slots
+from tests.unit.world import new_job
 
 ONE = owner_key("one")
 
@@ -61,15 +62,15 @@ def shared_lane(limit: int = 20) -> Lane:
 def fill(lane: Lane, count: int, owners: str = "abcd") -> None:
     """Let so many claimed images wait, of some owners in turn."""
     for number in range(count):
-        lane.push(new_work(str(number), owners[number % len(owners)]))
+        lane.push(new_job(str(number), owners[number % len(owners)]))
 
 
-def run(lane: Lane, count: int, owners: str = "abcd") -> list[Slot]:
+def run(lane: Lane, count: int, owners: str = "abcd") -> list[Batch]:
     """Let so many workers run."""
     slots = []
     for number in range(count):
-        lane.push(new_work(f"r{number}", owners[number % len(owners)]))
-        slot = lane.begin(0)
+        lane.push(new_job(f"r{number}", owners[number % len(owners)]))
+        slot = lane.begin(0, 1)
         assert slot is not None
         slots.append(slot)
     return slots
@@ -121,7 +122,7 @@ class TestAnswered:
         assert of_one(lane, THROTTLED, 4 + 1).scope is Scope.OWNER
         assert not lane.pace.is_slowed
         lane = new_lane(16, 40)
-        lane.push(new_work("1", "other"))
+        lane.push(new_job("1", "other"))
         of_one(lane, THROTTLED, FAILURES)
         assert not lane.pace.is_slowed
 
@@ -164,9 +165,9 @@ class TestAnswered:
         assert lane.claim_limits(1, 100) == {ONE: 0}
         lane.claim_ends(taken, 1)
         assert lane.takes("one", 1)
-        lane.push(new_work("1", "one"))
+        lane.push(new_job("1", "one"))
         assert not lane.takes("one", 1)
-        assert lane.begin(1) is not None
+        assert lane.begin(1, 1) is not None
         assert not lane.is_shut_for("one", 1)
         assert lane.claim_limits(1, 100) == {ONE: 0}
 
@@ -423,9 +424,9 @@ class TestClaimSize:
         answers(lane, THROTTLED, FAILURES)
         assert lane.claim_size(0.05, 100, 0) == 0
         assert lane.claim_size(10, 100, 0) == 1
-        lane.push(new_work())
+        lane.push(new_job())
         assert lane.claim_size(10, 100, 0) == 0
-        assert lane.begin(10) is not None
+        assert lane.begin(10, 1) is not None
         assert lane.claim_size(10, 100, 0) == 0
 
     def test_goes_on_while_one_claim_waits_for_the_database(self) -> None:
@@ -438,7 +439,7 @@ class TestClaimSize:
         lane.claim_ends(takes(90), 90)
         fill(lane, 90)
         assert lane.claim_size(10, 100, 0) == 100
-        lane.push(new_work())
+        lane.push(new_job())
         assert lane.claim_size(10, 100, 0) == 0
 
     def busy_lane(self) -> Lane:
@@ -484,11 +485,11 @@ class TestClaimSize:
 class TestOwners:
     """Slots and claims of one owner among others."""
 
-    def begin_all(self, lane: Lane) -> list[Slot]:
-        lane.took(1.0, 0)
+    def begin_all(self, lane: Lane) -> list[Batch]:
+        lane.took(1.0)
         slots = []
         while lane.may_begin(0):
-            slot = lane.begin(0)
+            slot = lane.begin(0, 1)
             assert slot is not None
             slots.append(slot)
         return slots
@@ -497,16 +498,16 @@ class TestOwners:
         lane = new_lane()
         fill(lane, 60, "a")
         assert len(self.begin_all(lane)) == 15
-        lane.push(new_work("x", "b"))
+        lane.push(new_job("x", "b"))
         assert len(self.begin_all(lane)) == 1
         assert not lane.may_begin(0)
 
     def test_one_among_others_leaves_a_quarter(self) -> None:
         lane = new_lane()
         fill(lane, 60, "a")
-        lane.push(new_work("x", "b"))
+        lane.push(new_job("x", "b"))
         begun = self.begin_all(lane)
-        assert sorted({slot.work.owner for slot in begun}, key=str) == ["a", "b"]
+        assert sorted({slot.owner for slot in begun}, key=str) == ["a", "b"]
         assert len(begun) == 13
 
     def test_slots_of_all_stores_count_too(self) -> None:
@@ -518,7 +519,7 @@ class TestOwners:
         for lane in lanes:
             fill(lane, 20, "a")
         assert [len(self.begin_all(lane)) for lane in lanes] == [7, 0]
-        lanes[1].push(new_work("x", "b"))
+        lanes[1].push(new_job("x", "b"))
         assert len(self.begin_all(lanes[1])) == 1
 
     def test_those_who_are_held_up_hold_no_claim_up(self) -> None:
@@ -542,18 +543,23 @@ class TestOwners:
         assert lane.claim_limits(0, 100) == {}
         assert lane.claim_size(0, 100, 0) == 0
 
-    def test_a_slot_goes_over_to_the_next_images_owner(self) -> None:
-        lane = new_lane(2)
-        fill(lane, 3, "aab")
-        slot = lane.begin(0)
-        assert slot is not None
-        assert slot.work.owner == "a"
-        assert lane.go_on(slot) is slot.work
-        assert slot.work.owner == "b"
-        assert lane.go_on(slot) is not None
-        assert lane.go_on(slot) is None
-        assert slot.work.owner == "a"
-        lane.end(slot)
+    def test_a_delete_that_takes_long_is_charged_to_its_owner(self) -> None:
+        """And what waits behind it in its batch goes to other workers."""
+        lane = new_lane(4)
+        fill(lane, 6, "ab")
+        lane.took(0.0001)
+        batch = lane.begin(0, 100)
+        assert batch is not None
+        assert (len(batch), batch.owner) == (6, "a")
+        batch.take()
+        second = batch.take()
+        assert second is not None
+        lane.unblock(STALL_SECONDS / 2)
+        assert len(lane.backlog) == 0
+        lane.unblock(STALL_SECONDS)
+        assert (len(lane.backlog), len(batch), batch.owner) == (4, 0, "b")
+        assert lane.may_begin(STALL_SECONDS)
+        lane.end(batch)
         assert lane.running == 0
 
 
@@ -561,10 +567,10 @@ def test_no_more_begin_than_the_pace_allows() -> None:
     lane = new_lane(2)
     fill(lane, 3)
     assert lane.may_begin(0)
-    lane.begin(0)
-    lane.took(1.0, 0)
+    lane.begin(0, 1)
+    lane.took(1.0)
     assert lane.may_begin(0)
-    lane.begin(0)
+    lane.begin(0, 1)
     assert not lane.may_begin(0)
     lane.drain()
     assert not lane.may_begin(0)
@@ -587,16 +593,16 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
     concurrent: int, happens: list[tuple[float, Verdict | None, str]]
 ) -> None:
     lane = new_lane(concurrent, 0, 5)
-    slots: list[Slot] = []
+    slots: list[Batch] = []
     now = 0.0
     for seconds, verdict, owner in happens:
         now += seconds
         if verdict is None:
-            lane.push(new_work(owner=owner))
+            lane.push(new_job(owner=owner))
             shut = lane.breaker.state is not State.CLOSED
             began = 0
             while lane.may_begin(now):
-                slot = lane.begin(now)
+                slot = lane.begin(now, 1)
                 assert slot is not None
                 slots.append(slot)
                 began += 1
@@ -606,7 +612,7 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
         elif slots:
             slot = slots.pop(0)
             lane.end(slot)
-            lane.answered(verdict, Origin(slot.work.owner, "p"), now)
+            lane.answered(verdict, Origin(slot.owner, "p"), now)
     assert lane.running == len(slots)
 
 
@@ -617,7 +623,7 @@ class TestWorkers:
         """Begin what may be begun; returns how many workers that makes."""
         count = 0
         while lane.may_begin(now):
-            assert lane.begin(now) is not None
+            assert lane.begin(now, 1) is not None
             count += 1
         return count
 
@@ -625,7 +631,7 @@ class TestWorkers:
         lane = new_lane()
         fill(lane, images)
         if seconds is not None:
-            lane.took(seconds, 0)
+            lane.took(seconds)
         return lane
 
     def test_one_is_first_where_nothing_is_known(self) -> None:
@@ -637,18 +643,20 @@ class TestWorkers:
     def test_as_many_as_have_something_to_do(self, seconds: float, workers: int) -> None:
         assert self.begun(self.lane(seconds)) == workers
 
-    def test_another_when_nothing_is_heard_of_those_there_are(self) -> None:
-        lane = self.lane(0.00006)
-        assert self.begun(lane, 1) == 1
-        assert self.begun(lane, 1 + STALL_SECONDS / 2) == 0
-        assert self.begun(lane, 1 + STALL_SECONDS) == 1
-        lane.took(0.00006, 1 + 1.9 * STALL_SECONDS)
-        assert self.begun(lane, 1 + 2.5 * STALL_SECONDS) == 0
+    def test_more_when_nothing_is_heard_of_the_first(self) -> None:
+        lane = self.lane(None)
+        batch = lane.begin(1, 1)
+        assert batch is not None
+        batch.take()
+        lane.unblock(1 + STALL_SECONDS / 2)
+        assert self.begun(lane) == 0
+        lane.unblock(1 + STALL_SECONDS)
+        assert self.begun(lane) == 15
 
     def test_another_when_the_first_is_gone_and_nothing_is_known_yet(self) -> None:
         """As when its image's lease had run out."""
         lane = self.lane(None)
-        slot = lane.begin(1)
+        slot = lane.begin(1, 1)
         assert slot is not None
         assert self.begun(lane) == 0
         lane.end(slot)
@@ -657,41 +665,61 @@ class TestWorkers:
     def test_those_that_wait_for_a_turn_do_not_count(self) -> None:
         lane = self.lane(0.0001)
         assert self.begun(lane) == 1
-        lane.waiting = 1
+        for batch in lane.batches:
+            lane.waits(batch)
         assert self.begun(lane) == 1
 
     def test_the_fastest_deletes_count_most(self) -> None:
         lane = self.lane(0.001)
-        lane.took(1.001, 0)
+        lane.took(1.001)
         assert lane.delete_seconds == pytest.approx(0.051)
-        lane.took(0.002, 0)
+        lane.took(0.002)
         assert lane.delete_seconds == 0.002
 
     def test_nothing_is_taken_from_an_empty_backlog(self) -> None:
         lane = new_lane()
-        assert lane.begin(0) is None
+        assert lane.begin(0, 1) is None
         assert lane.running == 0
 
     @pytest.mark.parametrize("state", [State.PROBING, State.OPEN, State.BLOWN])
     def test_a_probe_is_one(self, state: State) -> None:
-        lane = self.lane(0)
-        assert lane.has_runs
+        lane = self.lane(0.0001)
         lane.breaker.state = state
-        assert not lane.has_runs
+        batch = lane.begin(0, 100)
+        assert batch is not None
+        assert len(batch) == 1
 
     @pytest.mark.parametrize(
-        ("seconds", "images", "turns"),
+        ("seconds", "images", "jobs"),
         [
-            (None, 100, 0),
+            (None, 100, 1),
             (0.0001, 100, 100),
             (0.001, 100, 50),
             (0.001, 20, 20),
             (0.004, 100, 12),
-            (0.005, 100, 0),
-            (1, 9, 0),
+            (0.005, 100, 1),
+            (1, 9, 1),
         ],
     )
-    def test_turns_are_taken_ahead_where_deletes_are_fast(
-        self, seconds: float | None, images: int, turns: int
+    def test_a_worker_takes_several_where_deletes_are_fast(
+        self, seconds: float | None, images: int, jobs: int
     ) -> None:
-        assert self.lane(seconds, images).turns_worth_taking == turns
+        batch = self.lane(seconds, images).begin(0, 1000)
+        assert batch is not None
+        assert len(batch) == jobs
+
+    def test_those_that_wait_for_a_turn_are_counted(self) -> None:
+        lane = self.lane(0.001)
+        batch = lane.begin(0, 10)
+        assert batch is not None
+        assert lane.waiting == 0
+        lane.waits(batch)
+        assert lane.waiting == 10
+        lane.slow_down()
+        assert lane.waiting == 0
+        lane.goes(batch, 0)
+        assert lane.waiting == 0
+        second = lane.begin(0, 10)
+        assert second is not None
+        lane.goes(second, 0)
+        assert lane.waiting == 0

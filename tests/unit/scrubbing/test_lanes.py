@@ -15,16 +15,16 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from evscrub.domain.clock import Clock
+from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import LocationRow, Policy
 from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import GONE, Outcome, Verdict
 from evscrub.registry.claims import Seen, Settlement
-from evscrub.scrubbing.lane import Lane
+from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.deleter import Deleter
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scrubber import Scrubber
-from evscrub.scrubbing.slots import Slot
-from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Target
 from evscrub.telemetry.statistics import Record
 from tests.unit.simulated_loop import run
@@ -41,7 +41,7 @@ from tests.unit.world import (
     fast,
     instant,
     missing,
-    new_work,
+    new_job,
 )
 
 
@@ -70,13 +70,13 @@ class TestStoreThatTakesNoTime:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         runs: list[int] = []
-        delete_some = Workers._delete_some
+        delete_all = Deleter._delete_all
 
-        def counted(*arguments: Any) -> None:
-            delete_some(*arguments)
-            runs.append(len(arguments[-1]))
+        def counted(deleter: Deleter, batch: Batch) -> None:
+            delete_all(deleter, batch)
+            runs.append(len(batch.answers))
 
-        monkeypatch.setattr(Workers, "_delete_some", counted)
+        monkeypatch.setattr(Deleter, "_delete_all", counted)
         world = World(a=instant, b=fast)
         for number in range(2000):
             world.add(f"o{number % 7}", *["a", "b"][: 1 + (number % 20 == 0)])
@@ -149,26 +149,44 @@ class TestSettling:
 
 
 class TestTurns:
-    def test_those_that_are_ready_are_taken_where_deletes_are_fast(self) -> None:
-        assert self.turns(0.001) == pytest.approx((8, 1, 0.2), abs=0.01)
+    """A batch waits for a turn at the rates for each of its jobs."""
 
-    def test_one_each_where_they_are_not(self) -> None:
-        assert self.turns(0.05) == pytest.approx((1, 1, 0), abs=0.01)
+    def test_what_comes_within_a_batch_s_time_is_taken_where_deletes_are_fast(self) -> None:
+        assert self.turns(0.001, rate=200.0) == pytest.approx((10, 10, 0.05), abs=0.01)
 
-    def turns(self, delete_seconds: float) -> tuple[float, float, float]:
-        """Take turns twice; returns how many those were, and how long the second took."""
+    def test_no_more_than_the_burst(self) -> None:
+        assert self.turns(0.001, rate=1000.0, burst=8.0) == pytest.approx((8, 8, 0.008), abs=0.01)
+
+    @pytest.mark.parametrize("rates", [(10.0, 5.0), (5.0, 10.0)])
+    def test_one_where_the_lower_rate_gives_no_more(self, rates: tuple[float, float]) -> None:
+        assert self.turns(0.001, *rates, burst=1.0) == pytest.approx((1, 1, 0.2), abs=0.01)
+
+    def test_one_each_where_deletes_are_not_fast(self) -> None:
+        assert self.turns(0.05, rate=200.0) == pytest.approx((1, 1, 0), abs=0.01)
+
+    def turns(
+        self, delete_seconds: float, rate: float, store_rate: float = 0.0, burst: float = 10.0
+    ) -> tuple[float, float, float]:
+        """Take two batches; returns how many jobs they have, and how long the second waited."""
 
         async def main() -> tuple[float, float, float]:
-            settings = replace(SETTINGS, rate=10.0, burst=8.0, store_rate={"a": 5.0})
+            settings = replace(SETTINGS, rate=rate, burst=burst, store_rate={"a": store_rate})
             clock = Clock(anyio.current_time, anyio.current_time)
-            lanes = Lanes(settings, ["a"], clock, lambda _: None)
+            calls: Any = None
+            lanes = Lanes(["a"], Context(settings, DatabaseClock(clock), calls))
             lane = lanes.of("a")
-            lane.took(delete_seconds, 0)
-            for number in range(20):
-                lane.push(new_work(f"i{number}"))
-            first = await lanes.turns(lane)
-            began = anyio.current_time()
-            return first, await lanes.turns(lane), anyio.current_time() - began
+            lane.took(delete_seconds)
+            for number in range(200):
+                lane.push(new_job(f"i{number}"))
+            sizes, began = [], 0.0
+            for _ in range(2):
+                began = anyio.current_time()
+                begun = lanes.next_batch(began)
+                assert begun is not None
+                sizes.append(len(begun[1]))
+                await lanes.turns(*begun)
+                lane.end(begun[1])
+            return sizes[0], sizes[1], anyio.current_time() - began
 
         return run(main)
 
@@ -188,20 +206,21 @@ def test_more_at_a_time_takes_effect() -> None:
 def test_a_defect_of_a_worker_ends_it_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    work = Workers.work
+    """What it had goes on with another."""
+    delete = Deleter.delete
     defects = iter([LookupError("no such thing")])
 
-    async def fail(workers: Workers, lane: Lane, slot: Slot) -> None:
+    async def fail(deleter: Deleter, batch: Batch) -> None:
         for defect in defects:
             raise defect
-        await work(workers, lane, slot)
+        await delete(deleter, batch)
 
-    monkeypatch.setattr(Workers, "work", fail)
+    monkeypatch.setattr(Deleter, "delete", fail)
     world = World(a=fast)
     for _ in range(100):
         world.add("o", "a")
     world.run(10)
-    assert len(finished(world, "a")) == 99
+    assert len(finished(world, "a")) == 100
     assert "A worker of store a has ended" in caplog.text
 
 
@@ -466,10 +485,10 @@ def test_forged_events_use_up_nobodys_turns(stores: int) -> None:
 
     async def forge(scrubber: Scrubber) -> None:
         for number in range(600):  # images that do not exist, of an owner that does
-            scrubber.queue.add(f"forged {number}", 0.0, owner="victim")
+            scrubber._queue.add(f"forged {number}", 0.0, owner="victim")
         for image_id in others:  # real images of others, sent as if they were this owner's
-            scrubber.queue.cancel(image_id)
-            scrubber.queue.add(image_id, 0.0, owner="victim")
+            scrubber._queue.cancel(image_id)
+            scrubber._queue.add(image_id, 0.0, owner="victim")
 
     world.run(100, forge)
     assert world.statuses() == {"deleted": 21}
@@ -484,8 +503,8 @@ def test_an_event_without_an_owner_takes_its_owners_turns() -> None:
 
     async def forge(scrubber: Scrubber) -> None:
         for number, image_id in enumerate(world.images):
-            scrubber.queue.cancel(image_id)
-            scrubber.queue.add(image_id, 0.0, owner=f"somebody {number}")
+            scrubber._queue.cancel(image_id)
+            scrubber._queue.add(image_id, 0.0, owner=f"somebody {number}")
 
     assert world.run(100, forge) == pytest.approx(9.5, abs=1)
     assert world.statuses() == {"deleted": 20}
@@ -544,7 +563,7 @@ def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> N
     world.claim = counted  # type: ignore[method-assign] # counted
 
     async def forge(scrubber: Scrubber) -> None:
-        scrubber.queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0)
+        scrubber._queue.add("00000000-0000-4000-8000-ffffffffffff", 0.0)
         scrubber.wake()
 
     world.add("o", "a")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import cast
@@ -11,14 +12,15 @@ from typing import cast
 import anyio
 import pytest
 
-from evscrub.domain.clock import Clock
+from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import ImageRow, Kind
 from evscrub.queueing.delay_queue import Source
 from evscrub.registry.calls import Registry, RegistryCalls
 from evscrub.registry.claims import Claim, Claims
-from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.lease_keeper import Leases
-from evscrub.telemetry.statistics import Record
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job, Lease
+from evscrub.scrubbing.lease_keeper import LeaseKeeper
+from tests.unit.world import SETTINGS
 
 LEASE = datetime(2026, 1, 1)
 TIMEOUT = 60.0
@@ -33,16 +35,18 @@ class Bench:
         self.asked: list[str] = []
         self._kept = kept
         self.call_seconds = 0.0
-        self.record = Record()
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
         calls = RegistryCalls(self.clock, cast("Registry", registry))
-        self.leases = Leases(registry, calls, self.clock, self.record, TIMEOUT)
+        policy = replace(SETTINGS.policy, claim_timeout=timedelta(seconds=TIMEOUT))
+        settings = replace(SETTINGS, policy=policy)
+        context = Context(settings, DatabaseClock(self.clock), calls)
+        self.record = context.record
+        self.leases = LeaseKeeper(registry, context)
         for image_id in ("one", "two"):
             image = ImageRow(image_id, None, 1, "deleted", True, LEASE)
             claim = Claim(image, Kind.PENDING, (), LEASE)
-            self.leases.works[image_id] = Work(
-                claim, LEASE, self.clock.moment(), self.time, Source.EVENT
-            )
+            lease = Lease(LEASE, self.clock.moment())
+            self.leases.add(Job(claim, lease, self.time, Source.EVENT))
 
     def _renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
         self.time += self.call_seconds
@@ -58,12 +62,12 @@ class Bench:
 def test_a_claim_that_is_not_renewed_is_lost() -> None:
     bench = Bench(kept={"one"})
     bench.renew(30)
-    one, two = bench.leases.works.values()
+    one, two = bench.leases.jobs
     assert bench.leases.is_ours(one)
-    assert one.lease == LEASE + timedelta(seconds=30)
+    assert one.lease.stamp == LEASE + timedelta(seconds=30)
     assert not bench.leases.is_ours(two)
     assert not bench.leases.has_time(two)
-    assert two.lease == LEASE
+    assert two.lease.stamp == LEASE
     assert bench.record.leases_lost == 1
     bench.renew(30)
     assert bench.asked == ["one", "two", "one"]
@@ -81,9 +85,9 @@ def test_a_renewed_claim_lasts_from_its_renewal() -> None:
     bench = Bench(kept={"one", "two"})
     bench.renew(30)
     bench.time += 35
-    assert all(map(bench.leases.is_ours, bench.leases.works.values()))
+    assert all(map(bench.leases.is_ours, bench.leases.jobs))
     bench.time += 6
-    assert not any(map(bench.leases.is_ours, bench.leases.works.values()))
+    assert not any(map(bench.leases.is_ours, bench.leases.jobs))
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(19, 0), (21, 2), (39, 2), (41, 0)])
@@ -101,4 +105,4 @@ def test_a_lease_ages_while_its_renewal_is_under_way() -> None:
     bench.call_seconds = 15.0
     bench.renew(30)
     bench.time += 26
-    assert not any(map(bench.leases.is_ours, bench.leases.works.values()))
+    assert not any(map(bench.leases.is_ours, bench.leases.jobs))

@@ -96,7 +96,7 @@ class TestStuckImages:
             await anyio.sleep(100)
             for number in range(30):
                 late.append(world.add(f"o{number}", "a"))
-                scrubber.queue.add(late[-1], 0.0, owner=f"o{number}")
+                scrubber._queue.add(late[-1], 0.0, owner=f"o{number}")
             scrubber.wake()
 
         world.run(115, come)
@@ -240,7 +240,7 @@ class TestOneOwner:
             await anyio.sleep(30)
             for number in range(20):
                 others.append(world.add(f"o{number}", "a"))
-                scrubber.queue.add(others[-1], 0.0, owner=f"o{number}")
+                scrubber._queue.add(others[-1], 0.0, owner=f"o{number}")
             scrubber.wake()
 
         world.run(60, come)
@@ -259,7 +259,7 @@ class TestOneOwner:
             await anyio.sleep(later)
             for number in range(20):
                 others.append(world.add(f"o{number}", "a"))
-                scrubber.queue.add(others[-1], 0.0, owner=f"o{number}")
+                scrubber._queue.add(others[-1], 0.0, owner=f"o{number}")
             scrubber.wake()
 
         world.run(60, come, drain=1)
@@ -315,7 +315,7 @@ class TestForgedEvents:
             await anyio.sleep(30)
             others.append(world.add("victim", "a"))
             for owner in ("evil", "victim"):
-                scrubber.queue.add(others[0], 0.0, owner=owner)
+                scrubber._queue.add(others[0], 0.0, owner=owner)
             scrubber.wake()
 
         world.run(60, forge)
@@ -337,11 +337,11 @@ class TestForgedEvents:
         async def forge(scrubber: Scrubber) -> None:
             await anyio.sleep(5)
             for number in range(5000):
-                scrubber.queue.add(f"forged {number}", 0.0, owner=str(number))
+                scrubber._queue.add(f"forged {number}", 0.0, owner=str(number))
             scrubber.wake()
             await anyio.sleep(1)
             others.append(world.add("victim", "a"))
-            scrubber.queue.add(others[0], 0.0, owner="victim")
+            scrubber._queue.add(others[0], 0.0, owner="victim")
             scrubber.wake()
 
         world.run(100, forge, idle=True)
@@ -414,7 +414,7 @@ def test_a_good_image_waits_for_a_minute_at_most(
         await anyio.sleep(100 + later)
         for owner in owners:
             good.append(world.add(f"o{owner}", "a"))
-            scrubber.queue.add(good[-1], 0.0, owner=f"o{owner}")
+            scrubber._queue.add(good[-1], 0.0, owner=f"o{owner}")
         scrubber.wake()
 
     world.run(180 + later, come, idle=True)

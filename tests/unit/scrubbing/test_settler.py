@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,12 +22,13 @@ from evscrub.domain.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Ver
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.calls import RETRY_SECONDS, RegistryCalls
 from evscrub.registry.claims import Claim, Settlement
-from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.lease_keeper import Leases
+from evscrub.scrubbing.context import Context, Observers
+from evscrub.scrubbing.job import Job, Lease, Location
+from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.settler import _GATHER_SECONDS, Settler
 from evscrub.telemetry.statistics import Record, Scrubbed
 from tests.unit.simulated_loop import run
-from tests.unit.world import REGISTRY_SECONDS, simulated_threads
+from tests.unit.world import REGISTRY_SECONDS, SETTINGS, simulated_threads
 
 AT = datetime(2026, 3, 1, 12)
 NOW = epoch(AT) + 3600
@@ -47,14 +49,16 @@ def ended(
     source: Source = Source.EVENT,
     deleted_at: datetime = AT,
     locations_at: datetime = AT,
-) -> Work:
-    """Return the work on an image with a location for each verdict."""
+) -> Job:
+    """Return the job of an image with a location for each verdict."""
     rows = tuple(location(number, locations_at) for number, _ in enumerate(verdicts or (None,)))
     image = ImageRow(image_id, "owner", 1000, "deleted", True, deleted_at)
-    work = Work(Claim(image, kind, rows, AT), AT, Moment(0, 0), NOW, source)
-    for row, verdict in zip(rows, verdicts, strict=False):
-        work.judged(row, row.store or "", verdict, NOW + 2)
-    return work
+    job = Job(Claim(image, kind, rows, AT), Lease(AT, Moment(0, 0)), NOW, source)
+    for row in rows if verdicts else ():
+        job.locations.append(Location(row))
+    for each, verdict in zip(job.locations, verdicts, strict=False):
+        job.judge(each, each.row.store or "", verdict, NOW + 2)
+    return job
 
 
 class Registry:
@@ -65,15 +69,15 @@ class Registry:
 
 
 def settle(
-    *works: Work,
+    *jobs: Job,
     capacity: int = 100,
     meanwhile: Callable[[DelayQueue], Any] = lambda _: None,
     at_work: Callable[[DelayQueue], Any] = lambda _: None,
     registry: Registry | None = None,
-    beside: Callable[[Leases], Coroutine[Any, Any, None]] | None = None,
+    beside: Callable[[LeaseKeeper], Coroutine[Any, Any, None]] | None = None,
     seconds: float = 1,
 ) -> tuple[Record, list[Scrubbed]]:
-    """Settle works; returns the record, and what was told of each image.
+    """Settle jobs; returns the record, and what was told of each image.
 
     The bus is joined since an hour before the images were deleted.
 
@@ -83,6 +87,8 @@ def settle(
     :param seconds: how long settling goes on.
     """
     record = Record()
+    policy = replace(SETTINGS.policy, claim_timeout=timedelta(seconds=60))
+    settings = replace(SETTINGS, policy=policy, delays=DELAYS)
     told: list[Scrubbed] = []
 
     async def main() -> None:
@@ -90,31 +96,23 @@ def settle(
         queue = DelayQueue(capacity, origin=NOW)
         claims, database_clock = registry or Registry(), DatabaseClock(clock)
         calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
-        leases = Leases(claims, calls, clock, record, 60.0)  # type: ignore[arg-type] # a stand-in
-        settler = Settler(
-            queue,
-            claims,  # type: ignore[arg-type] # a stand-in
-            calls,
-            leases,
-            database_clock,
-            record,
-            DELAYS,
-            lambda: None,
-            told.append,
-            lambda *_: None,
-        )
+        context = Context(settings, database_clock, calls, record)
+        leases = LeaseKeeper(claims, context)  # type: ignore[arg-type] # a stand-in
+        observers = Observers(told.append)
+        settler = Settler(queue, claims, leases, observers, context)  # type: ignore[arg-type] # a stand-in
         settler.bus_since = NOW - 7200
         meanwhile(queue)
-        for work in works:
-            queue.add(work.image_id, NOW - 1, lane="fast")
+        for job in jobs:
+            queue.add(job.image_id, NOW - 1, lane="fast")
         queue.advance(NOW)
-        queue.take("fast", len(works))
-        leases.works.update({work.image_id: work for work in works})
+        queue.take("fast", len(jobs))
+        for job in jobs:
+            leases.add(job)
         at_work(queue)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(settler.run)
-            for work in works:
-                settler.end(work)
+            for job in jobs:
+                settler.add(job)
             if beside is not None:
                 tasks.start_soon(beside, leases)
             await anyio.sleep(seconds)
@@ -166,8 +164,8 @@ def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
     assert "Scrubbed" not in caplog.text
 
 
-def missed(work: Work, **fields: Any) -> int:
-    return settle(work, **fields)[0].missed_by_bus
+def missed(job: Job, **fields: Any) -> int:
+    return settle(job, **fields)[0].missed_by_bus
 
 
 @pytest.mark.parametrize(
@@ -202,8 +200,8 @@ def test_what_was_deleted_before_the_bus_was_joined_was_not_missed() -> None:
 
 
 def test_a_release_of_a_held_image_was_not_missed() -> None:
-    work = ended("a", GONE, source=Source.SWEEP, locations_at=AT + RELEASED_AFTER)
-    assert missed(work) == 0
+    job = ended("a", GONE, source=Source.SWEEP, locations_at=AT + RELEASED_AFTER)
+    assert missed(job) == 0
 
 
 def test_what_a_full_queue_turned_away_was_not_missed() -> None:
@@ -240,14 +238,14 @@ class ComparingRegistry(Registry):
 def test_a_lease_is_not_renewed_while_its_claim_is_released(after: float) -> None:
     """Whichever call begins first: compared with an old lease, the claim would be nobody's."""
     registry = ComparingRegistry()
-    work = ended("a", TIMEOUT)
-    work.asked = Moment(-30, NOW - 30)  # old enough to be renewed
+    job = ended("a", TIMEOUT)
+    job.lease.asked = Moment(-30, NOW - 30)  # old enough to be renewed
 
-    async def renew(leases: Leases) -> None:
+    async def renew(leases: LeaseKeeper) -> None:
         await anyio.sleep(_GATHER_SECONDS + after)
         await leases.renew()
 
-    record, _ = settle(work, registry=registry, beside=renew)
+    record, _ = settle(job, registry=registry, beside=renew)
     assert registry.released == ["a"]
     assert record.leases_lost == 0
     assert (registry.lease > AT) is (after < 0)
@@ -292,8 +290,8 @@ class AwayRegistry(Registry):
 
 def test_what_was_deleted_is_written_down_once_the_registry_is_back() -> None:
     registry = AwayRegistry()
-    works = [ended("a", GONE), ended("b", TIMEOUT)]
-    record, told = settle(*works, registry=registry, seconds=3 * RETRY_SECONDS)
+    jobs = [ended("a", GONE), ended("b", TIMEOUT)]
+    record, told = settle(*jobs, registry=registry, seconds=3 * RETRY_SECONDS)
     assert registry.asked == [["a", "b"]] * 3
     assert [image.image_id for image in told] == ["a"]
     assert (record.scrubbed, record.retries) == (1, 1)

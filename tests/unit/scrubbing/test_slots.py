@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evscrub.scrubbing.slots import Backlog, Slots
-from tests.unit.world import new_work
+from tests.unit.world import new_job
 
 
 def fill(slots: Slots, owner: str, *, alone: bool) -> int:
@@ -77,31 +77,31 @@ class TestBacklog:
     def test_deals_by_owner_in_turn(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aaabbc"):
-            backlog.push(new_work(str(number), owner))
+            backlog.push(new_job(str(number), owner))
         assert (len(backlog), backlog.owners, backlog.count("a")) == (6, 3, 3)
         taken = [backlog.pop(lambda _: True) for _ in range(7)]
-        assert [work and work.image_id for work in taken] == ["0", "3", "5", "1", "4", "2", None]
+        assert [job and job.image_id for job in taken] == ["0", "3", "5", "1", "4", "2", None]
         assert (len(backlog), backlog.owners) == (0, 0)
 
     def test_passes_over_those_who_may_not(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aab"):
-            backlog.push(new_work(str(number), owner))
+            backlog.push(new_job(str(number), owner))
         assert backlog.turn_to(lambda owner: owner == "b")
-        work = backlog.pop(lambda owner: owner == "b")
-        assert work is not None
-        assert work.owner == "b"
+        job = backlog.pop(lambda owner: owner == "b")
+        assert job is not None
+        assert job.owner == "b"
         assert backlog.pop(lambda owner: owner == "b") is None
         assert len(backlog) == 2
 
     def test_can_be_emptied_as_a_whole_or_by_owner(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aab"):
-            backlog.push(new_work(str(number), owner))
-        assert [work.image_id for work in backlog.drain_owner("a")] == ["0", "1"]
+            backlog.push(new_job(str(number), owner))
+        assert [job.image_id for job in backlog.drain_owner("a")] == ["0", "1"]
         assert backlog.drain_owner("a") == []
         assert len(backlog) == 1
-        assert [work.image_id for work in backlog.drain()] == ["2"]
+        assert [job.image_id for job in backlog.drain()] == ["2"]
         assert not backlog
-        backlog.push(new_work("3", "a"))
+        backlog.push(new_job("3", "a"))
         assert backlog.pop(lambda _: True) is not None

@@ -9,13 +9,14 @@ from typing import Any
 import anyio
 import pytest
 
-from evscrub.domain.clock import Clock
+from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.proof import Presence, Proof, ProofResult
 from evscrub.registry.calls import RegistryAwayError
+from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.witnesses import Witness, Witnesses
 from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run
-from tests.unit.world import simulated_threads
+from tests.unit.world import SETTINGS, simulated_threads
 
 THERE, ABSENT, UNKNOWN = Presence
 
@@ -50,7 +51,8 @@ class Site:
 
     def witnesses(self) -> Witnesses:
         calls: Any = self
-        return Witnesses(self.find, self, calls, Clock(anyio.current_time, anyio.current_time))
+        clock = Clock(anyio.current_time, anyio.current_time)
+        return Witnesses(self.find, self, Context(SETTINGS, DatabaseClock(clock), calls))
 
     def prove(self, count: int = 1) -> list[Proof]:
         """Ask so many times at once."""

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decides what is started next: which images are looked at, claimed, deleted, and in which lane."""
+
+from collections.abc import Hashable, Iterator
+
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.queueing.delay_queue import DelayQueue, Taken
+from evscrub.scrubbing.claimer import UNKNOWN_LANE
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.lane import Again, Lane
+from evscrub.scrubbing.lanes import Lanes
+
+_LOOK_SIZE = 500
+
+
+class Scheduler:
+    """Takes images out of the queue for lanes that run short, and jobs out of lanes for workers."""
+
+    def __init__(self, queue: DelayQueue, lanes: Lanes, context: Context) -> None:
+        self._queue = queue
+        self._lanes = lanes
+        self._context = context
+
+    def images_to_look_at(self) -> list[Taken]:
+        """Take out ready images whose store is not known."""
+        return self._queue.take(UNKNOWN_LANE, _LOOK_SIZE)
+
+    def claims(self) -> Iterator[tuple[Lane, list[Taken]]]:
+        """Take out ready images that are to be claimed, with their lane."""
+        now = self._context.clock.boot()
+        settings = self._context.settings
+        for store in {_store_of(name) for name in self._queue.lanes() if name != UNKNOWN_LANE}:
+            lane = self._lanes.of(store)
+            blamed = lane.health.blamed
+            names = (lane.name, Again(lane.name))
+            if blamed and any(self._queue.has_ready_of_others(name, *blamed) for name in names):
+                self._lanes.make_way(lane)
+            while size := lane.claim_size(now, settings.batch_size, settings.rate):
+                taken = self._take(lane, size, now)
+                if not taken:
+                    break
+                lane.claim_begins(taken)
+                yield lane, taken
+
+    def lane_for(self, job: Job) -> Lane | None:
+        """Return the lane of a job's next location; None where it goes no further."""
+        store = job.next_store
+        if store is None or job.lease.is_lost:
+            return None
+        lane = self._lanes.of(store)
+        if lane.health.blamed not in {None, (job.owner,)}:
+            self._lanes.make_way(lane)
+        now = self._context.clock.boot()
+        return lane if lane.takes(job.owner, now) and not self._is_poor_probe(lane, job) else None
+
+    def pause_seconds(self) -> float:
+        """Return how long nothing can be started unless something happens."""
+        pause = self._lanes.next_look()
+        due = self._queue.next_advance()
+        if due is not None:
+            pause = min(pause, max(0.0, due - self._context.database_clock.now()))
+        return pause
+
+    def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
+        """Take ready images of a lane out of the queue, no more than their owners may have."""
+        taken: list[Taken] = []
+        for name in lane.claim_order():
+            if len(taken) < size:
+                limits = lane.claim_limits(now, self._context.settings.batch_size)
+                for image in taken:
+                    if image.owner in limits:
+                        limits[image.owner] -= 1
+                taken += self._queue.take(name, size - len(taken), limits)
+        return taken
+
+    def _is_poor_probe(self, lane: Lane, job: Job) -> bool:
+        """Whether a store that does not work would be probed with an image that failed before."""
+        probing = lane.breaker.state is not State.CLOSED
+        return probing and not job.first and self._queue.has_ready(lane.name)
+
+
+def _store_of(lane: Hashable) -> str:
+    """The store of one of the queue's lanes."""
+    return lane.store if isinstance(lane, Again) else str(lane)

@@ -1,0 +1,329 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker: what its thread deletes, and what becomes of each job of its batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+
+from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.verdict import (
+    EMPTY_DIRECTORY,
+    GONE,
+    MISSING_BELOW,
+    MISSING_DIRECTORY,
+    Outcome,
+    Verdict,
+)
+from evscrub.queueing.delay_queue import DelayQueue, Source
+from evscrub.registry.claims import Claim
+from evscrub.scrubbing.batch import Answer
+from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.job import Job, JobState, Lease, Location, LocationState
+from evscrub.scrubbing.lane import Lane
+from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.stores.backends import Target
+from tests.unit.simulated_loop import run
+from tests.unit.world import EPOCH, NOT_FOUND, THROTTLED, World, instant, simulated_threads
+
+#: What a worker goes through in simulated time before it is taken to go on without end.
+WORK_SECONDS = 5.0
+
+
+class Bench:
+    """A scrubber with claimed images, whose clock moves only when a test says so.
+
+    :param images: the stores of each.
+    """
+
+    def __init__(self, *images: tuple[str, ...]) -> None:
+        self.now = 1000.0
+        self.deleted: list[str] = []
+        self.meanwhile: Callable[[int], Verdict] = lambda _: GONE  #: told how many went before
+        world: Any = World(a=instant, b=instant)
+        ids = [world.add("o", *stores) for stores in images]
+        world.delete = self._delete
+        clock = Clock(lambda: self.now, lambda: self.now)
+
+        async def make() -> tuple[Scrubber, list[Claim]]:
+            context = Context.create(world.settings, world.database, DatabaseClock(clock))
+            scrubber = Scrubber(DelayQueue(10), world, world, context)
+            scrubber._claimer._shared_urls = world
+            return scrubber, world.claim(ids, world.settings.policy).claims
+
+        self.scrubber, claims = run(make)
+        self.lane = self.scrubber.lanes.of("a")
+        self.lane.took(1e-4)  # so that they go together
+        self.jobs = []
+        for claim in claims:
+            locations = [Location(row, world.resolve(row)) for row in claim.locations]
+            lease = Lease(EPOCH, clock.moment())
+            job = Job(claim, lease, 0.0, Source.SWEEP, locations)
+            self.jobs.append(job)
+            self.scrubber.leases.add(job)
+            self.lane.push(job)
+
+    @property
+    def look(self) -> Any:
+        """What looks for shared data before a delete."""
+        return self.scrubber._deleter._last_look
+
+    @property
+    def ended(self) -> list[Job]:
+        """The jobs that wait to be settled."""
+        return self.scrubber.settler._ended
+
+    def _delete(self, target: Target) -> Verdict:
+        verdict = self.meanwhile(len(self.deleted))
+        self.deleted.append(target.url)
+        return verdict
+
+    def delete(self) -> list[Answer]:
+        """Let one thread do what it does."""
+        batch = self.lane.begin(self.now, 100)
+        assert batch is not None
+        self.scrubber._deleter._delete_all(batch)
+        return batch.answers
+
+    def work(self) -> list[Job]:
+        """Let workers go on until none has anything to do; returns the jobs that ended."""
+
+        async def work() -> None:
+            with anyio.fail_after(WORK_SECONDS):
+                async with anyio.create_task_group() as tasks:
+                    self.scrubber._tasks = tasks
+                    self.scrubber._start_in_lanes()
+
+        with simulated_threads():
+            run(work)
+        return self.ended
+
+    def work_once(self) -> None:
+        """Let one worker go through one batch."""
+
+        async def work() -> None:
+            batch = self.lane.begin(self.now, 100)
+            assert batch is not None
+            self.scrubber._start_in_lanes = lambda: None  # type: ignore[method-assign] # no other
+            with anyio.fail_after(WORK_SECONDS):
+                await self.scrubber._delete(self.lane, batch)
+
+        with simulated_threads():
+            run(work)
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(*[("a",)] * 5)
+
+
+def given(answers: list[Answer]) -> list[Verdict | None]:
+    return [answer.verdict for answer in answers]
+
+
+def test_takes_all_that_waits(bench: Bench) -> None:
+    answers = bench.delete()
+    assert [answer.job for answer in answers] == bench.jobs
+    assert given(answers) == [GONE] * 5
+    assert not bench.lane.backlog
+
+
+def test_takes_one_while_it_is_not_known_how_long_a_delete_takes(bench: Bench) -> None:
+    bench.lane.delete_seconds = 0
+    assert len(bench.delete()) == 1
+    assert len(bench.lane.backlog) == 4
+
+
+def test_ends_with_what_is_not_plainly_gone(bench: Bench) -> None:
+    bench.meanwhile = lambda number: THROTTLED if number == 1 else GONE
+    assert given(bench.delete()) == [GONE, THROTTLED]
+
+
+def test_what_it_did_not_begin_waits_again(bench: Bench) -> None:
+    bench.meanwhile = lambda number: THROTTLED if number == 1 else GONE
+    bench.work_once()
+    assert [job.state for job in bench.jobs] == [JobState.ENDED] * 2 + [JobState.WAITING] * 3
+    assert len(bench.lane.backlog) == 3
+    assert bench.lane.running == 0
+
+
+def test_goes_on_after_what_is_missing_so_that_one_proof_serves_for_many(bench: Bench) -> None:
+    bench.meanwhile = lambda _: NOT_FOUND
+    assert len(bench.delete()) == 5
+
+
+def test_does_nothing_without_a_lease(bench: Bench) -> None:
+    """As where it ran out while the thread was waited for."""
+    bench.now += 81
+    assert given(bench.delete()) == [None] * 5
+    assert not bench.deleted
+
+
+def test_passes_over_a_lease_that_is_lost(bench: Bench) -> None:
+    def lose(number: int) -> Verdict:
+        bench.jobs[3].lease.is_lost = number == 2
+        return GONE
+
+    bench.meanwhile = lose
+    assert given(bench.delete()) == [GONE, GONE, GONE, None, GONE]
+    assert bench.jobs[3].claim.locations[0].value not in bench.deleted
+
+
+def test_passes_over_a_lease_that_is_old(bench: Bench) -> None:
+    def age(number: int) -> Verdict:
+        if number == 2:
+            lease = bench.jobs[3].lease
+            lease.asked = replace(lease.asked, boot=bench.now - 81)
+        return GONE
+
+    bench.meanwhile = age
+    assert given(bench.delete()) == [GONE, GONE, GONE, None, GONE]
+
+
+def test_deletes_no_second_location_when_the_lease_is_lost() -> None:
+    """As when its renewal, beside the thread, tells that another agent has it."""
+    bench = Bench(("a", "a"))
+
+    def lose(_: int) -> Verdict:
+        bench.jobs[0].lease.is_lost = True
+        return GONE
+
+    bench.meanwhile = lose
+    assert bench.work() == bench.jobs
+    assert len(bench.deleted) == 1
+    assert [each.state for each in bench.jobs[0].locations] == [
+        LocationState.DELETED,
+        LocationState.PENDING,
+    ]
+
+
+def test_what_has_no_lease_ends_undeleted(bench: Bench) -> None:
+    bench.jobs[0].lease.is_lost = True
+    assert bench.work()[0] is bench.jobs[0]
+    assert len(bench.deleted) == 4
+    assert bench.jobs[0].settlement().gone == []
+
+
+def test_what_the_lane_takes_back_is_not_begun(bench: Bench) -> None:
+    """As when the store is paused, or the agent ends."""
+
+    def release(number: int) -> Verdict:
+        if number == 1:
+            assert bench.lane.drain() == bench.jobs[2:]
+        return GONE
+
+    bench.meanwhile = release
+    assert len(bench.delete()) == 2
+    assert [job.state for job in bench.jobs[2:]] == [JobState.WAITING] * 3
+
+
+def test_what_the_lane_takes_back_before_a_thread_has_it_is_not_begun(bench: Bench) -> None:
+    def take_back(*_: object) -> dict[int, Verdict]:
+        bench.lane.drain()
+        return {}
+
+    bench.look._among = take_back
+    bench.now += 2.1  # the last look is too old
+    bench.work_once()
+    assert not bench.deleted
+
+
+def test_a_cut_of_the_pace_takes_back_what_other_workers_have_not_begun(bench: Bench) -> None:
+    batch = bench.lane.begin(bench.now, 3)
+    assert batch is not None
+    bench.lane.slow_down()
+    assert not batch
+    assert len(bench.lane.backlog) == 5
+
+
+def test_locations_of_an_image_go_one_after_another() -> None:
+    bench = Bench(("a", "a", "b"), ("a",))
+    assert set(bench.work()) == set(bench.jobs)
+    first, second = bench.jobs
+    rows = [row.value for row in first.claim.locations]
+    assert [url for url in bench.deleted if url in rows] == rows
+    assert first.settlement().gone == [row.id for row in first.claim.locations]
+    assert second.is_complete
+
+
+def test_a_location_that_stays_holds_back_no_other_of_its_image() -> None:
+    bench = Bench(("a", "a"), ("a",))
+    bench.meanwhile = lambda number: THROTTLED if number == 0 else GONE
+    bench.work()
+    states = [each.state for each in bench.jobs[0].locations]
+    assert states == [LocationState.FAILED, LocationState.DELETED]
+
+
+def test_a_defect_in_the_thread_belongs_to_its_image(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(number: int) -> Verdict:
+        if number == 2:
+            raise LookupError("no such thing")
+        return GONE
+
+    bench.meanwhile = fail
+    caplog.set_level(logging.ERROR)
+    bench.work_once()
+    check_defect(bench, caplog)
+    assert len(bench.lane.backlog) == 2
+
+
+def test_a_defect_in_the_loop_belongs_to_its_image(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = bench.scrubber.lanes._judge
+
+    def fail(lane: Lane, answer: Answer, *others: Any) -> list[Job]:
+        if answer.job is bench.jobs[2]:
+            raise LookupError("no such thing")
+        return judge(lane, answer, *others)
+
+    monkeypatch.setattr(bench.scrubber.lanes, "_judge", fail)
+    caplog.set_level(logging.ERROR)
+    assert bench.work() == bench.jobs
+    check_defect(bench, caplog)
+    assert all(job.is_complete for job in bench.jobs[3:])
+
+
+def test_an_image_that_no_thread_is_there_for_is_given_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(bench.scrubber._deleter, "_delete_all", fail)
+    bench.work_once()
+    assert bench.ended == bench.jobs[:1]
+    assert bench.jobs[0].trouble is not None
+    assert not bench.jobs[0].settlement().whole
+    assert len(bench.lane.backlog) == 4
+
+
+def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The third image is given up, the two before it are done."""
+    third = bench.jobs[2]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Image {third.image_id} cannot be worked on"
+    ]
+    assert third.trouble is not None
+    assert third.trouble[1].outcome is Outcome.UNKNOWN
+    assert not third.is_complete
+    assert all(job.is_complete for job in bench.jobs[:2])
+
+
+@pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
+@pytest.mark.parametrize(("limit", "gone"), [(0, True), (20, False)])
+def test_what_an_operator_says_is_gone_is_gone(verdict: Verdict, limit: int, gone: bool) -> None:
+    """By a limit of 0; otherwise a directory that is not mounted tells nothing of the data."""
+    bench = Bench(("a",))
+    bench.lane.missing.limit = limit
+    bench.meanwhile = lambda _: verdict
+    (job,) = bench.work()
+    assert job.is_complete is gone
+    assert bool(job.settlement().gone) is gone
