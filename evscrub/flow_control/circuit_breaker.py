@@ -28,16 +28,29 @@ _MOST_PAUSES = 30
 
 
 class State(Enum):
-    """What a breaker lets through."""
+    """What a breaker lets through; the values are those in metrics and on the status page."""
 
     CLOSED = "closed"  #: everything
-    OPEN = "open"  #: nothing, until it is time for a probe
-    PROBING = "probing"  #: one request at a time
-    BLOWN = "blown"  #: nothing, until an operator says so
+    OPEN = "open"  #: nothing, until a time
+    HALF_OPEN = "probing"  #: one request at a time
+    FORCED_OPEN = "blown"  #: nothing, until an operator says so
 
 
 class Breaker:
     """A circuit breaker.
+
+    ::
+
+                  failures in a row                its pause is over
+        CLOSED ──────────────────────> OPEN ─────────────────────────> HALF_OPEN
+          ^  │                           ^            the probe fails     │   ^
+          │  │                           └────────────────────────────────┤   │
+          │  └── refusals in a row ───────────────────────────────────────┼───┘
+          └──────────────────────── the probe does well ──────────────────┘
+
+        any ── force_open() ──> FORCED_OPEN ── reset() ──> CLOSED
+
+    A question changes nothing: that a pause is over follows from the time that is passed in.
 
     :param uniform: draws a number between two, for jitter.
     :param of_one_owner: whether it is for one owner's images, and not for a whole store.
@@ -63,9 +76,12 @@ class Breaker:
         """
         if self.state is State.CLOSED:
             return None
-        if self.state is State.OPEN and now >= self.opened_until:
-            self.state = State.PROBING
-        return 1 if self.state is State.PROBING and not running else 0
+        return 1 if self.state_at(now) is State.HALF_OPEN and not running else 0
+
+    def state_at(self, now: float) -> State:
+        """Return its state at a time, seconds."""
+        over = self.state is State.OPEN and now >= self.opened_until
+        return State.HALF_OPEN if over else self.state
 
     def answered(self) -> bool:
         """Take in that the store did what it was asked; returns whether that closes the breaker."""
@@ -85,10 +101,10 @@ class Breaker:
             self._refusals.add(owner)
         if not self._refusals.is_full:
             return self._close()
-        if self.state is State.BLOWN:
+        if self.state is State.FORCED_OPEN:
             return False
         changed = self.state is State.CLOSED
-        self.state, self.reason = State.PROBING, reason
+        self.state, self.reason = State.HALF_OPEN, reason
         return changed
 
     def failed(
@@ -99,7 +115,7 @@ class Breaker:
         :param first: whether the image had not failed before; one that had is no new evidence.
         :param at_once: one failure is enough.
         """
-        if self.state is State.BLOWN:
+        if self.state is State.FORCED_OPEN:
             return False
         opens = self.state is State.CLOSED
         if opens:
@@ -107,7 +123,7 @@ class Breaker:
                 self._failures.add(owner)
             if not at_once and not self._failures.is_full:
                 return False
-        if self.state is not State.OPEN:
+        if self.state_at(now) is not State.OPEN:
             growth = _PAUSE_GROWTH ** min(self._pauses, _MOST_PAUSES)
             pause = min(_LONGEST_PAUSE_SECONDS, _FIRST_PAUSE_SECONDS * growth)
             self._pauses += 1
@@ -115,19 +131,19 @@ class Breaker:
         self.state, self.reason = State.OPEN, reason
         return opens
 
-    def blow(self, reason: str) -> bool:
+    def force_open(self, reason: str) -> bool:
         """Let nothing through until :meth:`reset`; returns whether that is new."""
-        new = self.state is not State.BLOWN
-        self.state, self.reason = State.BLOWN, reason
+        new = self.state is not State.FORCED_OPEN
+        self.state, self.reason = State.FORCED_OPEN, reason
         return new
 
     def reset(self) -> None:
         """Take in that an operator, or a proof, says that the store may be asked again."""
-        if self.state is State.BLOWN:
+        if self.state is State.FORCED_OPEN:
             self.state, self.reason = State.CLOSED, ""
 
     def _close(self) -> bool:
-        if self.state in {State.OPEN, State.PROBING}:
+        if self.state in {State.OPEN, State.HALF_OPEN}:
             self.state, self.reason = State.CLOSED, ""
             return True
         return False

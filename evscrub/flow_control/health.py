@@ -53,7 +53,7 @@ class Event(Enum):
     OPENED = "opened"
     REFUSING = "refusing"
     CLOSED = "closed"
-    BLOWN = "blown"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,25 +122,25 @@ class Health:
     ) -> Change | None:
         """Stop the store at once."""
         if verdict.reason in PAUSING_ALONE:
-            if not alone or self.breaker.state is State.BLOWN:
+            if not alone or self.breaker.state is State.FORCED_OPEN:
                 return None
-            change = self.blow(verdict.hint)
+            change = self.force_open(verdict.hint)
             self._shut_by = (origin.owner,)
             return change
         if verdict in NOT_MOUNTED or verdict.reason in PAUSING:
-            return self.blow(NOT_MOUNTED.get(verdict, verdict.hint))
+            return self.force_open(NOT_MOUNTED.get(verdict, verdict.hint))
         self._shut_by = None
         opened = self.breaker.failed(now, origin.owner, verdict.reason, at_once=True)
         return Change(Event.OPENED, reason=verdict.reason) if opened else None
 
-    def blow(self, reason: str) -> Change | None:
+    def force_open(self, reason: str) -> Change | None:
         """Ask nothing of the store until an operator says so."""
         self._shut_by = None
-        return Change(Event.BLOWN, reason=reason) if self.breaker.blow(reason) else None
+        return Change(Event.PAUSED, reason=reason) if self.breaker.force_open(reason) else None
 
     def reset(self) -> None:
         """Take in that an operator says that the store may be asked again."""
-        if self.breaker.state is State.BLOWN:
+        if self.breaker.state is State.FORCED_OPEN:
             self._new_breaker()
 
     @property
@@ -155,7 +155,8 @@ class Health:
             self.pace.restore()
         if self._shut_by is not None:
             (owner,) = self._shut_by
-            if self.breaker.state is not State.BLOWN:  # else each image waits for a proof anyway
+            # Forced open, each image waits for a proof anyway.
+            if self.breaker.state is not State.FORCED_OPEN:
                 self._failing[owner] = self.shut[owner] = self.breaker
             self._new_breaker()
 

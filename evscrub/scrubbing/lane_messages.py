@@ -40,7 +40,7 @@ def tell(lane: Lane, change: Change) -> None:
             )
         case Event.CLOSED:
             LOG.info("Store %s works again", lane.name)
-        case Event.BLOWN:
+        case Event.PAUSED:
             LOG.error(
                 "Store %s is paused: %s. Is its file system mounted, is its bucket, container or"
                 " pool the right one? Nothing more is deleted in it, and these images stay pending."

@@ -185,7 +185,7 @@ class Lanes:
             if lane.may_be_blocked:
                 pause = min(pause, STALL_SECONDS)
             for breaker in (lane.breaker, *lane.health.shut.values()):
-                if breaker.state is State.OPEN:
+                if breaker.state_at(now) is State.OPEN:
                     pause = min(pause, breaker.opened_until - now)
         return max(0.01, pause)
 

@@ -104,7 +104,7 @@ def make_busy(sources: Sources) -> None:
     }
     record.damaged["d1"] = "the image is active but has no live location left"
     lane = sources.scrubber.lanes.of("fast")
-    lane.breaker.blow("its directory is missing")
+    lane.breaker.force_open("its directory is missing")
     slow = sources.scrubber.lanes.of("slow")
     slow.pace.troubled(NOW)
     for owner in ("a", "b"):

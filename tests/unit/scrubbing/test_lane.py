@@ -210,7 +210,7 @@ class TestAnswered:
     def test_a_directory_that_is_not_mounted_pauses_it(self, verdict: Verdict) -> None:
         lane = new_lane()
         assert lane.believed(verdict) == verdict
-        assert events(answers(lane, verdict, 2)) == [Event.BLOWN, None]
+        assert events(answers(lane, verdict, 2)) == [Event.PAUSED, None]
         assert lane.is_shut(1e9)
 
     def test_one_below_the_stores_harms_nobody_else(self) -> None:
@@ -271,7 +271,7 @@ class TestAnswered:
         lane.answered(MISSING_DIRECTORY, Origin("one", "p"), 1)
         assert lane.health.blamed is None
         lane.health.make_way()
-        assert lane.breaker.state is State.BLOWN
+        assert lane.breaker.state is State.FORCED_OPEN
 
     def test_an_operator_sets_all_right(self) -> None:
         lane = new_lane()
@@ -285,7 +285,7 @@ class TestAnswered:
         lane = new_lane()
         verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="an image is not there")
         assert lane.answered(verdict, Origin("one", "p"), 0) == Change(
-            Event.BLOWN, reason="an image is not there"
+            Event.PAUSED, reason="an image is not there"
         )
         assert lane.is_shut(1e9)
 
@@ -295,7 +295,7 @@ class TestAnswered:
     ) -> None:
         verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="20 images are not there")
         lane = new_lane()
-        assert of_one(lane, verdict, 1) == Change(Event.BLOWN, reason="20 images are not there")
+        assert of_one(lane, verdict, 1) == Change(Event.PAUSED, reason="20 images are not there")
         assert lane.is_shut(1e9)
         assert lane.health.blamed == ("one",)
         lane.health.make_way()
@@ -478,7 +478,7 @@ class TestClaimSize:
 
     def test_claims_nothing_in_a_paused_store(self) -> None:
         lane = new_lane()
-        lane.breaker.blow("x")
+        lane.breaker.force_open("x")
         assert lane.claim_size(1e9, 100, 0) == 0
 
 
@@ -681,7 +681,7 @@ class TestWorkers:
         assert lane.begin(0, 1) is None
         assert lane.running == 0
 
-    @pytest.mark.parametrize("state", [State.PROBING, State.OPEN, State.BLOWN])
+    @pytest.mark.parametrize("state", [State.HALF_OPEN, State.OPEN, State.FORCED_OPEN])
     def test_a_probe_is_one(self, state: State) -> None:
         lane = self.lane(0.0001)
         lane.breaker.state = state

@@ -676,7 +676,7 @@ class TestMissing:
             world.add("o", "ab"[number % 2])
 
         async def pause(scrubber: Scrubber) -> None:
-            scrubber.lanes.of("a").breaker.blow("an image is not there")
+            scrubber.lanes.of("a").breaker.force_open("an image is not there")
 
         world.run(30, pause)
         assert {one.store for one in world.asked} == {"b"}
