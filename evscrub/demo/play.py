@@ -208,7 +208,7 @@ class Play:
         now = time.monotonic()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
-        queue = self.agent.queue.statistics
+        queue = self.agent.queue.statistics()
         in_work = min(self.agent.scrubber.lanes.running, queue.taken)
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())

@@ -135,7 +135,7 @@ class _Session:
         play.on_scrubbed = tell
         before = 0
         while True:
-            waiting = play.agent.queue.statistics.waiting
+            waiting = play.agent.queue.statistics().waiting
             if waiting > before:
                 _say(self._console, f"waiting: {waiting}")
             before = waiting

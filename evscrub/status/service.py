@@ -47,7 +47,7 @@ def _kept(sources: Sources) -> timedelta:
 
 async def _keep_history(history: History, sources: Sources) -> None:
     while True:
-        queue = sources.queue.statistics
+        queue = sources.queue.statistics()
         history.step(sources.database_clock.now(), queue.ready + queue.taken)
         await anyio.sleep(STEP_SECONDS)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 
 from evscrub.domain.verdict import Outcome
-from evscrub.queueing.delay_queue import Statistics
+from evscrub.queueing.delay_queue import QueueStatistics
 from evscrub.status.forecast import Forecast, forecast
 from evscrub.status.sources import Sources
 from evscrub.telemetry.statistics import Trouble
@@ -47,7 +47,7 @@ class Snapshot:
     """
 
     now: float
-    queue: Statistics
+    queue: QueueStatistics
     oldest_due: float | None
     forecast: Forecast
     in_work: InWork
@@ -76,7 +76,7 @@ def take(sources: Sources) -> Snapshot:
     in_use = ((key, t) for key, t in troubles.items() if t.verdict.outcome is Outcome.IN_USE)
     return Snapshot(
         now=now,
-        queue=sources.queue.statistics,
+        queue=sources.queue.statistics(),
         oldest_due=min(oldest, default=None),
         forecast=forecast(sources.queue, now),
         in_work=InWork(len(begun), sum(begun), max(begun, default=0.0)),

@@ -135,7 +135,7 @@ def test_an_event_makes_room_where_an_event_is_due_last() -> None:
     assert "late 2" not in queue
     assert queue.add("later still", 9000, source=Source.SWEEP) is Added.NEW
     assert queue.add("earlier", 5) is Added.DROPPED  # what is due last is the sweep's
-    assert queue.statistics.dropped == 2
+    assert queue.statistics().dropped == 2
 
 
 def test_what_a_sweep_found_and_an_event_tells_too_counts_as_an_event() -> None:
@@ -223,7 +223,7 @@ def _bytes_an_entry(spread: float, owners: int) -> tuple[float, float]:
         # Each owner has a text of its own, as each notification does.
         queue.add(unpack(number), dues[at], owner=f"{at % owners:0255}")
     waiting = _resident_bytes()
-    assert queue.statistics.waiting == ENTRIES
+    assert queue.statistics().waiting == ENTRIES
     assert queue.advance(NOW + spread) == ENTRIES
     ready = _resident_bytes()
     return (waiting - before) / ENTRIES, (ready - before) / ENTRIES
