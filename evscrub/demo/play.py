@@ -105,9 +105,9 @@ class Play:
 
     async def _join(self) -> None:
         with anyio.move_on_after(_JOIN_SECONDS):
-            while not self.agent.listener.joined:  # noqa: ASYNC110 - the agent tells nobody
+            while not self.agent.listener.statistics().joined:  # noqa: ASYNC110 - the agent tells nobody
                 await anyio.sleep(0.02)
-        if not self.agent.listener.joined:
+        if not self.agent.listener.statistics().joined:
             raise DemoError(f"the agent could not join the bus within {_JOIN_SECONDS:.0f} s")
 
     async def _upload(self) -> None:
@@ -175,15 +175,15 @@ class Play:
 
     def _why(self, image_id: str) -> str:
         """Name an image and what the agent has against it."""
-        record = self.agent.scrubber.record
-        reason = record.damaged.get(image_id)
-        if trouble := record.troubles.get(image_id):
+        found = self.agent.scrubber.images_in_trouble()
+        reason = found.damaged.get(image_id)
+        if trouble := found.troubles.get(image_id):
             reason = f"{trouble.verdict.reason} {trouble.verdict.detail}"
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:
         """See that no notification came after all."""
-        missed = self.agent.scrubber.record.missed_by_bus
+        missed = self.agent.statistics().scrubber.record.missed_by_bus
         return Check(
             "agent     the image without a notification was found by a sweep",
             [] if missed else ["all images came by the bus"],
@@ -208,8 +208,9 @@ class Play:
         now = time.monotonic()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
-        queue = self.agent.queue.statistics()
-        in_work = min(self.agent.scrubber.lanes.running, queue.taken)
+        statistics = self.agent.statistics()
+        queue = statistics.queue
+        in_work = min(statistics.scrubber.running, queue.taken)
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())
         known = queue.waiting + queue.ready + queue.taken + len(self.scrubbed)

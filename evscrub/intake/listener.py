@@ -9,8 +9,10 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import LogRecord
 from typing import Any
 
 import anyio
@@ -34,6 +36,24 @@ _TELL_SECONDS = 60.0
 _STOP_SECONDS = 2.0
 _REJOIN_SECONDS = 5.0
 _SILENCE_LOOK_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerStatistics:
+    """What came by the bus since the agent started.
+
+    :param joined: whether the bus is joined.
+    :param received: all notifications.
+    :param ignored: those of no concern.
+    :param malformed: those that Glance would not send, by reason.
+    :param last_at: when the last notification came, seconds since the epoch; None before the first.
+    """
+
+    joined: bool
+    received: int
+    ignored: int
+    malformed: Mapping[str, int]
+    last_at: float | None
 
 
 class Dispatcher:
@@ -132,7 +152,7 @@ class Listener:
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
         self.dispatcher = Dispatcher(self._deliver)
-        self.joined = False
+        self._joined = False
         self._joining = anyio.Event()
         self._conf = conf
         self._on_events = on_events
@@ -151,11 +171,29 @@ class Listener:
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
             ) from None
         self._limit_prefetch(conf)
-        self.watch = BrokerWatch(
+        self._watch = BrokerWatch(
             Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
             time.monotonic,
             brokers(conf),
         )
+
+    def statistics(self) -> ListenerStatistics:
+        """Return what came so far; for any thread."""
+        dispatcher = self.dispatcher
+        return ListenerStatistics(
+            joined=self._joined,
+            received=dispatcher.received,
+            ignored=dispatcher.ignored,
+            malformed=dict(dispatcher.malformed),
+            last_at=dispatcher.last_at,
+        )
+
+    def is_told(self, record: LogRecord) -> bool:
+        """Take in what the bus's client logs; return whether the listener tells it.
+
+        For any thread.
+        """
+        return self._watch.is_told(record)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -165,7 +203,7 @@ class Listener:
         try:
             await self._joining.wait()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.watch.run, self._bus_changed)
+                tasks.start_soon(self._watch.run, self._bus_changed)
                 tasks.start_soon(self._watch_silence)
         finally:
             self._stop.set()
@@ -193,10 +231,10 @@ class Listener:
             try:
                 server.start(override_pool_size=1)
             except Exception as error:  # noqa: BLE001 - the driver's own and its client's
-                self.watch.complain(f"it cannot be joined, {type(error).__name__}")
+                self._watch.complain(f"it cannot be joined, {type(error).__name__}")
                 self._stop.wait(_REJOIN_SECONDS)
                 continue
-            self._tell(self._joined)
+            self._tell(self._has_joined)
             self._leave.wait()
             self._leave.clear()
             server.stop()
@@ -208,25 +246,25 @@ class Listener:
         while True:
             await anyio.sleep(_SILENCE_LOOK_SECONDS)
             received, missed = self.dispatcher.received, self._missed()
-            if self.joined and silence.is_suspect(anyio.current_time(), received, missed):
+            if self._joined and silence.is_suspect(anyio.current_time(), received, missed):
                 LOG.warning(
                     "Nothing comes by the bus, but sweeps found images that it should have told"
                     " of: joining again; if that does not help, see that a topic of [listener]"
                     " topics is one of Glance's [oslo_messaging_notifications] topics"
                 )
-                self.joined = False
+                self._joined = False
                 self._on_joined(False)
                 self._leave.set()
 
-    def _joined(self) -> None:
-        self.watch.outage.back()
+    def _has_joined(self) -> None:
+        self._watch.outage.back()
         LOG.info("Listening on the bus")
-        self.joined = True
+        self._joined = True
         self._on_joined(True)
         self._joining.set()
 
     def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
-        self.joined = there
+        self._joined = there
         self._on_joined(there)
 
     def _deliver(self, events: list[DeleteEvent]) -> None:

@@ -39,6 +39,24 @@ class SweepReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class SweepStatistics:
+    """What sweeps did since the agent started.
+
+    :param count: finished sweeps.
+    :param added: images that they put into the queue.
+    :param failing: whether the registry could not be read the last time.
+    :param last_at: when the last sweep finished, seconds since the epoch; None before the first.
+    :param last: the last sweep; None before the first.
+    """
+
+    count: int
+    added: int
+    failing: bool
+    last_at: float | None
+    last: SweepReport | None
+
+
 class Sweep:
     """Reads pages of the registry into the queue.
 
@@ -57,11 +75,11 @@ class Sweep:
         on_added: Callable[[], None],
         on_full: Callable[[], None] = lambda: None,
     ) -> None:
-        self.last: SweepReport | None = None
-        self.last_at: float | None = None
-        self.added = 0
-        self.count = 0
-        self.failing = False  #: whether the registry could not be read the last time
+        self._last: SweepReport | None = None
+        self._last_at: float | None = None
+        self._added = 0
+        self._count = 0
+        self._failing = False
         self._queue = queue
         self._pages = pages
         self._calls = calls
@@ -81,21 +99,25 @@ class Sweep:
             self._full_due = self._clock.boot()
         self._changed.set()
 
+    def statistics(self) -> SweepStatistics:
+        """Return what sweeps did so far."""
+        return SweepStatistics(self._count, self._added, self._failing, self._last_at, self._last)
+
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Sweep until cancelled."""
         while True:
             self._changed = anyio.Event()
             try:
                 await self.once()
             except RegistryAwayError:
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             except Exception:
                 LOG.exception("The sweep failed; trying again in %.0f s", RETRY_SECONDS)
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             else:
-                self.failing = False
+                self._failing = False
                 pause = self._settings.interval * random.uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
             with anyio.move_on_after(pause):
@@ -133,9 +155,9 @@ class Sweep:
             ahead = self._queue.dropped_due - self._database_clock.now() - settings.interval
             self._full_due = min(self._full_due, self._clock.boot() + max(settings.interval, ahead))
         report = SweepReport(full, found, added, self._clock.since(began))
-        self.last, self.last_at = report, self._clock.wall()
-        self.added += added
-        self.count += 1
+        self._last, self._last_at = report, self._clock.wall()
+        self._added += added
+        self._count += 1
         LOG.log(
             logging.INFO if added or full else logging.DEBUG,
             "Sweep (%s) found %s, %d new to the queue, in %.2f s",

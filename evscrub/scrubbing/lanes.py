@@ -68,7 +68,7 @@ class Lanes:
 
         :param queue: has the ready images.
         """
-        return tuple(lane.statistics(ready(queue, lane)) for lane in self)
+        return tuple(lane.statistics(_ready(queue, lane)) for lane in self)
 
     @property
     def running(self) -> int:
@@ -177,6 +177,6 @@ class Lanes:
             self._end(work)
 
 
-def ready(queue: DelayQueue, lane: Lane) -> int:
+def _ready(queue: DelayQueue, lane: Lane) -> int:
     """Return how many images are ready in a lane, at first or again."""
     return queue.ready(lane.name) + queue.ready(Again(lane.name))

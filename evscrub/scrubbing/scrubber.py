@@ -38,7 +38,6 @@ from evscrub.scrubbing.slots import Slot
 from evscrub.scrubbing.witnesses import Witnesses
 from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Stores
-from evscrub.stores.faults import Fault
 from evscrub.telemetry.statistics import (
     ImagesInTrouble,
     Record,
@@ -96,7 +95,6 @@ class Scrubber:
     ) -> None:
         self.queue = queue
         self.record = Record()
-        self._stores = stores
         self._clock = clock
         self._database_clock = database_clock
         self.settings = settings
@@ -141,11 +139,6 @@ class Scrubber:
         self._draining = False
         self._changed = anyio.Event()
         self._tasks: TaskGroup
-
-    @property
-    def store_faults(self) -> Mapping[str, Fault]:
-        """The enabled stores that cannot be used."""
-        return self._stores.faults
 
     def statistics(self) -> ScrubberStatistics:
         """Return what the parts say; costs little, however many images are in trouble."""

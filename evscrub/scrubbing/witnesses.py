@@ -77,7 +77,7 @@ class Witnesses:
         calls: RegistryCalls,
         clock: Clock,
     ) -> None:
-        self.proofs: Counter[tuple[str, ProofResult]] = Counter()
+        self._proofs: Counter[tuple[str, ProofResult]] = Counter()
         self._find = find
         self._stores = stores
         self._calls = calls
@@ -88,7 +88,7 @@ class Witnesses:
 
     def statistics(self) -> WitnessStatistics:
         """Return the numbers of proofs."""
-        return WitnessStatistics(dict(self.proofs))
+        return WitnessStatistics(dict(self._proofs))
 
     async def prove(self, store: str, part: str, since: float) -> Proof:
         """Say whether a part of a store is the right one.
@@ -114,7 +114,7 @@ class Witnesses:
             except Exception:
                 LOG.exception("No live image of store %s can be looked for", store)
                 proof = Proof(ProofResult.UNKNOWN)
-            self.proofs[store, proof.result] += 1
+            self._proofs[store, proof.result] += 1
             self._last[key] = began, proof
             return proof
 

@@ -251,7 +251,7 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
                 await changed.wait()  # left
                 changed = anyio.Event()
                 await changed.wait()  # joined again
-                assert made.joined
+                assert made.statistics().joined
             tasks.cancel_scope.cancel()
 
     anyio.run(run)
