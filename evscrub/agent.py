@@ -62,6 +62,7 @@ class Agent:
     ) -> None:
         self._conf = conf
         self._own = own
+        clock = Clock()
         try:
             self.stores = Stores(
                 conf,
@@ -75,6 +76,7 @@ class Agent:
             several_nodes = may_have_several_nodes(database)
             self.listener = Listener(
                 conf,
+                clock,
                 self._take_in,
                 self._joined,
                 lambda: self.scrubber.statistics().record.missed_by_bus,
@@ -86,9 +88,8 @@ class Agent:
         self._demote = quiet.Demote(
             lambda told: quiet.is_raised(told) or is_told(told) or is_about_loading(told)
         )
-        self._audit = Audit(conf) if conf.audit.notify else None
+        self._audit = Audit(conf, clock.wall) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
-        clock = Clock()
         self.database_clock = DatabaseClock(clock, several_nodes=several_nodes)
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(

@@ -22,6 +22,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
+from evscrub.domain.clock import Clock
 from evscrub.intake import transport as bounded
 from evscrub.intake.broker_probe import BrokerWatch, brokers
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
@@ -65,6 +66,7 @@ class Dispatcher:
 
     :param deliver: takes the events of a batch; when it returns, they are acknowledged.
     :param clock: seconds on an axis that only goes forward.
+    :param wall: seconds since the epoch.
     """
 
     supported_priorities = (_PRIORITY,)
@@ -73,6 +75,7 @@ class Dispatcher:
         self,
         deliver: Callable[[list[DeleteEvent]], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.malformed: Counter[str] = Counter()
         self.received = 0
@@ -80,13 +83,14 @@ class Dispatcher:
         self.last_at: float | None = None  #: when anything came last, seconds since the epoch
         self._deliver = deliver
         self._clock = clock
+        self._wall = wall
         self._untold: Counter[str] = Counter()  #: dropped since the last line about it
         self._tell_after = clock()
 
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
         """Read a batch; returns what was not processed, which is nothing."""
-        now = datetime.now(UTC)
-        self.last_at = now.timestamp()
+        self.last_at = self._wall()
+        now = datetime.fromtimestamp(self.last_at, UTC)
         events = []
         for message in incoming:
             self.received += 1
@@ -138,6 +142,7 @@ def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - anybody m
 class Listener:
     """The listener on the bus.
 
+    :param clock: this host's clocks.
     :param on_events: called in the event loop with each batch.
     :param on_joined: called in the event loop with whether the bus is joined, when that changes.
     :param missed: returns how many images sweeps found that the bus should have told of, ever.
@@ -147,11 +152,12 @@ class Listener:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
+        clock: Clock,
         on_events: Callable[[list[DeleteEvent]], None],
         on_joined: Callable[[bool], None],
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.dispatcher = Dispatcher(self._deliver)
+        self.dispatcher = Dispatcher(self._deliver, clock.boot, clock.wall)
         self._joined = False
         self._joining = anyio.Event()
         self._conf = conf
@@ -172,8 +178,8 @@ class Listener:
             ) from None
         self._limit_prefetch(conf)
         self._watch = BrokerWatch(
-            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
-            time.monotonic,
+            Outage("The bus", "Until it is back, sweeps find what is deleted", clock.boot),
+            clock.boot,
             brokers(conf),
         )
 

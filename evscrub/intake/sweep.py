@@ -62,6 +62,8 @@ class Sweep:
 
     :param on_added: called when something was put into the queue.
     :param on_full: called before each full sweep.
+    :param uniform: draws a number between two, for jitter.
+    :param new_id: draws the id from which a full sweep begins.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Sweep:
         settings: SweepSettings,
         on_added: Callable[[], None],
         on_full: Callable[[], None] = lambda: None,
+        uniform: Callable[[float, float], float] = random.uniform,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._last: SweepReport | None = None
         self._last_at: float | None = None
@@ -88,6 +92,8 @@ class Sweep:
         self._settings = settings
         self._on_added = on_added
         self._on_full = on_full
+        self._uniform = uniform
+        self._new_id = new_id
         self._swept_until: datetime | None = None
         self._full_due = clock.boot()
         self._changed = anyio.Event()
@@ -118,7 +124,7 @@ class Sweep:
                 pause = RETRY_SECONDS
             else:
                 self._failing = False
-                pause = self._settings.interval * random.uniform(0.9, 1.1)
+                pause = self._settings.interval * self._uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
             with anyio.move_on_after(pause):
                 await self._changed.wait()
@@ -135,7 +141,7 @@ class Sweep:
             deleted_before=now - settings.policy.scrub_time + horizon,
             stale_before=now - settings.policy.claim_timeout,
             # Several agents begin in different places, so that they share what there is.
-            start_at=str(uuid.uuid4()) if full else "",
+            start_at=str(self._new_id()) if full else "",
             changed_since=None if full else self._swept_until,
         )
         if full:
@@ -147,7 +153,7 @@ class Sweep:
             found += len(page)
             added += self._take_in(page)
         if full and settings is self._settings:
-            self._full_due = self._clock.boot() + settings.full_interval * random.uniform(0.9, 1.0)
+            self._full_due = self._clock.boot() + settings.full_interval * self._uniform(0.9, 1.0)
         overlap = _OVERLAP_SECONDS + 2 * settings.policy.claim_timeout.total_seconds()
         self._swept_until = now - timedelta(seconds=overlap)
         if self._queue.dropped_due is not None:
