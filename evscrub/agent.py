@@ -190,7 +190,7 @@ class Agent:
         redact.install()
         quiet.install(self._demote)
         options = self._conf.scrubber
-        self.stores.objects.change(options.allowed_places, options.separate_stores)
+        self.stores.change(options.allowed_places, options.separate_stores)
         self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)

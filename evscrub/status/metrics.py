@@ -39,10 +39,7 @@ _COUNTED = (
     ("registry_pending_bytes", "Size of those images"),
     ("registry_held_images", "Those of them that are held"),
     ("registry_later_images", "Those of them that are due later than sweeps look ahead"),
-    (
-        "registry_counted_timestamp_seconds",
-        "When the images in the registry were counted last",
-    ),
+    ("registry_counted_timestamp_seconds", "When the images in the registry were counted last"),
 )
 
 _Labeled = dict[tuple[str, ...], float]
@@ -62,21 +59,13 @@ _OF_LANES: tuple[tuple[str, str, Callable[[LaneStatistics], float]], ...] = (
         lambda lane: math.nan if lane.is_provable is None else lane.is_provable,
     ),
     ("lane_running", "Images in work", lambda lane: lane.running),
-    (
-        "lane_concurrency_limit",
-        "Images at a time, now",
-        lambda lane: lane.health.pace.concurrent,
-    ),
+    ("lane_concurrency_limit", "Images at a time, now", lambda lane: lane.health.pace.concurrent),
     (
         "lane_concurrency_max",
         "Images at a time, allowed",
         lambda lane: lane.health.pace.most_concurrent,
     ),
-    (
-        "lane_rate_limit",
-        "Deletes a second now; 0 is no limit",
-        lambda lane: lane.health.pace.rate,
-    ),
+    ("lane_rate_limit", "Deletes a second now; 0 is no limit", lambda lane: lane.health.pace.rate),
     (
         "lane_rate_max",
         "Deletes a second allowed; 0 is no limit",
