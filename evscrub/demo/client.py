@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 PATCH_TYPE = "application/openstack-images-v2.1-json-patch"
 
@@ -23,9 +23,18 @@ class GlanceClient:
     :param url: where Glance listens, such as `http://127.0.0.1:9292`.
     :param project: the caller's project id, which owns the images that it creates.
     :param timeout: seconds to wait for an answer.
+    :param clock: seconds on an axis that only goes forward.
     """
 
-    def __init__(self, url: str, *, project: str = "admin", timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        project: str = "admin",
+        timeout: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._http = httpx.Client(
             base_url=url,
             headers={"X-Project-Id": project},
@@ -130,13 +139,13 @@ class GlanceClient:
         """
         body = {"method": {"name": "copy-image"}, "stores": [store]}
         self._http.post(f"/v2/images/{image_id}/import", json=body)
-        until = time.monotonic() + deadline
+        until = self._clock() + deadline
         while True:
             image = self.get(image_id)
             # Glance names the store before its task has put the last touch to the image.
             if store in image["stores"].split(",") and not image.get("os_glance_import_task"):
                 return
-            if time.monotonic() > until:
+            if self._clock() > until:
                 raise TimeoutError(f"image {image_id} is not in store {store} after {deadline} s")
             time.sleep(0.05)
 

@@ -28,6 +28,7 @@ from evscrub.demo.glance_config import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
     from cheroot import wsgi
@@ -59,14 +60,21 @@ class GlanceProcess:
     :param config: how to run Glance.
     :param has_tables: whether the database has Glance's tables already.
     :param deadline: seconds to wait until it answers.
+    :param clock: seconds on an axis that only goes forward.
     """
 
     def __init__(
-        self, config: GlanceConfig, *, has_tables: bool = False, deadline: float = 60.0
+        self,
+        config: GlanceConfig,
+        *,
+        has_tables: bool = False,
+        deadline: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config
         self._has_tables = has_tables
         self.deadline = deadline
+        self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -140,14 +148,14 @@ class GlanceProcess:
             raise
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
-        until = time.monotonic() + self.deadline
+        until = self._clock() + self.deadline
         with httpx.Client(base_url=self.url, timeout=5, trust_env=False) as client:
             while not _answers(client):
                 if process.poll() is not None:
                     raise RuntimeError(
                         f"Glance ended with {process.returncode}{log_tail(self.config)}"
                     )
-                if time.monotonic() > until:
+                if self._clock() > until:
                     raise RuntimeError(
                         f"Glance does not answer after {self.deadline} s{log_tail(self.config)}"
                     )

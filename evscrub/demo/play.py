@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo's course: images are uploaded, deleted through the API, and scrubbed by a real agent."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
 from evscrub.demo.snapshot import Snapshot
 from evscrub.demo.stage import Stage
+from evscrub.domain.clock import Clock
 from evscrub.telemetry.statistics import Scrubbed
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ class Play:
 
     :param conf: the agent's configuration.
     :param own: the part of it that is the agent's own.
+    :param clock: this host's clocks.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Play:
         conf: cfg.ConfigOpts,
         own: cfg.ConfigOpts,
         display: Display,
+        clock: Clock,
     ) -> None:
         self.agent = Agent(conf, own, self._on_scrubbed)
         self.client = GlanceClient(stage.url)
@@ -75,7 +77,8 @@ class Play:
         self._plans: dict[str, Plan] = {}
         self._display = display
         self._act = "Starting the agent"
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock.boot()
         self._deleted_at: dict[str, float] = {}
         self._times: deque[float] = deque()
 
@@ -86,7 +89,7 @@ class Play:
         """
         with self._display:
             checks = await self._play()
-        return Outcome(self._plans, self.scrubbed, checks, time.monotonic() - self._began)
+        return Outcome(self._plans, self.scrubbed, checks, self._clock.boot() - self._began)
 
     async def _play(self) -> list[Check]:
         async with anyio.create_task_group() as tasks:
@@ -105,9 +108,9 @@ class Play:
 
     async def _join(self) -> None:
         with anyio.move_on_after(_JOIN_SECONDS):
-            while not self.agent.listener.joined:  # noqa: ASYNC110 - the agent tells nobody
+            while not self.agent.listener.statistics().joined:  # noqa: ASYNC110 - the agent tells nobody
                 await anyio.sleep(0.02)
-        if not self.agent.listener.joined:
+        if not self.agent.listener.statistics().joined:
             raise DemoError(f"the agent could not join the bus within {_JOIN_SECONDS:.0f} s")
 
     async def _upload(self) -> None:
@@ -137,9 +140,9 @@ class Play:
             Fate.STORM: f"{STORM_OWNER} deletes {fates.count(Fate.STORM)} images at once",
             Fate.LOST: "One notification is dropped on purpose: a sweep must find that image",
         }
-        begin = read_until = time.monotonic()
+        begin = read_until = self._clock.boot()
         for at, number in schedule(fates, seconds):
-            fate, now = fates[number], time.monotonic()
+            fate, now = fates[number], self._clock.boot()
             await anyio.sleep(max(0.0, begin + at - now))
             if fate is not Fate.DELETED:
                 read_until = now + _READ_SECONDS
@@ -150,7 +153,7 @@ class Play:
     async def _delete_one(self, image_id: str, fate: Fate) -> None:
         with self._no_notifications() if fate is Fate.LOST else _nothing():
             await _in_thread(self.client.delete, image_id)
-        self._deleted_at[image_id] = time.time()
+        self._deleted_at[image_id] = self._clock.wall()
 
     @contextmanager
     def _no_notifications(self) -> Iterator[None]:
@@ -175,15 +178,15 @@ class Play:
 
     def _why(self, image_id: str) -> str:
         """Name an image and what the agent has against it."""
-        record = self.agent.scrubber.record
-        reason = record.damaged.get(image_id)
-        if trouble := record.troubles.get(image_id):
+        found = self.agent.scrubber.images_in_trouble()
+        reason = found.damaged.get(image_id)
+        if trouble := found.troubles.get(image_id):
             reason = f"{trouble.verdict.reason} {trouble.verdict.detail}"
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:
         """See that no notification came after all."""
-        missed = self.agent.scrubber.record.missed_by_bus
+        missed = self.agent.statistics().scrubber.record.missed_by_bus
         return Check(
             "agent     the image without a notification was found by a sweep",
             [] if missed else ["all images came by the bus"],
@@ -193,7 +196,7 @@ class Play:
 
     def _on_scrubbed(self, scrubbed: Scrubbed) -> None:
         self.scrubbed[scrubbed.image_id] = scrubbed
-        self._times.append(time.monotonic())
+        self._times.append(self._clock.boot())
         if len(self.scrubbed) == len(self._to_delete):
             self._all_scrubbed.set()
         self.on_scrubbed(scrubbed)
@@ -205,11 +208,12 @@ class Play:
 
     def snapshot(self) -> Snapshot:
         """Look at the demo and its agent."""
-        now = time.monotonic()
+        now, wall = self._clock.boot(), self._clock.wall()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
-        queue = self.agent.queue.statistics
-        in_work = min(self.agent.scrubber.lanes.running, queue.taken)
+        statistics = self.agent.statistics()
+        queue = statistics.queue
+        in_work = min(statistics.scrubber.running, queue.taken)
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())
         known = queue.waiting + queue.ready + queue.taken + len(self.scrubbed)
@@ -229,7 +233,7 @@ class Play:
             bytes_to_reclaim=sum(plan.size for plan in self._to_delete),
             per_second=len(self._times) / _RATE_OVER_SECONDS,
             falls_due=[
-                deleted_at + self._stage.scrub_time - time.time()
+                deleted_at + self._stage.scrub_time - wall
                 for image_id, deleted_at in self._deleted_at.items()
                 if image_id not in self.scrubbed
             ],

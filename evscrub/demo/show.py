@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows the demo while it runs: a screen on a terminal, plain lines elsewhere."""
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
@@ -73,11 +72,11 @@ class Lines:
         if snapshot.act != self._act:
             self._act = snapshot.act
             self._print(f"{snapshot.seconds:5.1f} s  {snapshot.act}")
-        elif time.monotonic() < self._next:
+        elif snapshot.seconds < self._next:
             return
         else:
             self._print(f"{snapshot.seconds:5.1f} s    {_line(snapshot)}")
-        self._next = time.monotonic() + _LINE_EVERY_SECONDS
+        self._next = snapshot.seconds + _LINE_EVERY_SECONDS
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ broker, by auto-delete, its own exchange and queue.
 
 import configparser
 import logging
-import secrets
 import shutil
 import socket
 import tempfile
@@ -40,11 +39,19 @@ class Stage:
     :param rate: deletes a second at most.
     :param transport_url: the bus; None is one within this process.
     :param database_url: an empty database; None is SQLite in the folder.
+    :param topic: the name of a topic and an exchange that nothing else on the bus uses, so that a
+        real broker's listeners hear nothing of this.
     :raises ConfigError: the bus or the database cannot be used.
     """
 
     def __init__(
-        self, *, scrub_time: int, rate: float, transport_url: str | None, database_url: str | None
+        self,
+        *,
+        scrub_time: int,
+        rate: float,
+        transport_url: str | None,
+        database_url: str | None,
+        topic: str,
     ) -> None:
         self.scrub_time = scrub_time
         self.rate = rate
@@ -52,8 +59,7 @@ class Stage:
         bus = None if transport_url is None else _check_bus(transport_url)
         self._given_database = None if database_url is None else _check_database(database_url)
         self.folder = Path(tempfile.mkdtemp(prefix="evscrub-demo-"))
-        # A topic and an exchange of its own: a real broker's listeners hear nothing of this.
-        self._topic = f"evscrub_demo_{secrets.token_hex(4)}"
+        self._topic = topic
         self.glance = GlanceConfig(
             directory=self.folder,
             port=_free_port(),

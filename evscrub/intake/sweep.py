@@ -39,11 +39,31 @@ class SweepReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class SweepStatistics:
+    """What sweeps did since the agent started.
+
+    :param count: finished sweeps.
+    :param added: images that they put into the queue.
+    :param failing: whether the registry could not be read the last time.
+    :param last_at: when the last sweep finished, seconds since the epoch; None before the first.
+    :param last: the last sweep; None before the first.
+    """
+
+    count: int
+    added: int
+    failing: bool
+    last_at: float | None
+    last: SweepReport | None
+
+
 class Sweep:
     """Reads pages of the registry into the queue.
 
     :param on_added: called when something was put into the queue.
     :param on_full: called before each full sweep.
+    :param uniform: draws a number between two, for jitter.
+    :param new_id: draws the id from which a full sweep begins.
     """
 
     def __init__(
@@ -56,12 +76,14 @@ class Sweep:
         settings: SweepSettings,
         on_added: Callable[[], None],
         on_full: Callable[[], None] = lambda: None,
+        uniform: Callable[[float, float], float] = random.uniform,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
-        self.last: SweepReport | None = None
-        self.last_at: float | None = None
-        self.added = 0
-        self.count = 0
-        self.failing = False  #: whether the registry could not be read the last time
+        self._last: SweepReport | None = None
+        self._last_at: float | None = None
+        self._added = 0
+        self._count = 0
+        self._failing = False
         self._queue = queue
         self._pages = pages
         self._calls = calls
@@ -70,6 +92,8 @@ class Sweep:
         self._settings = settings
         self._on_added = on_added
         self._on_full = on_full
+        self._uniform = uniform
+        self._new_id = new_id
         self._swept_until: datetime | None = None
         self._full_due = clock.boot()
         self._changed = anyio.Event()
@@ -81,22 +105,26 @@ class Sweep:
             self._full_due = self._clock.boot()
         self._changed.set()
 
+    def statistics(self) -> SweepStatistics:
+        """Return what sweeps did so far."""
+        return SweepStatistics(self._count, self._added, self._failing, self._last_at, self._last)
+
     async def run(self) -> None:
-        """Sweep for ever."""
+        """Sweep until cancelled."""
         while True:
             self._changed = anyio.Event()
             try:
                 await self.once()
             except RegistryAwayError:
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             except Exception:
                 LOG.exception("The sweep failed; trying again in %.0f s", RETRY_SECONDS)
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             else:
-                self.failing = False
-                pause = self._settings.interval * random.uniform(0.9, 1.1)
+                self._failing = False
+                pause = self._settings.interval * self._uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
             with anyio.move_on_after(pause):
                 await self._changed.wait()
@@ -113,7 +141,7 @@ class Sweep:
             deleted_before=now - settings.policy.scrub_time + horizon,
             stale_before=now - settings.policy.claim_timeout,
             # Several agents begin in different places, so that they share what there is.
-            start_at=str(uuid.uuid4()) if full else "",
+            start_at=str(self._new_id()) if full else "",
             changed_since=None if full else self._swept_until,
         )
         if full:
@@ -125,7 +153,7 @@ class Sweep:
             found += len(page)
             added += self._take_in(page)
         if full and settings is self._settings:
-            self._full_due = self._clock.boot() + settings.full_interval * random.uniform(0.9, 1.0)
+            self._full_due = self._clock.boot() + settings.full_interval * self._uniform(0.9, 1.0)
         overlap = _OVERLAP_SECONDS + 2 * settings.policy.claim_timeout.total_seconds()
         self._swept_until = now - timedelta(seconds=overlap)
         if self._queue.dropped_due is not None:
@@ -133,9 +161,9 @@ class Sweep:
             ahead = self._queue.dropped_due - self._database_clock.now() - settings.interval
             self._full_due = min(self._full_due, self._clock.boot() + max(settings.interval, ahead))
         report = SweepReport(full, found, added, self._clock.since(began))
-        self.last, self.last_at = report, self._clock.wall()
-        self.added += added
-        self.count += 1
+        self._last, self._last_at = report, self._clock.wall()
+        self._added += added
+        self._count += 1
         LOG.log(
             logging.INFO if added or full else logging.DEBUG,
             "Sweep (%s) found %s, %d new to the queue, in %.2f s",

@@ -8,6 +8,8 @@ driver is handed a mapping with one key, whose value is the event, or the error 
 is none. It is always well-formed for the driver and has no id, so it is acknowledged as any other.
 """
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -29,12 +31,23 @@ _KEPT_BACK = {
 
 
 class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
-    """A message that is read at once, so that nothing large stays until it is acknowledged."""
+    """A message that is read at once, so that nothing large stays until it is acknowledged.
 
-    def __init__(self, raw: Any, channel: "Channel", *, acknowledged: bool) -> None:  # noqa: ANN401 - amqp is not typed
+    :param acknowledged: whether it was acknowledged when it came.
+    :param wall: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        raw: Any,  # noqa: ANN401 - amqp is not typed
+        channel: "Channel",
+        *,
+        acknowledged: bool,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(raw, channel)
         self._acknowledged_before = acknowledged
-        self._outcome = self._read()
+        self._outcome = self._read(datetime.fromtimestamp(wall(), UTC))
         self.body = b""
         for large in (self.headers, self.properties, self.errors):
             large.clear()
@@ -54,7 +67,7 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
         if not self._acknowledged_before:
             super().reject(requeue)
 
-    def _read(self) -> DeleteEvent | NotForUsError | MalformedError:
+    def _read(self, now: datetime) -> DeleteEvent | NotForUsError | MalformedError:
         if self.content_type in _KEPT_BACK:
             return MalformedError(_KEPT_BACK[self.content_type])
         if self.errors:  # kombu decompresses, with the decoders below
@@ -62,7 +75,7 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
             known = isinstance(error, MalformedError)
             return MalformedError(str(error) if known else "unknown compression")
         try:
-            return envelope.read(self.body, self.content_type, datetime.now(UTC))
+            return envelope.read(self.body, self.content_type, now)
         except (NotForUsError, MalformedError) as error:
             # Without traceback and context, which hold the body.
             return type(error)(str(error))

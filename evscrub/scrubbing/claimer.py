@@ -8,7 +8,7 @@ from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
 from evscrub.domain import verdict as verdicts
-from evscrub.domain.clock import DatabaseClock, Moment, epoch
+from evscrub.domain.clock import Moment, epoch
 from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.flow_control.owner_limit import OwnerPace
@@ -22,6 +22,7 @@ from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, Lease, Location
 from evscrub.scrubbing.lane import Again, Lane
+from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.witness_finder import WitnessFinder
 from evscrub.stores.backends import Stores, Target
 
@@ -41,10 +42,18 @@ _TELL_SECONDS = 60.0
 class Claimer:
     """Turns ready images into jobs, or sets them aside."""
 
-    def __init__(self, queue: DelayQueue, claims: Claims, stores: Stores, context: Context) -> None:
+    def __init__(
+        self,
+        queue: DelayQueue,
+        claims: Claims,
+        stores: Stores,
+        leases: LeaseKeeper,
+        context: Context,
+    ) -> None:
         self._queue = queue
         self._claims = claims
         self._stores = stores
+        self._leases = leases
         self._context = context
         self._shared_urls = SharedUrls(claims.database, stores, context.clock)
         self.witness_finder = WitnessFinder(
@@ -158,7 +167,9 @@ class Claimer:
         self._refused_until = now + _DISPUTE_SECONDS
         if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
             self._told_at = now
-            LOG.warning("Nothing is claimed: %s", disputed(self._context.database_clock))
+            LOG.warning(
+                "Nothing is claimed: %s", disputed(self._context.database_clock.dispute_seconds)
+            )
 
     def _trust(self) -> None:
         if self._told_at is not None:
@@ -280,6 +291,7 @@ class Claimer:
                 location = Location(row)
                 job.judge(location, *target, self._context.database_clock.now())
             job.locations.append(location)
+        self._leases.add(job)
         return job
 
     def _target(
@@ -306,9 +318,12 @@ class Claimer:
         return target if shared is None else (known, shared)
 
 
-def disputed(clock: DatabaseClock) -> str:
-    """Say that the database's clock cannot be right, and what to do."""
-    seconds = clock.dispute_seconds or 0.0
+def disputed(seconds: float | None) -> str:
+    """Say that the database's clock cannot be right, and what to do.
+
+    :param seconds: how far it is ahead of the estimate; None if a reading has settled that since.
+    """
+    seconds = seconds or 0.0
     return (
         f"the database's clock is {abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
         " what this agent takes for its time. Has the connection moved to a node whose clock is"

@@ -6,6 +6,7 @@ It counts and decides, it never waits. The event loop alone uses it.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from evscrub.domain.proof import Missing
 from evscrub.domain.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
 from evscrub.flow_control.adaptive_limit import Pace
 from evscrub.flow_control.circuit_breaker import Breaker, State
-from evscrub.flow_control.health import NOT_MOUNTED, Change, Health
+from evscrub.flow_control.health import NOT_MOUNTED, Change, Health, HealthStatistics
 from evscrub.queueing.delay_queue import Taken
 from evscrub.queueing.turns import OwnerKey, owner_key
 from evscrub.scrubbing.batch import Batch
@@ -41,6 +42,26 @@ class Again(NamedTuple):
     """The queue's lane of a store's images that failed before: the others are its probes."""
 
     store: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """The lane of a store at one moment.
+
+    :param store: its name; empty for images that no usable store has a location of.
+    :param ready: due images that are not claimed, whether they failed before or not.
+    :param claimed: images claimed ahead of the workers.
+    :param running: workers.
+    :param is_provable: whether there was a live image to ask the store for, the last time; None
+        before that.
+    """
+
+    store: str
+    ready: int
+    claimed: int
+    running: int
+    is_provable: bool | None
+    health: HealthStatistics
 
 
 class Lane:
@@ -90,6 +111,21 @@ class Lane:
     def running(self) -> int:
         """Workers, each with one job, or with several whose deletes are fast."""
         return self._slots.taken
+
+    def statistics(self, ready: int, now: float) -> LaneStatistics:
+        """Return the lane as it is.
+
+        :param ready: its due images in the queue.
+        :param now: seconds since boot.
+        """
+        return LaneStatistics(
+            self.name,
+            ready,
+            len(self.backlog),
+            self.running,
+            self.missing.is_provable,
+            self.health.statistics(now),
+        )
 
     # -- claiming
 
@@ -224,12 +260,15 @@ class Lane:
         self._stop_waiting(batch)
         batch.heard_at = now
 
-    def stops(self, job: Job) -> None:
-        """Take in that a worker is done with a job."""
-        job.stop()
-        self._working[job.owner] -= 1
-        if not self._working[job.owner]:
-            del self._working[job.owner]
+    def stops(self, *jobs: Job) -> None:
+        """Take in that a worker is done with jobs."""
+        for job in jobs:
+            job.stop()
+            left = self._working[job.owner] - 1
+            if left:
+                self._working[job.owner] = left
+            else:
+                del self._working[job.owner]
 
     def end(self, batch: Batch) -> list[Job]:
         """Take back a worker's slot; returns the jobs that it did not begin."""
@@ -273,8 +312,7 @@ class Lane:
         jobs = batch.take_back()
         if batch.waits:
             self.waiting -= len(jobs)
-        for job in jobs:
-            self.stops(job)
+        self.stops(*jobs)
         return jobs
 
     def _stop_waiting(self, batch: Batch) -> None:

@@ -18,7 +18,7 @@ from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.scrubbing.batch import Answer, Batch
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job
-from evscrub.scrubbing.lane import BATCH_SECONDS, STALL_SECONDS, Again, Lane
+from evscrub.scrubbing.lane import BATCH_SECONDS, STALL_SECONDS, Again, Lane, LaneStatistics
 from evscrub.scrubbing.lane_messages import tell
 from evscrub.scrubbing.slots import Slots
 
@@ -60,6 +60,14 @@ class Lanes:
             )
             self._rates[store] = RateLimit(pace.rate, settings.burst)
         return lane
+
+    def statistics(self, queue: DelayQueue) -> tuple[LaneStatistics, ...]:
+        """Return each lane as it is.
+
+        :param queue: has the ready images.
+        """
+        now = self._context.clock.boot()
+        return tuple(lane.statistics(_ready(queue, lane), now) for lane in self)
 
     @property
     def running(self) -> int:
@@ -199,6 +207,6 @@ class Lanes:
         return released
 
 
-def ready(queue: DelayQueue, lane: Lane) -> int:
+def _ready(queue: DelayQueue, lane: Lane) -> int:
     """Return how many images are ready in a lane, at first or again."""
     return queue.ready(lane.name) + queue.ready(Again(lane.name))

@@ -3,6 +3,7 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import anyio
 from oslo_log import log as logging
@@ -19,6 +20,25 @@ LOG = logging.getLogger(__name__)
 #: so that no other agent can have taken it over, whatever this process was kept from doing.
 _AMPLE = 2 / 3
 _RENEW = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatistics:
+    """The jobs at one moment.
+
+    :param claims: images claimed and not settled.
+    :param in_work: those of them whose first delete has begun.
+    :param in_work_seconds: how long those have been in work, taken together.
+    :param longest_seconds: age of the longest-running of them; 0 without any.
+    :param oldest_ready_at: when the first of all claimed images was due, at first or again,
+        seconds since the epoch; None without any.
+    """
+
+    claims: int
+    in_work: int
+    in_work_seconds: float
+    longest_seconds: float
+    oldest_ready_at: float | None
 
 
 class LeaseKeeper:
@@ -41,6 +61,20 @@ class LeaseKeeper:
     def jobs(self) -> Collection[Job]:
         """All jobs that are not settled."""
         return self._jobs.values()
+
+    def statistics(self, now: float) -> LeaseStatistics:
+        """Return the jobs' number and age.
+
+        :param now: by the database's clock, seconds since the epoch.
+        """
+        begun = [now - job.begun_at for job in self.jobs if job.begun_at is not None]
+        return LeaseStatistics(
+            claims=len(self.jobs),
+            in_work=len(begun),
+            in_work_seconds=sum(begun),
+            longest_seconds=max(begun, default=0.0),
+            oldest_ready_at=min((job.ready_at for job in self.jobs), default=None),
+        )
 
     def add(self, job: Job) -> None:
         """Keep a job's lease."""

@@ -18,6 +18,7 @@ class Scheduler:
     """Takes images out of the queue for lanes that run short, and jobs out of lanes for workers."""
 
     def __init__(self, queue: DelayQueue, lanes: Lanes, context: Context) -> None:
+        self.draining = False  #: no job goes to another lane any more
         self._queue = queue
         self._lanes = lanes
         self._context = context
@@ -46,7 +47,7 @@ class Scheduler:
     def lane_for(self, job: Job) -> Lane | None:
         """Return the lane of a job's next location; None where it goes no further."""
         store = job.next_store
-        if store is None or job.lease.is_lost:
+        if store is None or job.lease.is_lost or self.draining:
             return None
         lane = self._lanes.of(store)
         if lane.health.blamed not in {None, (job.owner,)}:

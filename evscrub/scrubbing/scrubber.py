@@ -1,17 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image's way from the delay queue to its settlement, from top to bottom.
+"""The consumer of a delay queue: starts each step of images' way when there is something to do."""
 
-::
-
-    ready ─> look ─> ready in a lane ─> claim ─> delete ─> settle
-
-An image whose store is not known is looked at first. A claimed image is a job, which waits in the
-lane of its next location until a worker has deleted that, and ends with the settler. Each step
-moves only what the step before found fit, so any of them may fail, or the process die: the image is
-found again by the queue or by a sweep. All that blocks runs in threads.
-"""
-
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection
 
 import anyio
 from anyio.abc import TaskGroup
@@ -19,29 +9,23 @@ from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
 from evscrub.domain.words import count
-from evscrub.queueing.delay_queue import DelayQueue, Taken
+from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Claims
-from evscrub.registry.faults import is_of_rows
-from evscrub.scrubbing.batch import Batch
-from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
+from evscrub.scrubbing.claimer import Claimer
 from evscrub.scrubbing.context import NOBODY, Context, Observers
 from evscrub.scrubbing.deleter import Deleter
-from evscrub.scrubbing.isolation import apart
-from evscrub.scrubbing.job import Job
-from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.last_look import LastLook
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
+from evscrub.scrubbing.pipeline import Pipeline
 from evscrub.scrubbing.scheduler import Scheduler
 from evscrub.scrubbing.settler import Settler
+from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.scrubbing.witnesses import Witnesses
 from evscrub.stores.backends import Stores
-from evscrub.stores.faults import Fault
+from evscrub.telemetry.statistics import ImagesInTrouble, TroubleStatistics
 
 LOG = logging.getLogger(__name__)
-
-#: How long images wait that something unforeseen happened to.
-_DEFECT_SECONDS = 60.0
 
 
 class Scrubber:
@@ -58,55 +42,88 @@ class Scrubber:
         context: Context,
         observers: Observers = NOBODY,
     ) -> None:
-        self.context = context
-        self.record = context.record
-        self.calls = context.calls
-        self.lanes = Lanes(stores.deletable, context)
         self._queue = queue
-        self._stores = stores
-        self.leases = LeaseKeeper(claims, context)
-        self.settler = Settler(queue, claims, self.leases, observers, context)
-        self._claimer = Claimer(queue, claims, stores, context)
-        self._scheduler = Scheduler(queue, self.lanes, context)
-        self.witnesses = Witnesses(self._claimer.witness_finder.find, stores, context)
+        self._context = context
+        self._record = context.record
+        self._leases = LeaseKeeper(claims, context)
+        self._lanes = Lanes(stores.deletable, context)
+        self._claimer = Claimer(queue, claims, stores, self._leases, context)
+        self._settler = Settler(queue, claims, self._leases, observers, context)
+        self._scheduler = Scheduler(queue, self._lanes, context)
+        self._witnesses = Witnesses(self._claimer.witness_finder.find, stores, context)
         last_look = LastLook(self._claimer.look_again, context)
-        self._deleter = Deleter(stores, self.leases, last_look, self.witnesses, context)
+        self._deleter = Deleter(stores, self._leases, last_look, self._witnesses, context)
+        self._pipeline = Pipeline(
+            self._claimer, self._lanes, self._deleter, self._settler, self._scheduler
+        )
         self._looking = False
         self._draining = False
         self._tasks: TaskGroup
 
-    @property
-    def settings(self) -> Settings:
-        return self.context.settings
+    # -- what others ask and tell
 
     @property
-    def store_faults(self) -> Mapping[str, Fault]:
-        """The enabled stores that cannot be used."""
-        return self._stores.faults
+    def settings(self) -> Settings:
+        return self._context.settings
+
+    def statistics(self) -> ScrubberStatistics:
+        """Return what the parts say; costs little, however many images are in trouble."""
+        return ScrubberStatistics(
+            settings=self.settings,
+            record=self._record.statistics(),
+            lanes=self._lanes.statistics(self._queue),
+            running=self._lanes.running,
+            leases=self._leases.statistics(self._context.database_clock.now()),
+            unsettled=len(self._settler),
+            registry=self._context.calls.statistics(),
+            proofs=self._witnesses.statistics().proofs,
+        )
+
+    def trouble_statistics(self, shown: int) -> TroubleStatistics:
+        """Count the images in trouble; see :meth:`Record.trouble_statistics`."""
+        return self._record.trouble_statistics(shown)
+
+    def images_in_trouble(self) -> ImagesInTrouble:
+        """Return a copy of all that is known of images in trouble."""
+        return self._record.images_in_trouble()
+
+    def is_in_trouble(self, image_id: str) -> bool:
+        """Return whether an image failed and waits for its next try."""
+        return image_id in self._record.troubles
+
+    def sweep_begins(self) -> None:
+        """Take in that a full sweep begins, which finds the damaged images again."""
+        self._record.sweep_begins()
+
+    def bus_changed(self, *, joined: bool) -> None:
+        """Take in whether the bus announces images from this moment on."""
+        self._settler.bus_since = self._context.database_clock.now() if joined else None
 
     def try_parked(self, stores: Collection[str]) -> int:
         """Try images at once that were parked since these stores could not be used.
 
         :returns: how many.
         """
-        tried = self.settler.try_parked(stores)
+        tried = self._settler.try_parked(stores)
         self.wake()
         return tried
 
     def wake(self) -> None:
         """Look at the queue again: something was put in."""
-        self.context.wakeup.set()
+        self._context.wakeup.set()
 
     def change(self, settings: Settings) -> None:
         """Apply changed options at once."""
-        old, self.context.settings = self.context.settings, settings
+        old, self._context.settings = self._context.settings, settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved < 0:  # what is looked at too early is told how long to wait
             self._queue.shift(moved)
         self._claimer.change(old)
-        self.lanes.change(settings)
+        self._lanes.change(settings)
         self._deleter.change(settings.concurrency)
         self.wake()
+
+    # -- running
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
         """Scrub until `stop`, then finish what is under way and release what was not begun.
@@ -116,105 +133,46 @@ class Scrubber:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             tasks.start_soon(self._pump)
-            for part in (self.settler, self.leases, self.context.calls):
+            for part in (self._settler, self._leases, self._context.calls):
                 tasks.start_soon(part.run)
             await stop.wait()
             await self._drain(drain_seconds)
             tasks.cancel_scope.cancel()
 
-    # -- one image's way
-
-    async def _look(self, taken: Sequence[Taken]) -> None:
-        """Send images to the lanes of their stores, or wherever else they belong."""
-        await apart(taken, self._claimer.look, self._refuse)
-        self._looking = False
-        self.wake()
-
-    async def _claim(self, lane: Lane, taken: Sequence[Taken]) -> None:
-        """Claim images, and let the jobs that they make wait for workers."""
-        jobs: list[Job] = []
-
-        async def claim(some: Sequence[Taken]) -> None:
-            jobs.extend(await self._claimer.claim(lane, some))
-
-        await apart(taken, claim, self._refuse)
-        lane.claim_ends(taken, len(jobs))
-        for job in jobs:
-            self.leases.add(job)
-            self._forward(job)
-        self.wake()
-
-    async def _delete(self, lane: Lane, batch: Batch) -> None:
-        """Delete a location of each job of a batch, and take each to where it goes next."""
-        try:
-            await self.lanes.turns(lane, batch)
-            self.wake()
-            ended, elsewhere = await self._deleter.select(lane, batch)
-            for job in (*ended, *elsewhere):
-                lane.stops(job)
-            for job in ended:
-                self.settler.add(job)
-            for job in elsewhere:
-                self._forward(job)
-            await self._deleter.delete(batch)
-            proofs = await self._deleter.prove(lane, batch.answers)
-            for answer in batch.answers:
-                for released in self.lanes.take_in(lane, answer, proofs):
-                    self.settler.add(released)
-                lane.stops(answer.job)
-                self._forward(answer.job)
-        except Exception:
-            LOG.exception("A worker of store %s has ended", lane.name)
-        finally:
-            for job in lane.end(batch):
-                self._forward(job)
-            self._start_in_lanes()
-
-    def _forward(self, job: Job) -> None:
-        """Send a job to the lane of its next location, or to be settled where there is none."""
-        lane = None if self._draining else self._scheduler.lane_for(job)
-        if lane is not None:
-            lane.push(job)
-        else:
-            self.settler.add(job)
-
-    def _refuse(self, taken: Taken, error: Exception) -> None:
-        """Park an image whose rows cannot be read; others that raise wait for a while."""
-        if not self._queue.is_taken(taken.image_id):
-            return  # it was dealt with before its batch raised
-        if is_of_rows(error):
-            self.settler.park(taken.image_id, taken.source, error)
-        else:
-            LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
-            self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
-
-    # -- what is started when
-
     async def _pump(self) -> None:
         while not self._draining:
-            self.context.wakeup.clear()
-            self._start()
-            await self.context.wakeup.wait(self._pause_seconds or self._scheduler.pause_seconds())
+            self._context.wakeup.clear()
+            self._queue.advance(self._context.database_clock.now())
+            self._lanes.unblock(self._context.clock.boot())
+            self._start_look()
+            self._start_in_lanes()
+            pause = self._pause_seconds or self._scheduler.pause_seconds()
+            await self._context.wakeup.wait(pause)
 
-    def _start(self) -> None:
-        """Start whatever can be started now."""
-        self._queue.advance(self.context.database_clock.now())
-        self.lanes.unblock(self.context.clock.boot())
+    def _start_look(self) -> None:
         may_look = not self._looking and self._may_ask_registry()
         if may_look and (taken := self._scheduler.images_to_look_at()):
             self._looking = True
             self._tasks.start_soon(self._look, taken)
-        self._start_in_lanes()
+
+    async def _look(self, *arguments: object) -> None:
+        await self._do(self._pipeline.look, *arguments)
+        self._looking = False
 
     def _start_in_lanes(self) -> None:
-        """Begin jobs, and claim more images where jobs run short."""
-        while (begun := self.lanes.next_batch(self.context.clock.boot())) is not None:
-            self._tasks.start_soon(self._delete, *begun)
+        """Let workers begin, and claim more images where jobs run short."""
+        while (begun := self._lanes.next_batch(self._context.clock.boot())) is not None:
+            self._tasks.start_soon(self._do, self._pipeline.delete, *begun)
         # A registry that takes no settlements gets no more claims either.
-        batch_size = self.context.settings.batch_size
-        if self._may_ask_registry() and len(self.settler) <= 2 * batch_size:
+        if self._may_ask_registry() and len(self._settler) <= 2 * self.settings.batch_size:
             for lane, taken in self._scheduler.claims():
-                self._tasks.start_soon(self._claim, lane, taken)
+                self._tasks.start_soon(self._do, self._pipeline.claim, lane, taken)
+
+    async def _do(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Do a step, and what it makes possible."""
+        await step(*arguments)
+        self._start_in_lanes()
+        self.wake()
 
     def _may_ask_registry(self) -> bool:
         return not self._draining and not self._pause_seconds
@@ -222,23 +180,22 @@ class Scrubber:
     @property
     def _pause_seconds(self) -> float:
         """How long to ask the registry for nothing."""
-        return max(self.context.calls.away_seconds, self._claimer.refused_seconds)
+        return max(self._context.calls.away_seconds, self._claimer.refused_seconds)
 
     async def _drain(self, seconds: float) -> None:
         """Release what was not begun and wait for what was."""
-        self._draining = True
+        self._draining = self._scheduler.draining = True
         self.wake()  # the pump, for the last time: from here the wake-up is waited for below
         with anyio.move_on_after(seconds):
             while True:
-                for job in self.lanes.release():
-                    self.settler.add(job)
-                if not self.leases.jobs and not any(lane.claims for lane in self.lanes):
+                self._pipeline.settle(*self._lanes.release())
+                if not self._leases.jobs and not any(lane.claims for lane in self._lanes):
                     break
-                self.context.wakeup.clear()
-                await self.context.wakeup.wait(seconds)
-        if self.leases.jobs:
+                self._context.wakeup.clear()
+                await self._context.wakeup.wait(seconds)
+        if self._leases.jobs:
             LOG.warning(
-                "%s not settled within drain_timeout: another agent takes over when the claims run"
-                " out",
-                count(len(self.leases.jobs), "image was", "images were"),
+                "%s not settled within drain_timeout: another agent takes over when the claims"
+                " expire",
+                count(len(self._leases.jobs), "image was", "images were"),
             )

@@ -164,6 +164,8 @@ class Settler:
         self, image_id: str, source: Source, error: Exception, owner: str | None = None
     ) -> None:
         """Park an image whose rows cannot be read, or take no change."""
+        if not self._queue.is_taken(image_id):
+            return  # it was dealt with before its batch raised
         verdict = bad_row(error)
         known = self._context.record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self._context.settings.delays, self._context.uniform)
@@ -255,7 +257,7 @@ class Settler:
 
     def _excuse_dropped(self) -> None:
         """Start over with the bus when a full queue dropped images that it had announced."""
-        dropped = self._queue.statistics.dropped
+        dropped = self._queue.statistics().dropped
         if self.bus_since is not None and dropped != self._dropped:
             self.bus_since = self._context.database_clock.now()
         self._dropped = dropped

@@ -197,7 +197,7 @@ class World:
             scrubber = Scrubber(queue, claims, claims, context)
             shared: Any = self
             scrubber._claimer._shared_urls = shared
-            scrubber.witnesses._find = self.find_witnesses
+            scrubber._witnesses._find = self.find_witnesses
             for image, _ in self._images.values():
                 queue.add(image.id, 0.0, owner=image.owner)
             stop = anyio.Event()
@@ -206,7 +206,7 @@ class World:
                 if meanwhile is not None:
                     tasks.start_soon(meanwhile, scrubber)
                 while anyio.current_time() < until and (  # noqa: ASYNC110 - costs nothing
-                    idle or len(queue) + queue.statistics.taken
+                    idle or len(queue) + queue.statistics().taken
                 ):
                     await anyio.sleep(0.1)
                 ended = anyio.current_time()

@@ -235,7 +235,7 @@ def test_one_bad_row_harms_itself_alone(
 
     async def watch(scrubber: Scrubber) -> None:
         await anyio.sleep(30)
-        parked.append(dict(scrubber.record.troubles))
+        parked.append(dict(scrubber._record.troubles))
 
     world.run(until=31, meanwhile=watch)
     good = [name for name in ids if name not in world.bad]
@@ -260,7 +260,7 @@ def test_a_bad_row_of_another_image_of_the_same_data_harms_that_alone(error: Exc
 
     async def watch(scrubber: Scrubber) -> None:
         await anyio.sleep(5)
-        parked.append(dict(scrubber.record.troubles))
+        parked.append(dict(scrubber._record.troubles))
 
     world.run(until=6, meanwhile=watch)
     assert [name for name in ids if world.status(name) != "deleted"] == ids[7:9]
@@ -277,7 +277,7 @@ def test_a_claim_that_cannot_be_renewed_harms_itself_alone() -> None:
 
     async def watch(scrubber: Scrubber) -> None:
         await anyio.sleep(290)
-        lost.extend(job.image_id for job in scrubber.leases.jobs if job.lease.is_lost)
+        lost.extend(job.image_id for job in scrubber._leases.jobs if job.lease.is_lost)
 
     world.run(until=400, meanwhile=watch)
     assert lost == ids[3:4]

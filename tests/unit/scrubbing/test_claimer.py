@@ -49,7 +49,7 @@ def test_a_lease_ages_while_its_claim_is_under_way(step: str, part: float, lost:
 
     async def watch(scrubber: Scrubber) -> None:
         await anyio.sleep(TIMEOUT_SECONDS)
-        leases_lost.append(scrubber.record.leases_lost)
+        leases_lost.append(scrubber._record.leases_lost)
 
     world.run(2 * TIMEOUT_SECONDS, watch, idle=True)
     assert leases_lost == [lost]

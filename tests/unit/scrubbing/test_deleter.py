@@ -57,7 +57,7 @@ class Bench:
             return scrubber, world.claim(ids, world.settings.policy).claims
 
         self.scrubber, claims = run(make)
-        self.lane = self.scrubber.lanes.of("a")
+        self.lane = self.scrubber._lanes.of("a")
         self.lane.took(1e-4)  # so that they go together
         self.jobs = []
         for claim in claims:
@@ -65,7 +65,7 @@ class Bench:
             lease = Lease(EPOCH, clock.moment())
             job = Job(claim, lease, 0.0, Source.SWEEP, locations)
             self.jobs.append(job)
-            self.scrubber.leases.add(job)
+            self.scrubber._leases.add(job)
             self.lane.push(job)
 
     @property
@@ -76,7 +76,7 @@ class Bench:
     @property
     def ended(self) -> list[Job]:
         """The jobs that wait to be settled."""
-        return self.scrubber.settler._ended
+        return self.scrubber._settler._ended
 
     def _delete(self, target: Target) -> Verdict:
         verdict = self.meanwhile(len(self.deleted))
@@ -109,9 +109,8 @@ class Bench:
         async def work() -> None:
             batch = self.lane.begin(self.now, 100)
             assert batch is not None
-            self.scrubber._start_in_lanes = lambda: None  # type: ignore[method-assign] # no other
             with anyio.fail_after(WORK_SECONDS):
-                await self.scrubber._delete(self.lane, batch)
+                await self.scrubber._pipeline.delete(self.lane, batch)
 
         with simulated_threads():
             run(work)
@@ -277,14 +276,14 @@ def test_a_defect_in_the_thread_belongs_to_its_image(
 def test_a_defect_in_the_loop_belongs_to_its_image(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = bench.scrubber.lanes._judge
+    judge = bench.scrubber._lanes._judge
 
     def fail(lane: Lane, answer: Answer, *others: Any) -> list[Job]:
         if answer.job is bench.jobs[2]:
             raise LookupError("no such thing")
         return judge(lane, answer, *others)
 
-    monkeypatch.setattr(bench.scrubber.lanes, "_judge", fail)
+    monkeypatch.setattr(bench.scrubber._lanes, "_judge", fail)
     caplog.set_level(logging.ERROR)
     assert bench.work() == bench.jobs
     check_defect(bench, caplog)

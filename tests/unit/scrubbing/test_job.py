@@ -200,7 +200,7 @@ class TestDataThatIsNotDeleted:
 
         async def watch(scrubber: Scrubber) -> None:
             await anyio.sleep(10)
-            troubles.update(scrubber.record.troubles)
+            troubles.update(scrubber._record.troubles)
 
         world.run(11, watch)
         assert world.asked == []
@@ -220,8 +220,8 @@ class TestDataThatIsNotDeleted:
 
         async def watch(scrubber: Scrubber) -> None:
             await anyio.sleep(10)
-            counted.update(store for store, *_ in scrubber.record.outcomes)
-            counted.update(trouble.store for trouble in scrubber.record.troubles.values())
+            counted.update(store for store, *_ in scrubber._record.outcomes)
+            counted.update(trouble.store for trouble in scrubber._record.troubles.values())
 
         world.run(11, watch)
         assert counted == {"a", ""}
@@ -243,7 +243,7 @@ class TestDataThatIsNotDeleted:
 
         async def watch(scrubber: Scrubber) -> None:
             await anyio.sleep(10)
-            troubles.update(scrubber.record.troubles)
+            troubles.update(scrubber._record.troubles)
 
         world.run(11, watch)
         assert calls[0] == 2

@@ -142,7 +142,7 @@ class TestSettling:
         records: list[Record] = []
 
         async def watch(scrubber: Scrubber) -> None:
-            records.append(scrubber.record)
+            records.append(scrubber._record)
 
         world.run(60, watch)
         assert sum(records[0].queued.counts) == sum(records[0].worked.counts) == 10
@@ -298,7 +298,7 @@ class TestStoreThatIsDown:
 
         async def watch(scrubber: Scrubber) -> None:
             await anyio.sleep(1400)
-            late.extend(scrubber.record.late_seconds)
+            late.extend(scrubber._record.late_seconds)
 
         world.run(1500, watch)
         assert len(late) == 20
@@ -629,7 +629,7 @@ class TestMissing:
         assert world.statuses() == {"deleted": 10_000}
         assert len(world.asked) == 10_000
         assert world.questions <= 10_000 / SETTINGS.concurrency * 2
-        assert scrubbers[0].record.bytes_reclaimed.total() == 0
+        assert scrubbers[0]._record.bytes_reclaimed.total() == 0
 
     def test_a_store_that_is_throttled_when_it_is_asked_makes_images_wait(self) -> None:
         world = World(a=missing)
@@ -676,7 +676,7 @@ class TestMissing:
             world.add("o", "ab"[number % 2])
 
         async def pause(scrubber: Scrubber) -> None:
-            scrubber.lanes.of("a").breaker.force_open("an image is not there")
+            scrubber._lanes.of("a").breaker.force_open("an image is not there")
 
         world.run(30, pause)
         assert {one.store for one in world.asked} == {"b"}

@@ -85,13 +85,13 @@ def test_nothing_is_deleted_without_a_last_look() -> None:
     reasons: list[str] = []
 
     async def watch(scrubber: Scrubber) -> None:
-        note = scrubber.settler._note_trouble
+        note = scrubber._settler._note_trouble
 
         def noting(job: Job, store: str, verdict: Verdict) -> float:
             reasons.append(verdict.reason)
             return note(job, store, verdict)
 
-        scrubber.settler._note_trouble = noting  # type: ignore[method-assign] # notes it too
+        scrubber._settler._note_trouble = noting  # type: ignore[method-assign] # notes it too
 
     world.run(until=6000, meanwhile=watch)
     assert reasons == ["no_last_look"]

@@ -120,7 +120,7 @@ class TestStuckImages:
         world.run(600, keep)
         assert "does not work" not in caplog.text
         assert "fails for images" not in caplog.text
-        assert scrubbers[0].lanes.of("a").breaker.state is State.CLOSED
+        assert scrubbers[0]._lanes.of("a").breaker.state is State.CLOSED
 
     def test_they_are_parked_in_the_end(self) -> None:
         world = World(a=fast)
@@ -129,7 +129,7 @@ class TestStuckImages:
 
         async def watch(scrubber: Scrubber) -> None:
             await anyio.sleep(3000)
-            parked.extend(trouble.parked for trouble in scrubber.record.troubles.values())
+            parked.extend(trouble.parked for trouble in scrubber._record.troubles.values())
 
         world.run(3001, watch)
         assert parked == [True]

@@ -73,7 +73,7 @@ def test_its_images_are_parked_and_go_when_it_is_loaded(
             await anyio.sleep(100)
             seen.extend(map(world.status, good))
             seen.append(world.left(mixed))
-            troubles = [scrubber.record.troubles[image_id] for image_id in broken]
+            troubles = [scrubber._record.troubles[image_id] for image_id in broken]
             assert all(one.parked and one.store == "b" for one in troubles)
             assert {one.verdict.detail for one in troubles} == {"it needs os_brick"}
             lines = [r.getMessage() for r in caplog.records if "not scrubbed" in r.getMessage()]

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image's way from the delay queue to its settlement, from top to bottom.
+
+::
+
+    ready ─> look ─> ready in a lane ─> claim ─> delete ─> settle
+
+An image whose store is not known is looked at first. A claimed image is a job, which waits in the
+lane of its next location until a worker has deleted that, and ends with the settler. Each step
+moves only what the step before found fit, so any of them may fail, or the process die: the image is
+found again by the queue or by a sweep. All that blocks runs in threads.
+"""
+
+from collections.abc import Sequence
+
+from oslo_log import log as logging
+
+from evscrub.queueing.delay_queue import Taken
+from evscrub.registry.faults import is_of_rows
+from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
+from evscrub.scrubbing.deleter import Deleter
+from evscrub.scrubbing.isolation import apart
+from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.lane import Lane
+from evscrub.scrubbing.lanes import Lanes
+from evscrub.scrubbing.scheduler import Scheduler
+from evscrub.scrubbing.settler import Settler
+
+LOG = logging.getLogger(__name__)
+
+#: How long images wait that something unforeseen happened to.
+_DEFECT_SECONDS = 60.0
+
+
+class Pipeline:
+    """The steps of images' way; the scrubber starts them."""
+
+    def __init__(
+        self,
+        claimer: Claimer,
+        lanes: Lanes,
+        deleter: Deleter,
+        settler: Settler,
+        scheduler: Scheduler,
+    ) -> None:
+        self._claimer = claimer
+        self._lanes = lanes
+        self._deleter = deleter
+        self._settler = settler
+        self._scheduler = scheduler
+
+    async def look(self, taken: Sequence[Taken]) -> None:
+        """Send images to the lanes of their stores, or wherever else they belong."""
+        await apart(taken, self._claimer.look, self._refuse)
+
+    async def claim(self, lane: Lane, taken: Sequence[Taken]) -> None:
+        """Claim images, and let the jobs that they make wait for workers."""
+        jobs: list[Job] = []
+
+        async def claim(some: Sequence[Taken]) -> None:
+            jobs.extend(await self._claimer.claim(lane, some))
+
+        await apart(taken, claim, self._refuse)
+        lane.claim_ends(taken, len(jobs))
+        self._forward(*jobs)
+
+    async def delete(self, lane: Lane, batch: Batch) -> None:
+        """Delete a location of each job of a batch, and take each to where it goes next."""
+        try:
+            await self._lanes.turns(lane, batch)
+            ended, elsewhere = await self._deleter.select(lane, batch)
+            lane.stops(*ended, *elsewhere)
+            self.settle(*ended)
+            self._forward(*elsewhere)
+            await self._deleter.delete(batch)
+            proofs = await self._deleter.prove(lane, batch.answers)
+            for answer in batch.answers:
+                self.settle(*self._lanes.take_in(lane, answer, proofs))
+                lane.stops(answer.job)
+                self._forward(answer.job)
+        except Exception:
+            LOG.exception("A worker of store %s has ended", lane.name)
+        finally:
+            self._forward(*lane.end(batch))
+
+    def _forward(self, *jobs: Job) -> None:
+        """Send jobs to the lane of their next location, or to be settled where there is none."""
+        for job in jobs:
+            lane = self._scheduler.lane_for(job)
+            if lane is not None:
+                lane.push(job)
+            else:
+                self.settle(job)
+
+    def settle(self, *jobs: Job) -> None:
+        """End jobs: what is left of them is another claim's."""
+        for job in jobs:
+            self._settler.add(job)
+
+    def _refuse(self, taken: Taken, error: Exception) -> None:
+        """Park an image whose rows cannot be read; others that raise wait for a while."""
+        if is_of_rows(error):
+            self._settler.park(taken.image_id, taken.source, error)
+        else:
+            LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
+            self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)
