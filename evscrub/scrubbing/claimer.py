@@ -155,6 +155,9 @@ class Claimer:
             else:
                 # Locked by somebody, or gone from the registry: a look will tell.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
+        # Not before all are made: what raises here is given back when its lease expires.
+        for job in jobs:
+            self._leases.add(job)
         return jobs
 
     @property
@@ -291,7 +294,6 @@ class Claimer:
                 location = Location(row)
                 job.judge(location, *target, self._context.database_clock.now())
             job.locations.append(location)
-        self._leases.add(job)
         return job
 
     def _target(

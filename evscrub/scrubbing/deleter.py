@@ -58,7 +58,7 @@ class Deleter:
         may: list[Job] = []
         end: list[Job] = []
         elsewhere: list[Job] = []
-        for job in batch.take_back():  # without those that the lane took back meanwhile
+        for job in batch.jobs:  # without those that the lane took back meanwhile
             found = shared.get(job.image_id)
             if found:
                 job.keep(found, self._context.database_clock.now())
@@ -71,6 +71,7 @@ class Deleter:
                 end.append(job)
             else:
                 may.append(job)
+        batch.take_back()
         batch.put(may)
         return end, elsewhere
 
@@ -81,7 +82,6 @@ class Deleter:
         """
         if not batch:
             return
-        first = batch.jobs[0]
         try:
             await anyio.to_thread.run_sync(
                 self._delete_all,
@@ -91,10 +91,12 @@ class Deleter:
                 # for as long as the thread runs.
                 abandon_on_cancel=True,
             )
-        except Exception as error:  # noqa: BLE001 - no thread could be had; told of its first job
-            batch.take()
-            location, _ = next(first.pending)
-            batch.answer(self._answer(first, location, None, self._context.clock.boot(), error))
+        except Exception as error:  # noqa: BLE001 - no thread could be had, so its first job failed
+            job = batch.current or batch.take()
+            if job is not None:
+                location, _ = next(job.pending)
+                now = self._context.clock.boot()
+                batch.answer(self._answer(job, location, None, now, error))
 
     async def prove(self, lane: Lane, answers: Sequence[Answer]) -> dict[str, Proof]:
         """Return what live images tell of the parts of a store that did not have some data."""

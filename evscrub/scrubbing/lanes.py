@@ -107,6 +107,7 @@ class Lanes:
             for limit in limits:
                 await limit.acquire(len(batch))
             lane.goes(batch, self._context.clock.boot())
+            self._context.wakeup.set()
 
     def change(self, settings: Settings) -> None:
         """Apply changed options, and ask stores again that are paused."""

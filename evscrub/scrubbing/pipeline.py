@@ -15,13 +15,14 @@ from collections.abc import Sequence
 
 from oslo_log import log as logging
 
+from evscrub.domain.verdict import judge
 from evscrub.queueing.delay_queue import Taken
 from evscrub.registry.faults import is_of_rows
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
 from evscrub.scrubbing.deleter import Deleter
 from evscrub.scrubbing.isolation import apart
-from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.job import Job, JobState
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scheduler import Scheduler
@@ -79,10 +80,14 @@ class Pipeline:
                 self.settle(*self._lanes.take_in(lane, answer, proofs))
                 lane.stops(answer.job)
                 self._forward(answer.job)
-        except Exception:
-            LOG.exception("A worker of store %s has ended", lane.name)
-        finally:
             self._forward(*lane.end(batch))
+        except Exception as error:
+            LOG.exception("A worker of store %s has ended", lane.name)
+            left = [one.job for one in batch.answers if one.job.state is JobState.DELETING]
+            lane.stops(*left)
+            for job in (*left, *lane.end(batch)):
+                job.give_up((lane.name, judge(error, "")))
+                self.settle(job)
 
     def _forward(self, *jobs: Job) -> None:
         """Send jobs to the lane of their next location, or to be settled where there is none."""

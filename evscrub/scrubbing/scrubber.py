@@ -169,9 +169,8 @@ class Scrubber:
                 self._tasks.start_soon(self._do, self._pipeline.claim, lane, taken)
 
     async def _do(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Do a step, and what it makes possible."""
+        """Do a step, and then start what it made possible."""
         await step(*arguments)
-        self._start_in_lanes()
         self.wake()
 
     def _may_ask_registry(self) -> bool:

@@ -95,9 +95,11 @@ class Bench:
 
         async def work() -> None:
             with anyio.fail_after(WORK_SECONDS):
-                async with anyio.create_task_group() as tasks:
-                    self.scrubber._tasks = tasks
-                    self.scrubber._start_in_lanes()
+                lanes = list(self.scrubber._lanes)
+                while any(lane.backlog for lane in lanes):
+                    async with anyio.create_task_group() as tasks:
+                        self.scrubber._tasks = tasks
+                        self.scrubber._start_in_lanes()
 
         with simulated_threads():
             run(work)

@@ -206,7 +206,7 @@ def test_more_at_a_time_takes_effect() -> None:
 def test_a_defect_of_a_worker_ends_it_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it had goes on with another."""
+    """What it had is tried again."""
     delete = Deleter.delete
     defects = iter([LookupError("no such thing")])
 
