@@ -83,7 +83,9 @@ class Settler:
         try:
             while True:
                 pause = _TRACE_SECONDS if self._untold else math.inf
-                with anyio.move_on_after(min(pause, self._groups.next_due - anyio.current_time())):
+                with anyio.move_on_after(
+                    min(pause, self._groups.next_due - self._context.clock.boot())
+                ):
                     await self._some.wait()
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
@@ -92,9 +94,9 @@ class Settler:
                     await self._settle()
                 elif self._some.is_set():
                     self._some = anyio.Event()
-                if anyio.current_time() - self._told_at >= _TRACE_SECONDS:
+                if self._context.clock.boot() - self._told_at >= _TRACE_SECONDS:
                     self._tell()
-                self._tell_groups(anyio.current_time())
+                self._tell_groups(self._context.clock.boot())
         finally:
             self._tell()
             self._tell_groups(math.inf)
@@ -184,7 +186,7 @@ class Settler:
                 image_id,
                 "left alone, since rows in images or image_locations cannot be read or changed",
                 f"mend them ({verdict.detail}); next try in {in_words(pause)}",
-                anyio.current_time(),
+                self._context.clock.boot(),
             )
             self._some.set()  # so that it is told when that is due
 
@@ -216,7 +218,7 @@ class Settler:
             )
         self._untold.clear()
         self._absent.clear()
-        self._told_at = anyio.current_time()
+        self._told_at = self._context.clock.boot()
 
     def _tell_groups(self, now: float) -> None:
         for line in self._groups.due(now):
@@ -306,7 +308,7 @@ class Settler:
                 job.image_id,
                 f"not scrubbed{where} ({verdict.reason.replace('_', ' ')})",
                 "; ".join(filter(None, (why, f"next try in {in_words(pause)}"))),
-                anyio.current_time(),
+                self._context.clock.boot(),
             )
         return pause
 
