@@ -15,9 +15,8 @@ import glance_store
 import sqlalchemy as sa
 
 from evscrub.config import loader
-from evscrub.domain.decisions import LocationRow
 from evscrub.registry.database import Database
-from evscrub.registry.rows import LOCATION_COLUMNS, named_store
+from evscrub.registry.rows import LOCATION_COLUMNS, location_row
 from evscrub.registry.tables import image_locations
 from evscrub.stores.backends import Stores
 
@@ -38,9 +37,7 @@ def main() -> int:
         return 1
     there = 0
     for row in rows:
-        target = stores.resolve(
-            LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
-        )
+        target = stores.resolve(location_row(row))
         try:
             if conf.enabled_backends:
                 glance_store.get_size_from_uri_and_backend(target.url, target.store)

@@ -18,7 +18,7 @@ from evscrub.domain.address import Address, parse
 from evscrub.domain.listing import Line, Told, Trouble
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
-from evscrub.registry.listing import Listing
+from evscrub.registry.inventory import Inventory
 from evscrub.status import client
 from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
@@ -95,7 +95,7 @@ def _lines(
     policy = scrubber_settings(conf).policy
     names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
     states = {state for state, name in names.items() if getattr(arguments, name)}
-    found = Listing(database, on_unreadable=_say_unreadable).read(
+    found = Inventory(database, on_unreadable=_say_unreadable).read(
         owner=arguments.owner, held=states == {listing.HOLD}
     )
 

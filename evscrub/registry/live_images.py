@@ -52,8 +52,6 @@ class LiveImages:
         )
         with self.database.reading() as connection:
             return {
-                row.id: LiveLocation(
-                    row.image_id, location_row(row[: len(LOCATION_COLUMNS)]), row.size, row.owner
-                )
+                row.id: LiveLocation(row.image_id, location_row(row), row.size, row.owner)
                 for row in connection.execute(query)
             }

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from evscrub.domain.decisions import PENDING_DELETE
 from evscrub.registry.database import Database, retried
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.tables import image_locations, images
 
 #: What lies outside is no date to Python, or none that can be reckoned with; a driver may raise as
@@ -85,19 +86,17 @@ class Pages:
         yield from self._leftovers(window)
 
     def _by_id(self, query: "sa.Select[Any]") -> Iterator[list[Found]]:
-        last = ""
-        while True:
-            page = self._page(query.where(images.c.id > last).order_by(images.c.id))
+        def read(last: str) -> list[Any]:
+            return self._page(query.where(images.c.id > last).order_by(images.c.id))
+
+        for page in keyset_pages(read, lambda row: str(row.id), "", self.page_rows):
             yield [Found(row.id, row.owner, _time(row.deleted_at)) for row in page]
-            if len(page) < self.page_rows:
-                return
-            last = page[-1][0]
 
     def _leftovers(self, window: Window) -> Iterator[list[Found]]:
         """Claims of agents that died, locations taken off live images, DELETEs that broke off."""
-        last = 0
-        while True:
-            page = self._page(
+
+        def read(last: int) -> list[Any]:
+            return self._page(
                 sa.select(image_locations.c.id, images.c.id, images.c.owner)
                 .join_from(image_locations, images, image_locations.c.image_id == images.c.id)
                 .where(
@@ -109,27 +108,26 @@ class Pages:
                 )
                 .order_by(image_locations.c.id)
             )
+
+        for page in keyset_pages(read, lambda row: int(row[0]), 0, self.page_rows):
             yield [Found(image_id, owner, None) for _, image_id, owner in page]
-            if len(page) < self.page_rows:
-                return
-            last = page[-1][0]
 
     def _changed(self, window: Window, since: datetime) -> Iterator[list[Found]]:
-        last = (since, "")
-        while True:
-            moment, image_id = last
-            # A scalar, not EXISTS: PostgreSQL would hash all pending locations for that, each time.
-            leftover = (
-                sa.select(image_locations.c.id)
-                .where(
-                    image_locations.c.image_id == images.c.id,
-                    image_locations.c.status == PENDING_DELETE,
-                    image_locations.c.updated_at <= window.stale_before,
-                )
-                .limit(1)
-                .scalar_subquery()
+        # A scalar, not EXISTS: for EXISTS PostgreSQL hashes all pending locations at each page.
+        leftover = (
+            sa.select(image_locations.c.id)
+            .where(
+                image_locations.c.image_id == images.c.id,
+                image_locations.c.status == PENDING_DELETE,
+                image_locations.c.updated_at <= window.stale_before,
             )
-            page = self._page(
+            .limit(1)
+            .scalar_subquery()
+        )
+
+        def read(last: tuple[datetime, str]) -> list[Any]:
+            moment, image_id = last
+            return self._page(
                 sa.select(
                     images.c.id,
                     images.c.owner,
@@ -151,6 +149,10 @@ class Pages:
                 )
                 .order_by(images.c.updated_at, images.c.id)
             )
+
+        for page in keyset_pages(
+            read, lambda row: (row.updated_at, row.id), (since, ""), self.page_rows
+        ):
             yield [
                 Found(
                     row.id,
@@ -159,9 +161,6 @@ class Pages:
                 )
                 for row in page
             ]
-            if len(page) < self.page_rows:
-                return
-            last = (page[-1].updated_at, page[-1].id)
 
     @retried
     def _page(self, query: "sa.Select[Any]") -> list[Any]:

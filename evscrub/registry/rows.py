@@ -31,7 +31,7 @@ LOCATION_COLUMNS = (
     image_locations.c.deleted_at,
     image_locations.c.updated_at,
 )
-
+_LOCATION_WIDTH = len(LOCATION_COLUMNS)
 
 Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
 
@@ -91,16 +91,29 @@ def image_row(row: Sequence[Any]) -> ImageRow:
 
 
 def location_row(row: Sequence[Any]) -> LocationRow:
-    """Make a location of its :data:`LOCATION_COLUMNS`.
+    """Make a :class:`LocationRow` of a row, and check its values.
 
-    :raises ValueError: a time is none, as MySQL's zero dates are, or there is no URL.
+    :param row: begins with :data:`LOCATION_COLUMNS`.
+    :raises ValueError: a date is invalid, as MySQL's zero dates are, or there is no URL.
     """
-    _, number, value, metadata, *rest = row
-    location = LocationRow(number, value, named_store(metadata), *rest)
+    location = unchecked_location_row(row)
     _check_times(location.deleted_at, location.updated_at)
-    if not isinstance(value, str):
+    if not isinstance(location.value, str):
         raise ValueError("a location has no URL")  # noqa: TRY004 - as of the other bad values
     return location
+
+
+def unchecked_location_row(row: Sequence[Any]) -> LocationRow:
+    """Make a :class:`LocationRow` of a row without a look at its values.
+
+    For rows that must not fail the images of others: a date or URL in it may be invalid.
+
+    :param row: begins with :data:`LOCATION_COLUMNS`.
+    """
+    _, number, value, metadata, status, deleted, deleted_at, updated_at = row[:_LOCATION_WIDTH]
+    return LocationRow(
+        number, value, named_store(metadata), status, deleted, deleted_at, updated_at
+    )
 
 
 def _check_times(*times: object) -> None:

@@ -9,9 +9,9 @@ in memory here. It only points at rows: the registry is asked by their ids what 
 import random
 import threading
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -29,11 +29,12 @@ from evscrub.domain.verdict import (
 )
 from evscrub.registry.causal import caught_up
 from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.object_index import ObjectIndex
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
-from evscrub.registry.rows import named_store
+from evscrub.registry.rows import LOCATION_COLUMNS, unchecked_location_row
 from evscrub.registry.samples import Samples
 from evscrub.registry.tables import bounded, image_locations, images
+from evscrub.registry.url_index import UrlIndex
 
 _PAGE_ROWS = 5000
 #: All locations are read again so often: that finds those that were changed in place, and rows
@@ -78,7 +79,7 @@ class SharedUrls:
         self._objects = objects
         self._clock = clock
         self._lock = threading.Lock()
-        self._index = ObjectIndex()
+        self._index = UrlIndex()
         self._live = Samples(random.randrange)
         self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
@@ -173,7 +174,7 @@ class SharedUrls:
         recent = RecentIds(floor, highest, self._clock.boot())
         self._decrypted = self._hidden = False
         self._live = Samples(random.randrange)
-        self._index = ObjectIndex(self._keys(connection, 0))
+        self._index = UrlIndex(self._keys(connection, 0))
         self._recent, self._read_at = recent, now
         return recent
 
@@ -181,14 +182,9 @@ class SharedUrls:
         """Index locations above an id, whatever their status, as far as they are not known."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
         query = sa.select(*_INDEXED_COLUMNS, wanted)
-        query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
-        start, full = last, True
-        while full:
-            page = connection.execute(query.where(image_locations.c.id > start)).all()
-            full = len(page) == _PAGE_ROWS
-            start = page[-1].id if page else start
+        for page in _pages(connection, query, last):
             new = [
                 (
                     row.id,
@@ -201,27 +197,19 @@ class SharedUrls:
             ]
             self._index.update((number, key) for number, key in new if key is not None)
             ids.extend(row.id for row in page)
-            if full and not again:  # known at once, many ids take no memory
+            if len(page) == _PAGE_ROWS and not again:  # known at once, many ids take no memory
                 recent.take_in(ids, recent.highest, self._clock.boot())
                 ids = array("Q")
         recent.take_in(ids, last if again else recent.highest, self._clock.boot())
 
     def _keys(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
         """Yield live and pending locations above an id, with the keys of their objects."""
-        while True:
-            page = connection.execute(
-                sa.select(*_INDEXED_COLUMNS)
-                .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
-                .order_by(image_locations.c.id)
-                .limit(_PAGE_ROWS)
-            ).all()
+        query = sa.select(*_INDEXED_COLUMNS).where(sa.or_(_LIVE, _PENDING))
+        for page in _pages(connection, query, last):
             for number, value, deleted in page:
                 key = self._see(number, value, live=not deleted)
                 if key is not None:
                     yield number, key
-            if len(page) < _PAGE_ROWS:
-                return
-            last = page[-1].id
 
     def _wanted(
         self, connection: sa.Connection, numbers: Collection[int]
@@ -230,22 +218,11 @@ class SharedUrls:
         if not numbers:
             return []
         found = connection.execute(
-            sa.select(
-                image_locations.c.id,
-                bounded(image_locations.c.value),
-                bounded(image_locations.c.meta_data),
-                image_locations.c.status,
-                image_locations.c.deleted,
-                image_locations.c.deleted_at,
-                image_locations.c.updated_at,
-            )
+            sa.select(*LOCATION_COLUMNS)
             .join(images, images.c.id == image_locations.c.image_id, isouter=True)
             .where(image_locations.c.id.in_(numbers), _WANTED)
         )
-        rows = [
-            LocationRow(number, value, named_store(metadata), *rest)
-            for number, value, metadata, *rest in found
-        ]
+        rows = map(unchecked_location_row, found)
         keys = [(self._try_key(row.value), row) for row in rows]
         return [(key, row) for key, row in keys if key is not None]
 
@@ -276,3 +253,15 @@ class SharedUrls:
         except (StoreNotUsableError, TypeError, ValueError):
             # A row that is no URL at all shares no data, and is nobody else's trouble.
             return None
+
+
+def _pages(
+    connection: sa.Connection, query: "sa.Select[Any]", last: int
+) -> Iterator[Sequence[Any]]:
+    """Yield pages of rows of a query on locations whose id is above `last`, in order."""
+    query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
+
+    def read(after: int) -> Sequence[Any]:
+        return connection.execute(query.where(image_locations.c.id > after)).all()
+
+    return keyset_pages(read, lambda row: int(row.id), last, _PAGE_ROWS)

@@ -13,10 +13,10 @@ from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, 
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.flow_control.owner_limit import OwnerPace
 from evscrub.queueing.delay_queue import DelayQueue, Taken
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.gateway import RegistryAwayError, RegistryGateway
 from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.job import Work
@@ -45,7 +45,7 @@ class Claimer:
         self,
         queue: DelayQueue,
         claims: Claims,
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         stores: Stores,
         clock: Clock,
         database_clock: DatabaseClock,

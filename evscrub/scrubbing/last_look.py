@@ -13,7 +13,7 @@ from oslo_log import log as logging
 from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.verdict import Outcome, Verdict
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
+from evscrub.registry.gateway import RegistryAwayError, RegistryGateway
 from evscrub.scrubbing.job import Work
 
 LOG = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class LastLook:
     def __init__(
         self,
         among: Callable[[Collection[LocationRow]], dict[int, Verdict]],
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         clock: Clock,
     ) -> None:
         self._among = among

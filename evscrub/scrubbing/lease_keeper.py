@@ -8,8 +8,8 @@ import anyio
 from oslo_log import log as logging
 
 from evscrub.domain.clock import Clock
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
 from evscrub.registry.claims import Claims
+from evscrub.registry.gateway import RegistryAwayError, RegistryGateway
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Work
 from evscrub.telemetry.statistics import Record
@@ -29,7 +29,7 @@ class Leases:
     """
 
     def __init__(
-        self, claims: Claims, calls: RegistryCalls, clock: Clock, record: Record, timeout: float
+        self, claims: Claims, calls: RegistryGateway, clock: Clock, record: Record, timeout: float
     ) -> None:
         self.timeout = timeout
         self.works: dict[str, Work] = {}

@@ -21,9 +21,9 @@ from evscrub.domain.verdict import UNUSABLE
 from evscrub.domain.words import count
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import DelayQueue, Taken
-from evscrub.registry.calls import SILENT_SECONDS, RegistryCalls
 from evscrub.registry.claims import Claims
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.gateway import SILENT_SECONDS, RegistryGateway
 from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Work
@@ -72,7 +72,7 @@ class Scrubber:
         self._database_clock = database_clock
         self.settings = settings
         lease_seconds = settings.policy.claim_timeout.total_seconds()
-        self.calls = RegistryCalls(clock, claims.database, min(SILENT_SECONDS, lease_seconds / 2))
+        self.calls = RegistryGateway(clock, claims.database, min(SILENT_SECONDS, lease_seconds / 2))
         self.leases = Leases(claims, self.calls, clock, self.record, lease_seconds)
         self.settler = Settler(
             queue,

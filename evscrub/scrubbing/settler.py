@@ -16,8 +16,8 @@ from evscrub.domain.retry_policy import Delays, delay, is_parked
 from evscrub.domain.verdict import GONE, IMAGES_OWN, Outcome, Verdict, bad_row
 from evscrub.domain.words import count, in_words
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
 from evscrub.registry.claims import Claims
+from evscrub.registry.gateway import RegistryAwayError, RegistryGateway
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Work
 from evscrub.scrubbing.lane import Again
@@ -48,7 +48,7 @@ class Settler:
         self,
         queue: DelayQueue,
         claims: Claims,
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         leases: Leases,
         database_clock: DatabaseClock,
         record: Record,

@@ -17,7 +17,7 @@ from oslo_log import log as logging
 from evscrub.domain.clock import Clock
 from evscrub.domain.evidence import Owner
 from evscrub.domain.proof import Presence, Proof, ProofResult
-from evscrub.registry.calls import RegistryAwayError, RegistryCalls
+from evscrub.registry.gateway import RegistryAwayError, RegistryGateway
 from evscrub.stores.backends import Target
 
 LOG = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Witnesses:
         self,
         find: Callable[[str, str], list[Witness]],
         stores: Asks,
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         clock: Clock,
     ) -> None:
         self.proofs: Counter[tuple[str, ProofResult]] = Counter()  #: by store

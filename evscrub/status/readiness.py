@@ -5,8 +5,8 @@ import anyio
 
 from evscrub.domain.clock import DatabaseClock
 from evscrub.intake.sweep import Sweep
-from evscrub.registry.calls import RegistryCalls
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.gateway import RegistryGateway
 from evscrub.scrubbing.claimer import disputed
 
 _PROBE_SECONDS = 3.0
@@ -19,7 +19,7 @@ class Readiness:
         self,
         database: Database,
         database_clock: DatabaseClock,
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         sweep: Sweep,
     ) -> None:
         self._database = database

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from oslo_log import log as logging
 
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
-from evscrub.registry.listing import AWAITS_SCRUBBING
+from evscrub.registry.inventory import AWAITS_SCRUBBING
 from evscrub.registry.tables import images
 
 LOG = logging.getLogger(__name__)

@@ -59,9 +59,12 @@ def _option(conf: cfg.ConfigOpts, group: str, name: str) -> Any:  # noqa: ANN401
 
 
 def datadirs(option: Option) -> tuple[str, ...]:
-    """Return a file store's directories."""
+    """Return a file store's directories, as its driver reads them from its two options.
+
+    :param option: returns the value of an option by its name.
+    """
     single, several = option("filesystem_store_datadir"), option("filesystem_store_datadirs") or ()
-    # Each of the several may have its priority behind a colon.
+    # An entry of filesystem_store_datadirs may end in ":PRIORITY".
     found = [entry.rsplit(":", 1)[0].strip() for entry in several]
     return tuple(entry for entry in (single, *found) if entry)
 

@@ -23,6 +23,7 @@ from oslo_config import cfg
 from stevedore.exception import NoMatches
 
 from evscrub.domain import verdict
+from evscrub.stores import configs
 from evscrub.telemetry.redact import redact
 
 #: The entry points of glance_store's drivers; their names are the types of stores.
@@ -107,18 +108,15 @@ def missing_modules(kind: str) -> list[str]:
     return [name for name in known.modules if not _is_installed(name)] if known else []
 
 
-def directories(driver: Driver) -> list[str]:
+def directories(driver: Driver) -> tuple[str, ...]:
     """Return the directories of a file store's driver, as it reads them; none of any other.
 
     A driver's own ``store_conf`` is what ``[backend_defaults]`` counts in, where the store's own
     group says nothing.
     """
     if not any(base.__module__ == _FILE for base in type(driver).__mro__):
-        return []
-    options = _options(driver)
-    # Each of several may end in its priority.
-    several = [entry.rsplit(":", 1)[0].strip() for entry in options.filesystem_store_datadirs or ()]
-    return [path for path in (options.filesystem_store_datadir, *several) if path]
+        return ()
+    return configs.datadirs(functools.partial(getattr, _options(driver)))
 
 
 def reserved(name: str) -> Fault | None:

@@ -17,7 +17,7 @@ from evscrub.domain.decisions import Policy
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry.listing import Listing
+from evscrub.registry.inventory import Inventory
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
 from tests.chaos.rows import Rows, connect
@@ -135,7 +135,7 @@ def test_rows_that_are_odd_are_decided_about(
         now = database.now()
         assert all(abs(claim.lease - now) < timedelta(minutes=2) for claim in seen.claims)
         claims.renew([(claim, claim.lease) for claim in seen.claims])
-        list(Listing(database).read())
+        list(Inventory(database).read())
         swept(database, lately=True)
         swept(database, lately=False)
 
@@ -169,7 +169,7 @@ def test_a_location_in_other_letters_is_its_images(
     odd = pending(rows, ON_MARIADB["letters"])
     [claim] = Claims(database).claim([odd], POLICY).claims
     assert len(claim.locations) == 1
-    [listed] = Listing(database).read()
+    [listed] = Inventory(database).read()
     assert len(listed.locations) == 1
 
 
@@ -187,7 +187,7 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
         assert is_of_rows(raised.value)  # so the batch is taken apart
     assert len(claims.claim(good[:1], POLICY).claims) == 1
     unreadable: list[str] = []
-    listed = [seen.image.id for seen in Listing(database, 4, unreadable.append).read()]
+    listed = [seen.image.id for seen in Inventory(database, 4, unreadable.append).read()]
     assert set(good) <= set(listed)
     assert sorted(listed + unreadable) == sorted(good + bad)
     assert len(listed) - len(good) == (backend == "mariadb")

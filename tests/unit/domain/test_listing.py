@@ -272,6 +272,14 @@ class TestFormats:
         assert name.lstrip() in row[0]
         assert json.loads(write_lines([line], "-f", "json", *columns))[0]["Name"] == name
 
+    @pytest.mark.parametrize(
+        ("due_in", "shown"),
+        [(0, "0 s"), (-0.4, "0 s"), (7500, "2 h 5 min"), (-3600, "1 h ago"), (90_000, "1 day 1 h")],
+    )
+    def test_a_table_has_durations_in_words(self, due_in: float, shown: str) -> None:
+        one = replace(next(lines(1)), due_in=timedelta(seconds=due_in))
+        assert f"| {shown}" in write_lines([one], "-c", "Due In")
+
     def test_a_table_is_for_people(self) -> None:
         text = write(2)
         assert "3.0 GiB" in text

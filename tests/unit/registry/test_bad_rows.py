@@ -18,10 +18,10 @@ from oslo_db import exception as db_exception
 
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy, Scrub, decide
 from evscrub.domain.verdict import Verdict
-from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight, _new_lease
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry.rows import location_row, named_store
+from evscrub.registry.gateway import RegistryAwayError
+from evscrub.registry.rows import location_row, named_store, unchecked_location_row
 from evscrub.scrubbing import isolation
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, World, fast
@@ -116,6 +116,13 @@ def test_a_date_that_is_none_is_told_of(times: tuple[str | None, str | None]) ->
 def test_a_location_without_a_url_is_told_of(value: object) -> None:
     with pytest.raises(ValueError, match="a location has no URL"):
         location_row(("image", 1, value, "{}", "pending_delete", True, None, None))
+
+
+def test_a_row_of_another_image_is_read_whatever_its_values_and_further_columns() -> None:
+    times = ("0000-00-00 00:00:00", None)
+    row = ("image", 1, None, '{"store": "fast"}', "pending_delete", True, *times, "further")
+    found = unchecked_location_row(row)
+    assert found == LocationRow(1, None, "fast", "pending_delete", True, *times)  # type: ignore[arg-type] # as a database may hold them
 
 
 class CauseError(Exception):

@@ -22,10 +22,10 @@ from evscrub.domain.location_urls import index_key, key_and_place
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
 from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
 from evscrub.registry import shared_urls
-from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
+from evscrub.registry.url_index import UrlIndex
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -439,7 +439,7 @@ _PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
 def test_an_index_has_each_that_was_added_once(
     first: set[tuple[int, str]], second: set[tuple[int, str]]
 ) -> None:
-    index = ObjectIndex(first)
+    index = UrlIndex(first)
     index.update(second)
     index.update(second)
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):

@@ -14,8 +14,8 @@ import pytest
 from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import ImageRow, Kind
 from evscrub.queueing.delay_queue import Source
-from evscrub.registry.calls import Registry, RegistryCalls
 from evscrub.registry.claims import Claim, Claims
+from evscrub.registry.gateway import Registry, RegistryGateway
 from evscrub.scrubbing.job import Work
 from evscrub.scrubbing.lease_keeper import Leases
 from evscrub.telemetry.statistics import Record
@@ -35,7 +35,7 @@ class Bench:
         self.call_seconds = 0.0
         self.record = Record()
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
-        calls = RegistryCalls(self.clock, cast("Registry", registry))
+        calls = RegistryGateway(self.clock, cast("Registry", registry))
         self.leases = Leases(registry, calls, self.clock, self.record, TIMEOUT)
         for image_id in ("one", "two"):
             image = ImageRow(image_id, None, 1, "deleted", True, LEASE)

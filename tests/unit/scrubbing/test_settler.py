@@ -19,8 +19,8 @@ from evscrub.domain.hold_rules import RELEASED_AFTER
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.calls import RETRY_SECONDS, RegistryCalls
 from evscrub.registry.claims import Claim, Settlement
+from evscrub.registry.gateway import RETRY_SECONDS, RegistryGateway
 from evscrub.scrubbing.job import Work
 from evscrub.scrubbing.lease_keeper import Leases
 from evscrub.scrubbing.settler import _GATHER_SECONDS, Settler
@@ -89,7 +89,7 @@ def settle(
         clock = Clock(anyio.current_time, lambda: NOW + anyio.current_time())
         queue = DelayQueue(capacity, origin=NOW)
         claims, database_clock = registry or Registry(), DatabaseClock(clock)
-        calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
+        calls = RegistryGateway(clock, claims)  # type: ignore[arg-type] # a stand-in
         leases = Leases(claims, calls, clock, record, 60.0)  # type: ignore[arg-type] # a stand-in
         settler = Settler(
             queue,

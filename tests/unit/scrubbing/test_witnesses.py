@@ -11,7 +11,7 @@ import pytest
 
 from evscrub.domain.clock import Clock
 from evscrub.domain.proof import Presence, Proof, ProofResult
-from evscrub.registry.calls import RegistryAwayError
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.witnesses import Witness, Witnesses
 from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run

@@ -13,6 +13,7 @@ from oslo_config import cfg
 from evscrub.config import options
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, relate
 from evscrub.domain.verdict import BAD_URL, FOREIGN_OBJECT, STORE_AMBIGUOUS, StoreNotUsableError
+from evscrub.stores import configs
 from evscrub.stores.backends import Stores
 from evscrub.stores.directories import Bounded, Directories, Directory
 from evscrub.stores.objects import StoreObjects
@@ -471,3 +472,19 @@ def test_a_place_is_named_with_its_store(entry: str) -> None:
     assert found == ["o:a", "p:/b c", "o:dc:ds/x"]
     with pytest.raises(ValueError, match=r"doesn't match regex"):
         conf.set_override("allowed_places", entry, group="scrubber")
+
+
+@pytest.mark.parametrize(
+    ("single", "several", "wanted"),
+    [
+        ("/a", None, ("/a",)),
+        (None, ["/b:100", " /c : 2", "/d"], ("/b", "/c", "/d")),
+        ("", ["/with:colon:7", ""], ("/with:colon",)),
+        (None, None, ()),
+    ],
+)
+def test_directories_are_read_as_the_file_driver_reads_them(
+    single: str | None, several: list[str] | None, wanted: tuple[str, ...]
+) -> None:
+    options = {"filesystem_store_datadir": single, "filesystem_store_datadirs": several}
+    assert configs.datadirs(options.get) == wanted

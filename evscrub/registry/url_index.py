@@ -10,7 +10,7 @@ _ID_BITS = 32
 _MASK = (1 << _ID_BITS) - 1
 
 
-class ObjectIndex:
+class UrlIndex:
     """Finds ids by object.
 
     :param pairs: ids, below 2**32, and the keys of their objects.

@@ -31,7 +31,7 @@ _CHILDREN = {
 _Plan = Callable[[ImageRow | None, Sequence[LocationRow]], hold_rules.Deletion]
 
 
-class Keeping:
+class Holds:
     """What an operator does to single images."""
 
     def __init__(self, database: Database) -> None:

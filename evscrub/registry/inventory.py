@@ -10,6 +10,7 @@ from evscrub.domain.decisions import DELETED, PENDING_DELETE
 from evscrub.domain.listing import Listed
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.rows import read_images
 from evscrub.registry.tables import (
     image_locations,
@@ -37,7 +38,7 @@ AWAITS_SCRUBBING = sa.and_(
 )
 
 
-class Listing:
+class Inventory:
     """Reads images that are pending, or have a pending location, by id.
 
     :param page_rows: images read at once, at least 1.
@@ -60,13 +61,12 @@ class Listing:
         :param owner: only this owner's.
         :param held: only those that have no deletion time.
         """
-        last = ""
-        while True:
-            ids = self._ids(last, owner, only_held=held)
+
+        def read(last: str) -> list[str]:
+            return self._ids(last, owner, only_held=held)
+
+        for ids in keyset_pages(read, str, "", self.page_rows):
             yield from self._images(ids)
-            if len(ids) < self.page_rows:
-                return
-            last = ids[-1]
 
     @retried
     def _ids(self, after: str, owner: str | None, *, only_held: bool) -> list[str]:

@@ -49,7 +49,7 @@ class Registry(Protocol):
         """Close idle connections."""
 
 
-class RegistryCalls:
+class RegistryGateway:
     """Calls on the registry, with what is known of whether it answers.
 
     :param silent_seconds: how long calls may wait without any being answered.
