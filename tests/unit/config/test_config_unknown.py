@@ -133,7 +133,7 @@ def test_a_line_that_the_value_above_swallows_is_refused(
 
 def test_a_line_that_glance_config_files_swallows_is_refused(own: Path) -> None:
     path = write(own, "[DEFAULT]", "glance_config_files = none", "  scrub_time = 86400")
-    with pytest.raises(ConfigError, match=":2: line 3 is indented, so it is taken for a part"):
+    with pytest.raises(ConfigError, match=":2: line 3 is indented, so it is read as a part"):
         loader.load([path])
 
 
@@ -355,7 +355,7 @@ def test_no_delay_anywhere_is_warned_of(own: Path, lines: tuple[str, ...], *, wa
     assert bool(said) is warned
     if said:
         assert "default of 0" in said
-        assert "at once" in said
+        assert "right after a DELETE" in said
 
 
 def test_a_delay_in_glance_s_file_or_the_environment_is_set(
