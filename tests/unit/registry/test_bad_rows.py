@@ -108,7 +108,7 @@ def test_metadata_with_a_huge_number_names_no_store() -> None:
 
 @pytest.mark.parametrize("times", [("0000-00-00 00:00:00", None), (None, "2020-00-00 00:00:00")])
 def test_a_date_that_is_none_is_told_of(times: tuple[str | None, str | None]) -> None:
-    with pytest.raises(ValueError, match="a date is not one of the calendar"):
+    with pytest.raises(ValueError, match="a date is invalid"):
         location_row(("image", 1, "file:///x", "{}", "pending_delete", True, *times))
 
 

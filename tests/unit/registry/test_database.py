@@ -24,10 +24,10 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ("no-url-with-secret", "not a URL"),
         ("mysql+pymysql://glance:p@ss:secret@host/glance", "not a URL"),
         ("mysql+pymysql://glance:secret", "not a URL"),
-        ("oracle9i://user:secret@host/glance", "does not know"),
-        ("mysql+nodriver://user:secret@host/glance", "does not know"),
+        ("oracle9i://user:secret@host/glance", "does not support"),
+        ("mysql+nodriver://user:secret@host/glance", "does not support"),
         ("mysql+mysqldb://user:secret@host/glance", "Python module MySQLdb"),
-        ("mysql://user:secret@host/glance", "let the URL begin with mysql+pymysql://"),
+        ("mysql://user:secret@host/glance", "use a URL that begins with mysql+pymysql://"),
         ("mariadb+asyncmy://user:secret@host/glance", "begins with mariadb+asyncmy://"),
         *(
             (f"{name}://user:secret@host/glance", "mysql+pymysql://, postgresql+psycopg2:// or")

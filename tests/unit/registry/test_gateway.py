@@ -180,7 +180,7 @@ def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
     play(scene)
     (away, back) = (r.getMessage() for r in caplog.records if "registry" in r.getMessage())
     assert away.startswith("The registry is away: 1290")
-    assert "let [database] connection name the primary. Nothing is claimed meanwhile" in away
+    assert "set [database] connection to the primary. Nothing is claimed meanwhile" in away
     assert back.startswith("The registry is back after 4")
 
 

@@ -360,7 +360,7 @@ def test_one_object_in_two_spellings(registry: Registry, written: str, turned: b
 @pytest.mark.parametrize(
     ("metadata", "store", "said"),
     [
-        ('{"store": "gone"}', "gone", "in store 'gone', may be"),
+        ('{"store": "gone"}', "gone", "in store 'gone', may have"),
         ("{}", None, "names no store"),
         (None, None, "names no store"),
         ("no JSON", None, "names no store"),
