@@ -224,8 +224,8 @@ class Claimer:
         if turn > now:
             self._paced.add(taken.image_id)
         due = turn if turn > now else taken.due
-        given_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.GIVEN_BACK
-        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=given_back)
+        handed_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.HANDED_BACK
+        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=handed_back)
         self._queue.done(taken.image_id)
         self._queue.add(taken.image_id, due, owner=owner, lane=queue_lane, source=taken.source)
 
@@ -265,7 +265,7 @@ class Claimer:
             due = epoch(claim.image.deleted_at) + self.settings.policy.scrub_time.total_seconds()
         work = Work(claim, claim.lease, asked, due, taken.source, ready_at=taken.due)
         known = taken.image_id in self._record.troubles
-        work.first = not known and claim.kind is not Kind.GIVEN_BACK
+        work.first = not known and claim.kind is not Kind.HANDED_BACK
         alike: dict[str, list[tuple[LocationRow, Target]]] = {}
         for row in claim.locations:
             verdict = shared.get(row.id)

@@ -228,7 +228,9 @@ class Settler:
         else:
             self._record.finished[work.why_nothing_went] += 1
             self._trace(work.why_nothing_went, image.id)
-        if work.not_found and work.claim.kind is not Kind.STALE:  # its first owner may have been it
+        if (
+            work.not_found and work.claim.kind is not Kind.EXPIRED
+        ):  # its first owner may have been it
             self._report_absent(work)
         if work.source is Source.SWEEP and self._bus_should_have_told(work):
             self._record.missed_by_bus += 1

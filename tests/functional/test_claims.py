@@ -418,7 +418,7 @@ def test_only_a_stale_lease_is_taken_over(
         assert stamps(rows, image_id) == [aged.lease] * 2
     first = age(rows, first, timeout + 2)
     second = claim_one(other, image_id)
-    assert second.kind is Kind.STALE
+    assert second.kind is Kind.EXPIRED
     assert ids_of(second) == ids_of(first)
     assert second.lease > first.lease
     assert not claims.claim([image_id], POLICY).claims
@@ -504,7 +504,7 @@ def test_release(rows: Rows, claims: Claims) -> None:
     assert claim_one(claims, image_id).kind is Kind.PENDING
 
 
-def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
+def test_what_is_in_doubt_is_handed_back_and_cannot_be_restored(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     """Its data may be gone: only who deletes it again can tell."""
@@ -517,11 +517,11 @@ def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
         with pytest.raises(RefusedError, match="it is being scrubbed"):
             refused(image_id)
     again = claim_one(new_claims(), image_id)
-    assert again.kind is Kind.GIVEN_BACK
+    assert again.kind is Kind.HANDED_BACK
     assert ids_of(again) == left
     # And when that one's agent dies, it is like any that ran out.
     age(rows, again, 3600)
-    assert claim_one(claims, image_id).kind is Kind.STALE
+    assert claim_one(claims, image_id).kind is Kind.EXPIRED
     assert gone not in left
 
 

@@ -131,29 +131,29 @@ def lease(**interval: float) -> LocationRow:
     [
         pytest.param(image("deleted"), [], Leave(SCRUBBED), id="no location"),
         pytest.param(image("deleted"), [GONE], Leave(SCRUBBED), id="all gone"),
-        pytest.param(image("deleted"), [GONE, ONE], Scrub(Kind.STALE, (ONE,)), id="stale"),
+        pytest.param(image("deleted"), [GONE, ONE], Scrub(Kind.EXPIRED, (ONE,)), id="stale"),
         pytest.param(
             image("deleted"),
             [lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=2),)),
+            Scrub(Kind.EXPIRED, (lease(minutes=2),)),
             id="stale this moment",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=2)),
             [lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=2),)),
+            Scrub(Kind.EXPIRED, (lease(minutes=2),)),
             id="stale, with its lease in the image's row",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=7)),
             [lease(minutes=9)],
-            Scrub(Kind.GIVEN_BACK, (lease(minutes=9),)),
-            id="given back",
+            Scrub(Kind.HANDED_BACK, (lease(minutes=9),)),
+            id="handed back",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=1)),
             [lease(minutes=3), lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=3), lease(minutes=2))),
+            Scrub(Kind.EXPIRED, (lease(minutes=3), lease(minutes=2))),
             id="the youngest lease tells who let go",
         ),
         pytest.param(image("deleted"), [lease(seconds=119)], Wait(1), id="claimed"),
@@ -163,13 +163,13 @@ def lease(**interval: float) -> LocationRow:
         pytest.param(
             image("deleted"),
             [location(updated_at=None)],
-            Scrub(Kind.STALE, (location(updated_at=None),)),
+            Scrub(Kind.EXPIRED, (location(updated_at=None),)),
             id="never stamped",
         ),
         pytest.param(
             image("deleted", deleted_at=None),
             [ONE],
-            Scrub(Kind.STALE, (ONE,)),
+            Scrub(Kind.EXPIRED, (ONE,)),
             id="stale, purged of its time",
         ),
         pytest.param(
@@ -328,7 +328,7 @@ def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) ->
             assert row.deleted_at is not None
             assert row.deleted_at + policy.scrub_time <= NOW
             assert not any(map(is_live, locations))
-        case Kind.STALE | Kind.GIVEN_BACK:
+        case Kind.EXPIRED | Kind.HANDED_BACK:
             assert row.status == "deleted"
             assert not any(map(is_live, locations))
             assert leases_are_old(decision.locations, policy)
