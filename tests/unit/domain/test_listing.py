@@ -121,7 +121,8 @@ class TestStates:
     def test_no_location_is_left(self) -> None:
         found = line(image(), [location(status="deleted")])
         assert found is not None
-        assert (found.state, found.reason) == ("due", "no location is left; only its row is pending")
+        assert found.state == "due"
+        assert found.reason == "no location is left; only its row is pending"
 
     @pytest.mark.parametrize("rows", [[location()], [location(store="slow"), location(id=2)]])
     def test_a_paused_store_is_why_a_due_image_waits(self, rows: list[LocationRow]) -> None:

@@ -230,7 +230,7 @@ class TestDeleteFile:
     @pytest.mark.parametrize(
         ("number", "outcome", "reason", "look"),
         [
-            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel's log"),
+            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel log"),
             (errno.EBUSY, Outcome.IN_USE, "in_use", "Device or resource busy (EBUSY)"),
             (errno.ESTALE, Outcome.TRANSIENT, "io_error", "Stale file handle (ESTALE)"),
             (errno.EROFS, Outcome.TRANSIENT, "read_only_file_system", "mounted read-only"),
@@ -312,7 +312,7 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
 
 def test_a_missing_directory_is_found_and_not_made(load: Loader, tmp_path: Path) -> None:
     stores = load({"a": "file", "b": "file"}, missing=["a"])
-    assert f"no directory {tmp_path}/a" in stores.faults["a"].hint
+    assert f"directory {tmp_path}/a does not exist" in stores.faults["a"].hint
     assert stores.usable == ["b"]
     assert not (tmp_path / "a").exists()
 

@@ -366,7 +366,7 @@ class TestFile:
     def test_missing_directory(self, new_conf: NewConf, tmp_path: Path, options: str) -> None:
         stores = Stores(new_conf(beside_good("file") + options))
         assert stores.faults["bad"].reason == STORE_NOT_LOADED
-        assert f"no directory {tmp_path}/un/mounted here" in stores.faults["bad"].hint
+        assert f"directory {tmp_path}/un/mounted does not exist" in stores.faults["bad"].hint
         delete_good(stores, tmp_path)
         assert stores.load() == set()
         assert not (tmp_path / "un").exists()
@@ -378,7 +378,7 @@ class TestFile:
         text = beside_good("file").replace("[bad]", "")
         stores = Stores(new_conf(text))
         if not Path("/var/lib/glance/images").is_dir():
-            assert "no directory /var/lib/glance/images" in stores.faults["bad"].hint
+            assert "directory /var/lib/glance/images does not exist" in stores.faults["bad"].hint
         delete_good(stores, tmp_path)
 
     def test_missing_directory_of_an_acknowledged_store(
@@ -414,7 +414,7 @@ class TestFile:
             patch.setattr(os, "access", no_access)
             stores = Stores(new_conf(text))
             assert stores.faults[name].reason == STORE_CANNOT_DELETE
-            assert f"{tmp_path}/also cannot be written to" in stores.faults[name].hint
+            assert f"{tmp_path}/also is not writable" in stores.faults[name].hint
             assert stores.load() == set()
         assert stores.load() == {name}
         path = tmp_path / "also" / "x"
@@ -432,7 +432,7 @@ class TestFile:
 def test_names_that_glance_keeps_for_itself(new_conf: NewConf, tmp_path: Path) -> None:
     text = beside_good("file").replace("bad", "os_glance_staging_store")
     stores = Stores(new_conf(text))
-    assert "keeps names" in stores.faults["os_glance_staging_store"].hint
+    assert "reserves names" in stores.faults["os_glance_staging_store"].hint
     delete_good(stores, tmp_path)
 
 

@@ -180,7 +180,7 @@ class TestOwn:
         configs = {name: drivers.config("s3") for name in ("a", "b")}
         with pytest.raises(StoreNotUsableError) as caught:
             StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
-        assert "its data lies in bucket billing, outside of the stores a, b: " in caught.value.hint
+        assert "its data is in bucket billing, outside of the stores a, b: " in caught.value.hint
 
     def test_a_driver_that_is_not_known(self) -> None:
         objects = StoreObjects({"n": StoreConfig("n", "new", "store n")})
