@@ -203,12 +203,12 @@ def reading(paths: Sequence[str], options: OptionList) -> cfg.ConfigOpts:
 def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
     """Yield a problem for each group and option in evscrub's files that is not known."""
     for file in own.files:
-        told = set()
+        reported = set()
         for header in file.headers:
             group = normal_group(header.name)
-            if known.has_group(group) or group in told:
+            if known.has_group(group) or group in reported:
                 continue
-            told.add(group)
+            reported.add(group)
             names = [setting.name for setting in file.settings if setting.group == group]
             meant = known.nearest_group(header.name, names)
             yield (
@@ -216,7 +216,7 @@ def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
                 + (f" did you mean [{meant}]?" if meant else _FOREIGN)
             )
         for setting in file.settings:
-            if setting.group in told or known.has(setting.group, setting.name):
+            if setting.group in reported or known.has(setting.group, setting.name):
                 continue
             nearest = known.nearest(setting.group, setting.name)
             yield (

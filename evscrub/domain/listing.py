@@ -45,7 +45,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ImageReport:
     """What an agent reports about an image that it could not scrub.
 
     :param state: ``parked``, ``in use`` or ``retrying``; the last is shown only as a reason.
@@ -56,14 +56,14 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AgentReports:
     """What the agents report.
 
     :param images: images that could not be scrubbed, by id.
     :param stores: why a store is paused or slowed down, by its name.
     """
 
-    images: Mapping[str, Trouble] = field(default_factory=dict)
+    images: Mapping[str, ImageReport] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,7 +90,7 @@ class Line:
 
 
 def line(
-    seen: Listed, policy: Policy, told: Told, store_of: Callable[[LocationRow], str]
+    seen: Listed, policy: Policy, reports: AgentReports, store_of: Callable[[LocationRow], str]
 ) -> Line | None:
     """Return the line of an image, or None if it has nothing to scrub.
 
@@ -100,7 +100,7 @@ def line(
     decision = decide(image, locations, now, policy)
     pending = [row for row in locations if row.status == PENDING_DELETE]
     stores = tuple(dict.fromkeys(map(store_of, pending)))
-    trouble = told.images.get(image.id)
+    report = reports.images.get(image.id)
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
@@ -112,11 +112,14 @@ def line(
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
             reason = _OF_KIND[kind] if pending else "no location is left; only its row is pending"
-            if trouble is not None:
-                reason = trouble.reason
-                state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
+            if report is not None:
+                reason = report.reason
+                state = report.state if report.state in {PARKED, IN_USE} else DUE
             if state == DUE:
-                reasons = [reason, *(told.stores[name] for name in stores if name in told.stores)]
+                reasons = [
+                    reason,
+                    *(reports.stores[name] for name in stores if name in reports.stores),
+                ]
                 reason = "; ".join(filter(None, reasons))
         case Damaged(reason):
             state = DAMAGED

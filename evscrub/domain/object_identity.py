@@ -60,7 +60,7 @@ class Relation(Enum):
 
     SAME = "same"
     OTHER = "other"
-    UNTOLD = "untold"  #: unknown: they may be the same
+    UNKNOWN = "unknown"  #: they may be the same
 
 
 #: Kinds of stores in which names are unique across all stores.
@@ -156,7 +156,7 @@ def relate(
     if (one.kind, one.name) != (other.kind, other.name):
         return Relation.OTHER
     if one.place is None or other.place is None:
-        return Relation.UNTOLD
+        return Relation.UNKNOWN
     if one.kind == "file":
         same = same_directory(one.place, other.place)
         if same is not None:
@@ -167,4 +167,4 @@ def relate(
         return Relation.SAME
     if one.store != other.store and {one.store, other.store} <= separate:
         return Relation.OTHER
-    return Relation.UNTOLD
+    return Relation.UNKNOWN

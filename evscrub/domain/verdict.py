@@ -254,7 +254,7 @@ _BY_CLASS: tuple[tuple[type[Exception], Outcome, str], ...] = (
 )
 
 
-def untold(other_store: str | None) -> Verdict:
+def maybe_shared(other_store: str | None) -> Verdict:
     """Return the verdict on data that another location may also have and still need.
 
     :param other_store: name of the other location's store; None if it names none.

@@ -25,7 +25,7 @@ from evscrub.domain.verdict import (
     UNDECIPHERABLE,
     StoreNotUsableError,
     Verdict,
-    untold,
+    maybe_shared,
 )
 from evscrub.registry.causal import caught_up
 from evscrub.registry.database import Database, read_now, retried
@@ -106,9 +106,9 @@ class SharedUrls:
         :param just_claimed: whether all rows were claimed in the last call, so that none of them
             needs the data of another. Otherwise the claim of one may have been lost, and the image
             restored since.
-        :returns: by row id: SHARED if another location certainly has the same data, :func:`untold`
-            if it may have, and HIDDEN for all rows if there are encrypted locations and none can
-            be decrypted.
+        :returns: by row id: SHARED if another location certainly has the same data,
+            :func:`maybe_shared` if it may have, and HIDDEN for all rows if there are encrypted
+            locations and none can be decrypted.
         :raises oslo_db.exception.DBError: the registry cannot be read.
         """
         rows_by_key: dict[str, list[LocationRow]] = {}
@@ -133,8 +133,8 @@ class SharedUrls:
                 match self._objects.relate(one, self._objects.identify(other)):
                     case Relation.SAME:
                         verdicts[row.id] = SHARED
-                    case Relation.UNTOLD:
-                        verdicts.setdefault(row.id, untold(other.store))
+                    case Relation.UNKNOWN:
+                        verdicts.setdefault(row.id, maybe_shared(other.store))
         return verdicts
 
     def _read(self, connection: sa.Connection) -> None:

@@ -25,7 +25,7 @@ class StoreReloads:
     def __init__(self, stores: Stores, on_usable: Callable[[Collection[str]], int]) -> None:
         self._stores = stores
         self._on_usable = on_usable
-        self._told: dict[str, Fault] = {}
+        self._logged: dict[str, Fault] = {}
         self._lately: set[str] = set()
         self._wanted = anyio.Event()
 
@@ -57,7 +57,7 @@ class StoreReloads:
         """Log each new or changed fault."""
         faults = self._stores.faults
         for store, fault in faults.items():
-            if self._told.get(store) != fault:
+            if self._logged.get(store) != fault:
                 LOG.error(
                     "Store %s cannot be used: %s. Its images are parked; loading is retried every"
                     " %.0f s and at SIGHUP",
@@ -65,4 +65,4 @@ class StoreReloads:
                     fault.hint,
                     RELOAD_SECONDS,
                 )
-        self._told = dict(faults)
+        self._logged = dict(faults)

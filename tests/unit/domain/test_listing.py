@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from evscrub.commands import listing_output
 from evscrub.domain import listing
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy
-from evscrub.domain.listing import Line, Listed, Told, Trouble
+from evscrub.domain.listing import AgentReports, ImageReport, Line, Listed
 from evscrub.stores.names import StoreNames
 
 ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
@@ -39,13 +39,13 @@ POLICY = Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2))
 def line(
     row: ImageRow,
     locations: Sequence[LocationRow],
-    troubles: Mapping[str, Trouble] | None = None,
+    troubles: Mapping[str, ImageReport] | None = None,
     stores: Mapping[str, str] | None = None,
     children_deleted_at: datetime | None = None,
 ) -> Line | None:
     seen = Listed(row, "name", tuple(locations), NOW, children_deleted_at)
     names = StoreNames({"fast": "file", "slow": "file", "swift": "swift"})
-    return listing.line(seen, POLICY, Told(troubles or {}, stores or {}), names.of)
+    return listing.line(seen, POLICY, AgentReports(troubles or {}, stores or {}), names.of)
 
 
 def image(status: str = "pending_delete", deleted_at: datetime | None = NOW - 2 * HOUR) -> ImageRow:
@@ -135,11 +135,11 @@ class TestStates:
         assert elsewhere.reason == ""
 
     def test_a_paused_store_is_told_beside_what_else_is_known(self) -> None:
-        known, paused = {"id": Trouble("retrying", "timeout")}, {"fast": "store fast is paused"}
+        known, paused = {"id": ImageReport("retrying", "timeout")}, {"fast": "store fast is paused"}
         found = line(image(), [location()], known, paused)
         assert found is not None
         assert found.reason == "timeout; store fast is paused"
-        parked = line(image(), [location()], {"id": Trouble("parked", "why")}, paused)
+        parked = line(image(), [location()], {"id": ImageReport("parked", "why")}, paused)
         assert parked is not None
         assert parked.reason == "why"
 
@@ -176,18 +176,18 @@ class TestStates:
 
     @pytest.mark.parametrize(("told", "wanted"), [("parked", "parked"), ("in use", "in use")])
     def test_what_agents_know(self, told: str, wanted: str) -> None:
-        known = {"id": Trouble(told, "why")}
+        known = {"id": ImageReport(told, "why")}
         found = line(image(), [location()], known)
         assert found is not None
         assert (found.state, found.reason) == (wanted, "why")
 
     def test_what_agents_only_retry_is_due(self) -> None:
-        found = line(image(), [location()], {"id": Trouble("retrying", "why")})
+        found = line(image(), [location()], {"id": ImageReport("retrying", "why")})
         assert found is not None
         assert (found.state, found.reason) == ("due", "why")
 
     def test_what_agents_knew_of_an_image_that_is_not_due_says_nothing(self) -> None:
-        known = {"id": Trouble("parked", "why")}
+        known = {"id": ImageReport("parked", "why")}
         held = line(image(deleted_at=None), [location(deleted_at=None)], known)
         assert state(held) == "held"
 

@@ -20,7 +20,7 @@ from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.location_urls import index_key, key_and_place
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
-from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
+from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, maybe_shared
 from evscrub.registry import shared_urls
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
@@ -372,8 +372,8 @@ def test_in_a_store_that_is_not_known_it_may_be_the_same(
     registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
     registry.set(registry.add(GLANCE), meta_data=metadata)
     shared = registry.verdicts()
-    assert shared.among([row(11, GLANCE)]) == {11: untold(store)}
-    assert said in untold(store).detail
+    assert shared.among([row(11, GLANCE)]) == {11: maybe_shared(store)}
+    assert said in maybe_shared(store).detail
     # What is surely the same is enough.
     registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
     assert shared.among([row(11, GLANCE)]) == {11: SHARED}

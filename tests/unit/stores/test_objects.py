@@ -326,7 +326,7 @@ class TestSame:
         stores = load({"o": "s3"}, o=S3)
         one = ("o", "s3://s3.test/glance/x")
         for store in ("old", "a"):
-            assert relation(stores, one, (store, "s3://h/glance/x")) is Relation.UNTOLD
+            assert relation(stores, one, (store, "s3://h/glance/x")) is Relation.UNKNOWN
             assert relation(stores, one, (store, "s3://h/glance/y")) is Relation.OTHER
             assert relation(stores, one, (store, "s3://h/other/x")) is Relation.OTHER
 
@@ -334,9 +334,9 @@ class TestSame:
         far = S3 | {"s3_store_host": "https://far.test"}
         stores = load({"o": "s3", "q": "s3"}, o=S3, q=far)
         rows = ("o", "s3://s3.test/glance/x"), ("q", "s3://s3.test/glance/x")
-        assert relation(stores, *rows) is Relation.UNTOLD
+        assert relation(stores, *rows) is Relation.UNKNOWN
         stores.objects.change([], ["o"])
-        assert relation(stores, *rows) is Relation.UNTOLD
+        assert relation(stores, *rows) is Relation.UNKNOWN
         stores.objects.change([], ["o", "q"])
         assert relation(stores, *rows) is Relation.OTHER
 
@@ -347,9 +347,9 @@ class TestSame:
         named = f"swift+http://service:other:secret@keystone.test:5000/v2.0/glance/{IMAGE}"
         for store in ("o", "p"):
             assert relation(stores, one, (store, named)) is Relation.SAME
-        assert relation(stores, one, ("q", named)) is Relation.UNTOLD
+        assert relation(stores, one, ("q", named)) is Relation.UNKNOWN
         missing = f"swift+config://missing/glance/{IMAGE}"
-        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("o", missing)) is Relation.UNKNOWN
 
     def test_a_fixed_storage_url_of_swift_is_the_account(self, load: Loader) -> None:
         fixed = SWIFT | {"swift_store_endpoint": "http://swift.test/v1/AUTH_glance"}
@@ -370,7 +370,7 @@ class TestSame:
                 assert relation(stores, one, other) is Relation.SAME
         assert relation(stores, one, ("outer", f"file://{tmp_path}/outer/x")) is Relation.OTHER
         assert relation(stores, one, ("outer", f"file://{tmp_path}/nowhere/x")) is Relation.OTHER
-        assert relation(stores, one, ("outer", "file://relative/x")) is Relation.UNTOLD
+        assert relation(stores, one, ("outer", "file://relative/x")) is Relation.UNKNOWN
 
     def test_volumes_and_pools(self) -> None:
         def of(store: str, backend: str | None, place: str | None) -> Identity:
@@ -381,17 +381,17 @@ class TestSame:
 
         one = of("a", "file c", "images")
         assert same(one, of("b", "file c", "images")) is Relation.SAME
-        assert same(one, of("b", "file d", "images")) is Relation.UNTOLD
+        assert same(one, of("b", "file d", "images")) is Relation.UNKNOWN
         assert same(one, of("b", "file d", "fast")) is Relation.OTHER
-        assert same(one, of("b", None, None)) is Relation.UNTOLD
+        assert same(one, of("b", None, None)) is Relation.UNKNOWN
 
     def test_directories_that_cannot_be_compared(self) -> None:
         """Two stores that are said to have nothing in common need no comparison."""
         one, other = (Identity("file", store, "", f"/{store}", "x") for store in ("a", "b"))
         for same, wanted in ((True, Relation.SAME), (False, Relation.OTHER)):
             assert relate(one, other, frozenset(), lambda *_, same=same: same) is wanted
-        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNTOLD
-        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNKNOWN
+        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNKNOWN
         assert relate(one, other, frozenset("ab"), lambda *_: None) is Relation.OTHER
 
     def test_a_store_is_not_separate_from_itself(self, load: Loader) -> None:
@@ -400,7 +400,7 @@ class TestSame:
         stores.objects.change([], ["o", "p"])
         one = ("o", f"swift+config://ref1/glance/{IMAGE}")
         missing = f"swift+config://missing/glance/{IMAGE}"
-        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("o", missing)) is Relation.UNKNOWN
         assert relation(stores, one, ("p", missing)) is Relation.OTHER
 
     def test_a_url_of_another_kind_than_its_store_is_completed_by_no_configuration(self) -> None:
@@ -409,8 +409,8 @@ class TestSame:
         one = objects.identify("o", "s3://s3.test/glance/x")
         assert one == Identity("s3", None, None, "glance", "x")
         other = Identity("s3", "p", "s3.test", "glance", "x")
-        assert objects.relate(one, other) is Relation.UNTOLD
-        assert objects.relate(other, one) is Relation.UNTOLD
+        assert objects.relate(one, other) is Relation.UNKNOWN
+        assert objects.relate(other, one) is Relation.UNKNOWN
 
 
 class TestDirectories:
