@@ -48,7 +48,7 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ),
     ],
 )
-def test_a_connection_that_is_wrong_is_told_without_its_password(
+def test_wrong_connection_is_reported_without_its_password(
     tmp_path: Path, connection: str, words: str
 ) -> None:
     with pytest.raises(ValueError, match=r"\[database\] connection") as caught:

@@ -83,7 +83,7 @@ async def ignore(calls: RegistryGateway, function: Callable[..., Any], **options
         await calls.call(function, **options)
 
 
-def test_a_call_that_is_never_answered_means_away() -> None:
+def test_unanswered_call_means_down() -> None:
     async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.frozen = True
         async with anyio.create_task_group() as tasks:
@@ -108,7 +108,7 @@ def test_a_call_that_is_never_answered_means_away() -> None:
     play(scene)
 
 
-def test_a_slow_call_among_quick_ones_does_not() -> None:
+def test_slow_call_among_quick_ones_does_not_mean_down() -> None:
     async def scene(calls: RegistryGateway, registry: Any) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.call, lambda: registry.answer(100))
@@ -143,7 +143,7 @@ async def check_back(calls: RegistryGateway, registry: Any) -> None:
     assert registry.probed == probed
 
 
-def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
+def test_registry_is_probed_until_it_answers() -> None:
     async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.error = db_exception.DBConnectionError("refused")
         with pytest.raises(RegistryAwayError):
@@ -158,7 +158,7 @@ def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
     play(scene)
 
 
-def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
+def test_read_only_registry_is_down_despite_answered_reads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
@@ -184,7 +184,7 @@ def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
     assert back.startswith("The registry is back after 4")
 
 
-def test_what_is_a_defect_is_raised_as_it_is() -> None:
+def test_other_exceptions_pass_through() -> None:
     async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.error = KeyError("defect")
         with pytest.raises(KeyError):
@@ -194,7 +194,7 @@ def test_what_is_a_defect_is_raised_as_it_is() -> None:
     play(scene)
 
 
-def test_a_process_that_was_stopped_does_not_blame_the_registry() -> None:
+def test_stopped_process_does_not_mean_down() -> None:
     class Stopped(Clock):
         """A clock that jumps as it does for a process that was stopped."""
 

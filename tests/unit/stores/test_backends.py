@@ -170,7 +170,9 @@ class TestDeleteFile:
         assert not path.exists()
 
     @pytest.mark.parametrize("link", ["link", "directory/link"])
-    def test_what_a_link_leads_to_stays(self, stores: Stores, tmp_path: Path, link: str) -> None:
+    def test_target_of_a_symbolic_link_stays(
+        self, stores: Stores, tmp_path: Path, link: str
+    ) -> None:
         """Whoever shows the image of the link reads the file that it leads to."""
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -238,7 +240,7 @@ class TestDeleteFile:
             (errno.EPERM, Outcome.REFUSED, "permission_denied", "immutable files ('lsattr')"),
         ],
     )
-    def test_what_the_system_refuses(
+    def test_errors_of_unlink(
         self,
         stores: Stores,
         tmp_path: Path,
@@ -404,7 +406,7 @@ class TestLookFor:
             ("s3", OSError("throttled"), Presence.UNKNOWN),
         ],
     )
-    def test_by_what_its_driver_says(
+    def test_size_as_the_driver_returns_it(
         self,
         load: Loader,
         monkeypatch: pytest.MonkeyPatch,
@@ -430,7 +432,7 @@ class TestLookFor:
             (None, Presence.UNKNOWN),
         ],
     )
-    def test_by_what_swifts_driver_says_to_a_get_where_it_says_0_bytes(
+    def test_swift_size_0_is_checked_by_a_read(
         self,
         load: Loader,
         monkeypatch: pytest.MonkeyPatch,

@@ -187,7 +187,7 @@ URLS = {
 
 @pytest.mark.parametrize(("kind", "options", "reason", "said"), BROKEN)
 @pytest.mark.parametrize("configuration", [beside_good, single], ids=["several", "single"])
-def test_one_that_cannot_be_used_stops_no_other(
+def test_unusable_store_does_not_affect_others(
     new_conf: NewConf,
     tmp_path: Path,
     configuration: Callable[..., str],
@@ -228,7 +228,7 @@ def test_one_that_cannot_be_used_stops_no_other(
         ("rbd", "", ["rados"]),
     ],
 )
-def test_a_client_that_is_installed_later_is_used(
+def test_client_library_installed_later_is_used(
     new_conf: NewConf,
     libraries: FakeLibraries,
     tmp_path: Path,
@@ -251,7 +251,7 @@ def test_a_client_that_is_installed_later_is_used(
     assert stores.load() == set()
 
 
-def test_what_a_driver_logs_while_it_loads_is_told_by_its_fault(
+def test_log_of_a_loading_driver_is_recognized(
     new_conf: NewConf, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each attempt, once a minute, would log it again."""
@@ -429,7 +429,7 @@ class TestFile:
         delete_good(stores, tmp_path)
 
 
-def test_names_that_glance_keeps_for_itself(new_conf: NewConf, tmp_path: Path) -> None:
+def test_reserved_names(new_conf: NewConf, tmp_path: Path) -> None:
     text = beside_good("file").replace("bad", "os_glance_staging_store")
     stores = Stores(new_conf(text))
     assert "reserves names" in stores.faults["os_glance_staging_store"].hint
@@ -453,7 +453,7 @@ def test_names_that_glance_keeps_for_itself(new_conf: NewConf, tmp_path: Path) -
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("stage", ["load", "configure", "get_schemes"])
-def test_whatever_is_raised_stops_no_other(
+def test_any_exception_does_not_affect_others(
     new_conf: NewConf,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -176,7 +176,7 @@ class TestOwn:
             objects.check(kind, url)
         assert caught.value.reason == FOREIGN_OBJECT
 
-    def test_the_place_is_told_of_a_location_without_a_store(self) -> None:
+    def test_place_is_named_for_a_location_without_a_store(self) -> None:
         configs = {name: drivers.config("s3") for name in ("a", "b")}
         with pytest.raises(StoreNotUsableError) as caught:
             StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
@@ -198,17 +198,17 @@ class TestOwn:
             "s3://s3.test/\x1b[31msecret/x",
         ],
     )
-    def test_a_place_that_may_hold_a_credential_is_not_shown(self, load: Loader, url: str) -> None:
+    def test_place_that_may_contain_credentials_is_not_shown(self, load: Loader, url: str) -> None:
         assert refusal(load({"o": "s3"}, o=S3), row(url, "o")) == FOREIGN_OBJECT
 
-    def test_the_place_is_told(self, load: Loader) -> None:
+    def test_place_is_named(self, load: Loader) -> None:
         with pytest.raises(
             StoreNotUsableError, match=r"in bucket billing, outside of store o \(gl"
         ):
             load({"o": "s3"}, o=S3).resolve(row("s3://u:secret@s3.test/billing/x", "o"))
 
 
-def test_nobody_makes_parts_of_a_store_by_spelling(load: Loader) -> None:
+def test_spelling_does_not_change_the_endpoint(load: Loader) -> None:
     """Else one owner's images would tell that the store works in many places, and its own fails."""
     stores = load({"o": "s3"}, o=S3)
     urls = ["s3://s3.test/glance/x", *(f"s3+https://u:secret@odd{n}/glance/{n}" for n in range(9))]
@@ -228,9 +228,7 @@ def test_nobody_makes_parts_of_a_store_by_spelling(load: Loader) -> None:
         ("s3://host/{long}/x", None),
     ],
 )
-def test_what_is_told_is_short_whatever_was_written(
-    load: Loader, url: str, store: str | None, several: bool
-) -> None:
+def test_shown_place_is_short(load: Loader, url: str, store: str | None, several: bool) -> None:
     """An agent keeps it for each image that it cannot scrub."""
     stores = load({"file": "file", "s3": "s3"} if several else None, s3=S3)
     long = "a" * 60_000
@@ -239,7 +237,7 @@ def test_what_is_told_is_short_whatever_was_written(
     assert len(caught.value.hint) < 500
 
 
-def test_what_is_told_of_a_datastore_is_short() -> None:
+def test_shown_datastore_is_short() -> None:
     objects = StoreObjects({"vmware": drivers.config("vmware")})
     with pytest.raises(StoreNotUsableError) as caught:
         objects.check("vmware", f"vsphere://v/folder/{'a/' * 20_000}x?dcPath=dc&dsName=ds")
@@ -254,7 +252,7 @@ class TestWithoutName:
         with pytest.raises(StoreNotUsableError, match="in bucket billing, outside of store o"):
             stores.resolve(row("s3://u:secret@s3.test/billing/x"))
 
-    def test_of_several_s3_stores_the_bucket_or_the_host_tells(self, load: Loader) -> None:
+    def test_several_s3_stores_differ_by_bucket_or_host(self, load: Loader) -> None:
         other = S3 | {"s3_store_bucket": "other"}
         far = S3 | {"s3_store_host": "https://far.test"}
         stores = load({"o": "s3", "p": "s3", "q": "s3"}, o=S3, p=other, q=far)
@@ -264,7 +262,7 @@ class TestWithoutName:
         assert refusal(stores, row("s3://elsewhere/glance/x")) == STORE_AMBIGUOUS
         assert refusal(stores, row("s3://s3.test/third/x")) == FOREIGN_OBJECT
 
-    def test_of_two_stores_that_are_one_either_will_do(self, load: Loader) -> None:
+    def test_either_of_two_identical_stores_is_chosen(self, load: Loader) -> None:
         stores = load({"o": "s3", "p": "s3"}, o=S3, p=S3)
         assert stores.resolve(row("s3://s3.test/glance/x")).store == "o"
 
@@ -414,7 +412,7 @@ class TestSame:
 
 
 class TestDirectories:
-    def test_one_that_hangs_is_not_waited_for(self) -> None:
+    def test_hanging_file_system_is_not_waited_for(self) -> None:
         release = threading.Event()
         asked: list[str] = []
 
@@ -431,7 +429,7 @@ class TestDirectories:
         release.set()
         wait_until(lambda: look("hangs") == "hangs", 30, "an answer")
 
-    def test_what_cannot_be_looked_at_is_neither_the_same_nor_held(
+    def test_unreadable_directory_is_neither_same_nor_contained(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         directories = Directories()
@@ -442,7 +440,7 @@ class TestDirectories:
         assert directories.holds("/images", "/images") is True
         assert directories.holds("/images", "/images/deep") is False
 
-    def test_it_looks_again_after_a_while(self, tmp_path: Path) -> None:
+    def test_directory_is_looked_up_again_after_a_while(self, tmp_path: Path) -> None:
         now = 0.0
         directories = Directories(clock=lambda: now)
         (tmp_path / "a").mkdir()

@@ -53,7 +53,7 @@ def keep_loading(world: BrokenWorld) -> Any:
     return reloads
 
 
-def test_its_images_are_parked_and_go_when_it_is_loaded(
+def test_parked_images_are_scrubbed_once_the_store_loads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Long before they would be looked at again, and those of the other store at once."""
@@ -93,7 +93,7 @@ def test_its_images_are_parked_and_go_when_it_is_loaded(
     assert said[1] == "Loaded stores: b; retrying 1201 images that were parked because of them"
 
 
-def test_it_is_tried_at_once_when_asked_to_and_each_fault_is_told_once(
+def test_soon_retries_immediately_and_each_fault_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "evscrub")
