@@ -185,7 +185,7 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
         ) as raised:
             claims.claim([image_id, *good], POLICY)
         assert is_of_rows(raised.value)  # so the batch is taken apart
-    assert len(claims.claim(good[:1], POLICY).claims) == 1
+    [claim] = claims.claim(good[:1], POLICY).claims
     unreadable: list[str] = []
     listed = [seen.image.id for seen in Inventory(database, 4, unreadable.append).read()]
     assert set(good) <= set(listed)
@@ -195,6 +195,8 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
     swept(database, lately=True)
     shared = SharedUrls(database, PlainObjects(), Clock())
     assert not shared.among(())
+    if backend == "mariadb":  # PostgreSQL's drivers raise as they read such a date
+        assert set(shared.among(claim.locations)) == {row.id for row in claim.locations}
     conf = SimpleNamespace(scrub_time=600, sweep=SimpleNamespace(full_interval=3600))
     subject: Any = SimpleNamespace(registry=database, conf=conf)
     checks.backlog(subject)

@@ -279,7 +279,8 @@ class TestFormats:
     )
     def test_a_table_has_durations_in_words(self, due_in: float, shown: str) -> None:
         one = replace(next(lines(1)), due_in=timedelta(seconds=due_in))
-        assert f"| {shown}" in write_lines([one], "-c", "Due In")
+        cells = write_lines([one], "-c", "Due In").split("|")
+        assert shown in map(str.strip, cells)
 
     def test_a_table_is_for_people(self) -> None:
         text = write(2)
