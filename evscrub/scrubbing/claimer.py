@@ -23,6 +23,7 @@ from evscrub.scrubbing.job import Work
 from evscrub.scrubbing.lane import Again, Lane
 from evscrub.scrubbing.witness_finder import WitnessFinder
 from evscrub.stores.backends import Stores, Target
+from evscrub.telemetry.log_limit import LogLimit
 from evscrub.telemetry.statistics import Record
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Claimer:
         queue.first_lane = UNKNOWN_LANE
         queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
-        self._told_at: float | None = None
+        self._refusal_limit = LogLimit(_TELL_SECONDS)
 
     def change(self, settings: Settings) -> None:
         """Apply changed options."""
@@ -159,13 +160,11 @@ class Claimer:
     def _refuse(self) -> None:
         now = self._clock.boot()
         self._refused_until = now + _DISPUTE_SECONDS
-        if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
-            self._told_at = now
+        if self._refusal_limit.allows(now):
             LOG.warning("Nothing is claimed: %s", disputed(self._database_clock))
 
     def _trust(self) -> None:
-        if self._told_at is not None:
-            self._told_at = None
+        if self._refusal_limit.reset():
             LOG.info("The database's clock agrees with the estimate: images are claimed again")
 
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
