@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say whether an image's data is in its stores: ``there`` or ``gone``; for exercise.sh.
+"""Print whether an image's data is in its stores, ``there`` or ``gone``; for exercise.sh.
 
-Asks the stores themselves, each through glance_store, for what the registry says of the image,
-deleted or not. No location is ever shown.
+Looks up each of the image's locations, including deleted ones, in its store through glance_store.
+Prints no location.
 """
 
-# A script, which answers on its output.
+# A script, which prints its result.
 # ruff: noqa: INP001, T201
 
 import argparse
@@ -15,16 +15,15 @@ import glance_store
 import sqlalchemy as sa
 
 from evscrub.config import loader
-from evscrub.domain.decisions import LocationRow
 from evscrub.registry.database import Database
-from evscrub.registry.rows import LOCATION_COLUMNS, named_store
+from evscrub.registry.rows import LOCATION_COLUMNS, location_row
 from evscrub.registry.tables import image_locations
 from evscrub.stores.backends import Stores
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Say whether an image's data is there or gone.")
+    """Run the command line and return the exit code: 1 if the image has no location."""
+    parser = argparse.ArgumentParser(description="Print whether an image's data is there or gone.")
     loader.add_arguments(parser)
     parser.add_argument("image", help="the image's id")
     arguments = parser.parse_args()
@@ -38,9 +37,7 @@ def main() -> int:
         return 1
     there = 0
     for row in rows:
-        target = stores.resolve(
-            LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
-        )
+        target = stores.resolve(location_row(row))
         try:
             if conf.enabled_backends:
                 glance_store.get_size_from_uri_and_backend(target.url, target.store)

@@ -15,7 +15,7 @@ from evscrub.domain.words import count, in_words
 from evscrub.registry import nodes
 from evscrub.registry.database import UNAVAILABLE, Database, is_away, read_now
 from evscrub.registry.errors import advice, reason
-from evscrub.registry.listing import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
+from evscrub.registry.inventory import AWAITS_SCRUBBING, HAS_PENDING_LOCATION
 from evscrub.registry.tables import image_locations, images, metadata
 
 T = TypeVar("T")

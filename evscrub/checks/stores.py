@@ -2,7 +2,8 @@
 """Checks of the stores."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 from oslo_config import cfg
@@ -14,7 +15,8 @@ from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import FOREIGN_OBJECT, StoreNotUsableError
 from evscrub.domain.words import count
 from evscrub.registry.database import UNAVAILABLE, is_away
-from evscrub.registry.rows import LOCATION_COLUMNS, named_store
+from evscrub.registry.paging import keyset_pages
+from evscrub.registry.rows import LOCATION_COLUMNS, unchecked_location_row
 from evscrub.registry.tables import image_locations, images
 from evscrub.stores.backends import Stores
 from evscrub.stores.faults import schemes
@@ -164,10 +166,7 @@ def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[Loca
     )
     try:
         with subject.registry.reading() as session:
-            return [
-                (LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:-1]), row[-1])
-                for row in session.execute(query)
-            ]
+            return [(unchecked_location_row(row), row.size) for row in session.execute(query)]
     except UNAVAILABLE as error:
         if is_away(error):
             raise
@@ -182,15 +181,13 @@ def _rows(subject: Subject) -> Iterator[LocationRow]:
         .order_by(image_locations.c.id)
         .limit(_PAGE_ROWS)
     )
-    last = 0
-    while True:
+
+    def read(last: int) -> Sequence[Any]:
         try:
             with subject.registry.reading() as session:
-                page = session.execute(query.where(image_locations.c.id > last)).all()
+                return session.execute(query.where(image_locations.c.id > last)).all()
         except UNAVAILABLE as error:
             raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
-        for row in page:
-            yield LocationRow(row.id, row.value, named_store(row.meta_data), *row[4:])
-        if len(page) < _PAGE_ROWS:
-            return
-        last = page[-1].id
+
+    for page in keyset_pages(read, lambda row: int(row.id), 0, _PAGE_ROWS):
+        yield from map(unchecked_location_row, page)

@@ -9,7 +9,7 @@ from evscrub.config import loader
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
-from evscrub.registry.keeping import Keeping
+from evscrub.registry.holds import Holds
 from evscrub.telemetry import output
 
 _ANSWER_SECONDS = 20
@@ -34,14 +34,14 @@ def main(arguments: argparse.Namespace) -> int:
         database.probe()
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
-    keeping = Keeping(database)
+    holds = Holds(database)
     command: str = arguments.command
-    action: Callable[[str], list[str] | None] = getattr(keeping, command)
+    action: Callable[[str], list[str] | None] = getattr(holds, command)
     code = 0
     for given in arguments.images:
         image_id = given
         try:
-            image_id = keeping.find(given)
+            image_id = holds.find(given)
             notes = action(image_id)
         except RefusedError as error:
             code = 1

@@ -15,10 +15,10 @@ from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import listing
 from evscrub.domain.address import Address, parse
-from evscrub.domain.listing import Line, Told, Trouble
+from evscrub.domain.listing import AgentReports, ImageReport, Line
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
-from evscrub.registry.listing import Listing
+from evscrub.registry.inventory import Inventory
 from evscrub.status import client
 from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
@@ -77,7 +77,7 @@ def main(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        lines = _lines(conf, database, names, told or Told(), arguments)
+        lines = _lines(conf, database, names, told or AgentReports(), arguments)
         with output.reader_may_leave():
             listing_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
@@ -89,13 +89,13 @@ def _lines(
     conf: cfg.ConfigOpts,
     database: Database,
     stores: StoreNames,
-    told: Told,
+    told: AgentReports,
     arguments: argparse.Namespace,
 ) -> Iterable[Line]:
     policy = scrubber_settings(conf).policy
     names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
     states = {state for state, name in names.items() if getattr(arguments, name)}
-    found = Listing(database, on_unreadable=_say_unreadable).read(
+    found = Inventory(database, on_unreadable=_say_unreadable).read(
         owner=arguments.owner, held=states == {listing.HOLD}
     )
 
@@ -123,9 +123,9 @@ def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     return [address] if address is not None and address.port else []
 
 
-def _ask(agents: Iterable[Address]) -> Told | None:
+def _ask(agents: Iterable[Address]) -> AgentReports | None:
     """Ask the agents; None if not one of them answers."""
-    images: dict[str, Trouble] = {}
+    images: dict[str, ImageReport] = {}
     stores: dict[str, str] = {}
     answered = False
     for address in agents:
@@ -145,7 +145,7 @@ def _ask(agents: Iterable[Address]) -> Told | None:
             file=sys.stderr,
         )
         return None
-    return Told(images, stores)
+    return AgentReports(images, stores)
 
 
 def _store_trouble(told: dict[str, Any]) -> str:
@@ -153,13 +153,13 @@ def _store_trouble(told: dict[str, Any]) -> str:
     return f"store {told['store']} {words}: {_in_words(told)}"
 
 
-def _trouble(told: dict[str, Any]) -> Trouble:
+def _trouble(told: dict[str, Any]) -> ImageReport:
     words = _in_words(told)
     tries = told.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
     # The same few texts come again and again.
-    return Trouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
+    return ImageReport(sys.intern(str(told.get("state", ""))), sys.intern(words))
 
 
 def _in_words(told: dict[str, Any]) -> str:

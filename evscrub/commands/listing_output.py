@@ -21,6 +21,7 @@ from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.listing_table import FittedTableFormatter
 from evscrub.domain.listing import Line
+from evscrub.domain.words import in_words
 
 BATCH_ROWS = 1000
 
@@ -146,7 +147,8 @@ def _cell(value: _Value, how: str) -> _Cell:
         case datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
         case timedelta():
-            return _in_words(value) if how in _FOR_PEOPLE else round(value.total_seconds())
+            seconds = round(value.total_seconds())
+            return _until(seconds) if how in _FOR_PEOPLE else seconds
         case tuple():
             return list(value) if how in _STRUCTURED else _cell(",".join(value), how)
         case str():
@@ -167,22 +169,8 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
-
-
-def _in_words(span: timedelta) -> str:
-    seconds = abs(round(span.total_seconds()))
-    days, rest = divmod(seconds, _DAY)
-    hours, minutes, left = rest // _HOUR, rest % _HOUR // _MINUTE, rest % _MINUTE
-    if days:
-        text = f"{days} d {hours} h"
-    elif hours:
-        text = f"{hours} h {minutes} min"
-    elif minutes:
-        text = f"{minutes} min {left} s"
-    else:
-        text = f"{left} s"
-    return text if span >= timedelta(0) else f"{text} ago"
+def _until(seconds: int) -> str:
+    return in_words(seconds) if seconds >= 0 else f"{in_words(-seconds)} ago"
 
 
 def _in_units(size: float) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options, and the files and variables that set them.
+"""Options, and the files and environment variables that set them.
 
-:mod:`~evscrub.config.options` defines them, :mod:`~evscrub.config.loader` reads them,
-:mod:`~evscrub.config.check` refuses what is wrong, and :mod:`~evscrub.config.settings` hands them
-to the parts of an agent as plain values.
+:mod:`~evscrub.config.options` defines the options, :mod:`~evscrub.config.loader` reads their
+values, :mod:`~evscrub.config.check` rejects wrong ones, and :mod:`~evscrub.config.settings` gives
+them to the parts of an agent as plain values.
 """

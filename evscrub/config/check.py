@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds what is wrong in configuration files, before anything acts on them.
+"""Find problems in configuration files before anything acts on the files.
 
 Each problem is one sentence that names the option, the file and the line. In evscrub's own files
-every option must be known. Of Glance's files only the options that evscrub and its libraries read
-are looked at. An empty value is the option's default or an error.
+every option must be known. In Glance's files only the options that evscrub and its libraries read
+are checked. An empty value is the option's default or an error.
 """
 
 import contextlib
@@ -22,12 +22,12 @@ from evscrub.config.files import DEFAULT_GROUP, ConfigFile, Setting, normal_grou
 from evscrub.config.known_options import KnownOptions, OptionList
 from evscrub.config.option_types import NONE, Float, Integer
 
-#: Longer texts are a mistake, whatever their type.
+#: Longest value of an option of any type. A longer one is a mistake.
 MAX_TEXT_CHARACTERS = 4096
-#: What libraries' numbers without a bound may be: times and counts fit 32 bits, sizes 64.
+#: Bounds of libraries' numbers that have none: times and counts fit 32 bits, sizes 64 bits.
 _MAX_NUMBER = 2**31 - 1
 _MAX_SIZE = 2**63 - 1
-#: Options of libraries that are read by nobody here: no agent makes remote calls or uses Kafka.
+#: Library options that evscrub does not use: no agent makes remote calls or uses Kafka.
 _UNREAD = re.compile(r"DEFAULT\.rpc_.*|oslo_messaging_kafka\..*")
 _VARIABLE = re.compile(r"OS_(.+?)__(.+)", re.IGNORECASE)
 _ALIKE_VARIABLE = 0.85
@@ -35,10 +35,10 @@ _ALIKE_VARIABLE = 0.85
 
 @dataclass(frozen=True)
 class Sources:
-    """Configuration files in the order in which they are read; later ones win.
+    """Configuration files in reading order; later files override earlier ones.
 
-    :param files: all of them, as read.
-    :param own: the paths of those that are evscrub's; the others are Glance's.
+    :param files: all files, parsed.
+    :param own: paths of evscrub's own files; the others are Glance's.
     """
 
     files: Sequence[ConfigFile]
@@ -46,11 +46,14 @@ class Sources:
 
     @property
     def paths(self) -> list[str]:
-        """The paths of all files."""
+        """Paths of all files, in reading order."""
         return [file.path for file in self.files]
 
     def find(self, group: str, opt: cfg.Opt) -> Setting | None:
-        """Return the line that gives an option its value, as oslo.config chooses it."""
+        """Return the line that sets the value of an option, chosen as oslo.config does.
+
+        :returns: None if no file sets the option.
+        """
         names = list(known_options.names_of(opt, group))
         for file in reversed(self.files):
             for wanted in names:
@@ -61,11 +64,12 @@ class Sources:
 
 
 def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> list[str]:
-    """Return all that is wrong; an empty list where nothing is.
+    """Return every problem in the files and in the environment.
 
     :param sources: the files.
-    :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
-    :raises oslo_config.cfg.Error: ``config_source`` names a place that cannot be read.
+    :param environment: may set options as ``OS_GROUP__NAME``, which override the files.
+    :returns: one sentence for each problem.
+    :raises oslo_config.cfg.Error: ``config_source`` names a source that cannot be read.
     """
     of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
     log = wrong_values(of_own, known_options.of_log(), environment)
@@ -76,7 +80,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     sources_named = _config_sources(of_own)
     groups = {normal_group(header.name) for file in of_own.files for header in file.headers}
     if known_options.store_groups(enabled).isdisjoint(groups):
-        # Stores' options take long to load.
+        # Without a group of a store there is no need to load the stores' options, which is slow.
         return [*found, *_unknown(of_own, known_options.known_without_stores(sources_named))]
     stores, _ = known_options.of_stores(enabled)
     found += wrong_values(of_own, stores, environment)
@@ -84,13 +88,13 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
 
 
 def swallowed_lines(sources: Sources) -> list[str]:
-    """Return what is said of indented lines in evscrub's files: the value above swallows them.
+    """Return a problem for each value in evscrub's files that an indented line continues.
 
-    Where each line of a value but the last ends with a comma, the indentation is meant.
+    A value whose lines, except the last, all end with a comma is continued on purpose.
     """
     return [
         f"[{setting.group}] {setting.name} in {setting.where}: line {setting.swallows} is indented,"
-        " so it is taken for a part of this value; begin it without spaces, or end the line before"
+        " so it is read as a part of this value; remove the indentation, or end the line before"
         " it with a comma if it belongs to the value"
         for file in sources.files
         if file.path in sources.own
@@ -104,11 +108,11 @@ def wrong_values(
     options: OptionList,
     environment: Mapping[str, str] = os.environ,
 ) -> list[str]:
-    """Return what is wrong with the values of some options.
+    """Return a problem for each of the given options whose value is wrong.
 
     :param sources: the files.
-    :param options: the options, by group.
-    :param environment: holds variables as ``OS_GROUP__NAME``, which win over files.
+    :param options: the options to check, by group.
+    :param environment: may set options as ``OS_GROUP__NAME``, which override the files.
     """
     found = []
     conf = reading(sources.paths, options)
@@ -130,7 +134,7 @@ def wrong_values(
 
 
 def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | None:
-    """Return what is wrong with a value, None if nothing is."""
+    """Return what is wrong with a value, or None."""
     if len(text) > MAX_TEXT_CHARACTERS:
         return f"is longer than {MAX_TEXT_CHARACTERS} characters"
     try:
@@ -139,8 +143,8 @@ def _reason(conf: cfg.ConfigOpts, group: str, opt: cfg.Opt, text: str) -> str | 
         return "refers to itself; write $$ for a dollar sign"
     except ValueError as error:
         return _wrong(opt, text, error) if text else _empty(opt)
-    except cfg.Error:  # which quotes the value
-        return "refers to an option that there is not; write $$ for a dollar sign"
+    except cfg.Error:  # not quoted, because its text has the value
+        return "refers to an option that does not exist; write $$ for a dollar sign"
     if not text and value is None and opt.default is not None:
         return _empty(opt)
     return _out_of_bounds(opt, value) if isinstance(opt.type, types.Number) else None
@@ -159,7 +163,7 @@ def _empty(opt: cfg.Opt) -> str:
     none = (
         f", the word {NONE} for {opt.type.none_means}," if hasattr(opt.type, "none_means") else ""
     )
-    return f"is empty; give a value{none} or take the line out for the default, {default}"
+    return f"is empty; set a value{none} or remove the line to use the default, {default}"
 
 
 def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
@@ -173,16 +177,16 @@ def _out_of_bounds(opt: cfg.Opt, value: float | None) -> str | None:
 
 
 def reading(paths: Sequence[str], options: OptionList) -> cfg.ConfigOpts:
-    """Read files with oslo.config, apart from the configuration that is in use.
+    """Read files into a new configuration; the one in use does not change.
 
-    :param paths: files that can be read.
-    :param options: the options to register, by group.
+    :param paths: existing, readable files.
+    :param options: options to register, by group.
     """
     conf = cfg.ConfigOpts()
     for group, opts in options:
         for opt in opts:
             registered = copy.copy(opt)
-            # Looked at here and perhaps by nobody else, so there is nothing to warn of.
+            # This copy is only checked: oslo.config must not warn about a deprecated option here.
             registered.deprecated_for_removal = False
             with contextlib.suppress(cfg.DuplicateOptError):
                 conf.register_opt(registered, None if group == DEFAULT_GROUP else group)
@@ -197,14 +201,14 @@ def reading(paths: Sequence[str], options: OptionList) -> cfg.ConfigOpts:
 
 
 def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
-    """Give what is said of each group and option that nobody reads."""
+    """Yield a problem for each group and option in evscrub's files that is not known."""
     for file in own.files:
-        told = set()
+        reported = set()
         for header in file.headers:
             group = normal_group(header.name)
-            if known.has_group(group) or group in told:
+            if known.has_group(group) or group in reported:
                 continue
-            told.add(group)
+            reported.add(group)
             names = [setting.name for setting in file.settings if setting.group == group]
             meant = known.nearest_group(header.name, names)
             yield (
@@ -212,7 +216,7 @@ def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
                 + (f" did you mean [{meant}]?" if meant else _FOREIGN)
             )
         for setting in file.settings:
-            if setting.group in told or known.has(setting.group, setting.name):
+            if setting.group in reported or known.has(setting.group, setting.name):
                 continue
             nearest = known.nearest(setting.group, setting.name)
             yield (
@@ -232,9 +236,9 @@ def _suggest(group: str, nearest: tuple[str, str] | None) -> str:
 
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
-    """Give what is said of variables that look like options of evscrub's and are none.
+    """Yield a problem for each variable that looks like a misspelled option of evscrub.
 
-    Other services' variables may be in the same environment, and are left alone.
+    Variables of other services in the same environment are ignored.
     """
     known = {
         _variable(group, opt.dest): None
@@ -266,7 +270,7 @@ def _variable(group: str, name: str) -> str:
 
 
 def _enabled_backends(sources: Sources) -> dict[str, str]:
-    """Return the stores of a multi-store Glance; none where the option's value is wrong."""
+    """Return the types of a multi-store Glance's stores by name; empty if the value is wrong."""
     options = [pair for pair in known_options.of_evscrub() if pair[0] == DEFAULT_GROUP]
     try:
         return dict(reading(sources.paths, options).enabled_backends or {})

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads configuration files line by line, to tell where an option is set.
+"""Parse configuration files with line numbers, to report where an option is set.
 
-oslo.config knows the file of a group, and not always the right one, and no line. Its own parser is
-used, so that both agree on what a line means.
+oslo.config knows no line, and not always the right file. Its own parser is used here, so both agree
+on the meaning of a line.
 """
 
 import fnmatch
@@ -17,18 +17,18 @@ DEFAULT_GROUP = "DEFAULT"
 
 
 class UnreadableError(Exception):
-    """A file that cannot be read as a configuration; the message says which, where and why."""
+    """A configuration file cannot be read; the message names the file, the line and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One line that sets an option.
 
-    :param group: the group as oslo.config matches it, see :func:`normal_group`.
-    :param line: the number of the line, from 1.
-    :param text: the value as written, without quotes; empty where nothing is given.
-    :param swallows: the number of an indented line that continues the value although no comma
-        before it announces that; None where there is no such line.
+    :param group: name of the group, as :func:`normal_group` returns it.
+    :param line: line number, from 1.
+    :param text: the value as written, without quotes; may be empty.
+    :param swallows: line number of an indented line that continues the value although the line
+        before it does not end with a comma; None if there is none.
     """
 
     group: str
@@ -40,13 +40,17 @@ class Setting:
 
     @property
     def where(self) -> str:
-        """The place, as ``FILE:LINE``."""
+        """Position of the line, as ``FILE:LINE``."""
         return f"{self.file}:{self.line}"
 
 
 @dataclass(frozen=True, slots=True)
 class GroupHeader:
-    """One line that begins a group, with its name as written."""
+    """One line that starts a group.
+
+    :param name: name of the group, as written.
+    :param line: line number, from 1.
+    """
 
     name: str
     file: str
@@ -55,7 +59,7 @@ class GroupHeader:
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """What a configuration file sets, in the order of its lines."""
+    """The groups and settings of a configuration file, in the order of its lines."""
 
     path: str
     headers: Sequence[GroupHeader]
@@ -63,14 +67,14 @@ class ConfigFile:
 
 
 def normal_group(name: str) -> str:
-    """Return a group's name as oslo.config matches it: in lower case, but for ``DEFAULT``."""
+    """Return a group's name as oslo.config compares it: in lower case, except ``DEFAULT``."""
     return name if name == DEFAULT_GROUP else name.lower()
 
 
 def read(path: str) -> ConfigFile:
-    """Read a file.
+    """Parse a file.
 
-    :raises UnreadableError: it is missing, may not be read, is not UTF-8, or has a line that is
+    :raises UnreadableError: the file is missing, cannot be read or is not UTF-8, or a line is
         neither a group, an option nor a comment.
     """
     parser = _Parser(path)
@@ -78,11 +82,15 @@ def read(path: str) -> ConfigFile:
         with Path(path).expanduser().open(encoding="utf-8") as file:
             parser.parse(parser.count(file))
     except iniparser.ParseError as error:
-        # Without the line itself, because it may hold a password.
+        # The line itself is left out, because it may contain a password.
         raise UnreadableError(f"{path}:{error.lineno}: {error.msg}") from None
     except UnicodeDecodeError:
-        raise UnreadableError(f"{path} is not text in UTF-8") from None
-    except (OSError, ValueError, RuntimeError) as error:  # a NUL, or an unknown user after "~"
+        raise UnreadableError(f"{path} is not UTF-8 text") from None
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a NUL; an unknown ~user
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(
             f"cannot read {path} ({reason}): name Glance's files in [DEFAULT]"
@@ -92,25 +100,25 @@ def read(path: str) -> ConfigFile:
 
 
 def is_glance(path: str) -> bool:
-    """Return whether a file's name says that it is Glance's, as ``glance-api.conf`` does."""
+    """Return whether a file is Glance's by its name: ``glance*.conf`` without ``evscrub``."""
     name = Path(path).name.lower()
     return fnmatch.fnmatchcase(name, "glance*.conf") and "evscrub" not in name
 
 
 class _Parser(iniparser.BaseParser):
-    """Collects settings and group headers with their lines."""
+    """Collect settings and group headers with their line numbers."""
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self._path = path
         self._group: str | None = None
-        #: Lines of options that have begun and are not complete: a value may go on below.
+        #: First lines of options that are not complete yet: a value may continue below.
         self._begun: deque[int] = deque()
         self.headers: list[GroupHeader] = []
         self.settings: list[Setting] = []
 
     def count(self, lines: Iterable[str]) -> Iterator[str]:
-        """Pass lines on to :meth:`parse` and note those that begin an option."""
+        """Pass lines on to :meth:`parse` and record those that start an option."""
         for number, line in enumerate(lines, 1):
             if line.strip() and not line.startswith((" ", "\t", "#", ";", "[")):
                 self._begun.append(number)
@@ -125,7 +133,7 @@ class _Parser(iniparser.BaseParser):
         if self._group is None:
             raise iniparser.ParseError("Option before the first [GROUP]", line, key)
         text = "\n".join(value).strip()
-        # A continued line follows at once: a blank line or a comment would end the value.
+        # Continuation lines are consecutive: a blank line or a comment ends the value.
         unannounced = (n for n, part in enumerate(value[:-1], line + 1) if not part.endswith(","))
         swallows = next(unannounced, None)
         self.settings.append(Setting(self._group, key, self._path, line, text, swallows))

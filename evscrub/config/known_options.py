@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every option that may stand in evscrub's own files, and the nearest right name for others.
+"""List the options that evscrub's own files may set, and suggest names for misspelled ones.
 
-These are evscrub's options and those of the libraries that read the same files: oslo.log,
+These are evscrub's options and the options of the libraries that read the same files: oslo.log,
 oslo.messaging, oslo.db, oslo.reports, oslo.concurrency, and glance_store with its drivers.
 """
 
@@ -23,26 +23,27 @@ from evscrub.config.options import GROUPS, bootstrap_opts
 
 OptionList = Sequence[tuple[str, Sequence[cfg.Opt]]]
 
-#: Groups that are looked into by nobody here but stand in every service's file, with options that
-#: depend on plugins.
+#: Groups that evscrub does not read but that many services' files contain, with options that depend
+#: on plugins.
 _OPEN_GROUPS = frozenset({"keystone_authtoken"})
-#: oslo.config's own: the names of groups that tell where else options come from.
+#: oslo.config's option that names the groups of further configuration sources.
 CONFIG_SOURCE = "config_source"
-#: Options of cinder's driver that do not begin with its name.
+#: Options of the cinder driver without the prefix ``cinder_``.
 _CINDER_OTHERS = frozenset({"rootwrap_config", "os_region_name"})
 _CINDER_GROUPS = frozenset({"os_brick", "privsep_osbrick"})
 _STORE_GROUP = "glance_store"
 _SHARED_STORE_GROUP = "backend_defaults"
-#: How alike two names must be, from 0 to 1, for one to be suggested for the other.
+#: Least similarity of a name to be suggested for another, from 0 to 1; see :mod:`difflib`.
 _ALIKE = 0.6
 
 
 class KnownOptions:
-    """Names of options by group, with the deprecated ones that oslo.config still reads.
+    """Names of options by group, including deprecated names that oslo.config still reads.
 
-    :param options: the options, by the group that they are registered in.
-    :param open_groups: groups in which any name may stand.
-    :param open_prefixes: beginnings of names that may stand in the groups of all stores.
+    :param options: options by the group in which they are registered.
+    :param open_groups: groups in which any name is known.
+    :param open_prefixes: prefixes of names that are known in ``[glance_store]`` and
+        ``[backend_defaults]``.
     """
 
     def __init__(
@@ -61,26 +62,32 @@ class KnownOptions:
         self._open_prefixes = tuple(open_prefixes)
 
     def has_group(self, group: str) -> bool:
-        """Return whether options of a group are read, given as :func:`normal_group` does."""
+        """Return whether a group has known options.
+
+        :param group: name of the group, as :func:`normal_group` returns it.
+        """
         return group in self._names or group in self._open
 
     def has(self, group: str, name: str) -> bool:
-        """Return whether an option is read."""
+        """Return whether an option is known.
+
+        :param group: name of its group, as :func:`normal_group` returns it.
+        """
         if group in self._open or name in self._names.get(group, ()):
             return True
         return group in {_STORE_GROUP, _SHARED_STORE_GROUP} and name.startswith(self._open_prefixes)
 
     def nearest_group(self, written: str, names: Collection[str]) -> str | None:
-        """Return the group that was probably meant.
+        """Return the known group that an unknown one probably stands for, or None.
 
-        :param written: the group's name in the file.
-        :param names: the options that are set in it.
+        :param written: name of the unknown group.
+        :param names: names of the options that are set in it.
         """
         plain = written.strip().lower()
         by_plain = {group.lower(): group for group in self._names}
         if plain in by_plain:
             return by_plain[plain]
-        # The options tell more than the name, when all of them are at home in one group.
+        # A group that knows all of the options is a better guess than a similar name.
         for group, known in self._names.items():
             if names and set(names) <= set(known):
                 return group
@@ -88,10 +95,10 @@ class KnownOptions:
         return by_plain[alike[0]] if alike else None
 
     def nearest(self, group: str, written: str) -> tuple[str, str] | None:
-        """Return the group and name of the option that was probably meant.
+        """Return the group and name that an unknown option probably stands for, or None.
 
-        :param group: the group that it stands in.
-        :param written: the option's name in the file.
+        :param group: the group in which it is set.
+        :param written: name of the unknown option.
         """
         plain = written.strip().lower().replace("-", "_")
         here = self._names.get(group, {})
@@ -109,20 +116,20 @@ class KnownOptions:
 
 
 def names_of(opt: cfg.Opt, group: str) -> Iterator[tuple[str, str]]:
-    """Give each group and name that oslo.config reads an option from, its own first."""
+    """Yield each group and name from which oslo.config reads an option; deprecated ones last."""
     yield normal_group(group), opt.dest
     for old in opt.deprecated_opts:
         yield normal_group(old.group or group), old.name or opt.dest
 
 
 def of_evscrub() -> OptionList:
-    """Return evscrub's own options, without the one that is read before all others."""
+    """Return evscrub's own options, except the bootstrap options that locate other files."""
     return list(GROUPS.items())
 
 
 @functools.cache
 def of_services() -> OptionList:
-    """Return the options of the database and the bus, which Glance's files may hold as well."""
+    """Return the options of the database and the bus, which Glance's files may set too."""
     found: list[tuple[str, Sequence[cfg.Opt]]] = []
     for options in (
         oslo_db.options.list_opts(),
@@ -134,17 +141,17 @@ def of_services() -> OptionList:
 
 
 def of_log() -> OptionList:
-    """Return the options that are read from evscrub's own files alone."""
+    """Return the options that are read only from evscrub's own files."""
     return [(DEFAULT_GROUP, bootstrap_opts), *_of_library("oslo.log")]
 
 
 def known(enabled_backends: Mapping[str, str], config_sources: Iterable[str]) -> KnownOptions:
-    """Return all that may stand in evscrub's files.
+    """Return every option that evscrub's files may set.
 
-    Takes a second or two where nobody has loaded glance_store's drivers.
+    Takes a second or two unless glance_store's drivers are imported already.
 
-    :param enabled_backends: the stores of a multi-store Glance, type by name.
-    :param config_sources: the groups that ``config_source`` names.
+    :param enabled_backends: types of a multi-store Glance's stores by name.
+    :param config_sources: groups that ``config_source`` names.
     """
     stores, open_stores = of_stores(enabled_backends)
     open_groups = {*_OPEN_GROUPS, *open_stores, *config_sources}
@@ -157,15 +164,15 @@ def known(enabled_backends: Mapping[str, str], config_sources: Iterable[str]) ->
 
 
 def known_without_stores(config_sources: Iterable[str] = ()) -> KnownOptions:
-    """Return what may stand in evscrub's files whatever stores there are; quick.
+    """Return the options that evscrub's files may set whichever stores are enabled; quick.
 
-    :param config_sources: the groups that ``config_source`` names.
+    :param config_sources: groups that ``config_source`` names.
     """
     return KnownOptions(known_without_stores_list(), {*_OPEN_GROUPS, *config_sources})
 
 
 def store_groups(enabled_backends: Iterable[str]) -> set[str]:
-    """Return the groups that stores' options stand in."""
+    """Return the groups that contain options of stores."""
     names = map(normal_group, enabled_backends)
     return {_STORE_GROUP, _SHARED_STORE_GROUP, *_CINDER_GROUPS, *names}
 
@@ -183,19 +190,19 @@ def known_without_stores_list() -> OptionList:
 
 
 def of_stores(enabled_backends: Mapping[str, str]) -> tuple[OptionList, set[str]]:
-    """Return the options of the stores, and the groups of those whose driver does not load.
+    """Return the options of the stores, and the names of the stores whose driver does not load.
 
-    :param enabled_backends: the stores of a multi-store Glance, type by name.
+    :param enabled_backends: types of a multi-store Glance's stores by name.
     """
     import glance_store  # noqa: PLC0415 - imports the clients of all stores
     from glance_store.driver import Store  # noqa: PLC0415 - the same
 
     conf = cfg.ConfigOpts()
     conf.register_opt(cfg.DictOpt("enabled_backends", default=dict(enabled_backends)))
-    with _silenced("stevedore", "glance_store"):  # which tell of every client that is missing
+    with _silenced("stevedore", "glance_store"):  # they log every client library that is missing
         single = _of_library("glance.store")
         several = [pair for pair in _of_library("glance.multi_store") if pair[0] == _STORE_GROUP]
-        # Which options a store has, glance_store alone knows.
+        # Only glance_store knows which options a store of a type has.
         glance_store.register_store_opts(conf)
     by_name = {opt.dest: opt for _, opts in single for opt in opts}
     found = [*single, *several, (_SHARED_STORE_GROUP, list(by_name.values()))]
@@ -209,7 +216,7 @@ def of_stores(enabled_backends: Mapping[str, str]) -> tuple[OptionList, set[str]
     return found, not_loaded
 
 
-@functools.cache  # looking through all that is installed takes 20 ms
+@functools.cache  # a search of all installed packages takes 20 ms
 def _of_library(namespace: str) -> OptionList:
     """Return the options that a library publishes for oslo-config-generator."""
     points = importlib.metadata.entry_points(group="oslo.config.opts", name=namespace)
@@ -230,7 +237,7 @@ def _silenced(*names: str) -> Iterator[None]:
 
 
 def _plain(options: Iterable[tuple[Any, Iterable[cfg.Opt]]]) -> OptionList:
-    """Return options with their group by name, None being ``DEFAULT``."""
+    """Return options with the names of their groups; the group None is ``DEFAULT``."""
     return [
         (str(getattr(group, "name", group) or DEFAULT_GROUP), list(opts)) for group, opts in options
     ]

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the configuration: evscrub's file, laid over Glance's.
+"""Load the configuration: Glance's files, overridden by evscrub's own.
 
-Glance's own configuration names the database, the bus and the stores, so evscrub reads it first and
-its own file after it. What evscrub logs and where is set by its own file alone, or else two
-services would write to glance-api's log.
+Glance's files define the database, the bus and the stores. Logging options are read only from
+evscrub's own files, because two services must not write to glance-api's log.
 
-Nothing is applied, at start or at a reload, before :mod:`evscrub.config.check` has found all of it
-right.
+At start and at a reload :mod:`evscrub.config.check` checks all files before any value is applied.
 """
 
 import argparse
@@ -24,10 +22,10 @@ from evscrub.config.options import DEFAULT_GLANCE_CONFIG_FILE, GROUPS, bootstrap
 
 
 class ConfigError(Exception):
-    """A configuration that evscrub cannot run with.
+    """evscrub cannot run with this configuration.
 
-    :param problems: each says what is wrong, where, and what to do, and holds no credential of a
-        secret option.
+    :param problems: sentences that say what is wrong, where, and what to do, without the values of
+        secret options.
     """
 
     def __init__(self, *problems: str) -> None:
@@ -39,26 +37,31 @@ class ConfigError(Exception):
 
 
 def find_config_files() -> list[str]:
-    """Look for evscrub's configuration: in ``~/.evscrub``, ``~``, ``/etc/evscrub`` and ``/etc``."""
+    """Return evscrub's files in ``~/.evscrub``, ``~``, ``/etc/evscrub`` or ``/etc``."""
     found: list[str] = cfg.find_config_files(project="evscrub", prog="evscrub")
     return found
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of every command that reads the configuration."""
+    """Add the arguments that commands which read the configuration have in common."""
     parser.add_argument(
         "--config-file",
         action="append",
         metavar="FILE",
-        help="evscrub's configuration; may be given more than once, the last one wins"
-        " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Glance's own files are"
-        " named in it by glance_config_files, or known by their name, glance*.conf",
+        help="evscrub's configuration file; may be repeated, later files override earlier ones"
+        " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). A file is Glance's if"
+        " glance_config_files names it or its name is glance*.conf",
     )
     parser.add_argument("--debug", action="store_true", help="log at level DEBUG")
 
 
 def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
-    """Read the configuration that a command line names; see :func:`load`."""
+    """Load the configuration that a command line names.
+
+    :param arguments: parsed by a parser with the arguments of :func:`add_arguments`.
+    :returns: as :func:`load`.
+    :raises ConfigError: as :func:`load`.
+    """
     conf, own = load(arguments.config_file)
     if arguments.debug:
         own.set_override("debug", True)
@@ -66,13 +69,13 @@ def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigO
 
 
 def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
-    """Read the configuration.
+    """Check and load the configuration.
 
-    :param config_files: files as given with ``--config-file``; None looks in the usual places.
-        Those that are Glance's by their name, or that ``glance_config_files`` names too, are
-        treated as Glance's: evscrub's are the others.
-    :returns: the whole, which is the global ``cfg.CONF`` because glance_store reads that, and the
-        part of evscrub's own files, for logging.
+    :param config_files: files from ``--config-file``; None searches as :func:`find_config_files`.
+        Files that are Glance's by their name, or that ``glance_config_files`` names, are treated
+        as Glance's; the others are evscrub's.
+    :returns: the whole configuration, which is the global ``cfg.CONF`` because glance_store reads
+        that, and the configuration of evscrub's own files alone, for logging.
     :raises ConfigError: a file is missing, an option in evscrub's files is unknown, or a value is
         wrong.
     """
@@ -82,7 +85,7 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
     oslo_messaging.set_transport_defaults("glance")
     _read_all(cfg.CONF, sources.paths)
     try:
-        _read_each(cfg.CONF)  # also what comes from elsewhere, by config_source
+        _read_each(cfg.CONF)  # includes values from config_source, which were not checked above
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from None
     return cfg.CONF, _read_own([path for path in given if path in sources.own])
@@ -91,9 +94,12 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
 def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
     """Read the files again and apply mutable options.
 
+    :param conf: the whole configuration, as :func:`load` returns it.
+    :param own: the configuration of evscrub's own files, as :func:`load` returns it.
     :returns: the options that changed, as ``[group] option``.
     :raises ConfigError: a file is missing, an option is unknown or a value is wrong, and nothing
-        was applied; or the files changed meanwhile, and the values of `conf` are not to be used.
+        was applied; or the files changed while they were read, and `conf` must not be used until
+        a later reload succeeds.
     """
     sources = Sources(_read_files(conf.config_file), frozenset(own.config_file))
     _refuse_problems(sources)
@@ -106,17 +112,17 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
         raise ConfigError(f"{error}{_log_settings(own)}") from None
     except (cfg.Error, ValueError, OSError, SystemExit) as error:
         raise ConfigError(str(error)) from None
-    # What was applied must be what was found right, and not a file that is only half written.
+    # The values that were applied must be those that were checked, not a half-written file's.
     if _read_files(conf.config_file) != sources.files:
         raise ConfigError("the files changed while they were read; send SIGHUP again")
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
 
 
 def start_logging(own: cfg.ConfigOpts) -> None:
-    """Log where evscrub's own files say.
+    """Set logging up by evscrub's own files.
 
-    :param own: the part of evscrub's own files, as :func:`load` returns it.
-    :raises ConfigError: it cannot be done, as with a folder that is not there.
+    :param own: the configuration of evscrub's own files, as :func:`load` returns it.
+    :raises ConfigError: logging cannot be set up, for example because a folder is missing.
     """
     try:
         logging_setup.start(own)
@@ -125,7 +131,7 @@ def start_logging(own: cfg.ConfigOpts) -> None:
 
 
 def _log_settings(own: cfg.ConfigOpts) -> str:
-    """Say which logging options are set, and where."""
+    """Return a hint that names the logging options that are set, and where; empty if none is."""
     sources = Sources(_read_files(own.config_file), frozenset(own.config_file))
     places = [
         f"{opt.dest} in {setting.where}"
@@ -137,10 +143,10 @@ def _log_settings(own: cfg.ConfigOpts) -> str:
 
 
 def _find_sources(given: list[str]) -> Sources:
-    """Tell evscrub's files from Glance's and read them in their order."""
+    """Separate evscrub's files from Glance's and parse all in reading order."""
     own = [path for path in given if not files.is_glance(path)]
     own_files = Sources(_read_files(own), frozenset(own))
-    # Without a right value there is nothing to go on with.
+    # glance_config_files is checked first, because it decides which other files are read.
     option = [("DEFAULT", bootstrap_opts)]
     try:
         wrong = check.wrong_values(own_files, option)
@@ -200,7 +206,7 @@ def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
 
 
 def _read_each(conf: cfg.ConfigOpts) -> None:
-    """Read each of our options once, so that a wrong value is told here."""
+    """Read each of evscrub's options once, so that a wrong value raises here."""
     for group, opts in GROUPS.items():
         for opt in opts:
             (conf if group == "DEFAULT" else conf[group])[opt.dest]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets logging up by the options of oslo.log, which raises whatever went wrong below it."""
+"""Set logging up by oslo.log's options, and turn its various exceptions into one."""
 
 import logging
 from collections.abc import Iterator
@@ -10,31 +10,31 @@ from oslo_log import log
 
 
 class LoggingError(Exception):
-    """Logging that cannot be set up; the message says why."""
+    """Logging cannot be set up or changed; the message says why."""
 
 
 def start(own: cfg.ConfigOpts) -> None:
-    """Log where evscrub's own files say.
+    """Set logging up by evscrub's own files.
 
-    :raises LoggingError: the options cannot be followed.
+    :raises LoggingError: a handler cannot be created or configured.
     """
     try:
         log.setup(own, "evscrub")
-    except Exception as error:  # noqa: BLE001 - handlers raise what they like
+    except Exception as error:  # noqa: BLE001 - handlers may raise anything
         raise LoggingError(f"logging cannot be set up: {error or type(error).__name__}") from None
 
 
 @contextmanager
 def kept_if_it_fails() -> Iterator[None]:
-    """Put loggers, levels and handlers back as they were when oslo.log fails to change them.
+    """Restore all loggers, levels and handlers if oslo.log fails to change them in the block.
 
-    :raises LoggingError: it failed.
+    :raises LoggingError: the block raised.
     """
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     before = [(each, each.level, list(each.handlers), each.propagate) for each in loggers]
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - handlers raise what they like
+    except Exception as error:  # noqa: BLE001 - handlers may raise anything
         for each, level, handlers, propagate in before:
             each.setLevel(level)
             each.handlers[:] = handlers

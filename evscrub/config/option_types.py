@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of options that leave no value undefined.
+"""Option types without undefined values.
 
-oslo.config's own numbers read an empty text as None and let NaN through any bound. Here every value
-is one that the code can work with, or a ``ValueError`` whose text says what is allowed.
+oslo.config's own number types read an empty text as None and let NaN pass any bound. These types
+return a value within their bounds or raise a ``ValueError`` whose text says what is allowed.
 """
 
 import math
@@ -12,27 +12,27 @@ from oslo_config import types
 from evscrub.domain.address import parse as parse_address
 from evscrub.domain.location_crypt import KEY_BYTES
 
-#: The explicit word where an operator wants none of something that has a default.
+#: The word that sets an option with a default to no value.
 NONE = "none"
 
 _EMPTY = "must not be empty"
 _QUOTED_CHARACTERS = 40
-#: AMQP's short strings hold 255 bytes; a queue is named after its topic, with ``.info`` behind it.
+#: AMQP limits names to 255 bytes, and a queue's name is its topic with a suffix such as ``.info``.
 MAX_NAME_BYTES = 240
 
 
 class Integer(types.Integer):
     """A whole number between two bounds.
 
-    :param minimum: the lowest value allowed.
-    :param maximum: the highest value allowed.
+    :param minimum: lowest valid value.
+    :param maximum: highest valid value.
     """
 
     def __init__(self, minimum: int, maximum: int) -> None:
         super().__init__(min=minimum, max=maximum)
 
     def __call__(self, value: object) -> int:
-        """Return the number that a text or a default stands for.
+        """Convert a text or a default to the number.
 
         :raises ValueError: it is not a whole number, or out of bounds.
         """
@@ -42,7 +42,7 @@ class Integer(types.Integer):
             number = int(text)
         except ValueError:
             raise ValueError(f"{wanted}, not {_quoted(text)}") from None
-        if not self.min <= number <= self.max:  # type: ignore[operator] # both are always given
+        if not self.min <= number <= self.max:  # type: ignore[operator] # both bounds are set
             raise ValueError(f"{wanted}, not {_quoted(text)}")
         return number
 
@@ -50,8 +50,8 @@ class Integer(types.Integer):
 class Float(types.Float):
     """A finite number between two bounds.
 
-    :param minimum: the lowest value allowed.
-    :param maximum: the highest value allowed.
+    :param minimum: lowest valid value.
+    :param maximum: highest valid value.
     """
 
     def __init__(self, minimum: float, maximum: float) -> None:
@@ -59,7 +59,7 @@ class Float(types.Float):
         self._wanted = f"must be a number from {minimum:g} to {maximum:.10g}"
 
     def __call__(self, value: object) -> float:
-        """Return the number that a text or a default stands for.
+        """Convert a text or a default to the number.
 
         :raises ValueError: it is not a number, not finite, or out of bounds.
         """
@@ -68,19 +68,19 @@ class Float(types.Float):
             number = float(text)
         except ValueError:
             number = math.nan
-        if not self._allows(number):  # NaN is between no bounds
+        if not self._allows(number):  # NaN fails every comparison
             raise ValueError(f"{self._wanted}, not {_quoted(text)}")
         return number
 
     def _allows(self, number: float) -> bool:
-        return bool(self.min <= number <= self.max)  # type: ignore[operator] # both are always given
+        return bool(self.min <= number <= self.max)  # type: ignore[operator] # both bounds are set
 
 
 class Rate(Float):
-    """A rate a second, where 0 is the explicit value for no limit.
+    """A number of events a second, from :attr:`LOWEST` to :attr:`HIGHEST`; 0 is no limit.
 
-    The lowest rate is one in a thousand seconds: below that a pause is what is meant, and the time
-    between two requests would overflow.
+    A rate below :attr:`LOWEST` is more likely a mistake than a limit, and the time between two
+    events could overflow.
     """
 
     LOWEST = 0.001
@@ -97,12 +97,12 @@ class Rate(Float):
 
 
 class Name(types.String):
-    """A name of at most 240 bytes in UTF-8, without commas and control characters."""
+    """A name of 1 to 240 bytes in UTF-8, without commas and unprintable characters."""
 
     def __call__(self, value: object) -> str:
         """Return the name.
 
-        :raises ValueError: it is empty, too long, or has characters that are not allowed.
+        :raises ValueError: it is empty, too long, or has invalid characters.
         """
         text = str(value).strip()
         if not text:
@@ -115,7 +115,7 @@ class Name(types.String):
 
 
 class OptionalName(Name):
-    """A :class:`Name`; an empty text means that none is set, which is the option's default."""
+    """A :class:`Name`, or an empty text for an option that is not set."""
 
     def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
         """Return the name, or None for an empty text.
@@ -134,7 +134,7 @@ class Names(types.List):
     def __call__(self, value: object) -> list[str]:
         """Return the names.
 
-        :raises ValueError: there is none, or one is empty or no name.
+        :raises ValueError: the list is empty, or an entry is not a valid name.
         """
         names: list[str] = super().__call__(value)
         if not names:
@@ -145,13 +145,13 @@ class Names(types.List):
 class Paths(types.List):
     """At least one path, separated by commas, or the word ``none``."""
 
-    #: What the word stands for.
+    #: Meaning of the word, for messages.
     none_means = "no file"
 
     def __call__(self, value: object) -> list[str]:
-        """Return the paths; an empty list for the word.
+        """Return the paths; an empty list for the word ``none``.
 
-        :raises ValueError: the text is empty or has an empty path in it.
+        :raises ValueError: the text is empty or contains an empty path.
         """
         if isinstance(value, str) and value.strip().lower() == NONE:
             return []
@@ -164,13 +164,13 @@ class Paths(types.List):
 class ListenAddress(types.String):
     """``HOST:PORT``, with brackets around an IPv6 address, or the word ``none``."""
 
-    #: What the word stands for.
+    #: Meaning of the word, for messages.
     none_means = "no status page"
 
     def __call__(self, value: object) -> str:
-        """Return the text, for :func:`evscrub.domain.address.parse`.
+        """Return the text without surrounding spaces.
 
-        :raises ValueError: it is neither.
+        :raises ValueError: :func:`evscrub.domain.address.parse` rejects it.
         """
         text = str(value).strip()
         parse_address(text)
@@ -178,12 +178,12 @@ class ListenAddress(types.String):
 
 
 class EncryptionKey(types.String):
-    """A key of AES, never quoted in an error; an empty text means no key, as in Glance."""
+    """An AES key, never quoted in an error; an empty text is no key, as in Glance."""
 
     def __call__(self, value: object) -> str | None:  # type: ignore[override] # None for an empty text
         """Return the key, or None for an empty text.
 
-        :raises ValueError: it does not have 16, 24 or 32 bytes in UTF-8.
+        :raises ValueError: it is not 16, 24 or 32 bytes long in UTF-8.
         """
         text = str(value)
         if not text:

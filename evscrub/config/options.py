@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options: their groups, defaults, bounds and help.
+"""Options: their groups, defaults, bounds and help.
 
-Each has a type of :mod:`evscrub.config.option_types`, or one of oslo.config's that has no undefined
-value.
+Each option has a type of :mod:`evscrub.config.option_types`, or a type of oslo.config without an
+undefined value.
 """
 
 import copy
@@ -32,10 +32,13 @@ bootstrap_opts = [
         "glance_config_files",
         type=Paths(),
         default=[DEFAULT_GLANCE_CONFIG_FILE],
-        help="Glance's own configuration files, read before evscrub's, in this order. They give the"
-        " database, the message bus and the stores, so that these are said in one place; whatever"
-        " evscrub.conf sets itself wins. Logging options in them are ignored, and so is what"
-        " evscrub does not know. The word none reads none: then evscrub.conf must hold all of it.",
+        help="Glance's own configuration files, comma-separated, read in this order before"
+        " evscrub's files. They define the database, the message bus and the stores, so that"
+        " these are configured in one place. An option that evscrub.conf sets as well takes"
+        " its value from there. Logging options and options that evscrub does not know are"
+        " ignored in these files. By default /etc/glance/glance-api.conf is read if it exists."
+        " The word none reads no file: evscrub.conf must then define the database, the bus and"
+        " the stores itself.",
     ),
 ]
 
@@ -45,37 +48,42 @@ glance_opts = [
         type=Integer(0, 100 * _YEAR),
         default=0,
         mutable=True,
-        help="Seconds that a deleted image's data is kept, counted from deleted_at in the registry."
-        " The same option as Glance's own. 0 deletes at once; a warning says so where it is set"
-        " nowhere and delayed_delete is on. Longer leaves more time to restore an image and takes"
-        " more space; keep it well below the age given to 'glance-manage db purge', which removes"
-        " rows whether their data is gone or not.",
+        help="Time in seconds that the data of a deleted image is kept, counted from deleted_at in"
+        " the registry. It is the same option as Glance's. The default of 0 deletes the data"
+        " at once; a warning is logged if no file sets the option while delayed_delete is on."
+        " A longer time leaves more time to restore an image and takes more space. Keep it"
+        " well below the age given to 'glance-manage db purge', which removes rows even if"
+        " their data still exists. Set it to the same value for all agents: where values"
+        " differ, the shortest applies.",
     ),
     cfg.BoolOpt(
         "delayed_delete",
         default=False,
-        help="Glance's option: whether a DELETE leaves an image in pending_delete. Read only to"
-        " warn when it is off, for then there is nothing to scrub.",
+        help="Glance's option: whether a DELETE leaves an image in pending_delete. evscrub reads"
+        " it only to warn when it is off, as it is by default, because then there is nothing"
+        " to scrub.",
     ),
     cfg.Opt(
         "enabled_backends",
         type=types.Dict(Name()),
         default={},
-        help="Glance's option: the stores of a multi-store Glance, as name:type. Each has a group"
-        " of its name with the driver's options. Empty for a single store in [glance_store].",
+        help="Glance's option: the stores of a multi-store Glance, as comma-separated name:type"
+        " pairs. Each store has a group of the same name with its driver's options. Empty, the"
+        " default, means a single store, which is configured in [glance_store].",
     ),
     cfg.Opt(
         "metadata_encryption_key",
         type=EncryptionKey(),
         secret=True,
-        help="Glance's option: the key that location URLs are encrypted with, 16, 24 or 32"
-        " bytes. Must be Glance's, or locations are parked as undecipherable.",
+        help="Glance's option: the AES key of encrypted location URLs, 16, 24 or 32 bytes. Unset"
+        " by default: URLs are not encrypted. It must be the key that Glance uses, or"
+        " locations are parked as undecipherable.",
     ),
     cfg.ListOpt(
         "disabled_notifications",
         default=[],
-        help="Glance's option: the notifications that it does not send. Read only by 'evscrub"
-        " check', since evscrub lives on image.delete.",
+        help="Glance's option: the notifications that Glance does not send, none by default. Only"
+        " 'evscrub check' reads it, because evscrub depends on image.delete.",
     ),
 ]
 
@@ -84,36 +92,39 @@ listener_opts = [
         "topics",
         type=Names(),
         default=["evscrub"],
-        help="Topics to take Glance's notifications from. Give evscrub a topic of its own and add"
-        " it to [oslo_messaging_notifications] topics in glance-api.conf: who shares a topic"
-        " without a pool takes messages away from the others, Ceilometer for one.",
+        help="Topics to receive Glance's notifications from, comma-separated. Use a topic that no"
+        " other service consumes, and add it to [oslo_messaging_notifications] topics in"
+        " glance-api.conf. Services that consume the same topic without a pool, such as"
+        " Ceilometer, take each other's messages.",
     ),
     cfg.Opt(
         "exchange",
         type=Name(),
         default="glance",
-        help="Exchange that Glance publishes on: its control_exchange.",
+        help="Exchange that Glance publishes notifications to: the value of control_exchange in"
+        " glance-api.conf.",
     ),
     cfg.Opt(
         "pool",
         type=OptionalName(),
-        help="Listener pool: where evscrub cannot have a topic of its own, agents of one pool share"
-        " a copy of each message. The pool's queue stays and grows when no agent runs, until it"
-        " is deleted.",
+        help="Name of a listener pool; unset by default. Use it only if evscrub cannot have its"
+        " own topic: all agents of a pool share one copy of each message. The pool's queue"
+        " outlives the agents and grows while none of them runs, until it is deleted in the"
+        " broker.",
     ),
     cfg.Opt(
         "batch_size",
         type=Integer(1, 10_000),
         default=200,
-        help="Notifications taken in at once. More takes in a storm faster; each batch is"
-        " acknowledged as a whole.",
+        help="Largest number of notifications received as one batch. Larger batches are faster"
+        " when many images are deleted at once; each batch is acknowledged as a whole.",
     ),
     cfg.Opt(
         "batch_timeout",
         type=Float(0.001, 60),
         default=0.05,
-        help="Seconds to wait for a batch to fill. Adds to how late an image is scrubbed when"
-        " scrub_time is 0.",
+        help="Time in seconds to wait for a batch to fill. It delays the scrubbing of an image by"
+        " up to this time if scrub_time is 0.",
     ),
 ]
 
@@ -122,9 +133,10 @@ queue_opts = [
         "max_entries",
         type=Integer(1, (1 << 24) - 1),
         default=1_000_000,
-        help="Images that may wait in memory, at about 150 bytes each. When it is full what is due"
-        " last is dropped, and a full sweep brings it back before it is due. Notifications may fill"
-        " three quarters of it; the rest is for what sweeps find.",
+        help="Largest number of images queued in memory, about 150 bytes each. When the queue is"
+        " full, the images that are due last are dropped; a full sweep queues them again"
+        " before they are due. Notifications may fill three quarters of the queue; the rest is"
+        " reserved for images that sweeps find.",
     ),
 ]
 
@@ -134,149 +146,173 @@ scrubber_opts = [
         type=Integer(1, 4096),
         default=16,
         mutable=True,
-        help="Images scrubbed at the same time, each by one delete after another; 1 is serial"
-        " scrubbing. Each takes a thread, about 100 KB. What to weigh: a store that answers in t"
-        " seconds is used at most concurrency/t times a second. Of several stores each keeps a"
-        " slot, so that one that hangs does not hold up the others. Beyond 64 or so one agent is"
-        " bound by its processor, at about a thousand deletes a second: start several.",
+        help="Largest number of images scrubbed at the same time by this agent; 1 scrubs serially."
+        " The locations of one image are deleted one after another. Each image takes a thread,"
+        " about 100 KB. What to weigh: a store that answers a delete in t seconds gets at most"
+        " concurrency/t deletes a second. With several stores each store keeps one slot, so"
+        " that a store that does not answer does not block the others. Above about 64 one"
+        " agent is limited by its processor, at roughly a thousand deletes a second: run"
+        " several agents instead.",
     ),
     cfg.Opt(
         "rate",
         type=Rate(),
         default=0,
         mutable=True,
-        help="Delete requests a second, over all stores; 0 is no limit. Set it below what the"
-        " backend allows all its users together: deleted images come as fast as tenants like.",
+        help="Largest number of delete requests a second over all stores, for each agent. The"
+        " default of 0 is no limit. Set it below what the backend can serve beside its users,"
+        " because users decide how fast images are deleted.",
     ),
     cfg.Opt(
         "burst",
         type=Float(1, Rate.HIGHEST),
         default=1,
         mutable=True,
-        help="Delete requests that may go at once after a quiet time, above the steady rate. At"
-        " rates of 50 and more set it to a tenth of the rate or so: with 1 every request goes by"
-        " itself, and what the agent is late for one is lost for good.",
+        help="Number of delete requests that may be sent at once after idle time, in addition to"
+        " the steady rate. With the default of 1 each request waits for its own turn, and a"
+        " turn that the agent is late for is lost. For a rate of 50 a second or more, set it"
+        " to about a tenth of the rate.",
     ),
     cfg.Opt(
         "batch_size",
         type=Integer(1, 1000),
         default=100,
         mutable=True,
-        help="Images claimed in one transaction at most; fewer when the stores are slow. More"
-        " takes fewer transactions and longer row locks.",
+        help="Largest number of images claimed in one database transaction; fewer are claimed"
+        " while stores are slow. Larger batches take fewer transactions but hold row locks"
+        " longer.",
     ),
     cfg.Opt(
         "claim_timeout",
         type=Integer(10, _DAY),
         default=120,
-        help="Seconds without a sign of life after which another agent takes a claim over. Claims"
-        " of a living agent are renewed. Longer leaves the images of an agent that died waiting;"
-        " shorter asks more of an agent under load. The same on all agents. Leases are compared"
-        " by the clock of the database node that is asked, so the clocks of all nodes must agree"
-        " within 2 seconds: an agent claims nothing on a node that is further off.",
+        help="Time in seconds without a renewal after which a claim expires and another agent"
+        " takes it over. A running agent renews its claims. A longer time delays the images of"
+        " an agent that died; a shorter time lets claims expire on an agent under load. Set it"
+        " to the same value for all agents. Leases are compared by the clock of the database"
+        " node that answers, so the clocks of all nodes must agree within 2 seconds: an agent"
+        " claims nothing on a node that is off by more.",
     ),
     cfg.Opt(
         "drain_timeout",
         type=Integer(0, _DAY),
         default=30,
-        help="Seconds that deletes under way get to finish when the agent is stopped. What takes"
-        " longer is left to its claim running out. Keep it below the service manager's own limit.",
+        help="Time in seconds that running deletes may take when the agent is stopped. Deletes"
+        " that take longer are abandoned, and another agent takes their claims over once they"
+        " expire. Set it below the stop timeout of the service manager.",
     ),
     cfg.Opt(
         "store_concurrency",
         type=types.Dict(Integer(1, 4096)),
         default={},
         mutable=True,
-        help="Images scrubbed at the same time in some stores, as store:number, under the"
-        " concurrency of all. Stores are named as in enabled_backends, or by their type where"
-        " there is a single one. Example: fast:64,archive:4",
+        help="Largest number of images scrubbed at the same time in a store, as comma-separated"
+        " store:number pairs, within concurrency. Stores are named as in enabled_backends, or"
+        " by their type if there is a single store. Empty, the default, sets no limit by"
+        " store. Example: fast:64,archive:4",
     ),
     cfg.Opt(
         "store_rate",
         type=types.Dict(Rate()),
         default={},
         mutable=True,
-        help="Delete requests a second to some stores, as store:rate, under the rate of all."
-        " Stores that throttle are slowed down below it by themselves. Example: archive:5",
+        help="Largest number of delete requests a second to a store, as comma-separated store:rate"
+        " pairs, within rate. Empty, the default, sets no limit by store. evscrub slows down"
+        " further by itself when a store throttles. Example: archive:5",
     ),
     cfg.Opt(
         "owner_rate",
         type=Rate(),
         default=0,
         mutable=True,
-        help="Images of one owner scrubbed a second; 0 is no limit. Owners take turns anyway; this"
-        " keeps one of them from taking all there is when nobody else waits. The registry's owner"
-        " counts, so with a single store each image is read once more before it is claimed.",
+        help="Largest number of images of one owner scrubbed a second. The default of 0 is no"
+        " limit. Owners take turns without it; a limit keeps one owner from using the whole"
+        " capacity while no other owner waits. The owner comes from the registry, so with a"
+        " single store each image is read once more before it is claimed.",
     ),
     cfg.Opt(
         "not_found_limit",
         type=Integer(0, 1_000_000),
         default=20,
         mutable=True,
-        help="Images in a row that a store without any active image may lack before it is paused,"
-        " because an unmounted file store or a wrong bucket lacks everything. One project's count"
-        " for half at most while others have images there. Where a store has an active image, that"
-        " is asked for, and the store is paused at the first image if it is not there. 0 asks"
-        " nothing, and takes all that is not there for gone.",
+        help="Number of images in a row whose data a store without any active image may lack"
+        " before the store is paused: an unmounted file store or a wrong bucket lacks all"
+        " data. While other projects have images in the store, the images of one project count"
+        " for half of the limit at most. If the store has an active image, evscrub asks for"
+        " that image instead and pauses the store at the first missing image if it is not"
+        " there. 0 turns both checks off: all missing data is taken as deleted. A higher limit"
+        " needs more missing images before a wrong store is noticed.",
     ),
     cfg.ListOpt(
         "acknowledged_stores",
         default=[],
         mutable=True,
-        help="Stores whose missing data is taken for gone, without a proof, not_found_limit or a"
-        " look at their directories: name one here, and send SIGHUP, when its data is really gone.",
+        help="Stores whose missing data is taken as deleted without a check for an active image,"
+        " not_found_limit or a look at their directories; none by default. Name a store here,"
+        " and send SIGHUP, if its data is really gone; remove the name afterwards, since a"
+        " wrong store is not noticed while it is named.",
     ),
     cfg.Opt(
         "allowed_places",
         type=types.List(types.String(regex=r"[^:]+:.+", quotes=True)),
         default=[],
         mutable=True,
-        help="Further places of stores, as store:place, for data that Glance wrote before its"
-        " configuration changed. Data is deleted only in the store's own bucket, container, pool or"
-        " directories, and here; what lies elsewhere is parked, for a location may name whatever"
-        " the store's credentials reach. A place is a bucket (s3), a container, or"
-        " tenant@host/container in an account whose credentials are not configured (swift), a pool"
-        " (rbd), a directory with all below it (file), or datacenter:datastore/directory (vmware);"
-        " buckets, containers and pools may hold *. What to weigh: whatever is in a place may be"
-        " deleted by those who may write locations. Example: objects:glance-old,files:/srv/images",
+        help="Further places of stores, as comma-separated store:place pairs, for data that Glance"
+        " wrote before its configuration changed; none by default. evscrub deletes data only"
+        " in a store's own bucket, container, pool or directories, and in these places. A"
+        " location elsewhere is parked, because a location may name anything that the store's"
+        " credentials can reach. A place is a bucket (s3), a container, or"
+        " tenant@host/container in an account whose credentials are not configured (swift), a"
+        " pool (rbd), a directory with everything below it (file), or"
+        " datacenter:datastore/directory (vmware); buckets, containers and pools may contain"
+        " *. What to weigh: whoever may write locations can have any data in these places"
+        " deleted. Example: objects:glance-old,files:/srv/images",
     ),
     cfg.ListOpt(
         "separate_stores",
         default=[],
         mutable=True,
-        help="Stores that have no object in common. Two s3 or swift stores with one bucket or"
-        " container, on servers of different names, may be the same: a location in one of them is"
-        " parked while a location of the same name in the other is wanted. Name both here if they"
-        " are separate. What to weigh: if they are not, data is deleted that an image still wants.",
+        help="Stores that have no object in common, comma-separated; none by default. Two s3 or"
+        " swift stores with the same bucket or container name, on servers with different"
+        " names, may be the same storage: a location in one of them is parked while a location"
+        " of the same name in the other is in use. Name both stores here if they are separate."
+        " What to weigh: if they are not, data is deleted that an image still needs.",
     ),
     cfg.Opt(
         "retry_initial",
         type=Float(0.1, _DAY),
         default=5,
         mutable=True,
-        help="Seconds, on average doubled for each, before a failed location is tried again;"
-        " drawn at random up to that.",
+        help="Largest delay in seconds before the first retry of a failed location. The limit"
+        " doubles with each further failure up to retry_max, and each delay is drawn at random"
+        " between 0 and the limit. A shorter delay recovers sooner; a longer one spares a"
+        " store that fails.",
     ),
     cfg.Opt(
         "retry_max",
         type=Float(1, 30 * _DAY),
         default=600,
         mutable=True,
-        help="Seconds between two tries at most.",
+        help="Largest delay in seconds between two retries of a failed location. A longer delay"
+        " spares a store that fails; a shorter one deletes sooner once the store works again.",
     ),
     cfg.Opt(
         "in_use_delay",
         type=Integer(1, 30 * _DAY),
         default=1800,
         mutable=True,
-        help="Seconds before a location with clones or snapshots is tried again.",
+        help="Time in seconds, plus or minus a tenth, before a location is retried whose data has"
+        " clones or snapshots or is otherwise in use. Each retry costs one request to the"
+        " store.",
     ),
     cfg.Opt(
         "parked_delay",
         type=Integer(1, 30 * _DAY),
         default=3600,
         mutable=True,
-        help="Seconds before a location that only an operator can mend is looked at again.",
+        help="Time in seconds, plus or minus a tenth, before a parked location is retried: one"
+        " that cannot be deleted until an operator acts. A shorter time notices a repair"
+        " sooner and costs more claims.",
     ),
 ]
 
@@ -286,29 +322,32 @@ sweep_opts = [
         type=Integer(1, _DAY),
         default=60,
         mutable=True,
-        help="Seconds between sweeps of what changed in the registry lately: how late an image may"
-        " be that the bus missed. Some jitter is added. Costs one indexed query a sweep.",
+        help="Time in seconds, plus or minus a tenth, between sweeps of recent changes in the"
+        " registry. An image whose notification was lost is found at most this late. Each"
+        " sweep costs one query on an index.",
     ),
     cfg.Opt(
         "full_interval",
         type=Integer(10, 30 * _DAY),
         default=3600,
         mutable=True,
-        help="Seconds between sweeps of the whole registry. Also how far ahead images are held in"
-        " memory: what is due later is found by a later sweep.",
+        help="Time in seconds between sweeps of the whole registry. Images that are due within"
+        " twice this time are queued in memory; a later sweep finds those that are due later."
+        " A shorter time costs more reads of the database, a longer time more memory.",
     ),
     cfg.Opt(
         "batch_size",
         type=Integer(10, 10_000),
         default=1000,
-        help="Rows read at once. More reads faster and holds a snapshot of the database longer.",
+        help="Number of rows read in one query. Larger batches read the registry faster but keep a"
+        " database snapshot open longer.",
     ),
     cfg.BoolOpt(
         "orphans",
         default=True,
         mutable=True,
-        help="Whether locations that were taken off a live image are scrubbed too, scrub_time and"
-        " ten minutes after. Glance leaves them pending for ever.",
+        help="Whether to scrub orphans too: locations that were removed from a live image, once"
+        " scrub_time and ten more minutes have passed. Glance leaves them pending forever.",
     ),
 ]
 
@@ -316,11 +355,12 @@ audit_opts = [
     cfg.BoolOpt(
         "notify",
         default=False,
-        help="Whether to send image.scrub when an image's data is gone, and image.scrub.error when"
-        " only an operator can remove it, to the topics of [oslo_messaging_notifications] in"
-        " Glance's configuration. For billing and audit; one message an image. The second goes to"
-        " the topics' queues for errors, such as notifications.error: see that somebody reads them,"
-        " or bound them by a policy of RabbitMQ's, for otherwise they grow.",
+        help="Whether to send image.scrub when the data of an image is gone, and image.scrub.error"
+        " when only an operator can remove it, to the topics of [oslo_messaging_notifications]"
+        " in Glance's configuration; off by default. Useful for billing and audit, at the cost"
+        " of one message for each image. image.scrub.error goes to the error queues of the"
+        " topics, such as notifications.error: make sure that a service consumes these queues,"
+        " or limit them by a RabbitMQ policy, because they grow otherwise.",
     ),
 ]
 
@@ -329,12 +369,13 @@ status_opts = [
         "listen",
         type=ListenAddress(),
         default="127.0.0.1:9753",
-        help="Where an agent shows its status over HTTP, as HOST:PORT: a page for people at /, its"
-        " content as JSON at /status, Prometheus' metrics at /metrics, /healthz and /readyz. The"
-        " word none shows nothing. It is read-only and tells no secret, but it has no password"
-        " either, and names images and owners: bind it to the network only where those who reach it"
-        " may know that. Several agents on one host each need a port of their own; the second one"
-        " on a port warns and works without.",
+        help="Address of the HTTP status listener, as HOST:PORT. It serves a page for people at /,"
+        " the same data as JSON at /status, Prometheus metrics at /metrics, and /healthz and"
+        " /readyz. The word none turns it off. The listener is read-only and shows no"
+        " credentials, but it asks for no password and shows the ids of images and owners:"
+        " bind it to a network address only if everyone who can reach it may see them. Several"
+        " agents on one host need a port each; an agent whose port is taken logs a warning and"
+        " runs without the listener.",
     ),
 ]
 
@@ -350,6 +391,6 @@ GROUPS: dict[str, Sequence[cfg.Opt]] = {
 
 
 def list_opts() -> list[tuple[str, Sequence[cfg.Opt]]]:
-    """Evscrub's options, for oslo-config-generator."""
+    """Return evscrub's options by group, for oslo-config-generator."""
     groups = GROUPS | {"DEFAULT": [*bootstrap_opts, *glance_opts]}
     return [(group, copy.deepcopy(opts)) for group, opts in groups.items()]

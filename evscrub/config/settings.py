@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator tunes, read from the configuration into values that the parts are given."""
+"""Read the tunable options into plain values for the parts of an agent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,22 @@ from evscrub.domain.retry_policy import Delays
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The scrubber's settings; times in seconds, rates a second with 0 for no limit."""
+    """Settings of the scrubber.
+
+    :param policy: when data may be deleted.
+    :param concurrency: images scrubbed at the same time, at least 1.
+    :param rate: delete requests a second over all stores; 0 is no limit.
+    :param burst: delete requests that may be sent at once after idle time, at least 1.
+    :param batch_size: images claimed in one transaction, at least 1.
+    :param delays: delays of retries.
+    :param horizon_seconds: images that are due later than this are not queued.
+    :param store_concurrency: images scrubbed at the same time, by store.
+    :param store_rate: delete requests a second, by store; 0 is no limit.
+    :param owner_rate: images a second for each owner; 0 is no limit.
+    :param not_found_limit: missing images after which a store without a witness is paused; 0 is no
+        limit and no check.
+    :param acknowledged_stores: stores whose missing data is taken as deleted.
+    """
 
     policy: Policy
     concurrency: int
@@ -29,18 +44,26 @@ class Settings:
     acknowledged_stores: frozenset[str] = frozenset()
 
     def allowed(self, store: str) -> tuple[int, float]:
-        """How many deletes at a time, and how many a second, a store may get."""
+        """Return how many images at a time and how many deletes a second a store may get.
+
+        :returns: the two limits; the second is 0 for no limit.
+        """
         concurrency = min(self.concurrency, self.store_concurrency.get(store, self.concurrency))
         return concurrency, self.store_rate.get(store, 0.0)
 
     def not_found_limit_of(self, store: str) -> int:
-        """How many "not found" in a row a store is believed before it is paused, 0 for any."""
+        """Return after how many missing images in a row a store is paused; 0 for never."""
         return 0 if store in self.acknowledged_stores else self.not_found_limit
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSettings:
-    """The sweep's settings; intervals in seconds."""
+    """Settings of the sweep.
+
+    :param policy: when data may be deleted.
+    :param interval: seconds between sweeps of recent changes.
+    :param full_interval: seconds between sweeps of the whole registry.
+    """
 
     policy: Policy
     interval: float
@@ -48,12 +71,12 @@ class SweepSettings:
 
     @property
     def horizon_seconds(self) -> float:
-        """How far ahead images are put into the queue: until a full sweep finds them anyway."""
+        """Time within which an image must be due to be queued; a full sweep finds later ones."""
         return 2 * self.full_interval
 
 
 def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
-    """Read the scrubber's part of the configuration."""
+    """Return the settings of the scrubber."""
     options = conf.scrubber
     return Settings(
         policy=_policy(conf),
@@ -77,7 +100,7 @@ def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
 
 
 def sweep_settings(conf: cfg.ConfigOpts) -> SweepSettings:
-    """Read the sweep's part of the configuration."""
+    """Return the settings of the sweep."""
     return SweepSettings(
         policy=_policy(conf),
         interval=conf.sweep.interval,
@@ -86,18 +109,18 @@ def sweep_settings(conf: cfg.ConfigOpts) -> SweepSettings:
 
 
 def unset_delay(conf: cfg.ConfigOpts) -> str | None:
-    """Say what it means that ``scrub_time`` is set nowhere while ``delayed_delete`` is on.
+    """Return a warning if no file sets ``scrub_time`` while ``delayed_delete`` is on.
 
-    :returns: None where that is not so.
+    :returns: None if there is nothing to warn about.
     """
     place = conf.get_location("scrub_time")
     if not conf.delayed_delete or place is None or place.location is not cfg.Locations.opt_default:
         return None
     return (
-        "scrub_time is set nowhere while delayed_delete is on: by its default of 0 data is deleted"
-        " at once after a DELETE, and no image can be restored. Set [DEFAULT] scrub_time in"
-        " evscrub.conf, to 0 if that is meant; if glance-scrubber.conf has it, name that file in"
-        " glance_config_files too"
+        "scrub_time is set nowhere while delayed_delete is on: with the default of 0 data is"
+        " deleted right after a DELETE, and no image can be restored. Set [DEFAULT] scrub_time in"
+        " evscrub.conf, to 0 if that is intended; if glance-scrubber.conf sets it, add that file to"
+        " glance_config_files"
     )
 
 

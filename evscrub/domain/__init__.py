@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decisions and rules without I/O, which import nothing else of evscrub.
+"""Decisions and rules without I/O; this package imports nothing else of evscrub.
 
-:mod:`~evscrub.domain.decisions` says what may be scrubbed, :mod:`~evscrub.domain.verdict` what a
-store's answer means, :mod:`~evscrub.domain.proof` what is gone where data is missing,
-:mod:`~evscrub.domain.retry_policy` when to try again, :mod:`~evscrub.domain.hold_rules` what an
+:mod:`~evscrub.domain.decisions` decides what may be scrubbed, :mod:`~evscrub.domain.verdict` what
+the answer of a store means, :mod:`~evscrub.domain.proof` whether missing data is gone,
+:mod:`~evscrub.domain.retry_policy` when to retry, and :mod:`~evscrub.domain.hold_rules` what an
 operator may hold, release and restore.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads ``[status] listen``."""
+"""Parse addresses to listen on, as in ``[status] listen``. Pure."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from oslo_utils import netutils
 
 _HIGHEST_PORT = 65535
 _QUOTED_CHARACTERS = 80
-#: The word for no listener at all.
+#: The word that turns the listener off.
 OFF = "none"
 
 
 class Address(NamedTuple):
-    """Where to listen, or where an agent does."""
+    """Host and port of a listener."""
 
     host: str
     port: int
@@ -22,9 +22,9 @@ class Address(NamedTuple):
 
 
 def parse(text: str) -> Address | None:
-    """Read ``HOST:PORT``, with brackets around an IPv6 address.
+    """Parse ``HOST:PORT``, with brackets around an IPv6 address.
 
-    :returns: None for the word ``none``, which switches the listener off.
+    :returns: None for the word ``none``, which turns the listener off.
     :raises ValueError: the text is neither.
     """
     text = text.strip()
@@ -42,7 +42,7 @@ def parse(text: str) -> Address | None:
 
 
 def _is_host(text: str) -> bool:
-    """Return whether a resolver can be asked for a host; on others it raises what is no OSError."""
+    """Return whether a host can be looked up without an exception other than OSError."""
     try:
         text.encode("idna")
     except UnicodeError:

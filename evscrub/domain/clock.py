@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Clocks: one that knows how long this process was away, and an estimate of the database's."""
+"""Measure time across suspensions of the process, and estimate the database's clock."""
 
 import time
 from collections.abc import Callable
@@ -9,17 +9,21 @@ from datetime import UTC, datetime
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in time on two clocks, to measure from."""
+    """A point in time on two clocks, from which to measure.
+
+    :param boot: seconds since boot, suspensions included.
+    :param wall: seconds since the epoch.
+    """
 
     boot: float
     wall: float
 
 
 class Clock:
-    """Time that passes while the process is stopped or the machine sleeps.
+    """A clock that also advances while the process is stopped or the machine sleeps.
 
-    :param boot: seconds since boot, sleep included.
-    :param wall: seconds since the epoch.
+    :param boot: returns seconds since boot, suspensions included.
+    :param wall: returns seconds since the epoch.
     """
 
     def __init__(
@@ -31,44 +35,48 @@ class Clock:
         self._wall = wall
 
     def moment(self) -> Moment:
-        """Now, to measure from."""
+        """Return the current time, from which to measure."""
         return Moment(self.boot(), self._wall())
 
     def since(self, moment: Moment) -> float:
-        """Seconds that have passed since `moment`, at least.
+        """Return the seconds since `moment`: the greater of what the two clocks measured.
 
-        A virtual machine that was frozen may not have counted them, but its wall clock is set
-        right when it thaws: the clock that says more is believed.
+        The boot clock of a virtual machine may stop while the machine is frozen, but its wall clock
+        is set when it resumes.
         """
         return max(self.boot() - moment.boot, self._wall() - moment.wall)
 
     def wall(self) -> float:
-        """Seconds since the epoch, by this host."""
+        """Return the seconds since the epoch by this host's clock."""
         return self._wall()
 
 
 def epoch(moment: datetime) -> float:
-    """Seconds since the epoch of a naive UTC time, as the registry keeps them."""
+    """Return the seconds since the epoch of a naive UTC time, as the registry stores times."""
     return moment.replace(tzinfo=UTC).timestamp()
 
 
 def naive(seconds: float) -> datetime:
-    """Return the naive UTC time of seconds since the epoch, as the registry keeps times."""
+    """Return the naive UTC time, as the registry stores times, of seconds since the epoch."""
     return datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
 
 
-#: How far a reading of the database's clock may be off the estimate, beyond what asking took. A
-#: third of claim_timeout must cover it twice: leases are used for two thirds of it.
+#: How far a reading of the database's clock may differ from the estimate, beyond the duration of
+#: the query. Leases are used for two thirds of claim_timeout: a third must cover twice this bound.
 BOUND_SECONDS = 2.0
-#: A clock that disagrees is adopted after so many readings that agree with each other, over so
-#: many seconds; another node that is used for a moment gives fewer.
+#: A clock that differs is adopted after this many readings that agree with each other, over this
+#: many seconds. A node that is used only briefly gives fewer.
 _ADOPT_READINGS = 3
 _ADOPT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """What readings say that disagree with the estimate: an offset, and since when how many do."""
+    """An offset that differs from the estimate.
+
+    :param since: time of the first reading that supports it, seconds since boot.
+    :param readings: how many consecutive readings support it.
+    """
 
     offset: float
     since: float
@@ -89,19 +97,20 @@ class ClockStatistics:
 
 
 class DatabaseClock:
-    """An estimate of the database's clock, so that an agent's own clock need not be right.
+    """An estimate of the database's clock, so that an agent does not depend on its own clock.
 
-    Each reading bounds the difference of the clocks by when it was asked for and when it came;
-    the estimate moves only as far as the bounds demand. It runs on the host's clock since boot, so
-    a host whose wall clock is set keeps it.
+    The times at which a reading was requested and received bound the difference of the clocks; the
+    estimate moves only as far as needed to be within the bounds. It advances by the host's clock
+    since boot, so changes of the host's wall clock do not affect it.
 
-    A reading may come from another node than those before, whose clock is off. One that is off the
-    estimate by more than :data:`BOUND_SECONDS` is not to be acted upon. If such readings go on they
-    are adopted, since a clock may also be set right, except where the host's wall clock, the only
-    other witness, speaks for the estimate.
+    A reading may come from a node whose clock is wrong. A reading that differs from the estimate by
+    more than :data:`BOUND_SECONDS` must not be used. If such readings continue they are adopted,
+    because the database's clock may have been corrected, unless the host's wall clock supports the
+    estimate.
 
-    :param several_nodes: whether the database may have several nodes, so that the first reading
-        too must agree with the host's wall clock; that of a single one is adopted whatever it is.
+    :param clock: the host's clocks.
+    :param several_nodes: whether the database may have several nodes. If so, the first reading too
+        must agree with the host's wall clock; the first reading of a single node is always adopted.
     """
 
     def __init__(self, clock: Clock, *, several_nodes: bool = False) -> None:
@@ -111,28 +120,32 @@ class DatabaseClock:
         self._candidate: _Candidate | None = None
 
     def now(self) -> float:
-        """The database's time, seconds since the epoch."""
+        """Return the estimated time of the database, seconds since the epoch."""
         return self.clock.boot() + self._offset
 
     def moment(self) -> Moment:
-        """Now, to ask for a reading."""
+        """Return the current time, to pass with a reading that is requested next."""
         return self.clock.moment()
 
     def agrees(self, reading: datetime, asked: Moment) -> bool:
-        """Return whether a reading is within the bound of the estimate; for any thread.
+        """Return whether a reading is within the bound of the estimate. Thread-safe.
 
-        :param reading: naive UTC, which has just come.
-        :param asked: before it was asked for.
+        :param reading: the database's time, naive UTC, just received.
+        :param asked: a moment before it was requested.
         """
         return _is_near(self._offset, *self._bounds(reading, asked))
 
     def observe(self, reading: datetime, asked: Moment) -> None:
-        """Take in a reading of the database's clock that was asked for at `asked`."""
+        """Update the estimate by a reading.
+
+        :param reading: the database's time, naive UTC, just received.
+        :param asked: a moment before it was requested.
+        """
         lowest, highest = self._bounds(reading, asked)
         if not self._is_known or _is_near(self._offset, lowest, highest):
             self._offset = min(max(self._offset, lowest), highest)
             self._candidate = None
-            # After an answer that took long the estimate may still be far off.
+            # After a slow answer the estimate may still be far off.
             self._is_known |= highest - lowest <= BOUND_SECONDS
             return
         now, old = self.clock.boot(), self._candidate
@@ -146,13 +159,13 @@ class DatabaseClock:
 
     @property
     def dispute_seconds(self) -> float | None:
-        """How far the last reading was ahead of the estimate, if it was off by too much."""
+        """Seconds that the last reading was ahead of the estimate, or None if it agreed."""
         candidate = self._candidate
         return None if candidate is None else candidate.offset - self._offset
 
     @property
     def skew_seconds(self) -> float:
-        """How far this host's wall clock is ahead of the database's."""
+        """Seconds that this host's wall clock is ahead of the database's."""
         return self.clock.wall() - self.now()
 
     def statistics(self) -> ClockStatistics:
@@ -168,7 +181,7 @@ class DatabaseClock:
         return value - self.clock.boot(), value - asked.boot
 
     def _is_outvoted(self, offset: float) -> bool:
-        """Return whether the host's wall clock speaks for the estimate and against an offset."""
+        """Return whether the host's wall clock supports the estimate against an offset."""
         wall = self._wall_offset
         off = abs(wall - self._offset)
         return off <= BOUND_SECONDS and off < abs(wall - offset)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be scrubbed, and when: the one place that decides.
+"""Decide what may be scrubbed, and when. Pure.
 
-Pure. Given what the registry says of an image now, :func:`decide` answers with one of
-:class:`Scrub`, :class:`Wait`, :class:`Leave` or :class:`Damaged`. Everything else in evscrub only
-carries out such an answer, so "never delete data that lives" can be read and tested here.
+Given the rows of an image, :func:`decide` returns a :class:`Scrub`, :class:`Wait`, :class:`Leave`
+or :class:`Damaged`. No other code decides that data may be deleted, so the rule that live data is
+never deleted can be read and tested here.
 
-Times are naive UTC, as Glance stores them; "now" is the database's own clock.
+Times are naive UTC, as Glance stores them. The current time is the database's.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,10 @@ DELETED = "deleted"
 class LocationRow(NamedTuple):
     """A row of ``image_locations``.
 
-    `value` is the URL as stored: it may hold credentials or be encrypted, so it is never shown.
-    `store` is the store that the row's metadata names, if any. `updated_at` is, while the location
-    is claimed, the claim's lease.
+    :param value: the URL as stored. It may contain credentials or be encrypted, so it is never
+        logged or shown.
+    :param store: the store that the row's metadata names, if any.
+    :param updated_at: while the location is claimed, the lease of the claim.
     """
 
     id: int
@@ -40,7 +41,10 @@ class LocationRow(NamedTuple):
 
 
 class ImageRow(NamedTuple):
-    """A row of ``images``."""
+    """A row of ``images``.
+
+    :param size: size of the image's data in bytes.
+    """
 
     id: str
     owner: str | None
@@ -53,13 +57,13 @@ class ImageRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's times.
+    """The configured times by which to decide.
 
-    :param scrub_time: how long a deleted image's data is kept.
-    :param claim_timeout: how old a lease must be before another agent takes the claim over.
-    :param orphan_grace: how much longer than `scrub_time` a location removed from a live image
-        stays, for Glance to be done with whatever removed it.
-    :param orphans: whether such locations are scrubbed at all.
+    :param scrub_time: how long the data of a deleted image is kept.
+    :param claim_timeout: age at which a lease expires and another agent takes the claim over.
+    :param orphan_grace: how much longer than `scrub_time` an orphan is kept, to let Glance finish
+        the request that removed it.
+    :param orphans: whether orphans are scrubbed.
     """
 
     scrub_time: timedelta
@@ -71,17 +75,20 @@ class Policy:
 class Kind(Enum):
     """Why an image's locations may be scrubbed."""
 
-    PENDING = "pending"  #: a deleted image whose delay is over
-    STALE = "stale"  #: a deleted image whose claim was left by an agent that died
-    #: A deleted image that an agent failed to delete, and gave back with its data in doubt: it is
-    #: not pending again, since what is pending may be restored.
-    GIVEN_BACK = "given back"
-    ORPHAN = "orphan"  #: locations that were taken off a live image
+    PENDING = "pending"  #: a pending image whose scrub_time is over
+    EXPIRED = "expired"  #: a deleted image whose claim expired, because its agent died
+    #: A deleted image whose claim was handed back after a delete that may have taken effect. It is
+    #: not pending again, because a pending image may be restored.
+    HANDED_BACK = "handed back"
+    ORPHAN = "orphan"  #: a live image from which locations were removed
 
 
 @dataclass(frozen=True, slots=True)
 class Scrub:
-    """Claim the image and delete these locations; none at all means only to finish it."""
+    """Claim the image and delete the data of these locations.
+
+    :param locations: may be empty: then only the image's row is left to be marked as deleted.
+    """
 
     kind: Kind
     locations: tuple[LocationRow, ...]
@@ -89,28 +96,37 @@ class Scrub:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Not yet: look again in this many seconds, above 0."""
+    """Look at the image again later.
+
+    :param seconds: the time to wait, more than 0.
+    """
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Nothing to scrub here, and why."""
+    """There is nothing to scrub.
+
+    :param reason: one of a fixed set below.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """Something that only a person can judge; never touched."""
+    """The rows contradict each other: only an operator can repair the image.
+
+    :param reason: what is wrong, as a clause.
+    """
 
     reason: str
 
 
 Decision = Scrub | Wait | Leave | Damaged
 
-#: Reasons of :class:`Leave`; a fixed set, since they label a metric.
+#: Reasons of :class:`Leave`; a fixed set, because they are values of a metric's label.
 ALIVE = "alive"
 SCRUBBED = "already scrubbed"
 CLAIMED = "claimed by another agent"
@@ -121,10 +137,10 @@ UNKNOWN = "not in the registry"
 def decide(
     image: ImageRow, locations: Sequence[LocationRow], now: datetime, policy: Policy
 ) -> Decision:
-    """Say what to do about an image.
+    """Decide what to do with an image.
 
-    :param locations: all rows of the image's locations, deleted ones included.
-    :param now: the database's clock, naive UTC.
+    :param locations: all rows of the image's locations, including deleted ones.
+    :param now: the database's time, naive UTC.
     """
     pending = tuple(row for row in locations if row.status == PENDING_DELETE and row.deleted)
     live = [row for row in locations if not row.deleted]
@@ -149,7 +165,7 @@ def _decide_pending(
         return Leave(HELD)
     if has_live:
         return Damaged("the image is pending_delete but has a live location")
-    # In this order no date overflows.
+    # Summed in this order no date overflows.
     left = image.deleted_at - now + policy.scrub_time
     if left > timedelta(0):
         return Wait(left.total_seconds())
@@ -170,18 +186,21 @@ def _decide_deleted(
         return Damaged("the image is deleted but has a live location")
     left = _lease_left(pending, now, policy)
     if image.deleted_at is not None:
-        # Not always past: glance-scrubber --restore and a second DELETE end here too, for Glance
-        # sees no location then and has no pending_delete to go through.
+        # May be in the future: after glance-scrubber --restore the image has no locations for
+        # Glance, so a second DELETE sets its status to deleted, not pending_delete.
         left = max(left, image.deleted_at - now + policy.scrub_time)
     if left > timedelta(0):
         return Wait(left.total_seconds())
-    return Scrub(Kind.GIVEN_BACK if _is_given_back(image, pending, policy) else Kind.STALE, pending)
+    return Scrub(
+        Kind.HANDED_BACK if _is_handed_back(image, pending, policy) else Kind.EXPIRED, pending
+    )
 
 
-def _is_given_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Policy) -> bool:
-    """Whether its agent let go of a claim; one that ran out has its lease in the image's row too.
+def _is_handed_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Policy) -> bool:
+    """Return whether the claim was handed back rather than expired.
 
-    Whoever gives a claim back makes its lease older by the time-out, and not the image's time.
+    A claim stamps the image and its locations with the same lease; handing it back backdates only
+    the leases of the locations.
     """
     stamps = [row.updated_at for row in pending if row.updated_at is not None]
     if image.updated_at is None or not stamps:
@@ -200,7 +219,8 @@ def _decide_live(
     if not pending:
         return Leave(ALIVE)
     if not has_live:
-        # Restored by glance-scrubber, or a DELETE that broke off before it marked the image.
+        # After glance-scrubber --restore, or a DELETE that was interrupted before it marked the
+        # image.
         return Damaged(f"the image is {image.status} but has no live location left")
     if image.deleted:
         return Damaged(f"the image is {image.status} but marked as deleted")
@@ -218,6 +238,6 @@ def _decide_live(
 
 
 def _lease_left(pending: tuple[LocationRow, ...], now: datetime, policy: Policy) -> timedelta:
-    """How long the youngest lease has left; a row that was never stamped has none."""
+    """Return the time until the newest lease expires; rows without a stamp have no lease."""
     stamps = [row.updated_at for row in pending if row.updated_at is not None]
     return max(stamps) - now + policy.claim_timeout if stamps else timedelta(0)

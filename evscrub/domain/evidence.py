@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an answer of a store is evidence of: the store, or only the one whose image it was.
+"""Count failures as evidence against a store or against one owner. Pure.
 
-Pure. Evidence is counted by image and by owner, so that neither one image that fails again and
-again nor one owner with many images decides for everybody.
+Evidence is counted by image and by owner, so that neither one image that fails repeatedly nor one
+owner with many images stops a store for all owners.
 """
 
 from enum import Enum
@@ -10,24 +10,23 @@ from typing import NamedTuple
 
 Owner = str | None
 
-#: Owners that a tally keeps apart; those beyond are counted as one.
+#: Most owners that a tally counts. Images of further owners are not counted.
 _OWNERS = 1000
 
 
 class Scope(Enum):
-    """Whom evidence concerns."""
+    """What evidence is against."""
 
     STORE = "store"
     OWNER = "owner"
 
 
 class Origin(NamedTuple):
-    """Where an answer of a store comes from.
+    """The image and the part of the store that an answer is about.
 
-    :param owner: of the image, as the registry has it.
-    :param endpoint: the part of the store that was asked, see
-        :func:`evscrub.domain.object_identity.endpoint`.
-    :param first: whether the image had not failed before, here or under another agent.
+    :param owner: owner of the image, as the registry has it.
+    :param endpoint: part of the store, see :func:`evscrub.domain.object_identity.endpoint`.
+    :param first: whether the image has not failed before, on this agent or another.
     """
 
     owner: Owner
@@ -36,10 +35,10 @@ class Origin(NamedTuple):
 
 
 class Tally:
-    """Images that got the same answer in a row, by owner.
+    """Counts consecutive images with the same answer, by owner.
 
-    :param limit: how many of them are evidence against the store, at least 1.
-    :param share: the most that one owner's count for, from 1 to `limit`.
+    :param limit: number of images that is evidence against the store, at least 1.
+    :param share: most images of one owner that count towards the limit, from 1 to `limit`.
     """
 
     __slots__ = ("_by_owner", "limit", "share", "total", "weight")
@@ -48,20 +47,20 @@ class Tally:
         self.limit = limit
         self.share = share
         self.total = 0
-        self.weight = 0  #: as `total`, but of each owner no more than `share`
+        self.weight = 0  #: like `total`, with at most `share` images of each owner
         self._by_owner: dict[Owner, int] = {}
 
     @property
     def is_full(self) -> bool:
-        """Whether the store itself is to blame."""
+        """Whether the images are evidence against the store."""
         return self.weight >= self.limit
 
     def of(self, owner: Owner) -> int:
-        """How many were this owner's."""
+        """Return the number of images of an owner."""
         return self._by_owner.get(owner, 0)
 
     def add(self, owner: Owner) -> None:
-        """Count an image."""
+        """Count an image of an owner."""
         count = self._by_owner.get(owner, 0)
         if not count and len(self._by_owner) >= _OWNERS:
             return
@@ -71,7 +70,7 @@ class Tally:
             self.weight += 1
 
     def clear(self) -> None:
-        """Begin again: an image got another answer."""
+        """Reset the counts, because an image got another answer."""
         if self.total:
             self.total = self.weight = 0
             self._by_owner.clear()

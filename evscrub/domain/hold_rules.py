@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which images may be restored, held or released, and what comes back with them. Pure.
+"""Decide which images may be restored, held or released, and which rows belong to them. Pure.
 
-A held image has no deletion time: no row in SQL is older than NULL, so neither evscrub, nor
-glance-scrubber, nor ``glance-manage db purge`` takes it, and no column is needed to say so. The
-rows that were deleted with it lose their time too, for the purge looks at each table by itself.
+A held image has no deletion time. In SQL no comparison with NULL is true, so neither evscrub, nor
+glance-scrubber, nor ``glance-manage db purge`` selects it, and no further column is needed. The
+rows that were deleted with it lose their deletion time too, because the purge looks at each table
+separately.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,31 +13,32 @@ from datetime import datetime, timedelta
 
 from evscrub.domain.decisions import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
-#: Glance marks locations before the image, one after another, each with its own clock reading.
+#: How long before the image a DELETE may have marked its locations. Glance marks them one by one,
+#: each with its own clock reading, before the image.
 _LOCATIONS_BEFORE = timedelta(seconds=60)
-#: Properties go a moment before the image, and in the same DELETE those that were removed from it
-#: before are marked anew: Glance leaves nothing that tells them apart.
+#: How long before the image a DELETE may have marked its properties. It also marks the properties
+#: that had been removed from the image before, and nothing in the rows distinguishes them.
 PROPERTIES_BEFORE = timedelta(seconds=10)
-#: Tags and members carry the very time of the image; MySQL rounds that to the nearest second.
+#: How long after the image a row of the same DELETE may be marked. Tags and members have the same
+#: time as the image, but MySQL rounds it to the nearest second.
 AFTER = timedelta(seconds=2)
 
-
-#: A release sets the locations' time so much after their image's, which no DELETE does: the image
-#: is due again without a notification. Within :data:`AFTER`, so that they still belong together.
+#: A release sets the time of the locations this much after the image's, as no DELETE does, to mark
+#: an image that is due without a notification. Less than :data:`AFTER`, so that rows still match.
 RELEASED_AFTER = timedelta(seconds=1)
 
 
 class RefusedError(Exception):
-    """The operator asked for something that cannot be done to this image; the message says why."""
+    """The operation is not possible for this image; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """What went in one DELETE: the image, some of its locations, and what carries such a time.
+    """The rows that one DELETE marked.
 
-    :param locations: those that can come back.
-    :param at: when; None stands for rows without a time, as a hold leaves them.
-    :param status: the image's, once it is back.
+    :param locations: the locations that can be restored.
+    :param at: deletion time of the image; None selects rows without one, as a hold leaves them.
+    :param status: status of the image after a restore.
     """
 
     locations: tuple[LocationRow, ...]
@@ -45,9 +47,11 @@ class Deletion:
 
 
 def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
-    """Say what comes back when an image is restored.
+    """Return the rows to restore with an image.
 
-    :raises RefusedError: it may not be restored, or nothing is left to restore.
+    :param image: None if the registry has no such image.
+    :param locations: all of its locations.
+    :raises RefusedError: it must not be restored, or nothing is left to restore.
     """
     if image is None:
         raise RefusedError("it is not in the registry")
@@ -62,15 +66,15 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     if not deletion.locations:
         raise RefusedError("it has no location left whose data could come back")
     if image.status != PENDING_DELETE:
-        # It lives, and only its locations are to come back: a deactivated one stays so.
+        # A live image without live locations: only its locations are restored, not its status.
         return replace(deletion, status=image.status)
     return deletion
 
 
 def to_hold(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
-    """Say what a hold keeps.
+    """Return the rows to hold with an image.
 
-    :raises RefusedError: the image is not waiting to be scrubbed.
+    :raises RefusedError: the image is not waiting to be scrubbed, or is held already.
     """
     deletion = _pending(image, locations)
     if deletion.at is None:
@@ -79,7 +83,7 @@ def to_hold(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletio
 
 
 def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
-    """Say what a release lets go of.
+    """Return the rows to release with a held image.
 
     :raises RefusedError: the image is not held.
     """
@@ -90,7 +94,7 @@ def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
 
 
 def was_released(image: ImageRow, locations: Collection[LocationRow]) -> bool:
-    """Return whether a pending image was held and released since its DELETE."""
+    """Return whether a pending image was held and released after its DELETE."""
     at = image.deleted_at
     return at is not None and any(
         row.deleted_at is not None and row.deleted_at > at for row in locations
@@ -107,10 +111,10 @@ def _pending(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deleti
 
 
 def deletion_time(image: ImageRow, locations: Collection[LocationRow]) -> datetime | None:
-    """Return when a pending image, or the locations that were taken off one, were deleted.
+    """Return the deletion time of a pending image, or of the locations removed from a live one.
 
-    :returns: the image's own time, else its locations' latest; None where a location that awaits
-        scrubbing has none, as a hold leaves them.
+    :returns: the image's deletion time, else the latest of its locations; None if a location that
+        awaits scrubbing has none, as after a hold.
     """
     if image.deleted_at is not None:
         return image.deleted_at
@@ -136,7 +140,10 @@ def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
 
 
 def warnings(properties: Collection[tuple[str, str | None]]) -> list[str]:
-    """Say what a restore cannot bring back, by the image's properties."""
+    """Return what a restore cannot bring back, as clauses about the image.
+
+    :param properties: names and values of the image's properties.
+    """
     values = dict(properties)
     key = values.get("cinder_encryption_key_id")
     if key and values.get("cinder_encryption_key_deletion_policy") == "on_image_deletion":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator is told of an image that awaits scrubbing. Pure."""
+"""Describe the state of an image that awaits scrubbing to an operator. Pure."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,16 +24,17 @@ from evscrub.domain.decisions import (
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
 
-#: A DELETE changes an image and what belongs to it within so long.
+#: Longest time between the first and the last row that a DELETE changes.
 _WITH_THE_IMAGE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An image as the registry has it, read at the database's time `now`.
+    """An image as the registry has it.
 
-    :param children_deleted_at: the latest time of the deleted properties, tags and members of an
-        image without a time of its own; None also where they were not looked at.
+    :param now: the database's time of the read, naive UTC.
+    :param children_deleted_at: for a held image the latest deletion time of its properties, tags
+        and members; None if there is none or they were not read.
     """
 
     image: ImageRow
@@ -44,10 +45,10 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """What an agent knows of an image.
+class ImageReport:
+    """What an agent reports about an image that it could not scrub.
 
-    :param state: ``parked``, ``in use``, or ``retrying``, which is no state here but a reason.
+    :param state: ``parked``, ``in use`` or ``retrying``; the last is shown only as a reason.
     """
 
     state: str
@@ -55,24 +56,25 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What agents told.
+class AgentReports:
+    """What the agents report.
 
-    :param images: by image id.
-    :param stores: why nothing, or little, is deleted from a store now, by its name.
+    :param images: images that could not be scrubbed, by id.
+    :param stores: why a store is paused or slowed down, by its name.
     """
 
-    images: Mapping[str, Trouble] = field(default_factory=dict)
+    images: Mapping[str, ImageReport] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One image.
+    """One line of the listing.
 
-    :param due_at: when it may be scrubbed; None where that is not said.
-    :param due_in: how long until then, negative when it is past.
-    :param reason: why it is in this state; empty where the state says it all.
+    :param size: bytes.
+    :param due_at: when the image may be scrubbed, naive UTC; None if that is not known.
+    :param due_in: time until then; negative if it has passed.
+    :param reason: why the image is in its state; may be empty.
     """
 
     id: str
@@ -88,33 +90,36 @@ class Line:
 
 
 def line(
-    seen: Listed, policy: Policy, told: Told, store_of: Callable[[LocationRow], str]
+    seen: Listed, policy: Policy, reports: AgentReports, store_of: Callable[[LocationRow], str]
 ) -> Line | None:
-    """Say how an image stands; None if there is nothing to scrub of it.
+    """Return the line of an image, or None if it has nothing to scrub.
 
-    :param store_of: names a location's store.
+    :param store_of: returns the name of a location's store.
     """
     image, locations, now = seen.image, seen.locations, seen.now
     decision = decide(image, locations, now, policy)
     pending = [row for row in locations if row.status == PENDING_DELETE]
     stores = tuple(dict.fromkeys(map(store_of, pending)))
-    trouble = told.images.get(image.id)
+    report = reports.images.get(image.id)
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
             state, reason = _waiting(image, pending)
-            if state == CLAIMED:  # what is left to wait for is the claim, not the image
+            if state == CLAIMED:  # the wait is for the lease to expire; the image is due already
                 due_at = _due_since(image, pending, now, policy)
             else:
                 due_at = now + timedelta(seconds=seconds)
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
-            reason = _OF_KIND[kind] if pending else "no location is left: only to be finished"
-            if trouble is not None:
-                reason = trouble.reason
-                state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
+            reason = _OF_KIND[kind] if pending else "no location is left; only its row is pending"
+            if report is not None:
+                reason = report.reason
+                state = report.state if report.state in {PARKED, IN_USE} else DUE
             if state == DUE:
-                reasons = [reason, *(told.stores[name] for name in stores if name in told.stores)]
+                reasons = [
+                    reason,
+                    *(reports.stores[name] for name in stores if name in reports.stores),
+                ]
                 reason = "; ".join(filter(None, reasons))
         case Damaged(reason):
             state = DAMAGED
@@ -140,9 +145,9 @@ def line(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.STALE: "its claim ran out: to be taken over",
-    Kind.GIVEN_BACK: "a delete of it failed: to be tried again",
-    Kind.ORPHAN: "location taken off a live image",
+    Kind.EXPIRED: "its claim expired; another agent will take it over",
+    Kind.HANDED_BACK: "a delete failed and will be retried",
+    Kind.ORPHAN: "location removed from a live image",
 }
 
 
@@ -150,7 +155,7 @@ def _waiting(image: ImageRow, pending: Collection[LocationRow]) -> tuple[str, st
     if image.status == PENDING_DELETE:
         return WAITING, ""
     if image.status == DELETED:
-        # A DELETE after glance-scrubber --restore looks the same until its time is over.
+        # A DELETE after glance-scrubber --restore looks the same until scrub_time is over.
         return CLAIMED, f"by an agent, {len(pending)} of its locations left"
     return WAITING, _OF_KIND[Kind.ORPHAN]
 
@@ -158,7 +163,7 @@ def _waiting(image: ImageRow, pending: Collection[LocationRow]) -> tuple[str, st
 def _due_since(
     image: ImageRow, pending: Collection[LocationRow], now: datetime, policy: Policy
 ) -> datetime:
-    """When an image that is due became so."""
+    """Return when an image became due."""
     since = image.deleted_at or _removed_at(pending)
     if since is None:
         return now
@@ -171,9 +176,9 @@ def _removed_at(pending: Collection[LocationRow]) -> datetime | None:
 
 
 def _time_of_held(seen: Listed) -> datetime | None:
-    """When a held image was deleted; None if no row tells any more, as after ``evscrub hold``."""
+    """Return when a held image was deleted, or None if no row has the time any more."""
     at, of_child = hold_rules.deletion_time(seen.image, seen.locations), seen.children_deleted_at
     if at is not None or of_child is None or seen.image.updated_at is None:
         return at
-    # A tag or member that was removed long before keeps its time through a hold.
+    # A tag or member that was removed long before the DELETE keeps its time during a hold.
     return of_child if abs(seen.image.updated_at - of_child) <= _WITH_THE_IMAGE else None

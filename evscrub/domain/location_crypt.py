@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decrypt location URLs as Glance encrypts them under ``metadata_encryption_key``.
+"""Decrypt location URLs that Glance encrypted with ``metadata_encryption_key``. Pure.
 
-The format is Glance's (``glance.common.crypt``): AES in CBC mode, base64url, the initialization
-vector in front, the text ended by a NUL and random padding. It has no check sum, so a wrong key is
-told by what comes out not being a URL.
+The format is that of ``glance.common.crypt``: AES in CBC mode, base64url, with the initialization
+vector first and the text terminated by a NUL and random padding. There is no checksum; a wrong key
+is detected because the result is not a URL.
 """
 
 import base64
@@ -13,17 +13,17 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:/").match
 _BLOCK_BYTES = 16
-#: Lengths of a key of AES, bytes.
+#: Valid lengths of an AES key, bytes.
 KEY_BYTES = (16, 24, 32)
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` looks like a location URL in the clear."""
+    """Return whether a text looks like an unencrypted location URL."""
     return _URL(text) is not None
 
 
 def is_encrypted(text: str) -> bool:
-    """Whether `text` looks like an encrypted location: base64url of whole blocks."""
+    """Return whether a text looks like an encrypted location: base64url of whole AES blocks."""
     try:
         raw = base64.urlsafe_b64decode(text.encode("ascii"))
     except ValueError:
@@ -32,12 +32,13 @@ def is_encrypted(text: str) -> bool:
 
 
 def decrypt_url(key: str, value: str) -> str:
-    """Return the URL that `value` holds.
+    """Return the location URL of a stored value.
 
-    A value in the clear comes back as it is: such rows were written before the key was set.
+    An unencrypted URL is returned unchanged: rows written before the key was set have one.
 
-    :param key: ``metadata_encryption_key``, 16, 24 or 32 bytes as UTF-8.
-    :raises ValueError: it cannot be decrypted with this key. The message holds nothing of it.
+    :param key: ``metadata_encryption_key``, 16, 24 or 32 bytes in UTF-8.
+    :raises ValueError: the value cannot be decrypted with this key. The message contains nothing
+        of it.
     """
     if is_url(value):
         return value

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads locations' URLs as the store drivers do.
+"""Parse location URLs as the store drivers do. Pure.
 
-Pure. One function for each driver of glance_store reads a URL as the driver's own ``StoreLocation``
-does, and keeps what its ``delete`` uses:
+One function for each driver of glance_store parses a URL as the driver's ``StoreLocation`` does,
+and returns the parts that the driver's ``delete`` uses:
 
 ======  =======================================  ==================================================
 driver  a delete uses                            and ignores
@@ -21,7 +21,7 @@ vmware  datacenter, datastore and path; the      the host in the URL, ``#``, fur
 http    never deletes                            scheme, default ports, credentials, ``#``
 ======  =======================================  ==================================================
 
-Of these :mod:`evscrub.domain.object_identity` completes what the URL leaves to the configuration.
+:mod:`evscrub.domain.object_identity` adds the parts that come from the store's configuration.
 """
 
 import functools
@@ -33,20 +33,21 @@ from urllib.parse import parse_qs, unquote, urlparse, urlsplit
 
 
 class BadUrlError(ValueError):
-    """A URL that no object of Glance's can be told from; most of them the driver refuses too.
+    """A URL does not identify an object; the driver rejects most such URLs too.
 
-    The message holds nothing of the URL.
+    The message contains nothing of the URL.
     """
 
 
 class Parsed(NamedTuple):
-    """What a URL says without a store's configuration.
+    """The parts of a URL, without the store's configuration.
 
-    :param place: bucket, container, pool, directory, or datacenter and datastore.
-    :param name: of the object, in its place.
-    :param user: the user in the URL, or the reference to one, where it decides about the object.
-    :param authority: the service that the URL names, whether a delete uses it or not.
-    :param key: equal for all URLs of one object, whatever the stores' configuration.
+    :param place: bucket, container, pool, directory, or datacenter and datastore; None if the URL
+        does not name it.
+    :param name: name of the object in its place.
+    :param user: user in the URL, if it determines the object; else empty.
+    :param authority: the service that the URL names, even if a delete ignores it.
+    :param key: equal for all URLs of one object, whatever the configuration of the stores.
     """
 
     place: str | None
@@ -56,39 +57,42 @@ class Parsed(NamedTuple):
     key: str
 
 
-#: Nothing that a URL of these characters alone is split at needs a closer look.
+#: A URL of only these characters can be split without urllib, which is slower.
 _is_plain = re.compile(r"""[!"$->@-Z\\^-~]+""").fullmatch
 _S3_SCHEMES = ("s3", "s3+http", "s3+https")
 _SWIFT_SCHEMES = ("swift", "swift+http", "swift+https", "swift+config")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: What is no bucket and no container; a server may resolve dots.
+#: Names that are no bucket or container; a server may resolve dots.
 _NO_PLACES = frozenset({"", ".", ".."})
-#: The driver names the segments of a large object after it, in the same container. They go with it;
-#: a location of one alone takes a part of what may be another image's data.
+#: The Swift driver stores the segments of a large object in its container, under the object's name
+#: with a suffix, and deletes them with it. A location of a segment alone is rejected, because it
+#: may be a part of another image's data.
 _SEGMENT = r"[0-9A-Fa-f-]{36}-[0-9]{5,}"
 _is_segment = re.compile(_SEGMENT).fullmatch
 _S3_DEPTH = 3
 _RBD_DEPTH = 4
-#: The vmware driver cuts so many characters, whatever they are.
+#: The vmware driver removes this many characters from the path without a look at them.
 _FOLDER = len("/folder")
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Return a URL's authority and path, as :func:`urllib.parse.urlsplit` sees them."""
+    """Return a URL's authority and path, as :func:`urllib.parse.urlsplit` does."""
     if _is_plain(url):
         host, slash, path = url.partition("://")[2].partition("/")
         return host, slash + path
     try:
         pieces = urlsplit(url)
     except ValueError:
-        raise BadUrlError("the location is no URL") from None
+        raise BadUrlError("the location is not a URL") from None
     return pieces.netloc, pieces.path
 
 
 def service(url: str) -> str:
-    """Return a service's address without scheme, default port and case; https is the default.
+    """Normalize the address of a service: no scheme, no default port, lower case.
 
-    Amazon's S3 is one service, whichever of its hosts is asked: names of buckets are unique in it.
+    All hosts of Amazon S3 are one service, because names of buckets are unique in it.
+
+    :param url: a URL, or an address without a scheme, which is taken as https.
     """
     try:
         pieces = urlsplit(url if "://" in url else f"https://{url}")
@@ -115,7 +119,7 @@ def _swift(url: str) -> Parsed:
     host, path = _split(url)
     path = path.lstrip("/")
     if not host:
-        # As of old Pythons: what the driver takes for the host has gone into the path.
+        # Without an authority the driver takes the first part of the path as the host.
         user, _, path = path.rpartition("@")
         host, _, path = path.partition("/")
         path = path.strip("/")
@@ -150,7 +154,7 @@ def _rbd(url: str) -> Parsed:
 
 
 def _cinder(url: str) -> Parsed:
-    # What the driver takes for a UUID; Cinder's database may compare without case.
+    # The spellings that the driver accepts as a UUID; Cinder's database may be case-insensitive.
     text = url.rpartition("/")[2].replace("urn:", "").replace("uuid:", "")
     volume = text.strip("{}").replace("-", "").lower()
     if re.fullmatch("[0-9a-f]{32}", volume) is None:
@@ -161,15 +165,15 @@ def _cinder(url: str) -> Parsed:
 def _file(url: str) -> Parsed:
     path = file_path(url)
     directory, _, name = path.rstrip("/").rpartition("/")
-    # One that is relative depends on where a process was started.
+    # A relative path depends on the working directory of the process.
     place = (directory or "/") if path.startswith("/") else None
     return Parsed(place, name, "", "", f"file/{name}")
 
 
 def file_path(url: str) -> str:
-    """Return the path that the file driver opens and unlinks: it decodes nothing.
+    """Return the path that the file driver opens and unlinks; the driver decodes no escapes.
 
-    :raises BadUrlError: there is none.
+    :raises BadUrlError: the URL has no path.
     """
     path = "".join(_split(url)).strip()
     if not path:
@@ -181,13 +185,13 @@ def _vmware(url: str) -> Parsed:
     try:
         pieces = urlsplit(url)
     except ValueError:
-        raise BadUrlError("the location is no URL") from None
+        raise BadUrlError("the location is not a URL") from None
     values = parse_qs(pieces.query)
     if not pieces.query:
         raise BadUrlError("the location names no datastore")
     center, store = values.get("dcPath"), values.get("dsName")
-    # vSphere finds what it has by names in other letters too, and knows more than one spelling of
-    # a path; which, depends on the datastore.
+    # Whether vSphere's names are case-insensitive, and which spellings of a path are equal, depends
+    # on the datastore. The key is the same for all that may be equal.
     place = f"{center[0].strip('/')}:{store[0]}".casefold() if center and store else None
     name = normpath("/" + unquote(pieces.path[_FOLDER:])).lstrip("/").casefold()
     return Parsed(place, name, "", pieces.netloc, f"vmware/{name}")
@@ -197,15 +201,15 @@ def _http(url: str) -> Parsed:
     try:
         pieces = urlparse(url)
     except ValueError:
-        raise BadUrlError("the location is no URL") from None
-    # Of both schemes, so that what differs in the scheme alone is one object.
+        raise BadUrlError("the location is not a URL") from None
+    # The default ports of both schemes, so that URLs that differ only in the scheme are one object.
     host = re.sub(r"\.?(:(80|443)?)?$", "", pieces.netloc.rpartition("@")[2].lower())
     name = f"{host}{pieces.path}?{pieces.query}"
     return Parsed("", name, "", host, f"http/{name}")
 
 
 def _unknown(url: str) -> Parsed:
-    """Read a URL of a driver that is not glance_store's; only credentials are known to be none."""
+    """Parse a URL of a driver that is not glance_store's; only credentials are left out."""
     scheme, _, rest = url.partition(":")
     authority, slash, path = rest.lstrip("/").partition("/")
     name = authority.rpartition("@")[2] + slash + path
@@ -214,7 +218,7 @@ def _unknown(url: str) -> Parsed:
 
 class _Kind(NamedTuple):
     name: str
-    prefix: str  #: the driver compares the scheme as it stands, with its case
+    prefix: str  #: case-sensitive, as the driver compares it
     parse: Callable[[str], Parsed]
 
 
@@ -235,30 +239,30 @@ KINDS: Mapping[str, _Kind] = {
 
 
 def parse(url: str) -> tuple[str, Parsed]:
-    """Return the kind of store that a URL is of, or its scheme if no kind is known, and its parts.
+    """Return the kind of a URL's store, or its scheme if the kind is not known, and its parts.
 
-    :raises BadUrlError: no object can be told from the URL.
+    :raises BadUrlError: the URL does not identify an object.
     """
     scheme = url.partition(":")[0]
     kind = KINDS.get(scheme)
     if kind is None:
         return scheme, _unknown(url)
     if not url.startswith(kind.prefix):
-        raise BadUrlError("the location is no URL of its driver's")
+        raise BadUrlError("the location is not a URL of its driver")
     parsed = kind.parse(url)
-    # An empty name stands for the place; servers resolve dots; C libraries cut names at a NUL.
+    # An empty name is the place itself; servers resolve dots; C libraries end names at a NUL.
     if parsed.name in {"", ".", ".."} or "\0" in parsed.name or "\0" in (parsed.place or ""):
         raise BadUrlError("the location names no object")
     return kind.name, parsed
 
 
-#: A part of a path of plain characters; one that is not dots alone; and whatever is before it.
+#: Regular expressions of a path's part, of one that is not only dots, and of all parts before it.
 _PART = r"""[!"$-.0->@-Z\\^-~]+"""
 _NAME = r"""[0-9A-Za-z_-][!"$-.0->@-Z\\^-~]*"""
 _BEFORE = r"""(?:[!"$->@-Z\\^-~]*/)?"""
 
-#: The commonest spellings, by scheme, and how their keys begin: so to read all locations of a
-#: registry takes little longer.
+#: Patterns of the most common spellings and the prefixes of their keys, by scheme: a shortcut that
+#: keeps the index of a whole registry fast to build.
 _TIDY: Mapping[str, tuple[str, Callable[[str], re.Match[str] | None]]] = {
     scheme: (f"{kind}/", re.compile(re.escape(scheme) + pattern).fullmatch)
     for kind, schemes, pattern in (
@@ -272,7 +276,7 @@ _TIDY: Mapping[str, tuple[str, Callable[[str], re.Match[str] | None]]] = {
 
 
 def tidy_key(url: str) -> str | None:
-    """Return what :func:`index_key` does for the commonest URLs; None for all others."""
+    """Return :func:`index_key` of a URL in one of the most common spellings, else None."""
     known = _TIDY.get(url.partition(":")[0])
     if known is None:
         return None
@@ -282,24 +286,24 @@ def tidy_key(url: str) -> str | None:
 
 
 def place_key(url: str) -> str:
-    """Return a text that is equal for all URLs of one place, as a bucket or a directory is.
+    """Return a key that is equal for all URLs of one place, such as a bucket or directory.
 
-    :raises BadUrlError: no object can be told from the URL.
+    :raises BadUrlError: the URL does not identify an object.
     """
     kind, parsed = parse(url)
     return f"{kind}/{parsed.place or ''}"
 
 
 def key_and_place(url: str) -> tuple[str, str]:
-    """Return :func:`index_key` and :func:`place_key` of a URL, for the commonest ones in short.
+    """Return :func:`index_key` and :func:`place_key` of a URL; fast for common spellings.
 
-    :raises BadUrlError: no object can be told from the URL.
+    :raises BadUrlError: the URL does not identify an object.
     """
     key = tidy_key(url)
     if key is None:
         kind, parsed = parse(url)
         return parsed.key, f"{kind}/{parsed.place or ''}"
-    # Of these the place follows from what stands before the name, which many share.
+    # The place follows from the part before the name, which many URLs share: it is cached.
     return key, _place_before(url.rsplit("/", 2 if url.startswith("rbd:") else 1)[0])
 
 
@@ -309,8 +313,8 @@ def _place_before(text: str) -> str:
 
 
 def index_key(url: str) -> str:
-    """Return a text that is equal for all URLs of one object, and rarely equal for others.
+    """Return a key that is equal for all URLs of one object, and rarely equal for others.
 
-    :raises BadUrlError: no object can be told from the URL.
+    :raises BadUrlError: the URL does not identify an object.
     """
     return parse(url)[1].key

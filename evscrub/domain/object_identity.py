@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which object a location stands for: the one that the store driver's delete removes.
+"""Identify the object of a location: the one that the store driver's delete removes. Pure.
 
-Pure. What a URL leaves to a store's configuration comes from there; what neither says stays None,
-and such an object may be any that is alike in the rest.
+Parts that a URL does not have come from the store's configuration. A part that neither has is None;
+such an object may be the same as any that is equal in the other parts.
 """
 
 import re
@@ -16,15 +16,15 @@ from evscrub.domain.location_urls import Parsed, parse, service
 
 @dataclass(frozen=True, slots=True)
 class StoreConfig:
-    """What of a store's configuration decides which object its driver removes, and which are its.
+    """The part of a store's configuration that determines its objects.
 
-    :param store: its name, as in ``enabled_backends``, or its type where there is a single one.
-    :param kind: as :func:`evscrub.domain.location_urls.parse` calls it.
-    :param backend: the service that has the data; None where that is not known.
-    :param default_place: where data lies whose URL does not say it.
+    :param store: name, as in ``enabled_backends``, or type if there is a single store.
+    :param kind: kind of store, as :func:`evscrub.domain.location_urls.parse` returns it.
+    :param backend: the service that has the data; None if it is not known.
+    :param default_place: place of objects whose URL does not name one.
     :param places: where Glance writes: bucket, container, pool, directories, or
         ``datacenter:datastore/directory``.
-    :param accounts: Swift's accounts by reference, as :func:`account` writes them.
+    :param accounts: Swift accounts by reference, as :func:`account` returns them.
     :param region: Swift's region.
     :param authority: the service as Glance writes it into URLs.
     """
@@ -40,11 +40,12 @@ class StoreConfig:
 
 
 class Identity(NamedTuple):
-    """An object: URLs with equal identities are of the same one.
+    """An object, as identified by a URL and a store's configuration.
 
-    :param store: whose configuration completed it, None without one; two stores can be the same.
-    :param backend: see :class:`StoreConfig`; with the account in it for Swift. Empty where names
-        are unique everywhere.
+    :param store: the store whose configuration was used; None without one. Two stores may be the
+        same storage.
+    :param backend: see :class:`StoreConfig`; for Swift it includes the account. Empty if names are
+        unique in all stores of the kind.
     """
 
     kind: str
@@ -59,18 +60,18 @@ class Relation(Enum):
 
     SAME = "same"
     OTHER = "other"
-    UNTOLD = "untold"  #: they may be: what would tell is not known
+    UNKNOWN = "unknown"  #: they may be the same
 
 
-#: Kinds whose names are unique, whichever store has them.
+#: Kinds of stores in which names are unique across all stores.
 _UNIQUE = frozenset({"cinder", "http"})
 _VERSION = re.compile(r"/?v[0-9]+(\.[0-9]+)?$")
 
 
 def authority(url: str) -> str:
-    """Return the service that a URL names, although a delete may not use it; "" for none.
+    """Return the service that a URL names, even if a delete ignores it; "" if it names none.
 
-    :raises BadUrlError: no object can be told from the URL.
+    :raises BadUrlError: the URL does not identify an object.
     """
     kind, parsed = parse(url)
     if kind != "s3":
@@ -82,9 +83,8 @@ def authority(url: str) -> str:
 def identify(config: StoreConfig | None, url: str) -> Identity:
     """Return the object that a delete of `url` in a store removes.
 
-    :param config: the store's; None where it is not known which store it is, or not how it is
-        configured.
-    :raises BadUrlError: no object can be told from the URL.
+    :param config: configuration of the store; None if the store or its configuration is not known.
+    :raises BadUrlError: the URL does not identify an object.
     """
     kind, parsed = parse(url)
     if kind in _UNIQUE or kind == "file":
@@ -100,22 +100,25 @@ def identify(config: StoreConfig | None, url: str) -> Identity:
 
 
 def endpoint(found: Identity, url: str) -> str:
-    """Return the part of its store that an object is in: a directory, bucket, container or pool.
+    """Return the part of its store that has an object: a directory, bucket, container or pool.
 
-    What one part answers proves nothing about another. What a delete does not use of a URL, its
-    writer can choose, so that is no part of the result; which is not for showing.
+    Answers of one part are no evidence about another. Parts of the URL that a delete ignores are
+    left out, because whoever writes a location can choose them freely. The result may contain
+    credentials and must not be logged.
 
     :param found: the object, as identified by that URL.
     """
-    # Whatever the configuration says of the account, the URL tells who is asked for a token.
+    # The URL determines which server issues the token, whatever account is configured.
     server = _VERSION.sub("", service(authority(url))) if found.kind == "swift" else ""
     return f"{found.kind}/{found.place or ''}\0{server}/{found.backend or ''}"
 
 
 def place_of(part: str) -> str:
-    """Return what of an endpoint follows from the URL alone.
+    """Return the place of an endpoint, without what comes from the configuration.
 
-    It is as :func:`evscrub.domain.location_urls.place_key` gives it where the URL says the place.
+    It equals :func:`evscrub.domain.location_urls.place_key` if the URL names the place.
+
+    :param part: as :func:`endpoint` returns it.
     """
     return part.partition("\0")[0]
 
@@ -129,9 +132,11 @@ def _account_of(config: StoreConfig, url: str, parsed: Parsed) -> str | None:
 
 
 def account(user: str, auth_url: str) -> str | None:
-    """Return the Swift account that a user, as ``tenant:user``, has at an authentication URL.
+    """Return the Swift account of a user at an authentication URL.
 
-    None where the user is not named. The URL's version and scheme make no difference.
+    :param user: ``tenant:user``.
+    :param auth_url: its scheme and API version make no difference.
+    :returns: None if `user` is empty.
     """
     tenant = user.partition(":")[0]
     return f"{tenant}@{_VERSION.sub('', service(auth_url))}" if tenant else None
@@ -143,15 +148,15 @@ def relate(
     separate: frozenset[str],
     same_directory: Callable[[str, str], bool | None],
 ) -> Relation:
-    """Say whether two identities are of the same object.
+    """Return whether two identities are of the same object.
 
-    :param separate: stores that are known not to have an object in common.
-    :param same_directory: whether two paths are of one directory; None where that cannot be told.
+    :param separate: stores that have no object in common, by configuration.
+    :param same_directory: returns whether two paths lead to the same directory, None if unknown.
     """
     if (one.kind, one.name) != (other.kind, other.name):
         return Relation.OTHER
     if one.place is None or other.place is None:
-        return Relation.UNTOLD
+        return Relation.UNKNOWN
     if one.kind == "file":
         same = same_directory(one.place, other.place)
         if same is not None:
@@ -162,4 +167,4 @@ def relate(
         return Relation.SAME
     if one.store != other.store and {one.store, other.store} <= separate:
         return Relation.OTHER
-    return Relation.UNTOLD
+    return Relation.UNKNOWN

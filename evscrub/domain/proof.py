@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it means that a store does not have an image's data. Pure.
+"""Judge whether data that a store does not have is gone, or the store is wrong. Pure.
 
-An unmounted directory, a bucket of another name and another cluster's pool do not have it either. A
-live image of the same part of the store, whose size the registry knows, tells: where it is there,
-the store is the right one. Where there is no such image, images are counted.
+An unmounted directory, a bucket with another name or the pool of another cluster lack the data too.
+A witness, which is an active image in the same part of the store with a known size, proves the
+store: if the witness is there, the store is right and missing data is gone. Without a witness,
+missing images are counted.
 """
 
 from collections import Counter
@@ -24,38 +25,39 @@ from evscrub.domain.verdict import (
     Verdict,
 )
 
-#: How long an image must stay missing, where nothing can prove its store, to be taken for gone.
+#: How long data must be missing from a store without a witness before it is taken as gone.
 STILL_MISSING_SECONDS = 3.0
-#: Parts of a store, and owners and images in each, that are counted.
+#: Most parts of a store that are tracked, and most owners and images in each part.
 _PARTS = 256
 _OWNERS = 1000
 _IMAGES = 10_000
-#: Images that are known to have been missing from a part of the store that was right.
+#: Most images remembered as missing from a part of the store before other data was found there.
 _PROVEN = 10_000
 
 
 class Presence(Enum):
-    """What a store says of an image that must be there."""
+    """Answer of a store about an image that must be there."""
 
     THERE = "there"
-    ABSENT = "absent"  #: or of another size
-    UNKNOWN = "unknown"  #: it failed, or it gives this answer whatever fails
+    ABSENT = "absent"  #: or it has another size
+    UNKNOWN = "unknown"  #: the request failed, or its answer does not distinguish failures
 
 
 class ProofResult(Enum):
-    """What live images tell of the part of a store that they are in."""
+    """What witnesses prove about their part of a store."""
 
     RIGHT = "right"
     WRONG = "wrong"
     UNKNOWN = "unknown"
-    NO_WITNESS = "no_witness"  #: there is no live image in it
+    NO_WITNESS = "no_witness"  #: there is no active image in it
 
 
 class Proof(NamedTuple):
-    """What live images tell, and of a wrong store one that is absent.
+    """What witnesses prove, with an absent witness if the store is wrong.
 
-    :param image_id: empty unless the store is wrong.
-    :param owners: of the images that are absent.
+    :param image_id: id of an absent witness; empty unless the store is wrong.
+    :param size_bytes: its size.
+    :param owners: owners of the absent witnesses.
     """
 
     result: ProofResult
@@ -65,28 +67,28 @@ class Proof(NamedTuple):
 
 
 class Missing:
-    """Judges a store that says that it does not have images' data.
+    """Judges images whose data a store does not have.
 
-    Where nothing can prove it, an image is taken for gone when data in the same part of the store
-    was found after it was missing, or when it stays missing and few others are, or were since data
-    was found there.
+    Without a witness the data of an image is taken as gone if other data in the same part of the
+    store was found after it was missing, or if it stays missing while fewer images than the limit
+    have been missing since data was last found there.
 
-    :param limit: images missing in a row, however slowly they are asked for, that mean that the
-        store is not the right one; 0 takes any number for gone.
+    :param limit: number of missing images in a row, over any time, that shows that the store is
+        wrong; 0 takes any missing data as gone.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        #: Whether there was a live image to ask for, the last time; None before.
+        #: Whether there was a witness the last time; None before the first judgement.
         self.is_provable: bool | None = None
         self._parts: dict[str, _Part] = {}
-        #: Images, by part, that were missing before other data of the part was found.
+        #: Pairs of part and image that was missing before other data of the part was found.
         self._proven: set[tuple[str, str]] = set()
 
     def judge(self, proof: Proof, part: str, owner: Owner, image_id: str, now: float) -> Verdict:
-        """Return what it means that a part of the store does not have an image's data.
+        """Return the verdict on an image whose data a part of the store does not have.
 
-        :param proof: what live images tell of that part.
+        :param proof: what witnesses prove about that part.
         :param now: seconds, of a clock that never goes back.
         """
         if not self.limit:
@@ -97,8 +99,8 @@ class Missing:
                 return NOT_FOUND
             case ProofResult.WRONG:
                 what = f"image {proof.image_id} is active, and its {proof.size_bytes} bytes"
-                # An owner can give an image of theirs a location that is not its data's, so that it
-                # takes two of them to blame the store.
+                # An owner may add a wrong location to an own image, so only a witness of another
+                # owner is evidence against the store.
                 reason = WRONG_STORE if proof.owners - {owner} else WRONG_FOR_ONE
                 return Verdict(Outcome.STORE_TROUBLE, reason, hint=f"{what} are not there")
             case ProofResult.UNKNOWN:
@@ -111,10 +113,10 @@ class Missing:
         return self._parts.setdefault(part, _Part(self.limit, now)).judge(owner, image_id, now)
 
     def found(self, part: str, began: float) -> None:
-        """Take in that this part of the store had an image's data.
+        """Record that a part of the store had an image's data.
 
-        :param began: when that was asked, seconds. Answers are taken in late, and a file system may
-            have been unmounted in between, so it proves nothing of what was missing after that.
+        :param began: when the request started, seconds. The file system may have been unmounted
+            since, so the answer proves nothing about data that was missing after that.
         """
         if part in self._parts:
             if len(self._proven) >= _PROVEN:
@@ -125,34 +127,35 @@ class Missing:
                 del self._parts[part]
 
     def clear(self) -> None:
-        """Begin again, as after an operator saw to the store."""
+        """Forget all missing images, for example because an operator repaired the store."""
         self._parts.clear()
         self._proven.clear()
 
 
 class _Part:
-    """What is missing from a part of a store since data was found there.
+    """Images missing from a part of a store since data was last found there.
 
-    :param began: when the first of it was missing.
+    :param began: when the first of them was missing, seconds.
     """
 
     def __init__(self, limit: int, began: float) -> None:
         self._limit = limit
         self._began = began
-        #: When each image was missing first, by owner; without those that were taken for gone.
+        #: Time when each image was first missing, by owner, without those taken as gone.
         self._since: dict[Owner, dict[str, float]] = {}
-        #: How many of each owner's were taken for gone: at a slow pace few are missing at a time.
+        #: Number of images taken as gone, by owner. They count too, because at a slow rate few are
+        #: missing at a time.
         self._gone: Counter[Owner] = Counter()
         self._gone_at = began
         self._count = 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing counts."""
+        """Whether no image is counted."""
         return not self._since and not self._gone
 
     def take_missing_by(self, time: float) -> list[str]:
-        """Take out the images that were missing by then; what was gone by then counts no more."""
+        """Remove and return the images missing by `time`; forget those taken as gone by then."""
         taken = [
             image_id
             for own in self._since.values()
@@ -170,7 +173,7 @@ class _Part:
         return taken
 
     def judge(self, owner: Owner, image_id: str, now: float) -> Verdict:
-        """Judge an image by how many are missing, and for how long."""
+        """Judge an image by how many images are missing, and for how long."""
         if owner not in self._since and len(self._since) >= _OWNERS:
             return UNPROVEN
         own = self._since.setdefault(owner, {})
@@ -195,7 +198,8 @@ class _Part:
         return Verdict(Outcome.STORE_TROUBLE, reason, hint=hint)
 
     def _is_too_much(self) -> bool:
-        # One owner's count for half, so that it takes two of them to blame the store.
+        # The images of one owner count for half of the limit at most, so that a single owner cannot
+        # pause the store.
         share = ceil(self._limit / 2)
         owners = self._since.keys() | self._gone.keys()
         return sum(min(self._missing_of(owner), share) for owner in owners) >= self._limit

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Show what somebody else wrote in a message, however long it is. Pure."""
+"""Quote untrusted text in messages. Pure."""
 
-#: Enough for the names that people use. A column holds 64 KB, and each of many images another.
+#: Enough for real names. A database column may have 64 KB, and each of many images another text.
 LONGEST_CHARACTERS = 200
 
 
 def shorten(text: str) -> str:
-    """Return a text without the middle of one that is longer than :data:`LONGEST_CHARACTERS`."""
+    """Return a text, without its middle if it is longer than :data:`LONGEST_CHARACTERS`."""
     if len(text) <= LONGEST_CHARACTERS:
         return text
     half = LONGEST_CHARACTERS // 2
@@ -14,5 +14,5 @@ def shorten(text: str) -> str:
 
 
 def quote(text: str) -> str:
-    """Return a shortened text in quotes, with what cannot be printed escaped."""
+    """Return a text shortened and in quotes, with unprintable characters escaped."""
     return repr(shorten(text))

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the answer of a store driver to a delete means.
+"""Judge the answer of a store driver to a delete. Pure.
 
-Pure. :func:`judge` is the one place that knows; the drivers' exceptions are told apart by the
-classes of glance_store and, for what the drivers let through, by the library that raised them, so
-that no store's client needs to be installed.
+:func:`judge` classifies exceptions by the classes of glance_store and, for exceptions of client
+libraries that the drivers pass on, by the name of the library and the class, so that no client
+library needs to be installed.
 """
 
 import errno
@@ -15,32 +15,32 @@ from glance_store import exceptions as store_exceptions
 
 
 class Outcome(Enum):
-    """What to do about a location after a delete."""
+    """What to do with a location after a delete."""
 
-    GONE = "gone"  #: the data is not there any more
-    NOT_OURS = "not_ours"  #: the store is read-only by nature: finish, the data stays
-    SHARED = "shared"  #: another one wants the data: finish, it stays
-    IN_USE = "in_use"  #: clones or snapshots exist: wait long; no error
+    GONE = "gone"  #: the data is gone: settle
+    NOT_OURS = "not_ours"  #: the store is read-only by nature: settle, the data stays
+    SHARED = "shared"  #: another location needs the data: settle, the data stays
+    IN_USE = "in_use"  #: clones or snapshots exist: retry after a long delay; not an error
     REFUSED = "refused"  #: the store works but refuses this image: retry with backoff, then park
     TRANSIENT = "transient"  #: retry with backoff; see also Verdict.tells_overload
-    UNPROVEN = "unproven"  #: not there, and it is not known yet whether its store is: retry
-    STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted now
-    CONFIGURATION = "configuration"  #: only an operator can mend it: park
+    UNPROVEN = "unproven"  #: the data is missing, but the store is not proven yet: retry
+    STORE_TROUBLE = "store_trouble"  #: no location of this store can be deleted: pause the store
+    CONFIGURATION = "configuration"  #: only an operator can fix it: park
     UNKNOWN = "unknown"  #: retry a few times, then park
 
 
-#: Outcomes that end a location's row.
+#: Outcomes after which a location is settled.
 FINISHED = frozenset({Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED})
-#: Outcomes of a delete that may have had its effect, or a part of it, all the same: an answer that
-#: was lost, a store that gave up half-way.
+#: Outcomes of a delete that may have taken effect, fully or partly: an answer may be lost, or a
+#: store may fail half-way.
 UNSURE = frozenset({Outcome.TRANSIENT, Outcome.UNKNOWN, Outcome.REFUSED})
-#: Outcomes that are an image's own trouble.
+#: Outcomes that are caused by the image, not by the store.
 IMAGES_OWN = frozenset({Outcome.IN_USE, Outcome.REFUSED, Outcome.UNKNOWN})
 
 PERMISSION_DENIED = "permission_denied"
 READ_ONLY = "read_only_file_system"
 IO_ERROR = "io_error"
-#: Reasons of transient failures that no slower pace helps.
+#: Reasons of transient failures that a lower rate does not help.
 _NO_OVERLOAD = frozenset(
     {
         "bad_store_configuration",
@@ -53,12 +53,12 @@ _NO_OVERLOAD = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement.
+    """The judgement of a delete.
 
-    :param reason: one word of a fixed set, fit for a metric's label.
-    :param detail: the exception's class and, of an error of the operating system, its symbol, such
-        as ``Forbidden EPERM``; never the exception's text: that may hold a URL with credentials.
-    :param hint: what exactly is wrong and where an operator should look, where that is known.
+    :param reason: one of a fixed set of words, used as a metric's label.
+    :param detail: class of the exception and the symbol of an OS error, such as
+        ``Forbidden EPERM``; never its text, which may contain a URL with credentials.
+    :param hint: what is wrong and what an operator should check, if known.
     """
 
     outcome: Outcome
@@ -68,26 +68,26 @@ class Verdict:
 
     @property
     def why(self) -> str:
-        """The reason; a sentence where there is a hint."""
+        """The reason, followed by the hint if there is one."""
         return f"{self.reason.replace('_', ' ')}: {self.hint}" if self.hint else self.reason
 
     @property
     def tells_overload(self) -> bool:
-        """Whether a slower pace may help."""
+        """Whether a lower rate may help."""
         return self.outcome is Outcome.TRANSIENT and self.reason not in _NO_OVERLOAD
 
     @property
     def is_missing(self) -> bool:
-        """Whether the store says that it does not have the data."""
+        """Whether the store reported that it does not have the data."""
         return self.outcome is Outcome.GONE and self.reason != GONE.reason
 
 
 class StoreNotUsableError(Exception):
-    """A location that this configuration cannot delete.
+    """A location cannot be deleted with this configuration.
 
     :param reason: one of the reasons below.
-    :param hint: what an operator should do, without the URL.
-    :param store: the store, where it is an enabled one that cannot be used.
+    :param hint: what an operator should do; without the URL.
+    :param store: name of the store, if an enabled store cannot be used; else empty.
     """
 
     def __init__(self, reason: str, hint: str, store: str = "") -> None:
@@ -106,54 +106,54 @@ BAD_URL = "bad_url"
 FOREIGN_OBJECT = "foreign_object"
 MAYBE_SHARED = "maybe_shared"
 NO_WRITE_ACCESS = "no_write_access"
-#: What may pass, or be mended, while an agent runs.
+#: Reasons that may end while the agent runs, by themselves or by a repair.
 UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
 
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
-#: A symbolic link in a store's directory leads to the file.
+#: A symbolic link in a directory of a store points to the file.
 LINKED = Verdict(
     Outcome.IN_USE,
     "linked",
-    hint="a symbolic link in a directory of the stores leads to its file; remove the link if"
-    " nobody needs it",
+    hint="a symbolic link in a directory of the stores points to its file; remove the link if"
+    " it is not needed",
 )
-#: A file store's directory could not be read in time, to look for such links.
+#: The directory of a file store could not be searched for symbolic links in time.
 SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
-#: No encrypted location can be decrypted, so no data is known to be nobody else's.
+#: No encrypted location can be decrypted, so any data may be shared with one of them.
 HIDDEN = Verdict(
     Outcome.CONFIGURATION,
     UNDECIPHERABLE,
-    "no encrypted location can be read, so that any may be of the same data: is [DEFAULT]"
-    " metadata_encryption_key Glance's?",
+    "no encrypted location can be decrypted, so any of them may have the same data: set [DEFAULT]"
+    " metadata_encryption_key to Glance's key",
 )
-#: Not found, and nothing has proven yet that the store is the right one: the row stays.
+#: Missing, and the store is not proven yet: the row stays.
 UNPROVEN = Verdict(
     Outcome.UNPROVEN,
     "unproven",
-    hint="the data is not there, and the store has no active image that tells whether it is the"
-    " right one",
+    hint="the data is not there, and the store has no active image to prove that it is the right"
+    " store",
 )
-#: The same, since asking for a live image failed.
+#: Missing, and the witnesses could not be checked: the row stays.
 NO_PROOF = Verdict(
     Outcome.UNPROVEN,
     "no_proof",
-    hint="the data is not there, and the store does not say whether it has active images",
+    hint="the data is not there, and the store does not answer whether it has active images",
 )
-#: The reason of a verdict that the store is not the right one, and of one that it cannot be.
+#: The store is wrong: by its witnesses, or by the number of missing images.
 WRONG_STORE = "wrong_store"
 TOO_MANY_MISSING = "too_many_missing"
-#: The same, and all of them are one owner's.
+#: As above, but all of the evidence is from one owner's images.
 WRONG_FOR_ONE = "wrong_store_for_one"
 TOO_MANY_OF_ONE = "too_many_missing_of_one"
-#: Reasons that pause a store, or do so where no other owner's images are; the hint says why.
+#: Reasons that pause the store, and reasons that do so only if no other owner has images there.
 PAUSING = frozenset({WRONG_STORE, TOO_MANY_MISSING})
 PAUSING_ALONE = frozenset({WRONG_FOR_ONE, TOO_MANY_OF_ONE})
-#: Not found, and nothing else is there either: the mount point of what is not mounted, most likely.
+#: Missing from an empty or missing directory, which is most likely an unmounted mount point.
 EMPTY_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "empty_directory")
 MISSING_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "missing_directory")
-#: The same of a directory below the store's own, which works: the locations there alone suffer.
+#: The same for a directory below the store's own, which works: only the locations in it are parked.
 MISSING_BELOW = Verdict(
     Outcome.CONFIGURATION,
     "missing_subdirectory",
@@ -161,7 +161,7 @@ MISSING_BELOW = Verdict(
     " name the store in [scrubber] acknowledged_stores for a while",
 )
 
-#: 498 is what Swift answers above its rate limits.
+#: Swift answers 498 above its rate limits.
 _THROTTLED_STATUSES = frozenset({429, 498, 503, 509})
 _THROTTLED_CODES = frozenset(
     {
@@ -174,7 +174,7 @@ _THROTTLED_CODES = frozenset(
         "TooManyRequestsException",
     }
 )
-#: Error codes by which S3 rejects the credentials, whatever the object.
+#: S3 error codes for rejected credentials, whatever the object.
 _CREDENTIALS_CODES = frozenset(
     {
         "AccountProblem",
@@ -190,10 +190,10 @@ _CREDENTIALS_CODES = frozenset(
         "SignatureDoesNotMatch",
     }
 )
-#: What object storage answers about one object: forbidden by a lock, a policy or an owner; not
-#: allowed on its kind; in conflict with its state.
+#: Statuses of object storage about a single object: forbidden by a lock, a policy or its owner; not
+#: allowed for its type; in conflict with its state.
 _OBJECT_STATUSES = frozenset({403, 405, 409})
-#: What unlink says of one name. EACCES is not among them: that is the directory's permissions.
+#: Meaning of the errors of unlink. Most concern the one file; EACCES is about its directory.
 _BY_ERRNO = {
     errno.EPERM: (Outcome.REFUSED, PERMISSION_DENIED),  # immutable, append-only, or another's
     errno.EISDIR: (Outcome.REFUSED, "not_a_file"),
@@ -206,7 +206,7 @@ _BY_ERRNO = {
     errno.EACCES: (Outcome.TRANSIENT, PERMISSION_DENIED),
     errno.EROFS: (Outcome.TRANSIENT, READ_ONLY),
 }
-#: Exceptions of clients that need not be installed, by the library and the class's name.
+#: Exceptions of client libraries, by the names of the library and the class.
 _BY_NAME = {
     ("rbd", "ImageBusy"): (Outcome.IN_USE, "in_use"),
     ("rbd", "ImageHasSnapshots"): (Outcome.IN_USE, "has_snapshot"),
@@ -219,7 +219,7 @@ _BY_NAME = {
     ("oslo_vmware", "FileFaultException"): (Outcome.REFUSED, "not_a_file"),
     ("oslo_vmware", "NoPermissionException"): (Outcome.REFUSED, PERMISSION_DENIED),
 }
-# What reaches us from below the drivers, by the library it comes from.
+#: Libraries whose exceptions the drivers pass on.
 _CLIENT_LIBRARIES = frozenset(
     {
         "boto3",
@@ -254,19 +254,19 @@ _BY_CLASS: tuple[tuple[type[Exception], Outcome, str], ...] = (
 )
 
 
-def untold(other_store: str | None) -> Verdict:
-    """Return the verdict on data that another location, which is wanted, may be of too.
+def maybe_shared(other_store: str | None) -> Verdict:
+    """Return the verdict on data that another location may also have and still need.
 
-    :param other_store: the store that the other location names, None if it names none.
+    :param other_store: name of the other location's store; None if it names none.
     """
     if other_store is None:
         text = (
-            "another location, which names no store, may be of the same data: enable the store"
+            "another location, which names no store, may have the same data: enable the store"
             " that it is in"
         )
     else:
         text = (
-            f"another location, in store {other_store!r}, may be of the same data: enable that"
+            f"another location, in store {other_store!r}, may have the same data: enable that"
             " store if it is not, or name both in [scrubber] separate_stores if they have no"
             " object in common"
         )
@@ -274,10 +274,10 @@ def untold(other_store: str | None) -> Verdict:
 
 
 def judge(error: Exception | None, scheme: str) -> Verdict:
-    """Say what a delete's end means.
+    """Return the verdict on a delete.
 
-    :param error: what the driver raised, None when it returned.
-    :param scheme: the URL's scheme, which tells stores that never delete.
+    :param error: what the driver raised; None if it returned.
+    :param scheme: scheme of the URL, by which read-only stores are recognized.
     """
     if error is None:
         return GONE
@@ -292,16 +292,20 @@ def judge(error: Exception | None, scheme: str) -> Verdict:
 
 
 def bad_row(error: Exception) -> Verdict:
-    """Judge an error of reading or changing an image's rows; its text may quote the URL."""
+    """Return the verdict on an error of reading or writing an image's rows.
+
+    Its detail is only the class of the error, because the text may quote the URL.
+    """
     cause = getattr(error, "inner_exception", None) or error
     return Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
 
 
 def _judge_cause(error: Exception) -> Verdict | None:
-    """Judge what a driver hid in an exception of glance_store; None where that says it all.
+    """Judge the cause of an exception of glance_store; None if the cause adds nothing.
 
-    The file driver raises Forbidden for every OSError of unlink, cinder's BackendException for
-    every error of its client, S3's BadStoreConfiguration for every one of its look before.
+    The file driver raises Forbidden for every OSError of unlink, the cinder driver BackendException
+    for every error of its client, and the S3 driver BadStoreConfiguration for every error of its
+    request before the delete.
     """
     cause = error.__cause__ or error.__context__
     detail = type(error).__name__
@@ -321,9 +325,9 @@ def _judge_cause(error: Exception) -> Verdict | None:
 def _judge_cinder(error: Exception, detail: str) -> Verdict:
     """Judge the answer of cinder's API to the deletion of a volume."""
     match getattr(error, "code", None):
-        case 400 | 409:  # its state does not allow it: attached, has snapshots, migrating
+        case 400 | 409:  # not allowed in its state: attached, has snapshots, migrating
             return Verdict(Outcome.IN_USE, "in_use", detail)
-        case 401 | 403:  # a policy, and that holds for all volumes
+        case 401 | 403:  # denied by a policy, for all volumes
             return Verdict(Outcome.TRANSIENT, PERMISSION_DENIED, detail)
         case 413 | 429 | 503:
             return Verdict(Outcome.TRANSIENT, "throttled", detail)
@@ -331,7 +335,7 @@ def _judge_cinder(error: Exception, detail: str) -> Verdict:
 
 
 def _judge_client(error: Exception, detail: str) -> Verdict | None:
-    """Judge what a client library says plainly; None where only its class is left to judge by."""
+    """Judge an exception of a client library by its status, code or name; None if none is known."""
     status, code = _answer(error)
     library = _library(error)
     if status in _THROTTLED_STATUSES or code in _THROTTLED_CODES:
@@ -339,12 +343,12 @@ def _judge_client(error: Exception, detail: str) -> Verdict | None:
     if known := _BY_NAME.get((library, type(error).__name__)):
         return Verdict(*known, detail)
     if library in {"rbd", "rados"} and getattr(error, "errno", None) in {errno.EPERM, errno.EACCES}:
-        # What a user of Ceph may do holds for the pool.
+        # Permissions of a Ceph user apply to the whole pool.
         return Verdict(Outcome.TRANSIENT, PERMISSION_DENIED, detail)
     if not library:
         return None
     if library in {"botocore", "swiftclient"} and status is not None:
-        # Swift's client asks for a token first, and says so in its message.
+        # The message of swiftclient begins with "Auth" if the request for a token failed.
         of_token = str(getattr(error, "msg", "")).startswith("Auth")
         if of_token or status == HTTPStatus.UNAUTHORIZED or code in _CREDENTIALS_CODES:
             return Verdict(Outcome.TRANSIENT, PERMISSION_DENIED, detail)
@@ -368,7 +372,7 @@ def _judge_class(error: Exception, detail: str) -> Verdict:
 
 
 def _library(error: Exception) -> str:
-    """Return the client library that an exception's class comes from, "" for none of them."""
+    """Return the known client library that defines an exception's class, or ""."""
     for base in type(error).mro():
         library = base.__module__.partition(".")[0]
         if library in _CLIENT_LIBRARIES:
@@ -377,7 +381,7 @@ def _library(error: Exception) -> str:
 
 
 def _answer(error: Exception) -> tuple[int | None, str | None]:
-    """The HTTP status and error code that an S3 or Swift client's exception carries."""
+    """Return the HTTP status and error code of an S3 or Swift client's exception."""
     status = getattr(error, "http_status", None)
     code = None
     response = getattr(error, "response", None)

@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say numbers and durations in words, for people. Pure."""
+"""Format numbers and durations for people. Pure."""
 
 from datetime import timedelta
 
 
 def in_words(seconds: float) -> str:
-    """Say a duration, to its two largest units."""
+    """Format a duration in its largest unit and the one below, such as ``3 h 20 min``.
+
+    :param seconds: at least 0; below 1 the result is in milliseconds.
+    """
+    if not seconds:
+        return "0 s"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     span = timedelta(seconds=round(seconds))
@@ -21,5 +26,9 @@ def in_words(seconds: float) -> str:
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
-    """Say a number of things."""
+    """Format a number of things.
+
+    :param one: the noun for one of them.
+    :param many: the noun for any other number; by default `one` with an "s".
+    """
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -26,6 +26,7 @@ from evscrub.domain.clock import Clock
 from evscrub.intake import transport as bounded
 from evscrub.intake.broker_probe import BrokerWatch, brokers
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
+from evscrub.telemetry.log_limit import LogLimit
 from evscrub.telemetry.outage import Outage
 from evscrub.telemetry.silence import Silence
 
@@ -85,7 +86,7 @@ class Dispatcher:
         self._clock = clock
         self._wall = wall
         self._untold: Counter[str] = Counter()  #: dropped since the last line about it
-        self._tell_after = clock()
+        self._limit = LogLimit(_TELL_SECONDS)
 
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
         """Read a batch; returns what was not processed, which is nothing."""
@@ -115,9 +116,7 @@ class Dispatcher:
         self._untold[reason] += 1
 
     def _tell_of_dropped(self) -> None:
-        now = self._clock()
-        if self._untold and now >= self._tell_after:
-            self._tell_after = now + _TELL_SECONDS
+        if self._untold and self._limit.allows(self._clock()):
             LOG.warning(
                 "Dropped notifications that Glance would not send (%s): look at who else may"
                 " publish on the bus; this is told once a minute at most",

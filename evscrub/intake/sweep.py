@@ -18,7 +18,7 @@ from evscrub.config.settings import SweepSettings
 from evscrub.domain.clock import Clock, DatabaseClock, epoch
 from evscrub.domain.words import count
 from evscrub.queueing.delay_queue import Added, DelayQueue, Source
-from evscrub.registry.calls import RETRY_SECONDS, RegistryAwayError, RegistryCalls
+from evscrub.registry.gateway import RETRY_SECONDS, RegistryAwayError, RegistryGateway
 from evscrub.registry.pages import Found, Pages, Window
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Sweep:
         self,
         queue: DelayQueue,
         pages: Pages,
-        calls: RegistryCalls,
+        calls: RegistryGateway,
         clock: Clock,
         database_clock: DatabaseClock,
         settings: SweepSettings,

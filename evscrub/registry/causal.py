@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read on a node that shows everything that was committed before, on whichever node.
+"""Read everything that was committed before the read, on whichever node it was committed.
 
-The nodes of a cluster, and replicas behind a proxy, show what others committed a moment later.
+Nodes of a cluster and replicas behind a proxy apply the commits of other nodes with a delay.
 """
 
 from collections.abc import Iterator
@@ -19,15 +19,15 @@ _READS_AND_UPDATES = 3
 
 @contextmanager
 def caught_up(database: Database) -> Iterator[sa.Connection]:
-    """Give a transaction that reads what was committed before it began.
+    """Open a transaction that reads everything that was committed before it began.
 
-    It begins with an UPDATE of no row. A proxy that sends reads to replicas sends that, and so the
-    rest of the transaction, where claims go; a replica refuses it. A Galera node first applies what
-    other nodes have committed, and fails where it cannot in time (repl.causal_read_timeout).
+    It begins with an UPDATE of no row. A proxy that sends reads to replicas sends the UPDATE, and
+    with it the whole transaction, to the primary; a replica rejects it. A Galera node first applies
+    what other nodes have committed, and fails if that takes too long (repl.causal_read_timeout).
 
-    :raises oslo_db.exception.DBError: the node cannot catch up, or takes no writes.
+    :raises oslo_db.exception.DBError: the node cannot catch up, or rejects writes.
     """
-    if database.engine.dialect.name == "sqlite":  # one file, and a write locks all of it
+    if database.engine.dialect.name == "sqlite":  # a single file: no replication
         with database.reading() as connection:
             yield connection
         return
@@ -42,14 +42,14 @@ def caught_up(database: Database) -> Iterator[sa.Connection]:
             yield connection
         except BaseException:
             if galera:
-                connection.invalidate()  # rather than to give it to others as it is
+                connection.invalidate()  # the session setting could not be reset
             raise
         if galera:
             connection.execute(sa.text("SET SESSION wsrep_sync_wait = DEFAULT"))
 
 
 def _is_galera(connection: sa.Connection) -> bool:
-    """Return whether the server is a node of a Galera cluster; kept with its connection."""
+    """Return whether the server is a node of a Galera cluster; cached with the connection."""
     known = connection.info.get(__name__)
     if known is None:
         value = connection.execute(sa.text("SHOW VARIABLES LIKE 'wsrep_on'")).first()
@@ -58,11 +58,11 @@ def _is_galera(connection: sa.Connection) -> bool:
 
 
 def may_have_several_nodes(database: Database) -> bool:
-    """Return whether another node may answer the next connection, as far as the database says.
+    """Return whether the next connection may reach another node, by what the database reports.
 
     :raises ValueError: the database does not answer; the message says what to do.
     """
-    if isinstance(database.engine.url.query.get("host"), tuple):  # of PostgreSQL's driver
+    if isinstance(database.engine.url.query.get("host"), tuple):  # several, for PostgreSQL
         return True
     if database.engine.dialect.name != "mysql":
         return False

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Look at images, claim them, renew the claims and settle them, each in one short transaction.
+"""Read images, claim them, renew and settle the claims, each in one short transaction.
 
 A claim sets the image to ``deleted`` and stamps ``updated_at`` of its pending locations: the lease.
-From then on Glance, its scrubber and other agents leave the image alone, whatever happens to this
-process. Leases are whole seconds of the database's clock, because MySQL's DATETIME keeps no more.
+From then on neither Glance, nor its scrubber, nor another agent touches the image until the lease
+expires, even if this process dies. Leases are whole seconds of the database's clock, because
+MySQL's DATETIME stores no fractions here.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -33,7 +34,10 @@ from evscrub.registry.tables import image_locations, images
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What was seen of an image; `image` is None when the registry does not know it."""
+    """What was read of an image, and the decision about it.
+
+    :param image: None if the registry has no such image.
+    """
 
     image: ImageRow | None
     decision: Decision
@@ -41,7 +45,10 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to delete these locations until `lease` has aged by the claim timeout."""
+    """The right to delete the locations until the lease is older than the claim timeout.
+
+    :param lease: naive UTC, whole seconds, by the database's clock.
+    """
 
     image: ImageRow
     kind: Kind
@@ -51,9 +58,12 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An answer of the registry for many images, at the database's time `now`.
+    """An answer of the registry about many images.
 
-    :param refused: whether nothing was claimed because that time cannot be right.
+    :param now: the database's time of the answer, naive UTC.
+    :param sights: what was read, by image id.
+    :param claims: the images that were claimed.
+    :param refused: whether nothing was claimed because `now` disagrees with the estimate.
     """
 
     now: datetime
@@ -64,13 +74,14 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The end of a claim.
+    """The result of a claim.
 
-    :param lease: the lease as last renewed.
+    :param lease: the lease after its last renewal.
     :param gone: ids of locations whose data is gone.
-    :param left: ids of locations that are still to be deleted; any at all release the image.
-    :param whole: whether the data of those is known to be there, for it was claimed when pending
-        and no delete of it may have had an effect.
+    :param left: ids of locations whose data is still to be deleted; if there are any, the claim is
+        handed back.
+    :param whole: whether the data of `left` is known to be complete: the image was claimed when
+        pending, and no delete may have taken effect.
     """
 
     image_id: str
@@ -83,7 +94,8 @@ class Settlement:
 class Claims:
     """The claim protocol on a database.
 
-    :param clock: the estimate that the database's answers must agree with; None trusts them.
+    :param clock: estimate of the database's time that readings must agree with; None accepts any
+        reading.
     """
 
     def __init__(self, database: Database, clock: DatabaseClock | None = None) -> None:
@@ -92,7 +104,7 @@ class Claims:
 
     @retried
     def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
-        """Read images and decide about each, changing nothing."""
+        """Read images and decide about each; changes nothing."""
         with self.database.reading() as connection:
             now = read_now(connection)
             rows = read_images(connection, image_ids)
@@ -100,11 +112,11 @@ class Claims:
 
     @retried
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
-        """Claim those of the images that may be scrubbed now and that nobody else has locked.
+        """Claim the images that may be scrubbed now and that no other transaction has locked.
 
-        An image that another transaction has locked is missing from the answer's sights. Nothing is
-        claimed on a node whose clock disagrees with the estimate: images would go too early there,
-        and leases look older than they are.
+        Images that another transaction has locked are missing from the answer's sights. Nothing is
+        claimed on a node whose clock disagrees with the estimate: images would be deleted too early
+        by that clock, and leases of other agents would look expired.
         """
         with self.database.transaction() as connection:
             rows = read_images(connection, image_ids, lock=True)
@@ -124,23 +136,23 @@ class Claims:
 
     @retried
     def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
-        """Renew leases; for claims whose store calls take long.
+        """Renew leases of claims whose store calls take long.
 
-        :param held: claims and the leases they have now.
-        :returns: the claims that are still ours, and their new lease.
+        :param held: claims with their current leases.
+        :returns: the claims that are still this agent's, and their new lease.
         """
         kept = []
         held = list(held)
         with self.database.transaction() as connection:
-            # Never older than it was: see _new_lease; nor than other nodes take it for, where the
-            # clock of this one is behind.
+            # The new lease is no older than the old one (see _new_lease), nor than the estimate:
+            # the clock of this node may be behind those of other nodes.
             leases = [read_now(connection), *(old_lease for _, old_lease in held)]
             if self._clock is not None:
                 leases.append(naive(self._clock.now()))
             lease = max(leases).replace(microsecond=0)
             for claim, old_lease in held:
-                # An image a statement: only its row count tells ours from a lease that another
-                # agent stamped in the same second.
+                # One statement for each image: only its row count tells a claim that was renewed
+                # from one that another agent stamped with the same second.
                 ids = [location.id for location in claim.locations]
                 renewed = connection.execute(
                     sa.update(image_locations)
@@ -154,8 +166,8 @@ class Claims:
                 if renewed.rowcount == len(ids):
                     kept.append(claim)
             if kept:
-                # If this agent dies, a sweep of recent changes finds the image. The image of an
-                # orphan is not deleted and keeps its time.
+                # So that a sweep of recent changes finds the image if this agent dies. The image
+                # of an orphan is live, and its time does not change.
                 ids_kept = [claim.image.id for claim in kept]
                 connection.execute(
                     sa.update(images)
@@ -166,17 +178,20 @@ class Claims:
 
     @retried
     def settle(self, settlements: Sequence[Settlement], claim_timeout: timedelta) -> None:
-        """Finish what is gone and release what is left, as far as the claims are still ours.
+        """Mark locations whose data is gone, and hand back the claims with locations left.
 
-        Pending delete, from where it may be restored, becomes only what is whole. Of all else the
-        lease is given back, as old as one that ran out, so that whoever is next takes it over.
+        A claim that another agent has taken over is not handed back. An image whose data is
+        complete becomes ``pending_delete`` again and may be restored. Any other stays ``deleted``
+        with its leases backdated by the claim timeout, so that the next agent takes it over.
+
+        :param claim_timeout: age at which a lease expires.
         """
         gone = [location for settlement in settlements for location in settlement.gone]
         with self.database.transaction() as connection:
             now = read_now(connection)
-            released = _lock_released(connection, [end for end in settlements if end.left])
+            handed_back = _lock_owned(connection, [end for end in settlements if end.left])
             if gone:
-                # Whoever holds the claim by now: the data is gone, and so the row should say.
+                # Even if another agent has the claim by now: the data is gone.
                 connection.execute(
                     sa.update(image_locations)
                     .where(
@@ -186,10 +201,10 @@ class Claims:
                     .values(status=DELETED, deleted_at=now, updated_at=now)
                 )
             for whole, status in ((True, PENDING_DELETE), (False, DELETED)):
-                returning = [end for end in released if end.whole == whole]
+                returning = [end for end in handed_back if end.whole == whole]
                 if not returning:
                     continue
-                # Those of locations that were taken off live images are not `deleted`.
+                # The status excludes the live images of orphans.
                 connection.execute(
                     sa.update(images)
                     .where(
@@ -199,7 +214,7 @@ class Claims:
                     .values(status=status, updated_at=now)
                 )
                 if not whole:
-                    _give_back(connection, returning, claim_timeout)
+                    _backdate_leases(connection, returning, claim_timeout)
 
 
 def _decide_all(
@@ -216,12 +231,13 @@ def _decide_all(
 
 
 def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> datetime:
-    """A lease that none of the locations has had.
+    """Return a lease that none of the locations has had before.
 
-    One released and claimed again in the same second would have the same twice, and its first
-    owner, repeating a release whose answer was lost, would release the second one's claim.
+    An image that is handed back and claimed again within a second must not get the same lease
+    twice: an agent that repeats the first settlement, because its answer was lost, would hand back
+    the second agent's claim.
     """
-    # What was given back is so much older than its lease was.
+    # Leases that were handed back are backdated by the claim timeout.
     older = dict.fromkeys(Kind, policy.claim_timeout) | {Kind.PENDING: timedelta(0)}
     ahead = [
         location.updated_at - now + older[sight.decision.kind] + timedelta(seconds=1)
@@ -230,18 +246,18 @@ def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> dateti
         for location in sight.decision.locations
         if location.updated_at is not None
     ]
-    # A time far ahead is no lease, but what a host with a wrong clock wrote: the next one, were it
-    # later still, would not run out.
+    # A time far ahead is not a lease but was written by a host with a wrong clock. A lease after it
+    # would not expire.
     ahead = [span for span in ahead if timedelta(0) < span <= 2 * policy.claim_timeout]
     return max([now, *(now + span for span in ahead)]).replace(microsecond=0)
 
 
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:
-    """Write claims on rows that this transaction has locked."""
+    """Write claims to rows that this transaction has locked."""
     claimed = [claim.image.id for claim in claims]
     locations = [location.id for claim in claims for location in claim.locations]
     if claimed:
-        # The status leaves out the images of orphans, which are live.
+        # The status excludes the live images of orphans.
         connection.execute(
             sa.update(images)
             .where(images.c.id.in_(claimed), images.c.status.in_((PENDING_DELETE, DELETED)))
@@ -255,10 +271,10 @@ def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) 
         )
 
 
-def _give_back(
+def _backdate_leases(
     connection: sa.Connection, ends: Sequence[Settlement], claim_timeout: timedelta
 ) -> None:
-    """Make the leases of locked images as old as ones that ran out."""
+    """Backdate the leases of locked images by the claim timeout, so that they have expired."""
     by_lease: dict[datetime, list[int]] = {}
     for end in ends:
         by_lease.setdefault(end.lease, []).extend(end.left)
@@ -270,15 +286,15 @@ def _give_back(
         )
 
 
-def _lock_released(connection: sa.Connection, released: Sequence[Settlement]) -> list[Settlement]:
-    """Lock the images that are let go of; returns those whose lease is still ours."""
-    if not released:
+def _lock_owned(connection: sa.Connection, ends: Sequence[Settlement]) -> list[Settlement]:
+    """Lock the images of claims and return the claims whose lease is still this agent's."""
+    if not ends:
         return []
-    ids = [end.image_id for end in released]
+    ids = [end.image_id for end in ends]
     connection.execute(
         sa.select(images.c.id).where(images.c.id.in_(ids)).order_by(images.c.id).with_for_update()
     ).all()
-    left = [location for end in released for location in end.left]
+    left = [location for end in ends for location in end.left]
     leases = {
         row.id: row.updated_at
         for row in connection.execute(
@@ -287,4 +303,4 @@ def _lock_released(connection: sa.Connection, released: Sequence[Settlement]) ->
             )
         )
     }
-    return [end for end in released if any(leases.get(row) == end.lease for row in end.left)]
+    return [end for end in ends if any(leases.get(row) == end.lease for row in end.left)]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How to connect: which drivers evscrub knows, and the time-outs that each of them is given.
+"""Set timeouts for the database drivers that evscrub supports.
 
-A server that is frozen, or a network that swallows what is sent, answers nothing and hangs nothing
-up. Without time-outs a driver waits for that for ever.
+A frozen server, or a network that drops packets, neither answers nor closes a connection. Without
+timeouts a driver waits for it forever.
 """
 
 from collections.abc import Callable, MutableMapping
@@ -13,31 +13,31 @@ import sqlalchemy as sa
 
 from evscrub.registry import watchdog
 
-#: Seconds that a connection may take. PyMySQL's default, and above any healthy network's.
+#: Timeout for connecting. PyMySQL's default, and longer than any healthy network takes.
 CONNECT_SECONDS = 10
-#: Seconds that a statement may go unanswered. The longest of evscrub's own read on through a part
-#: of the registry: on one of a million images the slowest takes a few seconds. Row locks of MySQL
-#: end after 50 s (innodb_lock_wait_timeout).
+#: Timeout for the answer to a statement. The slowest statements of evscrub scan a part of the
+#: registry and take a few seconds on a million images. MySQL waits up to 50 s for a row lock
+#: (innodb_lock_wait_timeout).
 ANSWER_SECONDS = 60
 _MIN_ANSWER_SECONDS = 5
 
 
 def answer_seconds(lease_seconds: float) -> int:
-    """Return how long a statement may go unanswered where claims must not run out meanwhile.
+    """Return a timeout for answers within which no claim expires.
 
     :param lease_seconds: ``[scrubber] claim_timeout``.
+    :returns: seconds, from 5 to :data:`ANSWER_SECONDS`.
     """
     return int(min(ANSWER_SECONDS, max(_MIN_ANSWER_SECONDS, lease_seconds / 2)))
 
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A driver that evscrub knows.
+    """Timeout options of a database driver that evscrub supports.
 
-    :param connect: names of its option for connecting; the first one is set.
-    :param answer: names of its options for reading and writing.
-    :param watched: connects such that each wait for an answer is bounded, where the driver has no
-        option for that.
+    :param connect: names of the option for connecting; the first name is used to set it.
+    :param answer: names of the options for reading and writing.
+    :param watched: connects with a bound for each answer, for a driver that has no option for it.
     """
 
     connect: tuple[str, ...] = ()
@@ -45,7 +45,7 @@ class Driver:
     watched: Callable[..., Any] | None = None
 
 
-#: By SQLAlchemy's names. SQLite's driver waits 5 s for a lock by itself.
+#: By SQLAlchemy's names of dialect and driver. SQLite's driver waits at most 5 s for a lock.
 _DRIVERS = {
     ("mysql", "pymysql"): Driver(("connect_timeout",), ("read_timeout", "write_timeout")),
     ("mysql", "mysqldb"): Driver(("connect_timeout",), ("read_timeout", "write_timeout")),
@@ -60,13 +60,13 @@ _SPELLINGS = "mysql+pymysql://, postgresql+psycopg2:// or sqlite://"
 
 
 def read_url(connection: str) -> sa.URL:
-    """Read a database's URL.
+    """Parse a database URL.
 
-    SQLAlchemy's dialect ``mariadb`` is ``mysql`` with a check of the server, but oslo.db and
-    Glance look for that name: such a URL is read as one of ``mysql``, with the same driver.
+    The dialect ``mariadb`` is replaced by ``mysql`` with the same driver: SQLAlchemy only adds a
+    check of the server to it, and oslo.db and Glance look for the name ``mysql``.
 
-    :raises ValueError: evscrub does not work with this database or this driver.
-    :raises sa.exc.ArgumentError: it is no URL.
+    :raises ValueError: evscrub does not support this database or driver.
+    :raises sa.exc.ArgumentError: it is not a URL.
     """
     url = sa.make_url(connection)
     family, plus, driver = url.drivername.partition("+")
@@ -77,18 +77,18 @@ def read_url(connection: str) -> sa.URL:
 
 
 def driver_of(url: sa.URL) -> Driver:
-    """Return what is known of a URL's driver.
+    """Return the timeout options of a URL's driver.
 
-    :raises ValueError: nothing is.
+    :raises ValueError: evscrub does not support the driver.
     """
     return _driver_of(url, url.drivername)
 
 
 def _driver_of(url: sa.URL, written: str) -> Driver:
-    """Return what is known of a URL's driver.
+    """Return the timeout options of a URL's driver.
 
-    :param written: how the operator wrote it.
-    :raises ValueError: nothing is.
+    :param written: the scheme as the operator wrote it, for the message.
+    :raises ValueError: evscrub does not support the driver.
     """
     try:
         dialect = url.get_dialect()
@@ -97,16 +97,16 @@ def _driver_of(url: sa.URL, written: str) -> Driver:
     known = _DRIVERS.get((dialect.name, dialect.driver)) if dialect is not None else None
     if known is None or dialect is None or dialect.is_async:
         raise ValueError(
-            f"[database] connection begins with {written}://, which evscrub does not know:"
-            f" write {_SPELLINGS}, in evscrub.conf where Glance itself uses another driver"
+            f"[database] connection begins with {written}://, which evscrub does not support:"
+            f" use {_SPELLINGS}; set it in evscrub.conf if Glance itself uses another driver"
         )
     return known
 
 
 def limit(engine: sa.Engine, seconds: int) -> None:
-    """Give an engine's new connections time-outs, where its URL has none of its own.
+    """Set timeouts for new connections of an engine, except those that its URL sets.
 
-    :param seconds: that a statement may go unanswered, at least 1.
+    :param seconds: timeout for the answer to a statement, at least 1.
     """
     driver = driver_of(engine.url)
 
@@ -120,7 +120,7 @@ def limit(engine: sa.Engine, seconds: int) -> None:
             options[driver.connect[0]] = CONNECT_SECONDS
         for name in driver.answer:
             options.setdefault(name, seconds)
-        # None lets SQLAlchemy connect.
+        # With None SQLAlchemy connects by itself.
         return driver.watched(seconds, *arguments, **options) if driver.watched else None
 
     sa.event.listen(engine, "do_connect", connect)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Connections to the registry, through oslo.db as Glance itself connects."""
+"""Connect to the registry through oslo.db, as Glance does."""
 
 import functools
 import threading
@@ -22,23 +22,25 @@ from evscrub.registry.tables import images, metadata, utc_now
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: What says that the database is away or refuses, after the retries here.
+#: Exceptions of a database that is down or fails a statement, after the retries here.
 UNAVAILABLE = (db_exception.DBError, sa.exc.SQLAlchemyError)
 
 _RETRIES = 5
-#: A statement that ran into its time-out is not tried again: its caller decides about more waiting.
+#: No retry starts later than this. A statement that timed out is not retried: its caller decides.
 _RETRY_SECONDS = 10.0
 _PROBE_SECONDS = 10.0
-#: A server that takes no changes refuses it, and SQLite locks its file for it.
+#: A read-only server rejects it, and SQLite locks its file for it.
 _CHANGE_OF_NO_ROW = sa.update(images).where(sa.false()).values(status=images.c.status)
 
 
 def retried(method: Callable[P, R]) -> Callable[P, R]:
-    """Run a transaction again after a conflict or a lost connection.
+    """Retry a transaction after a conflict or a lost connection.
 
-    Up to five times, and not when ten seconds have passed. Only for methods that may run twice:
-    those here compare before they set. oslo.db's own decorator has no limit of time, and logs a
-    traceback for each error that it hands on.
+    At most five times, and not after ten seconds. The method must be safe to run twice; those of
+    this package compare before they set. oslo.db's own decorator has no time limit and logs a
+    traceback for each error that it raises.
+
+    :raises oslo_db.exception.DBError: the transaction failed and is not retried any more.
     """
 
     @functools.wraps(method)
@@ -59,12 +61,13 @@ _RETRYING = tenacity.Retrying(
 
 
 class Database:
-    """An engine on Glance's database.
+    """Connections to Glance's database.
 
-    :param conf: holds ``[database]``, as Glance's own configuration does.
-    :param answer_seconds: how long a statement may go unanswered, at least 1, where the URL does
-        not say it itself.
-    :raises ValueError: ``[database] connection`` is not set or cannot be understood.
+    :param conf: contains ``[database]``, as Glance's own configuration does.
+    :param answer_seconds: how long to wait for the answer to a statement, at least 1, unless the
+        URL sets a timeout.
+    :raises ValueError: ``[database] connection`` is not set or invalid; the message says what to
+        do.
     """
 
     def __init__(
@@ -78,17 +81,17 @@ class Database:
             )
         self.engine = _make_engine(conf)
         connecting.limit(self.engine, answer_seconds)
-        # Before oslo.db's own, which goes by words and knows few errors.
+        # Before oslo.db's own handler, which matches messages and knows few errors.
         sa.event.remove(self.engine, "handle_error", exc_filters.handler)
         for handler in (_sort_error, exc_filters.handler):
             sa.event.listen(self.engine, "handle_error", handler, retval=True)
         if self.engine.dialect.name == "mysql":
-            # Without it a claim locks the gaps around its rows and holds up Glance's inserts.
+            # REPEATABLE READ would lock the gaps around claimed rows and block Glance's inserts.
             sa.event.listen(self.engine, "connect", _read_committed)
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """A transaction that may write; locks the whole database on SQLite, which has no rows'."""
+        """Open a transaction that may write; on SQLite it locks the whole database at once."""
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "sqlite":
                 connection.execute(_CHANGE_OF_NO_ROW)
@@ -96,28 +99,31 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads."""
+        """Open a transaction that only reads."""
         with self.engine.begin() as connection:
             yield connection
 
     def now(self) -> datetime:
-        """The database's clock, naive UTC."""
+        """Return the database's time, naive UTC.
+
+        :raises UNAVAILABLE: the database is down.
+        """
         with self.reading() as connection:
             return read_now(connection)
 
     def try_to_write(self) -> None:
-        """Change no row, to see whether the server takes changes.
+        """Write to no row, to check that the server accepts writes.
 
-        :raises UNAVAILABLE: it takes none, or does not answer.
+        :raises UNAVAILABLE: it rejects them, or does not answer.
         """
         with self.reading() as connection:
             connection.execute(_CHANGE_OF_NO_ROW)
 
     def reach(self, seconds: float = _PROBE_SECONDS) -> datetime:
-        """Ask for the database's clock, and give up where a connection or its answer takes long.
+        """Return the database's time, but wait no longer than `seconds` for it.
 
-        :param seconds: how long it may take; the driver's time-outs are longer.
-        :raises UNAVAILABLE: it cannot be reached, or did not answer in time.
+        :param seconds: limit for connecting and answering; the driver's timeouts are longer.
+        :raises UNAVAILABLE: the database cannot be reached, or did not answer in time.
         """
         answers: list[datetime] = []
         errors: list[Exception] = []
@@ -125,7 +131,7 @@ class Database:
         def ask() -> None:
             try:
                 answers.append(self.now())
-            except Exception as error:  # noqa: BLE001 - it is raised below
+            except Exception as error:  # noqa: BLE001 - raised again below
                 errors.append(error)
 
         thread = threading.Thread(target=ask, name="probe", daemon=True)
@@ -138,9 +144,9 @@ class Database:
         return answers[0]
 
     def probe(self) -> None:
-        """See that the database answers and is Glance's.
+        """Check that the database answers and has Glance's tables.
 
-        :raises ValueError: it is not; the message says what to do.
+        :raises ValueError: it does not; the message says what to do.
         """
         try:
             self.reach()
@@ -151,17 +157,17 @@ class Database:
             raise ValueError(f"Glance's database cannot be used: {explain(error)}") from None
 
     def dispose(self) -> None:
-        """Close idle connections; those in use are closed when they come back."""
+        """Close idle connections; those in use are closed when they are returned."""
         self.engine.dispose()
 
 
 def is_away(error: Exception) -> bool:
-    """Return whether an error of :data:`UNAVAILABLE` says that no answer is to be had at all."""
+    """Return whether an error of :data:`UNAVAILABLE` means that the database is unreachable."""
     return isinstance(error, db_exception.DBConnectionError) and not is_read_only(error)
 
 
 def read_now(connection: sa.Connection) -> datetime:
-    """The database's clock, naive UTC."""
+    """Return the database's time, naive UTC."""
     now = connection.execute(sa.select(utc_now())).scalar_one()
     assert isinstance(now, datetime)  # noqa: S101 - narrows the type
     return now
@@ -186,32 +192,32 @@ def _make_engine(conf: cfg.ConfigOpts) -> sa.Engine:
             connection_recycle_time=options.connection_recycle_time,
             mysql_sql_mode=options.mysql_sql_mode,
             sqlite_fk=False,
-            # Who is to retry is the caller; an agent starts without its database.
+            # No retries here: callers retry, and an agent may start while its database is down.
             max_retries=0,
         )
         engine: sa.Engine = facade.writer.get_engine()
     except (sa.exc.ArgumentError, ValueError) as error:
         if str(error).startswith("[database]"):
             raise
-        # It quotes the URL, password and all.
+        # The original message quotes the URL with its password.
         raise ValueError("[database] connection is not a URL that SQLAlchemy knows") from None
     except ModuleNotFoundError as error:
         raise ValueError(
             f"[database] connection needs the Python module {error.name}, which is not installed:"
-            " install it, or let the URL begin with mysql+pymysql:// or postgresql+psycopg2://,"
-            " whose modules come with the extras mysql and postgresql of evscrub"
+            " install it, or use a URL that begins with mysql+pymysql:// or postgresql+psycopg2://,"
+            " whose modules the extras mysql and postgresql of evscrub install"
         ) from None
     return engine
 
 
 def _sort_error(context: sa.engine.ExceptionContext) -> None:
-    """Tell SQLAlchemy and oslo.db what an error means for its transaction.
+    """Classify an error for SQLAlchemy and oslo.db.
 
-    :raises DBDeadlock: the transaction may be run again on this connection.
+    :raises DBDeadlock: the transaction may be retried on this connection.
     """
     match sort(context.original_exception, context.dialect.name):
         case Sort.LOST:
-            # SQLAlchemy drops the connection and all idle ones, oslo.db makes it DBConnectionError.
+            # SQLAlchemy closes this and all idle connections; oslo.db raises DBConnectionError.
             context.is_disconnect = True
         case Sort.CONFLICT:
             raise db_exception.DBDeadlock(context.sqlalchemy_exception)

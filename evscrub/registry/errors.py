@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sort a database's errors by their codes: which are worth another try, and what to do about them.
+"""Classify database errors by their codes: which to retry, and what an operator should do.
 
-Codes and not words, for words change with releases and with the server's language. Numbers are
-those of the MySQL and MariaDB error references, of Galera and of ProxySQL; states are those of
-Appendix A of PostgreSQL's manual. Pure.
+Messages change with releases and with the server's language; codes do not. Numbers are from the
+error references of MySQL, MariaDB, Galera and ProxySQL, states from Appendix A of PostgreSQL's
+manual. Pure.
 """
 
 import enum
@@ -14,11 +14,11 @@ from evscrub.telemetry.redact import redact
 
 
 class Sort(enum.Enum):
-    """What an error means for the transaction it ended."""
+    """Class of an error, by whether to retry the transaction that it ended."""
 
-    CONFLICT = "conflict"  #: the transaction lost against another: run it again
-    LOST = "lost"  #: this connection is of no more use: run it again on a new one
-    OTHER = "other"  #: running it again changes nothing
+    CONFLICT = "conflict"  #: conflict with another transaction: retry
+    LOST = "lost"  #: this connection is unusable: retry on a new one
+    OTHER = "other"  #: a retry would fail again
 
 
 _MYSQL_CONFLICTS = frozenset(
@@ -108,35 +108,35 @@ _POSTGRESQL_NO_TABLE = frozenset({"3D000", "42P01", "42703"})
 _POSTGRESQL_REFUSED = frozenset({"28000", "28P01", "42501"})
 
 _SQLITE_CONFLICTS = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_SQLITE_PRIMARY = 0xFF  # the rest of a code tells details
+_SQLITE_PRIMARY = 0xFF  # mask of the primary code; higher bits are details
 
 
 def code_of(error: BaseException) -> int | str | None:
-    """Return the code that the driver gives, None where it gives none.
+    """Return the driver's code of an error, or None if it has none.
 
-    :param error: the driver's, or one of SQLAlchemy or oslo.db around it.
-    :returns: a number of MySQL's or SQLite's, or PostgreSQL's SQLSTATE.
+    :param error: the driver's exception, or one of SQLAlchemy or oslo.db that wraps it.
+    :returns: a number for MySQL and SQLite, the SQLSTATE for PostgreSQL.
     """
     cause = driver_error(error)
     if isinstance(cause, sqlite3.Error):
         code = getattr(cause, "sqlite_errorcode", None)
         return None if code is None else code & _SQLITE_PRIMARY
     number = _number(cause)
-    if number is not None:  # MySQL's drivers have both, and states there are too coarse
+    if number is not None:  # MySQL's drivers have both; its states are too coarse
         return number
     state = getattr(cause, "pgcode", None) or getattr(cause, "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
 def sort(error: BaseException, family: str) -> Sort:
-    """Return what an error means.
+    """Return the class of an error.
 
-    :param error: the driver's, or one of SQLAlchemy or oslo.db around it.
+    :param error: the driver's exception, or one of SQLAlchemy or oslo.db that wraps it.
     :param family: ``mysql``, ``postgresql`` or ``sqlite``.
     """
     code = code_of(error)
     if family == "postgresql":
-        # Without a state it is libpq's own: it could not connect, or lost the connection.
+        # libpq's own errors have no state: it could not connect, or lost the connection.
         kinds = {kind.__name__ for kind in type(driver_error(error)).__mro__}
         own = code is None and "OperationalError" in kinds
         if own or code in _POSTGRESQL_LOST or str(code).startswith("08"):
@@ -150,41 +150,41 @@ def sort(error: BaseException, family: str) -> Sort:
 
 
 def is_read_only(error: BaseException) -> bool:
-    """Return whether a server refused to write anything."""
+    """Return whether a server rejected a write because it is read-only."""
     return code_of(error) in _MYSQL_READ_ONLY | _POSTGRESQL_READ_ONLY
 
 
 def reason(error: BaseException) -> str:
-    """Say in one line what the database or its driver said, without credentials or statements."""
+    """Return the message of the database or its driver in one line, without credentials or SQL."""
     cause = driver_error(error)
     said = " ".join(str(part) for part in cause.args)
     return redact(" ".join(said.split())) or type(cause).__name__
 
 
 def advice(error: BaseException) -> str:
-    """Say what to do about an error."""
+    """Return what an operator should do about an error."""
     code = code_of(error)
     if code in _MYSQL_NO_QUORUM:
         return (
-            "this node is outside its cluster's quorum, or still joining: look at the cluster, or"
-            " let [database] connection name a node that is in it"
+            "this node has no quorum in its cluster, or is still joining: check the cluster, or"
+            " set [database] connection to a node that is in it"
         )
     if is_read_only(error):
-        return "this server is read-only: let [database] connection name the primary"
+        return "this server is read-only: set [database] connection to the primary"
     if code in _MYSQL_NO_TABLE | _POSTGRESQL_NO_TABLE or "no such table" in reason(error):
-        return "check [database] connection, and that Glance has made its tables there"
+        return "check [database] connection, and that Glance has created its tables there"
     if code in _MYSQL_REFUSED | _POSTGRESQL_REFUSED:
         return "check the user, the password and the database's name in [database] connection"
     return "check that the database runs, and [database] connection"
 
 
 def explain(error: BaseException) -> str:
-    """Say what happened and what to do, in one line."""
+    """Return what happened and what to do, in one line."""
     return f"{reason(error)}; {advice(error)}"
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """Return the error that the driver raised, out of those that SQLAlchemy and oslo.db made."""
+    """Return the driver's exception that SQLAlchemy's or oslo.db's one wraps."""
     while True:
         inner = getattr(error, "inner_exception", None) or getattr(error, "orig", None)
         if not isinstance(inner, BaseException):
@@ -193,7 +193,7 @@ def driver_error(error: BaseException) -> BaseException:
 
 
 def _number(cause: BaseException) -> int | None:
-    """Return MySQL's number: mysqlconnector has an attribute for it, the others an argument."""
+    """Return MySQL's error number: an attribute in mysqlconnector, an argument in the others."""
     arguments: tuple[Any, ...] = cause.args
     for value in (getattr(cause, "errno", None), *arguments[:1]):
         if isinstance(value, int) and value > 0:

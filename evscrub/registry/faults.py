@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tell errors that rows cause from those of a database that is away. Pure."""
+"""Distinguish errors caused by rows from errors of a database that is down. Pure."""
 
 from oslo_db import exception as db_exception
 
-#: What rows raise while they are read or decided about: dates out of range, text that does not
-#: decode, a value of another type than its column's.
+#: Exceptions while rows are read or decided about: dates out of range, text that does not decode,
+#: values of another type than their column's.
 _OF_VALUES = (ArithmeticError, LookupError, TypeError, ValueError)
 _OF_DATA = (
     db_exception.DBConstraintError,
@@ -12,18 +12,18 @@ _OF_DATA = (
     db_exception.DBDuplicateEntry,
     db_exception.DBReferenceError,
 )
-#: MySQL and MariaDB: values out of range, malformed or too long, a constraint, a trigger's SIGNAL.
+#: MySQL and MariaDB: values out of range, malformed or too long, constraints, a trigger's SIGNAL.
 _MYSQL_CODES = frozenset({1264, 1292, 1366, 1406, 1411, 1451, 1452, 1525, 1644, 3819, 4025})
-#: PostgreSQL's classes of data exceptions and violated constraints, and RAISE in a trigger.
+#: PostgreSQL: data exceptions, constraint violations, and RAISE in a trigger.
 _SQL_STATES = ("22", "23", "P0001")
 
 
 def is_of_rows(error: Exception) -> bool:
-    """Return whether an error tells of the rows that were asked for, and not of the database.
+    """Return whether the rows that were read or written cause an error, not the database.
 
-    In doubt it is the database's: that is asked again.
+    An error that is not known counts as the database's, so that the statement is retried.
 
-    :param error: as oslo.db raised it, or any other.
+    :param error: any exception of a call on the registry.
     """
     if isinstance(error, _OF_DATA):
         return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads live locations with what the registry knows of their images' data."""
+"""Read live locations of active images, which may serve as witnesses."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -13,9 +13,8 @@ from evscrub.registry.tables import image_locations, images
 
 
 class LiveLocation(NamedTuple):
-    """A live location of a live image that has data.
+    """A live location of an active image that has data.
 
-    :param image_id: the image.
     :param size_bytes: size of the image's data, more than 0.
     :param owner: project that the image belongs to.
     """
@@ -27,16 +26,17 @@ class LiveLocation(NamedTuple):
 
 
 class LiveImages:
-    """Reads live locations by id. Blocks: call it in a worker thread."""
+    """Reads live locations by id."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     @retried
     def read(self, ids: Collection[int]) -> dict[int, LiveLocation]:
-        """Return those of some locations that are live, by id, as they are now.
+        """Return those of the given locations that are live now, by id.
 
         :raises oslo_db.exception.DBError: the database cannot be read.
+        :raises ValueError: a row has an invalid date or no URL.
         """
         query = (
             sa.select(*LOCATION_COLUMNS, images.c.size, images.c.owner)
@@ -52,8 +52,6 @@ class LiveImages:
         )
         with self.database.reading() as connection:
             return {
-                row.id: LiveLocation(
-                    row.image_id, location_row(row[: len(LOCATION_COLUMNS)]), row.size, row.owner
-                )
+                row.id: LiveLocation(row.image_id, location_row(row), row.size, row.owner)
                 for row in connection.execute(query)
             }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes of a database that can be told from here, and their clocks."""
+"""Find the nodes of a database cluster and compare their clocks."""
 
 import re
 import socket
@@ -16,7 +16,7 @@ from evscrub.registry.database import UNAVAILABLE, Database, read_now
 _PORTS = {"mysql": 3306, "postgresql": 5432}
 _CONNECT_SECONDS = 5
 _READINGS = 3
-#: ``host:port``, ``[host]:port`` or a host alone, as Galera and connection URLs have them.
+#: ``host:port``, ``[host]:port`` or a host alone, as in Galera's status and connection URLs.
 _ADDRESS = re.compile(r"(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d+))?").fullmatch
 
 Address = tuple[str, int]
@@ -24,9 +24,9 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class NodeClock:
-    """How far a node's clock is ahead of this host's clock since boot: between two bounds, seconds.
+    """Bounds of how far a node's clock is ahead of this host's clock since boot, in seconds.
 
-    Only differences of two nodes' bounds mean anything.
+    Only differences between nodes are meaningful, because the two clocks have different epochs.
     """
 
     address: Address
@@ -35,7 +35,7 @@ class NodeClock:
 
 
 def addresses(database: Database) -> list[Address]:
-    """Return the nodes that the connection URL and the cluster itself name.
+    """Return the nodes that the connection URL and the cluster's own status name.
 
     :raises oslo_db.exception.DBError: the database does not answer.
     """
@@ -54,7 +54,10 @@ def addresses(database: Database) -> list[Address]:
 
 
 def parse(texts: Iterable[str], default_port: int) -> Iterator[Address]:
-    """Yield the addresses among texts; Galera says AUTO of a node that does not know its own."""
+    """Yield the valid addresses among texts.
+
+    Galera reports AUTO for a node that does not know its own address.
+    """
     for text in texts:
         found = _ADDRESS(text.strip())
         if found is not None and text.strip() != "AUTO":
@@ -64,7 +67,11 @@ def parse(texts: Iterable[str], default_port: int) -> Iterator[Address]:
 
 
 def read_clock(database: Database, address: Address, boot: Callable[[], float]) -> NodeClock | None:
-    """Read a node's clock, with the database's own user; None if it cannot be reached."""
+    """Read the clock of a node as the user of the connection URL.
+
+    :param boot: returns seconds since boot.
+    :returns: None if the node cannot be reached.
+    """
     host, port = address
     query = {name: value for name, value in database.engine.url.query.items() if name != "host"}
     url = database.engine.url.set(host=host, port=port, query=query)
@@ -78,13 +85,13 @@ def read_clock(database: Database, address: Address, boot: Callable[[], float]) 
                 asked = boot()
                 value = epoch(read_now(connection))
                 bounds.append((value - boot(), value - asked))
-    except (*UNAVAILABLE, OSError, TypeError):  # TypeError: a driver that knows no such time-out
+    except (*UNAVAILABLE, OSError, TypeError):  # TypeError: the driver has no such option
         return None
     return NodeClock(address, max(low for low, _ in bounds), min(high for _, high in bounds))
 
 
 def apart(clocks: Sequence[NodeClock]) -> tuple[float, float]:
-    """Return how far clocks are apart, at least and at most, seconds."""
+    """Return the least and the greatest possible difference between any two clocks, in seconds."""
     highest_low = max(clock.lowest for clock in clocks)
     lowest_high = min(clock.highest for clock in clocks)
     most = max(clock.highest for clock in clocks) - min(clock.lowest for clock in clocks)
@@ -92,7 +99,7 @@ def apart(clocks: Sequence[NodeClock]) -> tuple[float, float]:
 
 
 def _cluster_members(database: Database) -> list[str]:
-    """Return the addresses of Galera's nodes, or of the members of a replication group."""
+    """Return the addresses of the nodes of a Galera cluster or a replication group."""
     with database.reading() as connection:
         row = connection.execute(sa.text("SHOW STATUS LIKE 'wsrep_incoming_addresses'")).first()
     members = str(row[1]).split(",") if row else []
@@ -103,7 +110,7 @@ def _cluster_members(database: Database) -> list[str]:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    """Return every address of a name."""
+    """Return every address of a host; the host itself if it cannot be resolved."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
@@ -112,6 +119,6 @@ def _resolve(host: str, port: int) -> list[Address]:
 
 
 def _numeric(host: str) -> str:
-    """Return the one address of a host, so that a node named in two ways is one; else its name."""
+    """Return the address of a host that has exactly one, to unify names; else its name."""
     found = {address for address, _ in _resolve(host, 0)}
     return found.pop() if len(found) == 1 else host

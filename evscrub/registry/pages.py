@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of work for sweeps: read by key, so that neither an offset nor the whole is ever held.
+"""Read the images that a sweep must look at, in pages.
 
-Each kind of page is read on its own index (for which MariaDB needs ``deleted = true``, since it has
-none for ``IS true``): ``images.deleted`` and ``image_locations.deleted`` with
-the primary key for a full sweep, ``images.updated_at`` for what changed lately. A row that vanishes
-between pages was purged by Glance and is no error.
+Each query uses an index of Glance's: ``images.deleted`` and ``image_locations.deleted`` with the
+primary key for a full sweep, ``images.updated_at`` for recent changes. MariaDB uses the first two
+for ``deleted = true`` but not for ``deleted IS true``. A row that vanishes between pages was purged
+by Glance and is no error.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ import sqlalchemy as sa
 
 from evscrub.domain.decisions import PENDING_DELETE
 from evscrub.registry.database import Database, retried
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.tables import image_locations, images
 
-#: What lies outside is no date to Python, or none that can be reckoned with; a driver may raise as
-#: it reads one. Such images are looked at one by one.
+#: A date outside this range is invalid in Python or overflows in arithmetic, and a driver may raise
+#: as it reads one. Such images are found without a date and looked at one by one.
 _FIRST, _LAST = datetime(1000, 1, 1), datetime(9999, 1, 1)  # noqa: DTZ001 - the registry's are naive
 _DELETED_AT = sa.case(
     (images.c.deleted_at.between(_FIRST, _LAST), images.c.deleted_at), else_=sa.null()
@@ -29,7 +30,7 @@ _DELETED_AT = sa.case(
 class Found(NamedTuple):
     """An image that a sweep found.
 
-    `deleted_at` is None for one that is not pending delete, or whose date is out of range.
+    :param deleted_at: naive UTC; None if the image is not pending delete or its date is invalid.
     """
 
     image_id: str
@@ -39,12 +40,13 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which images to look for.
+    """Which images a sweep looks for; times are naive UTC by the database's clock.
 
-    :param deleted_before: pending images deleted no later than this.
-    :param stale_before: other images that have a pending location not stamped since.
-    :param changed_since: only images changed since then; None goes through everything.
-    :param start_at: where in the order of ids to begin; what lies before comes last.
+    :param deleted_before: find pending images that were deleted no later than this.
+    :param stale_before: find other images with a pending location that was last stamped no later
+        than this.
+    :param changed_since: find only images that changed since then; None reads the whole registry.
+    :param start_at: image id at which a sweep of the whole registry starts; lower ids come last.
     """
 
     deleted_before: datetime
@@ -56,7 +58,7 @@ class Window:
 class Pages:
     """Reads the registry page by page.
 
-    :param page_rows: rows a page, at least 1.
+    :param page_rows: rows of a page, at least 1.
     """
 
     def __init__(self, database: Database, page_rows: int) -> None:
@@ -65,11 +67,11 @@ class Pages:
 
     @retried
     def now(self) -> datetime:
-        """The database's clock."""
+        """Return the database's time, naive UTC."""
         return self.database.now()
 
     def read(self, window: Window) -> Iterator[list[Found]]:
-        """Yield pages of images to look at; each is a transaction of its own."""
+        """Yield pages of images to look at; each page is a separate transaction."""
         if window.changed_since is not None:
             yield from self._changed(window, window.changed_since)
             return
@@ -85,19 +87,17 @@ class Pages:
         yield from self._leftovers(window)
 
     def _by_id(self, query: "sa.Select[Any]") -> Iterator[list[Found]]:
-        last = ""
-        while True:
-            page = self._page(query.where(images.c.id > last).order_by(images.c.id))
+        def read(last: str) -> list[Any]:
+            return self._page(query.where(images.c.id > last).order_by(images.c.id))
+
+        for page in keyset_pages(read, lambda row: str(row.id), "", self.page_rows):
             yield [Found(row.id, row.owner, _time(row.deleted_at)) for row in page]
-            if len(page) < self.page_rows:
-                return
-            last = page[-1][0]
 
     def _leftovers(self, window: Window) -> Iterator[list[Found]]:
-        """Claims of agents that died, locations taken off live images, DELETEs that broke off."""
-        last = 0
-        while True:
-            page = self._page(
+        """Yield pages of images with expired claims, orphans or an incomplete DELETE."""
+
+        def read(last: int) -> list[Any]:
+            return self._page(
                 sa.select(image_locations.c.id, images.c.id, images.c.owner)
                 .join_from(image_locations, images, image_locations.c.image_id == images.c.id)
                 .where(
@@ -109,27 +109,26 @@ class Pages:
                 )
                 .order_by(image_locations.c.id)
             )
+
+        for page in keyset_pages(read, lambda row: int(row[0]), 0, self.page_rows):
             yield [Found(image_id, owner, None) for _, image_id, owner in page]
-            if len(page) < self.page_rows:
-                return
-            last = page[-1][0]
 
     def _changed(self, window: Window, since: datetime) -> Iterator[list[Found]]:
-        last = (since, "")
-        while True:
-            moment, image_id = last
-            # A scalar, not EXISTS: PostgreSQL would hash all pending locations for that, each time.
-            leftover = (
-                sa.select(image_locations.c.id)
-                .where(
-                    image_locations.c.image_id == images.c.id,
-                    image_locations.c.status == PENDING_DELETE,
-                    image_locations.c.updated_at <= window.stale_before,
-                )
-                .limit(1)
-                .scalar_subquery()
+        # A scalar, not EXISTS: for EXISTS PostgreSQL hashes all pending locations at each page.
+        leftover = (
+            sa.select(image_locations.c.id)
+            .where(
+                image_locations.c.image_id == images.c.id,
+                image_locations.c.status == PENDING_DELETE,
+                image_locations.c.updated_at <= window.stale_before,
             )
-            page = self._page(
+            .limit(1)
+            .scalar_subquery()
+        )
+
+        def read(last: tuple[datetime, str]) -> list[Any]:
+            moment, image_id = last
+            return self._page(
                 sa.select(
                     images.c.id,
                     images.c.owner,
@@ -151,6 +150,10 @@ class Pages:
                 )
                 .order_by(images.c.updated_at, images.c.id)
             )
+
+        for page in keyset_pages(
+            read, lambda row: (row.updated_at, row.id), (since, ""), self.page_rows
+        ):
             yield [
                 Found(
                     row.id,
@@ -159,9 +162,6 @@ class Pages:
                 )
                 for row in page
             ]
-            if len(page) < self.page_rows:
-                return
-            last = (page[-1].updated_at, page[-1].id)
 
     @retried
     def _page(self, query: "sa.Select[Any]") -> list[Any]:
@@ -170,5 +170,5 @@ class Pages:
 
 
 def _time(value: object) -> datetime | None:
-    """Return a date; MySQL keeps some that are none, and its drivers give those as text."""
+    """Return a date, or None for the text that drivers return for MySQL's invalid dates."""
     return value if isinstance(value, datetime) else None

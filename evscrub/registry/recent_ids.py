@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which rows of a growing table to read again, since transactions end out of order.
+"""Track which rows of a growing table to read again, because transactions end out of order.
 
-A transaction takes the id of a new row when it inserts it, and shows the row when it commits. So a
-row may appear below ids that were read before, and any number of them: behind Galera or Group
-Replication each node takes ids in steps. What bounds it is time. Pure.
+A transaction gets the id of a new row at the INSERT, but others see the row only after the COMMIT.
+So rows may appear below ids that were read before, in any number: behind Galera or Group
+Replication each node allocates ids in steps. Only time bounds how late they appear. Pure.
 """
 
 from collections import deque
 from collections.abc import Iterable
 
-#: How long after its id was taken a row may appear and be noticed at once. InnoDB, for one, stops
-#: waiting for a lock after 50 s (innodb_lock_wait_timeout).
+#: How long after its id was allocated a row may appear and still be noticed by an incremental read.
+#: InnoDB, for example, stops waiting for a lock after 50 s (innodb_lock_wait_timeout).
 OVERLAP_SECONDS = 60.0
-#: Marks of the highest id are at least so far apart, so that they stay few.
+#: Shortest time between two marks of the highest id, to keep them few.
 _MARK_SECONDS = 1.0
 
 
 class RecentIds:
-    """The ids below which rows may still appear, and those that are known already.
+    """The range of ids in which rows may still appear, and the ids in it that are known.
 
-    Every id at or below `floor` is known or too old to appear; those from there to `highest` are
-    kept in a set. Times are seconds of any clock that never runs ahead of real time.
+    Every id at or below `floor` is known or too old to appear. The known ids above it, up to
+    `highest`, are kept in a set. Times are seconds of any clock that is never faster than real
+    time.
 
-    :param floor: where to begin: all rows above it are still to be read.
-    :param highest: the highest id there was at the time `now`.
+    :param floor: initial floor: all rows above it are still to be read.
+    :param highest: highest id in the table at the time `now`.
     """
 
     def __init__(self, floor: int, highest: int, now: float) -> None:
@@ -31,9 +32,9 @@ class RecentIds:
         self.highest = floor
         self._known: set[int] = set()
         self._total = 0
-        #: The highest id at times of the last while, the oldest first.
+        #: Times within the last OVERLAP_SECONDS with the highest id then, the oldest first.
         self._marks = deque([(now, highest)])
-        #: The highest id before that while.
+        #: The highest id before the oldest mark: no row appears at or below it.
         self._settled = 0
 
     def __contains__(self, number: int) -> bool:
@@ -41,21 +42,23 @@ class RecentIds:
 
     @property
     def fingerprint(self) -> tuple[int, int]:
-        """How many ids are known above the floor, and their sum."""
+        """Number and sum of the known ids above the floor."""
         return len(self._known), self._total
 
     def has_gone_back(self, highest: int) -> bool:
-        """Return whether ids are missing that were there for longer than the overlap.
+        """Return whether rows are gone that existed for longer than the overlap.
 
-        After a restore from a dump they are, and after a purge of the newest rows, whose ids a
-        server may give away again when it restarts: what stands below may have changed too.
+        That happens after a restore from a dump, and after a purge of the newest rows, whose ids a
+        server may allocate again after a restart. Rows with lower ids may have changed too.
+
+        :param highest: highest id in the table.
         """
         return highest < self._settled
 
     def cut(self, highest: int) -> None:
-        """Forget ids above the highest one: a node that lags shows them later, or others get them.
+        """Forget ids above `highest`: a lagging node shows them later, or new rows get them.
 
-        :param highest: the highest id there is.
+        :param highest: highest id in the table.
         """
         if highest >= self.highest:
             return
@@ -65,8 +68,9 @@ class RecentIds:
         self._forget(number for number in self._known if number > highest)
 
     def take_in(self, ids: Iterable[int], last: int, now: float) -> None:
-        """Take in all ids that are there above `last`, read before the time `now`.
+        """Record all ids in the table above `last`, as read before the time `now`.
 
+        :param ids: the ids; known ones above `last` that are not among them are forgotten.
         :param last: the floor or the highest id.
         """
         ids = set(ids)
@@ -77,7 +81,7 @@ class RecentIds:
         self.highest = max(new, default=self.highest)
         self._mark(now)
         floor = max(self.floor, self._settled)
-        while floor + 1 in self._known:  # there is no id in between
+        while floor + 1 in self._known:  # no id is missing in between
             floor += 1
         if floor > self.floor:
             self.floor = floor

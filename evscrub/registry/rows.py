@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read images and their locations; a row whose values are none of its column's is told of."""
+"""Read images and their locations, and reject rows with invalid values."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ LOCATION_COLUMNS = (
     image_locations.c.deleted_at,
     image_locations.c.updated_at,
 )
-
+_LOCATION_WIDTH = len(LOCATION_COLUMNS)
 
 Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
 
@@ -43,18 +43,20 @@ def read_images(
     lock: bool = False,
     skip_locked: bool = True,
 ) -> Rows:
-    """Read images and all their locations.
+    """Read images and all of their locations.
 
-    :param lock: lock them until the transaction ends, images first.
-    :param skip_locked: leave out images that another transaction has locked, or wait for it.
+    :param lock: whether to lock the rows until the transaction ends, images first.
+    :param skip_locked: whether to leave out images that another transaction has locked instead of
+        waiting for it.
+    :raises ValueError: a row has an invalid date or a location has no URL.
     """
     of_images = sa.select(*IMAGE_COLUMNS).where(images.c.id.in_(image_ids))
     of_locations = sa.select(*LOCATION_COLUMNS).order_by(image_locations.c.id)
     if lock:
         of_images = of_images.with_for_update(skip_locked=skip_locked)
-        # So that a renewal by an agent that was away cannot come between look and stamp.
+        # No agent that lost its claim may renew the lease between this read and the stamp.
         of_locations = of_locations.with_for_update()
-    wanted = set(image_ids)  # some databases compare without case, and find others too
+    wanted = set(image_ids)  # a case-insensitive database also finds other ids
     found: Rows = {
         row.id: (image_row(row), [])
         for row in connection.execute(of_images).all()
@@ -72,18 +74,21 @@ def read_images(
 
 
 def owner_of(connection: sa.Connection, image_id: str) -> str | None:
-    """Return the id of the image that a location's refers to in other letters.
+    """Return the id of the image that a location refers to in different case.
 
-    A database that compares without case takes both for the same, as Glance does through it.
+    To a case-insensitive database, and so to Glance, both ids are the same.
+
+    :returns: None if there is no such image.
     """
     query = sa.select(images.c.id).where(images.c.id == image_id)
     return connection.execute(query).scalar()
 
 
 def image_row(row: Sequence[Any]) -> ImageRow:
-    """Make an image of its :data:`IMAGE_COLUMNS`.
+    """Make an :class:`ImageRow` of a row.
 
-    :raises ValueError: a time is none, as MySQL's zero dates are.
+    :param row: consists of :data:`IMAGE_COLUMNS`.
+    :raises ValueError: a date is invalid, as MySQL's zero dates are.
     """
     image = ImageRow._make(row)
     _check_times(image.deleted_at, image.updated_at)
@@ -91,31 +96,50 @@ def image_row(row: Sequence[Any]) -> ImageRow:
 
 
 def location_row(row: Sequence[Any]) -> LocationRow:
-    """Make a location of its :data:`LOCATION_COLUMNS`.
+    """Make a :class:`LocationRow` of a row, and check its values.
 
-    :raises ValueError: a time is none, as MySQL's zero dates are, or there is no URL.
+    :param row: begins with :data:`LOCATION_COLUMNS`.
+    :raises ValueError: a date is invalid, as MySQL's zero dates are, or there is no URL.
     """
-    _, number, value, metadata, *rest = row
-    location = LocationRow(number, value, named_store(metadata), *rest)
+    location = unchecked_location_row(row)
     _check_times(location.deleted_at, location.updated_at)
-    if not isinstance(value, str):
-        raise ValueError("a location has no URL")  # noqa: TRY004 - as of the other bad values
+    if not isinstance(location.value, str):
+        raise ValueError("a location has no URL")  # noqa: TRY004 - like other bad values
     return location
+
+
+def unchecked_location_row(row: Sequence[Any]) -> LocationRow:
+    """Make a :class:`LocationRow` of a row without a look at its values.
+
+    For rows that must not fail the images of others: a date or URL in it may be invalid.
+
+    :param row: begins with :data:`LOCATION_COLUMNS`.
+    """
+    _, number, value, metadata, status, deleted, deleted_at, updated_at = row[:_LOCATION_WIDTH]
+    return LocationRow(
+        number, value, named_store(metadata), status, deleted, deleted_at, updated_at
+    )
 
 
 def _check_times(*times: object) -> None:
     for time in times:
         if time is not None and not isinstance(time, datetime):
-            raise ValueError("a date is not one of the calendar")
+            raise ValueError("a date is invalid")
 
 
-#: Metadata of more characters is decoded each time: anybody may write a column full.
-_MOST_KEPT = 200
+#: Longest metadata in the cache, characters. Longer ones are decoded each time, because a member of
+#: a project may fill the column.
+_MOST_CACHED = 200
 
 
 def named_store(metadata: str | None) -> str | None:
-    """Return the store that a location's metadata names; old releases call it ``backend``."""
-    if metadata is not None and len(metadata) > _MOST_KEPT:
+    """Return the store that a location's metadata names, or None.
+
+    Glance writes the name under ``store``; old releases wrote it under ``backend``.
+
+    :param metadata: JSON, as stored; invalid JSON names no store.
+    """
+    if metadata is not None and len(metadata) > _MOST_CACHED:
         return _decode_store(metadata)
     return _known_store(metadata)
 
@@ -123,7 +147,7 @@ def named_store(metadata: str | None) -> str | None:
 def _decode_store(metadata: str | None) -> str | None:
     try:
         values = json.loads(metadata or "{}")
-    except (ValueError, RecursionError):  # it may be nested as deep as a column is long
+    except (ValueError, RecursionError):  # RecursionError: deeply nested
         return None
     if not isinstance(values, dict):
         return None

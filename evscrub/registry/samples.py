@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A few ids of each kind out of millions that pass by once. Pure."""
+"""Sample a few ids of each kind from a stream of millions. Pure."""
 
 from collections import deque
 from collections.abc import Callable
@@ -19,9 +19,12 @@ class _Sample:
 
 
 class Samples:
-    """The newest ids of each kind, and some of all ages.
+    """The four newest ids of each kind, and four drawn uniformly from all of them.
 
-    :param randrange: draws a number below one, as :func:`random.randrange` does.
+    At most 256 kinds are kept; when there are more, the kind with the fewest ids is dropped.
+
+    :param randrange: draws an integer from 0 up to its argument, exclusive, as
+        :func:`random.randrange`.
     """
 
     def __init__(self, randrange: Callable[[int], int]) -> None:
@@ -29,10 +32,10 @@ class Samples:
         self._samples: dict[str, _Sample] = {}
 
     def add(self, kind: str, number: int) -> None:
-        """Take in an id; of each kind in ascending order."""
+        """Add an id; the ids of a kind must come in ascending order."""
         sample = self._samples.get(kind)
         if sample is None:
-            if len(self._samples) >= _KINDS:  # of the smallest the least is lost
+            if len(self._samples) >= _KINDS:
                 least = min(self._samples, key=lambda known: self._samples[known].count)
                 del self._samples[least]
             sample = self._samples[kind] = _Sample()
@@ -44,7 +47,7 @@ class Samples:
             sample.by_chance[at] = number
 
     def of(self, kind: str) -> list[int]:
-        """Return some ids of a kind, the newest first."""
+        """Return the sampled ids of a kind, the newest ones first."""
         sample = self._samples.get(kind)
         if sample is None:
             return []

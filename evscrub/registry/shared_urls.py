@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which locations share their data with another that still wants it: it must stay.
+"""Find locations whose data another location still needs, so that the data must stay.
 
-Glance lets an administrator give several images one location, in whatever spelling, counts them
-nowhere, and has no index on URLs. So one of the objects of all live and pending locations is kept
-in memory here. It only points at rows: the registry is asked by their ids what they are now.
+Glance lets an administrator give several images the same location, in different spellings. It keeps
+no reference count and has no index on URLs, so an index of the objects of all live and pending
+locations is kept in memory. The index only finds candidates: their rows are read again by id.
 """
 
 import random
 import threading
 from array import array
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 
@@ -25,21 +25,22 @@ from evscrub.domain.verdict import (
     UNDECIPHERABLE,
     StoreNotUsableError,
     Verdict,
-    untold,
+    maybe_shared,
 )
 from evscrub.registry.causal import caught_up
 from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.object_index import ObjectIndex
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
-from evscrub.registry.rows import named_store
+from evscrub.registry.rows import LOCATION_COLUMNS, unchecked_location_row
 from evscrub.registry.samples import Samples
 from evscrub.registry.tables import bounded, image_locations, images
+from evscrub.registry.url_index import UrlIndex
 
 _PAGE_ROWS = 5000
-#: All locations are read again so often: that finds those that were changed in place, and rows
+#: All locations are read again after this time, to find rows that were changed in place and rows
 #: whose transaction took longer than the overlap.
 _READ_SECONDS = 3600.0
-#: How far the clocks may be off by which Glance's hosts stamp new rows; the sweep allows as much.
+#: Allowed skew of the clocks by which Glance's hosts stamp new rows; the sweep allows the same.
 _SKEW_SECONDS = 300.0
 
 _INDEXED_COLUMNS = (
@@ -49,29 +50,32 @@ _INDEXED_COLUMNS = (
 )
 _LIVE = image_locations.c.deleted == sa.false()
 _PENDING = image_locations.c.status == PENDING_DELETE
-#: A pending image may be restored. One that is claimed may not, and is not waited for: of several
-#: that share an object, the last one to be claimed finds no other and takes the data.
+#: A pending image may be restored, so it needs its data. A claimed image does not: of several that
+#: share an object, the last one to be claimed finds no other and deletes the data.
 _WANTED = sa.or_(_LIVE, sa.and_(_PENDING, images.c.status == PENDING_DELETE))
 
 
 class Objects(Protocol):
-    """Tells the objects of locations; each function raises StoreNotUsableError where it cannot."""
+    """Identifies the objects of locations.
+
+    Each method raises StoreNotUsableError if the object cannot be identified.
+    """
 
     def index_key(self, value: str) -> str:
-        """Return a text that is equal for all locations of one object, and rarely for others."""
+        """Return a key that is equal for all locations of an object, and rarely for others."""
 
     def key_and_place(self, value: str) -> tuple[str, str]:
-        """Return the same text, and the place that a location is in, whatever its store."""
+        """Return the index key of a location, and its place, which does not depend on the store."""
 
     def identify(self, row: LocationRow) -> Identity:
         """Return a location's object."""
 
     def relate(self, one: Identity, other: Identity) -> Relation:
-        """Say whether two locations are of the same object."""
+        """Return whether two locations are of the same object."""
 
 
 class SharedUrls:
-    """Compares objects with those of all live and pending locations.
+    """Compares objects with those of all live and pending locations. Thread-safe.
 
     :param randrange: draws a number from 0 to below one, for samples of live locations.
     """
@@ -88,15 +92,18 @@ class SharedUrls:
         self._clock = clock
         self._randrange = randrange
         self._lock = threading.Lock()
-        self._index = ObjectIndex()
+        self._index = UrlIndex()
         self._live = Samples(self._randrange)
         self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
-        #: Whether encrypted locations were seen that could be read, and ones that could not.
+        #: Whether any encrypted location could be decrypted, and whether any could not.
         self._decrypted = self._hidden = False
 
     def live_ids(self, part: str) -> list[int]:
-        """Return ids of a few locations in a part of a store, of all ages, which were live."""
+        """Return ids of a few locations in a part of a store that were live when last read.
+
+        :param part: see :func:`evscrub.domain.object_identity.endpoint`.
+        """
         with self._lock:
             return self._live.of(place_of(part))
 
@@ -104,17 +111,20 @@ class SharedUrls:
     def among(
         self, rows: Collection[LocationRow], *, just_claimed: bool = True
     ) -> dict[int, Verdict]:
-        """Return what holds of those rows, all claimed, whose data another location may want.
+        """Return verdicts on those of the claimed rows whose data another location may need.
 
-        :param just_claimed: whether all rows are claimed for sure, so that none waits for another;
-            otherwise one whose claim was lost and that was restored wants its data.
-        :returns: by row id, SHARED where it is surely the same data, :func:`untold` where it may
-            be, and HIDDEN for all where there are encrypted locations and none can be decrypted.
+        :param just_claimed: whether all rows were claimed in the last call, so that none of them
+            needs the data of another. Otherwise the claim of one may have been lost, and the image
+            restored since.
+        :returns: by row id: SHARED if another location certainly has the same data,
+            :func:`maybe_shared` if it may have, and HIDDEN for all rows if there are encrypted
+            locations and none can be decrypted.
+        :raises oslo_db.exception.DBError: the registry cannot be read.
         """
         rows_by_key: dict[str, list[LocationRow]] = {}
         for row in rows:
             key = self._try_key(row.value)
-            if key is not None:  # else it is parked for that reason, so its data stays anyway
+            if key is not None:  # else the location is parked for that reason, and its data stays
                 rows_by_key.setdefault(key, []).append(row)
         if not rows_by_key:
             return {}
@@ -127,21 +137,21 @@ class SharedUrls:
         verdicts = {row.id: HIDDEN for row in rows} if hidden else {}
         for key, other in wanted:
             for row in rows_by_key.get(key, ()):
-                if row.id == other.id:  # released meanwhile: its lease tells
+                if row.id == other.id:  # handed back meanwhile; the check of its lease finds that
                     continue
                 one = self._objects.identify(row)
                 match self._objects.relate(one, self._objects.identify(other)):
                     case Relation.SAME:
                         verdicts[row.id] = SHARED
-                    case Relation.UNTOLD:
-                        verdicts.setdefault(row.id, untold(other.store))
+                    case Relation.UNKNOWN:
+                        verdicts.setdefault(row.id, maybe_shared(other.store))
         return verdicts
 
     def _read(self, connection: sa.Connection) -> None:
-        """Read what is new, after all of it when that was long ago."""
+        """Update the index with new rows, or rebuild it if it is too old."""
         recent = self._recent
         numbers = image_locations.c.id
-        # One statement, so that what is counted and the highest id are of one moment.
+        # One statement, so that the count and the highest id are of the same moment.
         of_known = sa.and_(numbers > recent.floor, numbers <= recent.highest)
         highest, count, total = connection.execute(
             sa.select(
@@ -165,7 +175,7 @@ class SharedUrls:
         self._read_recent(connection, recent, last)
 
     def _read_all(self, connection: sa.Connection, highest: int) -> RecentIds:
-        """Index all locations, and find out below which of them more may appear."""
+        """Index all locations, and find the floor above which further rows may appear."""
         now = self._clock.moment()
         first_recent = (
             sa.select(sa.func.min(image_locations.c.id))
@@ -175,7 +185,7 @@ class SharedUrls:
             )
             .scalar_subquery()
         )
-        # Not from the first recent row: one with a lower id may be on its way.
+        # Not the first recent row's id: a row with a lower id may not be committed yet.
         older = sa.select(sa.func.max(image_locations.c.id)).where(
             image_locations.c.id < sa.func.coalesce(first_recent, highest + 1)
         )
@@ -183,22 +193,17 @@ class SharedUrls:
         recent = RecentIds(floor, highest, self._clock.boot())
         self._decrypted = self._hidden = False
         self._live = Samples(self._randrange)
-        self._index = ObjectIndex(self._keys(connection, 0))
+        self._index = UrlIndex(self._keys(connection, 0))
         self._recent, self._read_at = recent, now
         return recent
 
     def _read_recent(self, connection: sa.Connection, recent: RecentIds, last: int) -> None:
-        """Index locations above an id, whatever their status, as far as they are not known."""
+        """Index the locations above an id that are not known yet, whatever their status."""
         wanted = sa.or_(_LIVE, _PENDING).label("wanted")
         query = sa.select(*_INDEXED_COLUMNS, wanted)
-        query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
         again = last < recent.highest
         ids = array("Q")
-        start, full = last, True
-        while full:
-            page = connection.execute(query.where(image_locations.c.id > start)).all()
-            full = len(page) == _PAGE_ROWS
-            start = page[-1].id if page else start
+        for page in _pages(connection, query, last):
             new = [
                 (
                     row.id,
@@ -211,58 +216,39 @@ class SharedUrls:
             ]
             self._index.update((number, key) for number, key in new if key is not None)
             ids.extend(row.id for row in page)
-            if full and not again:  # known at once, many ids take no memory
+            if len(page) == _PAGE_ROWS and not again:  # by page, to keep few ids in memory
                 recent.take_in(ids, recent.highest, self._clock.boot())
                 ids = array("Q")
         recent.take_in(ids, last if again else recent.highest, self._clock.boot())
 
     def _keys(self, connection: sa.Connection, last: int) -> Iterator[tuple[int, str]]:
-        """Yield live and pending locations above an id, with the keys of their objects."""
-        while True:
-            page = connection.execute(
-                sa.select(*_INDEXED_COLUMNS)
-                .where(image_locations.c.id > last, sa.or_(_LIVE, _PENDING))
-                .order_by(image_locations.c.id)
-                .limit(_PAGE_ROWS)
-            ).all()
+        """Yield ids and index keys of the live and pending locations above an id."""
+        query = sa.select(*_INDEXED_COLUMNS).where(sa.or_(_LIVE, _PENDING))
+        for page in _pages(connection, query, last):
             for number, value, deleted in page:
                 key = self._see(number, value, live=not deleted)
                 if key is not None:
                     yield number, key
-            if len(page) < _PAGE_ROWS:
-                return
-            last = page[-1].id
 
     def _wanted(
         self, connection: sa.Connection, numbers: Collection[int]
     ) -> list[tuple[str, LocationRow]]:
-        """Return those of the locations whose data is wanted, with the keys of their objects."""
+        """Return index keys and rows of those of the locations that still need their data."""
         if not numbers:
             return []
         found = connection.execute(
-            sa.select(
-                image_locations.c.id,
-                bounded(image_locations.c.value),
-                bounded(image_locations.c.meta_data),
-                image_locations.c.status,
-                image_locations.c.deleted,
-                image_locations.c.deleted_at,
-                image_locations.c.updated_at,
-            )
+            sa.select(*LOCATION_COLUMNS)
             .join(images, images.c.id == image_locations.c.image_id, isouter=True)
             .where(image_locations.c.id.in_(numbers), _WANTED)
         )
-        rows = [
-            LocationRow(number, value, named_store(metadata), *rest)
-            for number, value, metadata, *rest in found
-        ]
+        rows = map(unchecked_location_row, found)
         keys = [(self._try_key(row.value), row) for row in rows]
         return [(key, row) for key, row in keys if key is not None]
 
     def _see(self, number: int, value: str, *, live: bool) -> str | None:
-        """Return the key of a location's object.
+        """Return the index key of a location, or None.
 
-        Take in its place, if it is live, and whether encrypted locations can be read.
+        Sample its place if it is live, and record whether encrypted locations can be decrypted.
         """
         try:
             if live:
@@ -284,5 +270,17 @@ class SharedUrls:
         try:
             return self._objects.index_key(value)
         except (StoreNotUsableError, TypeError, ValueError):
-            # A row that is no URL at all shares no data, and is nobody else's trouble.
+            # A value that names no object shares no data, and must not fail other images.
             return None
+
+
+def _pages(
+    connection: sa.Connection, query: "sa.Select[Any]", last: int
+) -> Iterator[Sequence[Any]]:
+    """Yield pages of the rows of a query on locations above an id."""
+    query = query.order_by(image_locations.c.id).limit(_PAGE_ROWS)
+
+    def read(after: int) -> Sequence[Any]:
+        return connection.execute(query.where(image_locations.c.id > after)).all()
+
+    return keyset_pages(read, lambda row: int(row.id), last, _PAGE_ROWS)

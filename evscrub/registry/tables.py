@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The columns of Glance's tables that evscrub reads or writes, and the database's clock."""
+"""Declare the columns of Glance's tables that evscrub uses, and the database's clock in SQL."""
 
 from typing import Any
 
@@ -38,19 +38,19 @@ image_locations = sa.Table(
 )
 
 
-#: A location's URL and metadata are read up to so many bytes, or characters on PostgreSQL; drivers'
-#: names have a tenth of that. Hundreds of images with ten locations each are read at a time, and
-#: some databases keep texts of any length.
+#: Longest URL or metadata of a location that is read, in bytes, or in characters on PostgreSQL. The
+#: URLs of drivers are at most a tenth of it. The limit bounds memory: some databases store texts of
+#: any length, and thousands of locations are read at once.
 LONGEST_TEXT = 16 << 10
 
 
 def bounded(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """Select a text, or an empty one in place of one longer than :data:`LONGEST_TEXT`."""
+    """Return an expression for a text column, empty if it is longer than :data:`LONGEST_TEXT`."""
     return sa.case((sa.func.length(column) > LONGEST_TEXT, ""), else_=column).label(column.name)
 
 
 def _child(name: str, *columns: sa.Column[Any]) -> sa.Table:
-    """A table of what belongs to images and is deleted with them."""
+    """Return a table whose rows belong to images and are deleted with them."""
     return sa.Table(
         name,
         metadata,
@@ -70,7 +70,7 @@ image_members = _child("image_members")
 
 
 class utc_now(FunctionElement[sa.DateTime]):  # noqa: N801 - named as the SQL function it is
-    """The database's own clock as a naive UTC time, with fractions of a second."""
+    """The database's current time, naive UTC, with fractions of a second."""
 
     type = sa.DateTime()  # type: ignore[assignment] # as SQLAlchemy documents it
     inherit_cache = True
@@ -78,7 +78,7 @@ class utc_now(FunctionElement[sa.DateTime]):  # noqa: N801 - named as the SQL fu
 
 @compiles(utc_now)
 def _standard(_element: utc_now, compiler: SQLCompiler, **_kw: object) -> str:
-    raise NotImplementedError(f"evscrub does not know the clock of {compiler.dialect.name}")
+    raise NotImplementedError(f"evscrub cannot read the clock of {compiler.dialect.name}")
 
 
 @compiles(utc_now, "mysql")
@@ -89,7 +89,7 @@ def _mysql(_element: utc_now, _compiler: SQLCompiler, **_kw: object) -> str:
 
 @compiles(utc_now, "postgresql")
 def _postgresql(_element: utc_now, _compiler: SQLCompiler, **_kw: object) -> str:
-    # Not now(): that is when the transaction began, before it waited for any lock.
+    # Not now(), which is the start of the transaction, before it waited for locks.
     return "timezone('UTC', clock_timestamp())"
 
 

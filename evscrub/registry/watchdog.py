@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bounds how long PostgreSQL's clients wait for an answer, for which libpq has no option.
+"""Bound how long PostgreSQL clients wait for an answer; libpq has no option for that.
 
-Its ``tcp_user_timeout`` and keepalives see a host that is gone, but not a server that is frozen,
-whose kernel still acknowledges all that comes. A thread shuts the sockets of those that have waited
-too long, and they find their connection lost.
+libpq's ``tcp_user_timeout`` and keepalives detect a lost host but not a frozen server, whose kernel
+still acknowledges packets. A thread shuts down the sockets of clients that have waited too long, so
+that they see a lost connection.
 """
 
 import functools
@@ -20,8 +20,9 @@ from typing import Any
 class Watch:
     """One wait for an answer.
 
-    :param descriptor: the socket's; a duplicate is kept, for the client may close its own and
-        another thread reuse the number.
+    :param descriptor: file descriptor of the socket. It is duplicated, because the client may
+        close its own and another thread may reuse the number.
+    :param ends_at: when the wait is too long, seconds of the monotonic clock.
     """
 
     def __init__(self, descriptor: int, ends_at: float) -> None:
@@ -30,32 +31,33 @@ class Watch:
         self.expired = False
 
     def shut(self) -> None:
-        """Shut the socket in both directions, for all who have it."""
+        """Shut the socket down in both directions, for all of its descriptors."""
         self.expired = True
         with suppress(OSError), socket.socket(fileno=os.dup(self.descriptor)) as shared:
             shared.shutdown(socket.SHUT_RDWR)
 
 
 class Watchdog:
-    """Shuts the sockets of those that have waited too long.
+    """Shuts down the sockets of clients that have waited too long. Thread-safe.
 
-    :param seconds: how long one may wait.
+    :param seconds: how long a client may wait, more than 0.
     :param clock: seconds on an axis that only goes forward.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
         self._clock = clock
-        #: In the order of their ends, since all may take as long.
+        #: In the order of their ends, because all have the same length.
         self._watches: dict[Watch, None] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def watching(self, descriptor: int, lost: type[Exception]) -> Iterator[None]:
-        """Watch a wait that begins here and ends with the block.
+        """Watch a wait that lasts as long as the block.
 
-        :param lost: the driver's error for a connection that is lost; raised when it took too long.
+        :param descriptor: file descriptor of the socket.
+        :param lost: the driver's exception for a lost connection, raised if the wait is too long.
         """
         watch = self._begin(descriptor)
         try:
@@ -96,7 +98,7 @@ class Watchdog:
 
 
 def connect_psycopg2(seconds: float, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's
-    """Connect with psycopg2; no wait for an answer takes longer than `seconds`."""
+    """Connect with psycopg2; each wait for an answer ends after `seconds`."""
     driver = importlib.import_module("psycopg2")
     connection, cursor = _psycopg2_classes(seconds)
     options.setdefault("cursor_factory", cursor)
@@ -104,7 +106,7 @@ def connect_psycopg2(seconds: float, *arguments: Any, **options: Any) -> Any:  #
 
 
 def connect_psycopg(seconds: float, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - the driver's
-    """Connect with psycopg; no wait for an answer takes longer than `seconds`."""
+    """Connect with psycopg; each wait for an answer ends after `seconds`."""
     return _psycopg_class(seconds).connect(*arguments, **options)
 
 

@@ -13,10 +13,10 @@ from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, 
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.flow_control.owner_limit import OwnerPace
 from evscrub.queueing.delay_queue import DelayQueue, Taken
-from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.context import Context
@@ -25,6 +25,7 @@ from evscrub.scrubbing.lane import Again, Lane
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.witness_finder import WitnessFinder
 from evscrub.stores.backends import Stores, Target
+from evscrub.telemetry.log_limit import LogLimit
 
 LOG = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ class Claimer:
         queue.first_lane = UNKNOWN_LANE
         queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
-        self._told_at: float | None = None
+        self._refusal_limit = LogLimit(_TELL_SECONDS)
 
     def change(self, old: Settings) -> None:
         """Apply changed options.
@@ -168,15 +169,12 @@ class Claimer:
     def _refuse(self) -> None:
         now = self._context.clock.boot()
         self._refused_until = now + _DISPUTE_SECONDS
-        if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
-            self._told_at = now
-            LOG.warning(
-                "Nothing is claimed: %s", disputed(self._context.database_clock.dispute_seconds)
-            )
+        if self._refusal_limit.allows(now):
+            dispute_seconds = self._context.database_clock.dispute_seconds
+            LOG.warning("Nothing is claimed: %s", disputed(dispute_seconds))
 
     def _trust(self) -> None:
-        if self._told_at is not None:
-            self._told_at = None
+        if self._refusal_limit.reset():
             LOG.info("The database's clock agrees with the estimate: images are claimed again")
 
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
@@ -235,8 +233,8 @@ class Claimer:
         if turn > now:
             self._paced.add(taken.image_id)
         due = turn if turn > now else taken.due
-        given_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.GIVEN_BACK
-        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=given_back)
+        handed_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.HANDED_BACK
+        queue_lane = self._queue_lane(taken.image_id, lane, failed_before=handed_back)
         self._queue.done(taken.image_id)
         self._queue.add(taken.image_id, due, owner=owner, lane=queue_lane, source=taken.source)
 
@@ -278,7 +276,7 @@ class Claimer:
         lease = Lease(claim.lease, asked)
         job = Job(claim, lease, due, taken.source, ready_at=taken.due)
         known = taken.image_id in self._context.record.troubles
-        job.first = not known and claim.kind is not Kind.GIVEN_BACK
+        job.first = not known and claim.kind is not Kind.HANDED_BACK
         alike: dict[str, list[tuple[Location, Target]]] = {}
         for row in claim.locations:
             target = self._target(claim, row, shared.get(row.id))

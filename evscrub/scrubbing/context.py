@@ -10,8 +10,8 @@ import anyio
 
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock, DatabaseClock
-from evscrub.registry.calls import SILENT_SECONDS, RegistryCalls
 from evscrub.registry.database import Database
+from evscrub.registry.gateway import SILENT_SECONDS, RegistryGateway
 from evscrub.telemetry.statistics import Record, Scrubbed, Trouble
 
 
@@ -60,7 +60,7 @@ class Context:
 
     settings: Settings
     database_clock: DatabaseClock
-    calls: RegistryCalls
+    calls: RegistryGateway
     record: Record = field(default_factory=Record)
     uniform: Callable[[float, float], float] = random.uniform
     wakeup: Wakeup = field(default_factory=Wakeup)
@@ -71,7 +71,7 @@ class Context:
     ) -> "Context":
         """Return a context whose calls time out before a lease does."""
         silent_seconds = min(SILENT_SECONDS, settings.policy.claim_timeout.total_seconds() / 2)
-        calls = RegistryCalls(database_clock.clock, database, silent_seconds)
+        calls = RegistryGateway(database_clock.clock, database, silent_seconds)
         return cls(settings, database_clock, calls)
 
     @property

@@ -4,7 +4,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from evscrub.registry.calls import RegistryAwayError
+from evscrub.registry.gateway import RegistryAwayError
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from oslo_log import log as logging
 
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.verdict import Outcome, Verdict
-from evscrub.registry.calls import RegistryAwayError
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import anyio
 from oslo_log import log as logging
 
-from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claims
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Job, Lease

@@ -15,8 +15,8 @@ from evscrub.domain.retry_policy import delay, is_parked
 from evscrub.domain.verdict import GONE, IMAGES_OWN, UNUSABLE, Outcome, Verdict, bad_row
 from evscrub.domain.words import count, in_words
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claims
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Job
@@ -236,7 +236,9 @@ class Settler:
         else:
             self._context.record.finished[job.why_nothing_went] += 1
             self._trace(job.why_nothing_went, image.id)
-        if job.missing_in and job.claim.kind is not Kind.STALE:  # its first owner may have been it
+        if (
+            job.missing_in and job.claim.kind is not Kind.EXPIRED
+        ):  # its first owner may have been it
             self._report_absent(job)
         if job.source is Source.SWEEP and self._bus_should_have_told(job):
             self._context.record.missed_by_bus += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from evscrub.config.settings import Settings
 from evscrub.domain.proof import ProofResult
-from evscrub.registry.calls import CallsStatistics
+from evscrub.registry.gateway import GatewayStatistics
 from evscrub.scrubbing.lane import LaneStatistics
 from evscrub.scrubbing.lease_keeper import LeaseStatistics
 from evscrub.telemetry.statistics import RecordStatistics
@@ -28,5 +28,5 @@ class ScrubberStatistics:
     running: int
     leases: LeaseStatistics
     unsettled: int
-    registry: CallsStatistics
+    registry: GatewayStatistics
     proofs: Mapping[tuple[str, ProofResult], int]

@@ -17,7 +17,7 @@ from oslo_log import log as logging
 
 from evscrub.domain.evidence import Owner
 from evscrub.domain.proof import Presence, Proof, ProofResult
-from evscrub.registry.calls import RegistryAwayError
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.context import Context
 from evscrub.stores.backends import Target
 

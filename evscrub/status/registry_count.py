@@ -12,7 +12,7 @@ from oslo_log import log as logging
 
 from evscrub.domain.clock import Clock
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
-from evscrub.registry.listing import AWAITS_SCRUBBING
+from evscrub.registry.inventory import AWAITS_SCRUBBING
 from evscrub.registry.tables import images
 
 LOG = logging.getLogger(__name__)

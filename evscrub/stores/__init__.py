@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores of a Glance, reached through glance_store.
+"""Access Glance's stores through glance_store.
 
-:mod:`~evscrub.stores.backends` deletes and looks for data, :mod:`~evscrub.stores.loading` loads the
-drivers, :mod:`~evscrub.stores.objects` tells whose data a location names.
+:mod:`~evscrub.stores.backends` deletes and looks up data, :mod:`~evscrub.stores.loading` loads the
+drivers, and :mod:`~evscrub.stores.objects` identifies the object of a location.
 """

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores of this Glance, through glance_store, single-store and multi-store alike.
+"""Delete and look up data in the stores of a single-store or multi-store Glance.
 
-glance_store keeps its drivers and their configuration in module globals around ``cfg.CONF``; this
-module and :mod:`evscrub.stores.loading` alone touch them. A location's store is always resolved
-here first: glance_store itself would ask one store after another and call the data gone when none
-has it.
+glance_store keeps its drivers and their configuration in module globals; only this module and
+:mod:`evscrub.stores.loading` use them. The store of a location is always resolved here first,
+because glance_store without a store tries all of them and raises NotFound if none has the data.
 """
 
 import os
@@ -39,10 +38,11 @@ _FILE_SCHEMES = frozenset({"file", "filesystem"})
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A location whose store is known. Its URL is never shown.
+    """A location whose store is known.
 
-    :param key: equal for locations of one object.
-    :param endpoint: equal for locations in one part of a store.
+    :param url: decrypted URL, which may contain credentials and is never logged or shown.
+    :param key: equal for locations of the same object.
+    :param endpoint: equal for locations in the same part of a store.
     """
 
     store: str
@@ -56,14 +56,14 @@ class Target:
 
 
 class Stores:
-    """Loads the enabled stores and deletes from them.
+    """Loads the enabled stores and deletes data from them.
 
-    :param conf: Glance's configuration with evscrub's on top; must be the global ``cfg.CONF``,
-        because that is what glance_store reads.
-    :param acknowledged: returns the stores whose data is gone by an operator's word: their
-        directories may be missing.
+    :param conf: Glance's configuration, overridden by evscrub's; must be the global ``cfg.CONF``,
+        which glance_store reads.
+    :param acknowledged: returns the stores whose data is gone according to the operator, so that
+        their directories may be missing.
     :param allowed_places: further places of stores; see :mod:`evscrub.stores.places`.
-    :param separate_stores: stores that are known to have no object in common.
+    :param separate_stores: stores that have no object in common.
     :raises ValueError: no store is enabled.
     """
 
@@ -79,17 +79,17 @@ class Stores:
         self._loader = StoreLoader(conf, acknowledged)
         if not self._loader.enabled:
             raise ValueError(
-                "no store is enabled: name those of Glance in [DEFAULT] enabled_backends, or a"
-                " single one in [glance_store] stores, in glance-api.conf"
+                "no store is enabled: set [DEFAULT] enabled_backends, or [glance_store] stores for"
+                " a single store, in glance-api.conf"
             )
         self._links = FileLinks()
         self.objects = StoreObjects({}, allowed_places, separate_stores)
         self.load()
 
     def load(self) -> set[str]:
-        """Load the stores that cannot be used again; blocks, for some seconds each at most.
+        """Load the stores that cannot be used; blocks for a bounded time for each store.
 
-        :returns: those that can be used and could not before.
+        :returns: the stores that became usable.
         """
         usable = self._loader.load()
         self.objects.configs = self._loader.configs()
@@ -101,29 +101,30 @@ class Stores:
 
     @property
     def faults(self) -> dict[str, Fault]:
-        """The enabled stores that cannot be used."""
+        """Faults of the enabled stores that cannot be used, by name."""
         return self._loader.faults
 
     @property
     def deletable(self) -> list[str]:
-        """The enabled stores, usable or not, that are not read-only by nature."""
+        """Names of the enabled stores, usable or not, that are not read-only by nature."""
         kinds = self._loader.enabled
         return [name for name in self.names if not faults.is_read_only(kinds[name])]
 
     @property
     def names(self) -> list[str]:
-        """The enabled stores, usable or not."""
+        """Names of the enabled stores, usable or not."""
         return sorted(self._loader.enabled)
 
     @property
     def usable(self) -> list[str]:
-        """The stores that are loaded."""
+        """Names of the stores that are loaded."""
         return [name for name in self.names if name not in self.faults]
 
     def resolve(self, row: LocationRow) -> Target:
-        """Find the store that a location is in.
+        """Find the store of a location.
 
-        :raises StoreNotUsableError: none, or more than one, is configured here that fits.
+        :raises StoreNotUsableError: no store of this configuration has the location, several may
+            have it, or the store cannot be used.
         """
         url = self.url(row)
         store = self._store_of(row, url)
@@ -131,10 +132,10 @@ class Stores:
         return Target(store, url, _scheme(url), index_key(url), endpoint(found, url))
 
     def index_key(self, value: str) -> str:
-        """Return a text that is equal for all locations of one object, and rarely for others.
+        """Return a key that is equal for all locations of an object, and rarely for others.
 
-        :param value: a location's, as the registry has it.
-        :raises StoreNotUsableError: it cannot be decrypted, or no object can be told from it.
+        :param value: value of a location, as stored in the registry.
+        :raises StoreNotUsableError: it cannot be decrypted, or does not identify an object.
         """
         key = tidy_key(value)
         if key is not None:
@@ -145,10 +146,11 @@ class Stores:
             raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
 
     def key_and_place(self, value: str) -> tuple[str, str]:
-        """Return what :meth:`index_key` does, and the location's place.
+        """Return the :meth:`index_key` and the place of a location.
 
-        :returns: see :func:`evscrub.domain.object_identity.place_of` for the place.
-        :raises StoreNotUsableError: as :meth:`index_key` does.
+        :param value: value of a location, as stored in the registry.
+        :returns: the place as in :func:`evscrub.domain.object_identity.place_of`.
+        :raises StoreNotUsableError: it cannot be decrypted, or does not identify an object.
         """
         try:
             return key_and_place(self._clear(value))
@@ -156,9 +158,9 @@ class Stores:
             raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
 
     def identify(self, row: LocationRow) -> Identity:
-        """Return a location's object, whether or not its store is known.
+        """Return the object of a location, even if its store is not known.
 
-        :raises StoreNotUsableError: it cannot be decrypted, or no object can be told from it.
+        :raises StoreNotUsableError: it cannot be decrypted, or does not identify an object.
         """
         url = self.url(row)
         try:
@@ -168,16 +170,16 @@ class Stores:
         return self.objects.identify(store, url)
 
     def relate(self, one: Identity, other: Identity) -> Relation:
-        """Say whether two locations are of the same object."""
+        """Return whether two locations are of the same object."""
         return self.objects.relate(one, other)
 
     def are_same(self, one: Target, other: Target) -> bool:
-        """Whether two locations are surely of the same object."""
+        """Return whether two locations are certainly of the same object."""
         identities = (self.objects.identify(target.store, target.url) for target in (one, other))
         return self.objects.relate(*identities) is Relation.SAME
 
     def url(self, row: LocationRow) -> str:
-        """The location's URL in the clear.
+        """Return the decrypted URL of a location.
 
         :raises StoreNotUsableError: it cannot be decrypted.
         """
@@ -186,7 +188,7 @@ class Stores:
     def _clear(self, value: str) -> str:
         if not value:
             raise StoreNotUsableError(
-                verdict.BAD_URL, "the location has no URL, or a far too long one"
+                verdict.BAD_URL, "the location has no URL, or one that is too long to be read"
             )
         if location_crypt.is_url(value):
             return value
@@ -196,13 +198,14 @@ class Stores:
             pass
         raise StoreNotUsableError(
             verdict.UNDECIPHERABLE,
-            "the location cannot be decrypted: is [DEFAULT] metadata_encryption_key Glance's?",
+            "the location cannot be decrypted: set [DEFAULT] metadata_encryption_key to Glance's"
+            " key",
         )
 
     def delete(self, target: Target) -> Verdict:
-        """Delete a location's data; blocks for as long as the driver does.
+        """Delete the data of a location; blocks as long as the driver does.
 
-        :returns: the verdict on whatever the driver did; nothing is raised.
+        :returns: the verdict on the driver's answer; no exception is raised.
         """
         kept = self._is_linked(target) if target.scheme in _FILE_SCHEMES else None
         if kept is not None:
@@ -212,23 +215,24 @@ class Stores:
                 glance_store.delete(target.url, target.store)
             else:
                 glance_store.delete_from_backend(target.url)
-        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+        except Exception as error:  # noqa: BLE001 - drivers may raise anything
             not_mounted = self._judge_directory(target) if isinstance(error, NotFound) else None
             refusal = refusals.explain(error, target.scheme, _path(target))
             answer = not_mounted or refusal or verdict.judge(error, target.scheme)
             if answer.reason == verdict.NO_WRITE_ACCESS:
-                # The driver finds out by being loaded whether it has it again by the next probe.
+                # A driver checks its write access only while it is loaded: load it again, so that
+                # the next probe may succeed.
                 self._loader.reload(target.store)
             return answer
         return verdict.judge(None, target.scheme)
 
     def look_for(self, target: Target, size_bytes: int) -> Presence:
-        """Say whether a store has a location's data; blocks for as long as the driver does.
+        """Return whether a store has the data of a location; blocks as long as the driver does.
 
-        The drivers of Swift and Cinder answer 0 where asking fails, Swift's also where the object
-        is not there; to a request for the data itself that driver says so.
+        The swift and cinder drivers return size 0 if the request fails, and the swift driver also
+        if the object does not exist. The latter is found by a request for the data itself.
 
-        :param size_bytes: of the image, more than 0.
+        :param size_bytes: size of the image, more than 0.
         """
         try:
             if self._multiple:
@@ -237,20 +241,20 @@ class Stores:
                 size = glance_store.get_size_from_backend(target.url)
         except NotFound:
             return Presence.ABSENT
-        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+        except Exception as error:  # noqa: BLE001 - drivers may raise anything
             LOG.debug(
-                "Store %s cannot say how large data is: %s", target.store, type(error).__name__
+                "Store %s cannot look up the size of data: %s", target.store, type(error).__name__
             )
             return Presence.UNKNOWN
         if not size:
             swift = target.scheme.startswith("swift")
             return Presence.ABSENT if swift and self._is_absent(target) else Presence.UNKNOWN
-        # Of volumes without a note of the image's size, Cinder's driver knows the GiB.
+        # Without the image's size in a volume's metadata the cinder driver returns whole GiB.
         rounded = size_bytes <= size < size_bytes + _GIB if target.scheme == "cinder" else False
         return Presence.THERE if size == size_bytes or rounded else Presence.ABSENT
 
     def _is_absent(self, target: Target) -> bool:
-        """Whether a driver says, when it is asked for data, that it is not there."""
+        """Return whether the driver raises NotFound for a request for the data."""
         try:
             if self._multiple:
                 glance_store.get(target.url, target.store)
@@ -258,12 +262,12 @@ class Stores:
                 glance_store.get_from_backend(target.url)
         except NotFound:
             return True
-        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
-            LOG.debug("Store %s was asked for data: %s", target.store, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - drivers may raise anything
+            LOG.debug("Store %s cannot read data: %s", target.store, type(error).__name__)
         return False
 
     def _is_linked(self, target: Target) -> Verdict | None:
-        """Look whether another file's data goes with a file; None if it does not."""
+        """Return a verdict if a symbolic link may point to the file, None if none does."""
         path = _path(target)
         if path is None:
             return None
@@ -273,13 +277,13 @@ class Stores:
         return verdict.LINKED if linked else None
 
     def _judge_directory(self, target: Target) -> Verdict | None:
-        """Look where a file is not found; None if there are others, as where a store is mounted."""
+        """Return a verdict if the directory of a missing file looks unmounted, else None."""
         path = _path(target)
         found = None if path is None else _look_for_files(path.parent)
         if path is None or found is None:
             return None
         own = self.objects.directory_of(target.store, str(path.parent))
-        # Of a directory that only a location names, the store may never have had any.
+        # A directory that only a location names may never have existed: the store's own decides.
         return found if own is None else _look_for_files(Path(own)) or verdict.MISSING_BELOW
 
     def _store_of(self, row: LocationRow, url: str) -> str:
@@ -311,8 +315,8 @@ class Stores:
         if store not in store_location.SCHEME_TO_CLS_BACKEND_MAP.get(scheme, {}):
             raise StoreNotUsableError(
                 verdict.STORE_NOT_LOADED,
-                f"store {store!r} has no URLs of scheme {quote(scheme)}: was it of another type"
-                " when the image was stored?",
+                f"store {store!r} has no URLs of scheme {quote(scheme)}: check whether its type in"
+                " [DEFAULT] enabled_backends has changed since the image was stored",
             )
         return store
 
@@ -333,7 +337,7 @@ class Stores:
         return str(info["store_entry"])
 
     def _refuse_faulty(self, scheme: str) -> None:
-        """Refuse a location that may be in an enabled store that cannot be used."""
+        """Raise if the location may be in an enabled store that cannot be used."""
         found = self._loader.fault_of_scheme(scheme)
         if found is not None:
             raise _unusable(*found)
@@ -344,12 +348,12 @@ def _unusable(store: str, fault: Fault) -> StoreNotUsableError:
 
 
 def _path(target: Target) -> Path | None:
-    """Return where a file store's file is, None for another store."""
+    """Return the path of a file store's file; None for another type of store."""
     if target.scheme not in _FILE_SCHEMES:
         return None
     try:
         return Path(file_path(target.url))
-    except BadUrlError:  # its driver says so
+    except BadUrlError:  # the driver rejects it too
         return None
 
 
@@ -358,11 +362,11 @@ def _scheme(url: str) -> str:
 
 
 def _look_for_files(directory: Path) -> Verdict | None:
-    """Return what is wrong with a directory without any files; None for one with some."""
+    """Return a verdict if a directory is empty or missing, None if it has files."""
     try:
         with os.scandir(directory) as entries:
             return None if any(entries) else verdict.EMPTY_DIRECTORY
     except (FileNotFoundError, NotADirectoryError):
         return verdict.MISSING_DIRECTORY
-    except OSError:  # such as one that may be entered and not read
+    except OSError:  # for example no permission to list it
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads which objects a store has from its options, as the store's driver reads them."""
+"""Read the options of stores that determine their objects, as the drivers read them."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from evscrub.domain.object_identity import StoreConfig, account
 
 LOG = logging.getLogger(__name__)
 
-#: The group of a single store, and that of what several have in common.
+#: The group of a single store, and the group of defaults for several stores.
 SINGLE_GROUP = "glance_store"
 _SHARED_GROUP = "backend_defaults"
 
@@ -23,12 +23,13 @@ Option = Callable[[str], Any]
 def read(
     conf: cfg.ConfigOpts, store: str, kind: str, group: str, url_prefix: str | None
 ) -> StoreConfig:
-    """Return what is known of a store's configuration; never raises for a wrong value.
+    """Return the configuration of a store; wrong values are ignored.
 
-    :param store: its name.
-    :param kind: a scheme of its driver's, such as ``s3+https``.
-    :param group: the group of its options.
-    :param url_prefix: the driver's own, where it is loaded; only Ceph's id is taken from it.
+    :param store: name of the store.
+    :param kind: a scheme of its driver, such as ``s3+https``.
+    :param group: name of the group with its options.
+    :param url_prefix: ``url_prefix`` of its driver, None if it is not loaded. Only the id of the
+        Ceph cluster is read from it.
     """
     known = KINDS.get(kind)
     name = known.name if known is not None else kind
@@ -36,7 +37,7 @@ def read(
     if reader is None:
         return StoreConfig(store, name, backend=f"store {store}")
 
-    def option(option_name: str) -> Any:  # noqa: ANN401 - each option has a type of its own
+    def option(option_name: str) -> Any:  # noqa: ANN401 - options have different types
         return _option(conf, group, option_name)
 
     values = reader(option, url_prefix)
@@ -59,9 +60,12 @@ def _option(conf: cfg.ConfigOpts, group: str, name: str) -> Any:  # noqa: ANN401
 
 
 def datadirs(option: Option) -> tuple[str, ...]:
-    """Return a file store's directories."""
+    """Return a file store's directories, as its driver reads them from its two options.
+
+    :param option: returns the value of an option by its name.
+    """
     single, several = option("filesystem_store_datadir"), option("filesystem_store_datadirs") or ()
-    # Each of the several may have its priority behind a colon.
+    # An entry of filesystem_store_datadirs may end in ":PRIORITY".
     found = [entry.rsplit(":", 1)[0].strip() for entry in several]
     return tuple(entry for entry in (single, *found) if entry)
 
@@ -72,7 +76,7 @@ def _file(option: Option, _url_prefix: str | None) -> dict[str, Any]:
 
 def _s3(option: Option, _url_prefix: str | None) -> dict[str, Any]:
     host, bucket = option("s3_store_host"), option("s3_store_bucket")
-    # The driver takes a host without a scheme for one with http.
+    # The driver adds http:// to a host without a scheme.
     endpoint = host if not host or "://" in host else f"http://{host}"
     return {
         "backend": service(endpoint) if endpoint else None,
@@ -91,16 +95,17 @@ def _swift(option: Option, _url_prefix: str | None) -> dict[str, Any]:
 
 
 def _accounts(conf: cfg.ConfigOpts, group: str | None) -> dict[str, str]:
-    """Return the accounts that the store's options, or the file they name, give credentials of."""
-    # Imported by the driver only: without its client's module it remembers that it had none.
+    """Return the Swift accounts of the credentials in the store's options or their file."""
+    # Not imported here: an import without swiftclient would be cached, and the driver could not be
+    # loaded after swiftclient is installed.
     utils: Any = sys.modules.get("glance_store._drivers.swift.utils")
     if utils is None:
         return {}
     try:
         params: Mapping[str, Mapping[str, str | None]]
         params = utils.SwiftParams(conf, backend=group).params or {}
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, its driver says so too
-        LOG.debug("No account of Swift could be read: %s", type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - the driver reports the same problem
+        LOG.debug("Cannot read Swift accounts: %s", type(error).__name__)
         return {}
     found = {}
     for reference, values in params.items():

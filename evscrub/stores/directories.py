@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which directory a path leads to, looked up where a file system that hangs holds nobody up."""
+"""Identify the directories of paths, without blocking on a file system that hangs."""
 
 import os
 import threading
@@ -11,26 +11,26 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: How long an answer is used: directories are mounted and linked rarely.
+#: How long an answer is cached: directories are rarely mounted or linked.
 _KEEP_SECONDS = 30.0
 _MOST = 1024
 
 
 @dataclass(slots=True)
 class _Look(Generic[T]):
-    until: float  #: when those who ask stop waiting
+    until: float  #: when callers stop waiting, seconds of the monotonic clock
     answer: T | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
 
 class Bounded(Generic[T]):
-    """Asks about paths, each in a thread that is left behind if it hangs.
+    """Calls a function of a path in a thread, which is abandoned if it hangs. Thread-safe.
 
-    While one is under way no other is started for the same path. Safe in threads.
+    At most one call for each path runs at a time; further callers wait for its result.
 
-    :param ask: blocks for as long as the file system does.
-    :param wait_seconds: how long callers wait, from when it began.
-    :param clock: seconds that never go back.
+    :param ask: the function; blocks as long as the file system does.
+    :param wait_seconds: how long callers wait, from the start of the call.
+    :param clock: seconds on an axis that only goes forward.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Bounded(Generic[T]):
         self._under_way: dict[str, _Look[T]] = {}
 
     def __call__(self, path: str) -> T | None:
-        """Return the answer, None if there is none in time."""
+        """Return the result for a path, or None if there is none in time."""
         with self._lock:
             look = self._under_way.get(path)
             if look is None:
@@ -68,8 +68,8 @@ class Bounded(Generic[T]):
 class Directory:
     """A directory.
 
-    :param real: its path without symbolic links.
-    :param key: its device and inode; None if it is not there.
+    :param real: path without symbolic links.
+    :param key: device and inode; None if the directory does not exist.
     """
 
     real: str
@@ -77,10 +77,10 @@ class Directory:
 
 
 class Directories:
-    """Tells directories apart, whatever their paths.
+    """Compares directories by identity instead of by path.
 
-    :param wait_seconds: how long a file system may take to answer.
-    :param clock: seconds that never go back.
+    :param wait_seconds: how long to wait for a file system.
+    :param clock: returns seconds that never go back.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Directories:
         self._known: dict[str, tuple[float, Directory]] = {}
 
     def find(self, path: str) -> Directory | None:
-        """Return the directory that a path leads to; None if its file system does not answer."""
+        """Return the directory of a path, or None if its file system does not answer in time."""
         now = self._clock()
         known = self._known.get(path)
         if known is not None and now - known[0] < _KEEP_SECONDS:
@@ -104,7 +104,7 @@ class Directories:
         return found
 
     def same(self, one: str, other: str) -> bool | None:
-        """Whether two paths lead to one directory; None if that cannot be told."""
+        """Return whether two paths lead to the same directory, or None if that is unknown."""
         if one == other:
             return True
         first, second = self.find(one), self.find(other)
@@ -114,12 +114,12 @@ class Directories:
             return first.real == second.real
         if first.key == second.key:
             return True
-        # A directory of a network file system may be mounted twice, as two devices.
+        # A directory of a network file system may be mounted twice, with two device numbers.
         networked = not os.major(first.key[0]) and not os.major(second.key[0])
         return None if networked and first.key[1] == second.key[1] else False
 
     def holds(self, directory: str, path: str) -> bool:
-        """Whether a path is a directory's, or of one below it; not if that cannot be told."""
+        """Return whether a path leads to a directory or below it; False if that is unknown."""
         if path == directory:
             return True
         outer, inner = self.find(directory), self.find(path)
@@ -130,7 +130,7 @@ class Directories:
         return os.path.commonpath([outer.real, inner.real]) == outer.real
 
     def depth(self, directory: str) -> int:
-        """How many directories are above one."""
+        """Return the number of directories above a directory."""
         found = self.find(directory)
         return 0 if found is None else found.real.rstrip("/").count("/")
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a store cannot be used, in words that say what to set, install or mount.
+"""Explain why a store cannot be used, and what to set, install or mount.
 
-A driver tells this in many ways: it raises what its client does, hides that its client's module is
-missing, or loads well with options under which every delete fails.
+A driver may raise its client library's exception, hide that the client library is missing, or load
+successfully with options with which every delete fails.
 """
 
 import difflib
@@ -23,11 +23,12 @@ from oslo_config import cfg
 from stevedore.exception import NoMatches
 
 from evscrub.domain import verdict
+from evscrub.stores import configs
 from evscrub.telemetry.redact import redact
 
-#: The entry points of glance_store's drivers; their names are the types of stores.
+#: Namespace of the entry points of glance_store's drivers, which are named by type of store.
 NAMESPACE = "glance_store.drivers"
-#: Names of stores that Glance keeps for itself; it does not start where one of them is enabled.
+#: Prefix of store names that Glance reserves; it does not start if one of them is enabled.
 _RESERVED = "os_glance_"
 _LONGEST_TEXT = 300
 _SHORTEST_SECRET = 4
@@ -40,7 +41,7 @@ class Fault:
     """Why a store cannot be used.
 
     :param reason: one of the reasons in :mod:`evscrub.domain.verdict`.
-    :param hint: what is wrong and what to do, as half a sentence, without a credential.
+    :param hint: what is wrong and what to do, as a clause without credentials.
     """
 
     reason: str
@@ -49,11 +50,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is known of a driver without loading it.
+    """Properties of a driver that are known without loading it.
 
-    :param schemes: those of its URLs.
-    :param modules: Python modules without which it does nothing.
-    :param install: how to get them.
+    :param schemes: schemes of its URLs.
+    :param modules: Python modules that it needs.
+    :param install: package that has these modules.
     """
 
     schemes: tuple[str, ...]
@@ -63,8 +64,8 @@ class _Kind:
 
 _FILE = "glance_store._drivers.filesystem"
 _CINDER = "glance_store._drivers.cinder"
-#: By the driver's module: the schemes are those of its ``get_schemes``, the modules those that it
-#: imports within ``try``, or whose absence ends its import.
+#: By the driver's module. Schemes are from its ``get_schemes``; modules are those that it imports
+#: within ``try`` or whose absence fails its import.
 _KINDS = {
     _FILE: _Kind(("file", "filesystem")),
     "glance_store._drivers.http": _Kind(("http", "https")),
@@ -84,95 +85,94 @@ _KINDS = {
 }
 
 
-@functools.cache  # a look takes tens of milliseconds
+@functools.cache  # a search of the entry points takes tens of milliseconds
 def driver_module(kind: str) -> str | None:
-    """Return the module of a type of store's driver, None where there is no such type."""
+    """Return the module of the driver for a type of store, or None if there is no such type."""
     return next((point.module for point in entry_points(group=NAMESPACE, name=kind)), None)
 
 
 def schemes(kind: str) -> tuple[str, ...]:
-    """Return the schemes of a type of store; of one that is not known, its name."""
+    """Return the URL schemes of a type of store; for an unknown type, its name."""
     known = _KINDS.get(driver_module(kind) or "")
     return known.schemes if known else (kind,)
 
 
 def is_read_only(kind: str) -> bool:
-    """Return whether a type of store never deletes, since its data is not Glance's."""
+    """Return whether a type of store never deletes, because its data is not Glance's."""
     return "http" in schemes(kind)
 
 
 def missing_modules(kind: str) -> list[str]:
-    """Return the Python modules that a type of store needs and that are not installed."""
+    """Return the Python modules that a type of store needs but that are not installed."""
     known = _KINDS.get(driver_module(kind) or "")
     return [name for name in known.modules if not _is_installed(name)] if known else []
 
 
-def directories(driver: Driver) -> list[str]:
-    """Return the directories of a file store's driver, as it reads them; none of any other.
+def directories(driver: Driver) -> tuple[str, ...]:
+    """Return the directories of a file store's driver; none for any other driver.
 
-    A driver's own ``store_conf`` is what ``[backend_defaults]`` counts in, where the store's own
-    group says nothing.
+    They are read from the driver's own options, which fall back to ``[backend_defaults]``.
     """
     if not any(base.__module__ == _FILE for base in type(driver).__mro__):
-        return []
-    options = _options(driver)
-    # Each of several may end in its priority.
-    several = [entry.rsplit(":", 1)[0].strip() for entry in options.filesystem_store_datadirs or ()]
-    return [path for path in (options.filesystem_store_datadir, *several) if path]
+        return ()
+    return configs.datadirs(functools.partial(getattr, _options(driver)))
 
 
 def reserved(name: str) -> Fault | None:
-    """Return what is wrong with the name of a store."""
+    """Return a fault if Glance reserves the name of a store."""
     if not name.startswith(_RESERVED):
         return None
     return Fault(
         verdict.STORE_NOT_LOADED,
-        f"Glance keeps names that begin with {_RESERVED} for itself and does not start with one:"
+        f"Glance reserves names that begin with {_RESERVED} and does not start with such a store:"
         " rename it in [DEFAULT] enabled_backends of glance-api.conf",
     )
 
 
 def bad_directory(driver: Driver, where: str, *, may_be_missing: bool) -> Fault | None:
-    """Return a fault if a directory of a file store is missing or cannot be written to.
+    """Return a fault if a directory of a file store is missing or not writable.
 
-    It is looked for before the driver is configured, which makes what is missing.
+    Must be called before the driver is configured, because that creates missing directories.
 
-    :param where: the group of the store's options, and the file.
+    :param where: the group of the store's options, and the file, for the hint.
+    :param may_be_missing: whether a missing directory is no fault.
     """
     for path in directories(driver):
         if Path(path).is_dir():
             if not os.access(path, os.W_OK | os.X_OK):
                 return Fault(
                     verdict.STORE_CANNOT_DELETE,
-                    f"its directory {path} cannot be written to here: let evscrub run as the user"
-                    " that Glance runs as, on a file system mounted for writing",
+                    f"its directory {path} is not writable on this host: run evscrub as the user"
+                    " that Glance runs as, and mount the file system for writing",
                 )
         elif not may_be_missing:
             return Fault(
                 verdict.STORE_NOT_LOADED,
-                f"it has no directory {path} here: mount its file system, or correct"
-                f" filesystem_store_datadir in {where}",
+                f"its directory {path} does not exist on this host: mount its file system, or"
+                f" correct filesystem_store_datadir in {where}",
             )
     return None
 
 
 def cannot_delete(driver: Driver, where: str) -> Fault | None:
-    """Return a fault if every delete would fail with this configuration.
+    """Return a fault if every delete would fail with the driver's options.
 
-    The driver need not be configured yet: with some of these it cannot be.
+    The driver need not be configured yet; with some of these options it cannot be.
+
+    :param where: the group of the store's options, and the file, for the hint.
     """
     hint = ""
     kind = type(driver).__module__
     if type(driver).__name__ == "MultiTenantStore":
         hint = (
-            "with swift_store_multi_tenant only a user's own token can delete, and evscrub has"
+            "with swift_store_multi_tenant only the user's own token can delete, and evscrub has"
             " none: set swift_store_multi_tenant = False and an account's swift_store_user and"
             f" swift_store_key in {where}, or turn [DEFAULT] delayed_delete off so that Glance"
-            " deletes while the user waits"
+            " deletes the data during the user's request"
         )
     elif kind.startswith(_CINDER) and not _has_service_user(driver):
         hint = (
-            "Cinder deletes nothing without a service user: set cinder_store_user_name,"
+            "the cinder driver cannot delete without a service user: set cinder_store_user_name,"
             " cinder_store_password, cinder_store_project_name and cinder_store_auth_address in"
             f" {where}"
         )
@@ -180,9 +180,12 @@ def cannot_delete(driver: Driver, where: str) -> Fault | None:
 
 
 def bad_client(driver: Driver, where: str) -> Fault | None:
-    """Return a fault if a configured S3 driver cannot make a client, as it does for each delete."""
+    """Return a fault if a configured S3 driver cannot create a client, as each delete does.
+
+    :param where: the group of the store's options, and the file, for the hint.
+    """
     make = getattr(driver, "_create_s3_client", None)
-    # Where it takes no argument it is made from options alone, without a request.
+    # Without parameters the client is created from options alone, without a request.
     if make is None or inspect.signature(make).parameters:
         return None
     try:
@@ -190,17 +193,19 @@ def bad_client(driver: Driver, where: str) -> Fault | None:
     except Exception as error:  # noqa: BLE001 - boto3 raises ValueError, botocore its own
         return Fault(
             verdict.STORE_CANNOT_DELETE,
-            f"no S3 client can be made of its options ({_said(error, driver)}): correct"
-            " s3_store_host, with http:// or https:// in front, and s3_store_bucket in"
+            f"its options do not allow an S3 client ({_said(error, driver)}): correct"
+            " s3_store_host, including http:// or https://, and s3_store_bucket in"
             f" {where}",
         )
     return None
 
 
 def explain(error: Exception, kind: str, where: str, driver: Driver = None) -> Fault:
-    """Return the fault that an exception tells of, raised while a driver was loaded.
+    """Return the fault for an exception that was raised while a driver was loaded.
 
-    :param driver: the driver, where it got as far as that.
+    :param kind: type of the store.
+    :param where: the group of the store's options, and the file, for the hint.
+    :param driver: the driver, if it was created.
     """
     missing = missing_modules(kind)
     if isinstance(error, ModuleNotFoundError) and error.name and error.name not in missing:
@@ -227,7 +232,7 @@ def _no_such_kind(kind: str) -> str:
 
 
 def _options(driver: Driver) -> cfg.ConfigOpts.GroupAttr:
-    """Return what a driver reads its options from."""
+    """Return the group of options that a driver reads."""
     own: cfg.ConfigOpts.GroupAttr | None = getattr(driver, "store_conf", None)
     if own is None:
         own = driver.conf[driver.backend_group or "glance_store"]
@@ -235,7 +240,7 @@ def _options(driver: Driver) -> cfg.ConfigOpts.GroupAttr:
 
 
 def _has_service_user(driver: Driver) -> bool:
-    """Return what cinder's driver asks itself before it does without a user's context."""
+    """Return whether a service user is configured, by the rule of the cinder driver."""
     options = _options(driver)
 
     def has(names: Iterable[str]) -> bool:
@@ -256,7 +261,7 @@ def _is_installed(module: str) -> bool:
 
 
 def _said(error: Exception, driver: Driver) -> str:
-    """Return what an exception says in one line, or, where it says nothing, what it came from."""
+    """Return the message of an exception, or of its cause if it has none, in one line."""
     cause = error.__cause__ or error.__context__
     if not str(error) and isinstance(cause, Exception):
         return _said(cause, driver)
@@ -271,7 +276,7 @@ def _said(error: Exception, driver: Driver) -> str:
 
 
 def _secrets(driver: Driver) -> Iterator[str]:
-    """Yield the values of a driver's secret options, but for those too short to be replaced."""
+    """Yield the values of a driver's secret options, except very short ones."""
     for option in getattr(driver, "OPTIONS", None) or ():
         if option.secret:
             with suppress(cfg.Error):

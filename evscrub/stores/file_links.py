@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files symbolic links in the stores' directories lead to.
+"""Find the files to which symbolic links in the directories of stores point.
 
-To unlink such a file takes the data from the image that has the link. A hard link needs no care: it
-keeps the data when another one goes.
+Unlinking such a file removes the data of the image that has the link. Hard links are safe: the data
+stays until the last one is removed.
 """
 
 import os
@@ -13,31 +13,31 @@ from pathlib import Path
 
 from evscrub.stores.directories import Bounded
 
-#: A directory is read again no earlier than this, and so rarely that it takes a hundredth of the
-#: time at most.
+#: Shortest time between two reads of a directory. It is longer for a slow directory, so that reads
+#: take at most a hundredth of the time.
 _LEAST_SECONDS = 1.0
 _SHARE = 100
-#: How long one that did not answer is left alone.
+#: How long to wait before a directory that did not answer is read again.
 _HUNG_SECONDS = 5.0
-_MOST_LINKS = 40  #: in a row, as many as Linux follows
+_MOST_LINKS = 40  #: in a chain, the limit of Linux
 
 Entry = tuple[str, str]
-"""A file's place: the real path of its directory, and its name there."""
+"""A file: the real path of its directory, and its name there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
     targets: frozenset[Entry]
-    changed: int  #: the directory's time of change, before it was read; 0 where it is not there
-    took: float
+    changed: int  #: mtime of the directory before it was read, ns; 0 if it does not exist
+    took: float  #: duration of the read, seconds
 
 
 class FileLinks:
-    """Knows where symbolic links lead to; safe in threads.
+    """Tracks the targets of symbolic links. Thread-safe.
 
-    :param wait_seconds: how long a directory may take to be read; one with a million files that
-        are far away takes minutes, and is ready at a later call.
-    :param clock: seconds that never go back.
+    :param wait_seconds: how long to wait for a directory to be read. A directory with a million
+        files on a network file system takes minutes; its result is used by a later call.
+    :param clock: returns seconds that never go back.
     """
 
     def __init__(
@@ -49,12 +49,13 @@ class FileLinks:
         self._fresh_until: dict[str, float] = {}
 
     def leads_to(self, path: str, directories: list[str]) -> bool | None:
-        """Whether a link leads to a file; None if a directory was never read.
+        """Return whether a symbolic link points to a file.
 
-        Of one that does not answer any more, what it had last counts.
+        If a directory does not answer, the result of its last read is used.
 
-        :param path: absolute.
+        :param path: absolute path of the file.
         :param directories: where to look for links.
+        :returns: None if no link was found but a directory has never been read.
         """
         known = [self._targets_in(directory) for directory in directories]
         if any(known):
@@ -94,14 +95,14 @@ def _targets(directory: str) -> Iterator[Entry]:
     try:
         with os.scandir(directory) as entries:
             links = [entry.path for entry in entries if entry.is_symlink()]
-    except OSError:  # such as one that may be entered and not read
+    except OSError:  # for example no permission to list it
         return
     for link in links:
         path = Path(link)
         for _ in range(_MOST_LINKS):
             try:
                 path = path.parent / path.readlink()
-            except OSError:  # not a link, or not there
+            except OSError:  # not a link, or it does not exist
                 break
             yield _entry(str(path))
 

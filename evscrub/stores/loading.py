@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loads the drivers of the enabled stores, each by itself.
+"""Load the drivers of the enabled stores, each separately.
 
-glance_store loads them all in one call, which ends at the first that raises, and it keeps the
-reason of some to itself. Here a store that cannot be used stops no other, and its fault is kept for
-those who ask. glance_store's own table of drivers has only stores that can be used.
+glance_store loads all drivers in one call, which ends at the first that raises and hides the reason
+of some failures. Here a store that cannot be used does not affect others, and its fault is
+recorded. glance_store's own table of drivers contains only stores that can be used.
 """
 
 import functools
@@ -27,26 +27,26 @@ from evscrub.domain.object_identity import StoreConfig
 from evscrub.stores import configs, faults
 from evscrub.stores.faults import Driver, Fault
 
-#: How long a driver may hold up those after it, and the start: Ceph's waits five minutes for a
-#: cluster that is away.
+#: How long to wait for a driver before the next one is loaded. The rbd driver waits five minutes
+#: for a cluster that is down.
 LOAD_SECONDS = 10.0
 _THREAD_NAME = "load of store "
 
 
 def is_about_loading(record: logging.LogRecord) -> bool:
-    """Return whether a driver logs why it cannot be used, which its store's fault says too."""
+    """Return whether a record repeats why a driver cannot be used, as its store's fault says."""
     thread = record.threadName or ""
     return thread.startswith(_THREAD_NAME) and record.name.startswith("glance_store.")
 
 
 class StoreLoader:
-    """Loads stores, and knows which cannot be used.
+    """Loads stores, and records which cannot be used.
 
     :param conf: see :class:`evscrub.stores.backends.Stores`.
-    :param acknowledged: returns the stores whose missing directory is made, as Glance does, since
-        an operator says that their data is gone.
-    :param load_seconds: how long one driver may hold up the others; it goes on loading in its
-        thread, and its store is used when it has loaded after all.
+    :param acknowledged: returns the stores whose data is gone according to the operator; the
+        driver creates their missing directories, as in Glance.
+    :param load_seconds: how long to wait for a driver. After that it continues to load in its
+        thread, and its store is used once it is loaded.
     """
 
     def __init__(
@@ -63,31 +63,31 @@ class StoreLoader:
             glance_store.register_store_opts(conf)
         else:
             glance_store.register_opts(conf)
-        #: The types of the enabled stores by name; of a single store its type is its name.
+        #: The types of the enabled stores by name; the name of a single store is its type.
         self.enabled = self._several or {name: name for name in conf.glance_store.stores if name}
         self._threads: dict[str, threading.Thread] = {}
         # Written by the threads, one key each.
         self._faults: dict[str, Fault] = {}
         self._unusable: set[str] = set(self.enabled)
-        # botocore would repeat a throttled request four times by itself, out of our sight.
+        # botocore would retry a throttled request four times without evscrub noticing.
         os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")
 
     @property
     def faults(self) -> dict[str, Fault]:
-        """The stores that cannot be used."""
+        """Faults of the stores that cannot be used, by name."""
         return dict(self._faults)
 
     def fault_of_scheme(self, scheme: str) -> tuple[str, Fault] | None:
-        """Return a store that cannot be used and has URLs of this scheme, if there is one."""
+        """Return name and fault of an unusable store with URLs of this scheme, or None."""
         for name, fault in self.faults.items():
             if scheme in faults.schemes(self.enabled[name]):
                 return name, fault
         return None
 
     def load(self) -> set[str]:
-        """Load every store that cannot be used; blocks for `load_seconds` a driver that hangs.
+        """Load every store that cannot be used; blocks up to `load_seconds` for each.
 
-        :returns: the stores that can be used and could not when this was called last.
+        :returns: the stores that became usable since the last call.
         """
         for name in filter(self._unusable.__contains__, self.enabled):
             self._start(name)
@@ -95,7 +95,7 @@ class StoreLoader:
         return before - self._unusable
 
     def configs(self) -> dict[str, StoreConfig]:
-        """Return what is known of the enabled stores' configuration, whether loaded or not."""
+        """Return the configurations of the enabled stores, loaded or not, by name."""
         found = {}
         for name, kind in self.enabled.items():
             driver = self._driver(name)
@@ -106,9 +106,9 @@ class StoreLoader:
         return found
 
     def reload(self, name: str) -> None:
-        """Load a store in use again; it keeps the driver that it has if that fails.
+        """Load a usable store again; if that fails, it keeps its current driver.
 
-        Drivers that glance_store loads for each delete are left alone.
+        Does nothing for drivers that glance_store configures at each delete.
         """
         driver = self._driver(name)
         if driver is not None and driver.is_capable(BitMasks.DRIVER_REUSABLE):
@@ -131,11 +131,11 @@ class StoreLoader:
                 name,
                 Fault(
                     verdict.STORE_NOT_LOADED,
-                    f"its driver takes more than {self._load_seconds:g} s to load: see that its"
+                    f"its driver takes more than {self._load_seconds:g} s to load: check that its"
                     " backend is reachable",
                 ),
             )
-            # One that hangs keeps no process from its end.
+            # A daemon thread, so that a driver that hangs does not keep the process from exiting.
             thread = threading.Thread(
                 target=self._run, args=(name,), name=f"{_THREAD_NAME}{name}", daemon=True
             )
@@ -151,7 +151,7 @@ class StoreLoader:
             self._faults[name] = fault
 
     def _load(self, name: str) -> Fault | None:
-        """Load a store's driver and let glance_store use it; returns why it cannot."""
+        """Load a store's driver and register it with glance_store, or return a fault."""
         kind = self.enabled[name]
         group = f"[{name}] or [backend_defaults]" if self._several else "[glance_store]"
         where = f"{group} of glance-api.conf"
@@ -171,7 +171,7 @@ class StoreLoader:
             fault = faults.bad_client(driver, where)
             if fault is None:
                 self._register(name, kind, driver)
-        except Exception as error:  # noqa: BLE001 - drivers raise what their clients do
+        except Exception as error:  # noqa: BLE001 - drivers may raise anything
             _forget_module(kind)
             return faults.explain(error, kind, where, driver)
         return fault
@@ -198,7 +198,10 @@ class StoreLoader:
 
 
 def _forget_module(kind: str) -> None:
-    """Let a driver be imported again that did without its client's module, which it remembers."""
+    """Remove a driver from the imported modules if it was imported without its client library.
+
+    Such a module remembers that the library is missing, even if it is installed later.
+    """
     module = faults.driver_module(kind)
     if module is None or not faults.missing_modules(kind):
         return
@@ -208,10 +211,10 @@ def _forget_module(kind: str) -> None:
 
 
 def _share_s3_sessions() -> None:
-    """Let the deletes of an s3 store share a session of boto3.
+    """Make the deletes of an s3 store share a session of boto3.
 
-    The driver makes one for each, and each reads boto3's models again, which takes 100 ms of
-    computing: ten deletes a second were the most that an agent could do.
+    The driver creates a session for each delete, and each session reads boto3's models, which takes
+    100 ms of processor time and would limit an agent to ten deletes a second.
     """
     driver: Driver = sys.modules.get("glance_store._drivers.s3")
     if driver is None or not isinstance(driver.boto_session, ModuleType):
@@ -223,7 +226,7 @@ def _share_s3_sessions() -> None:
         session = make(**credentials)
 
         def client(**options: Any) -> Any:  # noqa: ANN401 - boto3's own
-            with lock:  # a session's clients are safe in threads, making them is not
+            with lock:  # clients are thread-safe, their creation is not
                 return session.client(**options)
 
         return SimpleNamespace(client=client)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Name the store of a location as the agents do, without loading a driver.
 
-Loading one needs its client and makes its directory, which is too much for a command that only
-reads the registry.
+Loading a driver needs its client library and creates its directory, which a command that only reads
+the registry must not do.
 """
 
 from collections.abc import Mapping
@@ -13,28 +13,27 @@ from oslo_config import cfg
 from evscrub.domain import location_crypt
 from evscrub.domain.decisions import LocationRow
 
-#: What is shown of a store that no row names and no URL tells.
+#: Shown for a location whose row names no store and whose URL cannot be decrypted.
 UNKNOWN_STORE = "?"
-#: The names by which schemes and former names of drivers differ from their types.
+#: Types of stores by the schemes and former driver names that differ from them.
 _TYPES = {
     "filesystem": "file",
     "https": "http",
     "vmware_datastore": "vmware",
     "vsphere": "vmware",
 }
-#: Former names of drivers are ``glance.store.s3.Store`` and the like.
+#: Prefix of former driver names, such as ``glance.store.s3.Store``.
 _FORMER = "glance.store."
 
-
-#: As glance_store has it, whose own comes with an attempt to load all its drivers.
+#: A copy of glance_store's option, because reading its options loads all drivers.
 _stores_opt = cfg.ListOpt("stores", default=["file", "http"])
 
 
 class StoreNames:
-    """Names stores.
+    """Names the stores of locations.
 
-    :param types: the enabled stores' types by name.
-    :param key: ``metadata_encryption_key``.
+    :param types: types of the enabled stores by name.
+    :param key: ``metadata_encryption_key``, if set.
     """
 
     def __init__(self, types: Mapping[str, str], key: str | None = None) -> None:
@@ -46,9 +45,10 @@ class StoreNames:
             self._by_type.setdefault(_TYPES.get(plain, plain), []).append(name)
 
     def of(self, row: LocationRow) -> str:
-        """Return the store that a row names, else the only one of its URL's type, else that type.
+        """Return the name of a location's store.
 
-        Of a URL nothing but its type is shown.
+        :returns: the store that the row names, else the only store of the URL's type, else that
+            type; never another part of the URL.
         """
         if row.store is not None:
             return row.store
@@ -63,13 +63,13 @@ class StoreNames:
 
     @property
     def names(self) -> list[str]:
-        """The enabled stores."""
+        """Names of the enabled stores, sorted."""
         return sorted(name for names in self._by_type.values() for name in names)
 
 
 def store_names(conf: cfg.ConfigOpts) -> StoreNames:
     """Return the names of the stores that Glance's configuration enables."""
-    with suppress(cfg.DuplicateOptError):  # glance_store has registered its own
+    with suppress(cfg.DuplicateOptError):  # glance_store has registered it
         conf.register_opt(_stores_opt, "glance_store")
     types = dict(conf.enabled_backends or {}) or {name: name for name in conf.glance_store.stores}
     return StoreNames(types, conf.metadata_encryption_key)

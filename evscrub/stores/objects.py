@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects the locations of this Glance stand for, and which store has each."""
+"""Identify the objects of locations, and the stores that own them."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -19,11 +19,12 @@ from evscrub.stores.directories import Directories
 
 
 class StoreObjects:
-    """The objects of the stores whose configuration is known.
+    """Identifies objects by the configuration of the stores.
 
-    :param configs: by store.
-    :param allowed_places: further places of each store; see :mod:`evscrub.stores.places`.
-    :param separate: stores that are known to have no object in common.
+    :param configs: configurations by store.
+    :param allowed_places: further places of stores; see :mod:`evscrub.stores.places`.
+    :param separate: stores that have no object in common.
+    :param directories: compares directories of file stores.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class StoreObjects:
 
     @property
     def file_directories(self) -> list[str]:
-        """The directories of all file stores."""
+        """Directories of all file stores, including allowed places."""
         return [
             directory
             for config in self.configs.values()
@@ -55,15 +56,16 @@ class StoreObjects:
         ]
 
     def directory_of(self, store: str, place: str) -> str | None:
-        """Return which of a file store's directories a place is in, or below; None for none."""
+        """Return the directory of a file store that contains a place, or None."""
         config = self.configs.get(store)
         above = [] if config is None else self._directories_above(config, place)
         return max(above, key=self.directories.depth, default=None)
 
     def identify(self, store: str | None, url: str) -> Identity:
-        """Return the object of a location, as far as its store is known.
+        """Return the object of a location.
 
-        :raises StoreNotUsableError: no object can be told from the URL.
+        :param store: name of its store; None if that is not known.
+        :raises StoreNotUsableError: the URL does not identify an object.
         """
         config = None if store is None else self.configs.get(store)
         try:
@@ -72,13 +74,13 @@ class StoreObjects:
             raise StoreNotUsableError(verdict.BAD_URL, str(error)) from None
 
     def relate(self, one: Identity, other: Identity) -> Relation:
-        """Say whether two identities are of the same object."""
+        """Return whether two identities are of the same object."""
         return relate(one, other, self._separate, self.directories.same)
 
     def check(self, store: str, url: str) -> Identity:
-        """Return the object of a location that lies where its store keeps its data.
+        """Return the object of a location, which must be in a place of its store.
 
-        :raises StoreNotUsableError: it does not, or no object can be told from the URL.
+        :raises StoreNotUsableError: it is elsewhere, or the URL does not identify an object.
         """
         found = self.identify(store, url)
         if self._owns(store, found):
@@ -86,7 +88,7 @@ class StoreObjects:
         own = ", ".join(self.configs[store].places) if store in self.configs else ""
         raise StoreNotUsableError(
             verdict.FOREIGN_OBJECT,
-            f"the data lies in {places.describe(found)}, outside of store {store}"
+            f"the data is in {places.describe(found)}, outside of store {store}"
             + (f" ({own})" if own else "")
             + ": if Glance wrote it, add that place to [scrubber] allowed_places",
         )
@@ -94,18 +96,17 @@ class StoreObjects:
     def choose(self, url: str, candidates: Collection[str]) -> str:
         """Choose the store of a location that names none.
 
-        :param candidates: the stores whose drivers take its scheme, at least one.
-        :raises StoreNotUsableError: not exactly one fits.
+        :param candidates: the stores whose drivers have the URL's scheme, at least one.
+        :raises StoreNotUsableError: no store has the location, or several different ones may.
         """
         owners = [s for s in sorted(candidates) if self._owns(s, self.identify(s, url))]
         if not owners and len(candidates) == 1:
-            return next(
-                iter(candidates)
-            )  # none else can be meant, whether it may be deleted or not
+            # The only store that it can be in; whether its place is allowed is checked later.
+            return next(iter(candidates))
         if not owners:
             raise StoreNotUsableError(
                 verdict.FOREIGN_OBJECT,
-                "the location names no store, and its data lies in"
+                "the location names no store, and its data is in"
                 f" {places.describe(self.identify(None, url))}, outside of the stores"
                 f" {', '.join(sorted(candidates))}: if Glance wrote it, add that place to"
                 " [scrubber] allowed_places",
@@ -116,13 +117,13 @@ class StoreObjects:
             if self.relate(first, self.identify(store, url)) is not Relation.SAME:
                 raise StoreNotUsableError(
                     verdict.STORE_AMBIGUOUS,
-                    f"the location names no store and {len(fitting)} stores fit it:"
+                    f"the location names no store and {len(fitting)} stores may have it:"
                     f" {', '.join(fitting)}",
                 )
         return fitting[0]
 
     def _closest(self, url: str, owners: list[str]) -> list[str]:
-        """Of several stores that own an object, return those that its URL is closest to."""
+        """Return those of several stores owning an object that match its URL most closely."""
         if len(owners) == 1:
             return owners
         configs = [self.configs[store] for store in owners]

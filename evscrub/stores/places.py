@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which objects are a store's: those where Glance writes, and where an operator says.
+"""Decide which objects belong to a store: those in places where Glance writes or that are allowed.
 
-Data is deleted only there. A location may name any other bucket, pool or directory that the store's
-credentials reach, and members of a project may write locations where Glance lets them.
+Data is deleted only there. A location may name any bucket, pool or directory that the store's
+credentials can reach, and members of a project may write locations if Glance permits it.
 """
 
 import re
@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from evscrub.domain.object_identity import Identity, StoreConfig
 from evscrub.domain.quoting import quote
 
-#: What a kind calls its places, in messages.
+#: Names of places by kind of store, for messages.
 NAMES = {
     "file": "directory",
     "rbd": "pool",
@@ -20,18 +20,18 @@ NAMES = {
     "swift": "container",
     "vmware": "datastore",
 }
-#: Kinds of which it cannot be told, and why that is no harm: an http store never deletes, and a
-#: volume is within reach only where Cinder lets the store's user delete it.
+#: Kinds without places. This is safe: an http store never deletes, and Cinder itself decides which
+#: volumes the store's user may delete.
 _OF_ANY_PLACE = frozenset({"cinder", "http"})
-#: A place that can be shown: no part of a URL with credentials in it looks like that.
+#: Places that may be shown: no part of a URL with credentials matches.
 _is_showable = re.compile(r"[\w.-]{1,255}").fullmatch
 
 Allowed = Mapping[str, tuple[str, ...]]
-"""Further places by store."""
+"""Allowed places by store, in addition to its own."""
 
 
 def allowed(entries: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Sort entries of the option, each ``store:place``, by store."""
+    """Group the entries of ``allowed_places``, each ``store:place``, by store."""
     found: dict[str, tuple[str, ...]] = {}
     for entry in entries:
         store, _, place = entry.partition(":")
@@ -45,11 +45,12 @@ def owns(
     further: Allowed,
     holds: Callable[[str, str], bool],
 ) -> bool:
-    """Whether an object is a store's.
+    """Return whether an object is in a place of a store.
 
+    :param config: configuration of the store.
     :param found: the object, as identified with this configuration.
-    :param further: see :data:`Allowed`.
-    :param holds: whether a directory is, or is above, another one.
+    :param further: allowed places by store.
+    :param holds: returns whether the first directory is, or contains, the second.
     """
     if found.kind in _OF_ANY_PLACE:
         return True
@@ -68,7 +69,7 @@ def owns(
 
 
 def describe(found: Identity) -> str:
-    """Say where an object lies, without what may be a part of a credential."""
+    """Describe the place of an object without anything that may be part of a credential."""
     name = NAMES.get(found.kind, "place")
     if found.kind == "file" and found.place is not None:
         return f"{name} {quote(found.place)}"
@@ -81,10 +82,11 @@ def describe(found: Identity) -> str:
 
 
 def _owns_container(config: StoreConfig, found: Identity, more: Iterable[str]) -> bool:
-    """Whether a Swift object is Glance's; places of other accounts are written with their account.
+    """Return whether a Swift object is in a container of the store or an allowed one.
 
-    With ``swift_store_multiple_containers_seed``, and in a multi-tenant store, a container's name
-    ends in the begin of the image's id, which the object is named after.
+    With ``swift_store_multiple_containers_seed``, and in a multi-tenant store, the name of a
+    container ends in the first characters of the image's id, which is the name of the object.
+    Allowed containers of other accounts are written with their account.
     """
     account, container = found.backend, found.place or ""
     accounts = {f"{name} {config.region}" for name in config.accounts.values()}

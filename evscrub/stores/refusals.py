@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say why a store refused a delete: who asked, for what, and where an operator should look.
+"""Explain why a store refused a delete: which user, which object, and what to check.
 
-A file store's driver answers Forbidden to every OSError; the error itself is its context. Of other
-stores no address is named, for that may hold a credential.
+The file driver raises Forbidden for every OSError, with the OSError as its context. For other
+stores no address is named, because it may contain credentials.
 """
 
 import errno
@@ -17,7 +17,7 @@ from evscrub.domain import verdict as verdicts
 from evscrub.domain.quoting import shorten
 from evscrub.domain.verdict import PERMISSION_DENIED, Verdict, judge
 
-#: Whose rights to look at, by the part of a scheme before its "+".
+#: Whose permissions to check, by the part of a scheme before "+".
 _WHO = {
     "s3": "the key of s3_store_access_key in glance-api.conf may delete objects in the bucket",
     "swift": "the user of swift_store_config_file, or of swift_store_user, in glance-api.conf may"
@@ -30,11 +30,12 @@ _WHO = {
 
 
 def explain(error: Exception, scheme: str, path: Path | None) -> Verdict | None:
-    """Judge a refusal.
+    """Judge an exception of a delete that is a refusal.
 
     :param error: what the driver raised.
-    :param path: of the file, in a file store.
-    :returns: a verdict with a hint; None for anything but a refusal.
+    :param scheme: scheme of the URL.
+    :param path: path of the file, in a file store; else None.
+    :returns: a verdict with a hint; None if the exception is not a refusal.
     """
     verdict = judge(error, scheme)
     if path is not None:
@@ -45,7 +46,7 @@ def explain(error: Exception, scheme: str, path: Path | None) -> Verdict | None:
     if verdict.reason not in {PERMISSION_DENIED, "refused"}:
         return None
     who = _WHO.get(scheme.partition("+")[0], "the user of this configuration may delete")
-    return replace(verdict, hint=f"see that {who}, and that its credentials are valid")
+    return replace(verdict, hint=f"check that {who}, and that its credentials are valid")
 
 
 def _hint_of_file(code: int, path: Path, reason: str) -> str:
@@ -54,7 +55,7 @@ def _hint_of_file(code: int, path: Path, reason: str) -> str:
     match reason:
         case verdicts.PERMISSION_DENIED:
             look = (
-                "look at its owner and mode ('ls -ld'), and run evscrub as the user that Glance"
+                "check its owner and mode ('ls -ld'), and run evscrub as the user that Glance"
                 " runs as"
             )
             if code == errno.EPERM:
@@ -65,9 +66,9 @@ def _hint_of_file(code: int, path: Path, reason: str) -> str:
                 f"{directory} is on a file system that is mounted read-only: mount it for writing"
             )
         case verdicts.IO_ERROR:
-            look = "look at its file system and the kernel's log"
+            look = "check its file system and the kernel log"
         case _:
-            look = "look at what is there in its place"
+            look = "check what exists under this name"
     return f"a delete of {shorten(path.name)} in {directory} failed: {said}: {look}"
 
 
@@ -75,5 +76,5 @@ def _user() -> str:
     uid = os.geteuid()
     try:
         return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
-    except KeyError:  # as in a container
+    except KeyError:  # no entry, as in some containers
         return f"with uid {uid}"

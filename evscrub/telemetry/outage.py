@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from oslo_log import log as logging
 
+from evscrub.telemetry.log_limit import LogLimit
+
 LOG = logging.getLogger(__name__)
 
 #: How often a lasting outage is told.
@@ -29,8 +31,9 @@ class Outage:
         self._now = now
         self._lock = threading.Lock()
         self._since: float | None = None
+        self._limit = LogLimit(REMIND_SECONDS)
         self._is_told = False
-        self._told_at = self._back_at = -math.inf
+        self._back_at = -math.inf
 
     @property
     def is_on(self) -> bool:
@@ -49,9 +52,8 @@ class Outage:
                 self._since = now
             seconds = now - self._since
             steady = begins and now >= self._back_at + _STEADY_SECONDS
-            if not steady and now < self._told_at + REMIND_SECONDS:
+            if not self._limit.allows(now, even_if_recent=steady):
                 return
-            self._told_at = now
             self._is_told = True
         if begins:
             _warn("%s is away: %s. %s", self._name, reason, self._consequence)

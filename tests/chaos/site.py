@@ -22,7 +22,7 @@ from oslo_config import cfg
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
-from evscrub.registry.keeping import Keeping
+from evscrub.registry.holds import Holds
 from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
 from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
@@ -195,7 +195,7 @@ class Site:
         self.files = self.glance.config.data_directory("files")
         self.client = stack.enter_context(GlanceClient(self.glance.url, timeout=20))
         self.rows = Rows(self.url)
-        self.keeping = Keeping(connect(self.url))
+        self.holds = Holds(connect(self.url))
         self.notifier = self._make_notifier()
         for number in range(AGENTS):
             directory = self.directory / f"agent{number}"

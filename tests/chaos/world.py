@@ -247,7 +247,7 @@ class World:
             if not rows.image(life.image_id)["deleted"]:
                 # What broke off in the middle is mended by a restore.
                 with suppress(RefusedError):
-                    self._site.keeping.restore(life.image_id)
+                    self._site.holds.restore(life.image_id)
                 raise
 
     def _keep(self, story: Story, act: Act) -> Deed:
@@ -265,7 +265,7 @@ class World:
         def keep() -> None:
             nonlocal why
             try:
-                getattr(self._site.keeping, act.value)(life.image_id)
+                getattr(self._site.holds, act.value)(life.image_id)
             except RefusedError as error:
                 why = str(error)
 

@@ -17,7 +17,7 @@ from evscrub.domain.decisions import Policy
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry.listing import Listing
+from evscrub.registry.inventory import Inventory
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
 from tests.chaos.rows import Rows, connect
@@ -135,7 +135,7 @@ def test_rows_that_are_odd_are_decided_about(
         now = database.now()
         assert all(abs(claim.lease - now) < timedelta(minutes=2) for claim in seen.claims)
         claims.renew([(claim, claim.lease) for claim in seen.claims])
-        list(Listing(database).read())
+        list(Inventory(database).read())
         swept(database, lately=True)
         swept(database, lately=False)
 
@@ -169,7 +169,7 @@ def test_a_location_in_other_letters_is_its_images(
     odd = pending(rows, ON_MARIADB["letters"])
     [claim] = Claims(database).claim([odd], POLICY).claims
     assert len(claim.locations) == 1
-    [listed] = Listing(database).read()
+    [listed] = Inventory(database).read()
     assert len(listed.locations) == 1
 
 
@@ -181,13 +181,13 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
     good = [pending(rows) for _ in range(3)]
     for image_id in bad:
         with pytest.raises(
-            Exception, match=r"calendar|year .* is out of range|CONSTRAINT"
+            Exception, match=r"date is invalid|year .* is out of range|CONSTRAINT"
         ) as raised:
             claims.claim([image_id, *good], POLICY)
         assert is_of_rows(raised.value)  # so the batch is taken apart
-    assert len(claims.claim(good[:1], POLICY).claims) == 1
+    [claim] = claims.claim(good[:1], POLICY).claims
     unreadable: list[str] = []
-    listed = [seen.image.id for seen in Listing(database, 4, unreadable.append).read()]
+    listed = [seen.image.id for seen in Inventory(database, 4, unreadable.append).read()]
     assert set(good) <= set(listed)
     assert sorted(listed + unreadable) == sorted(good + bad)
     assert len(listed) - len(good) == (backend == "mariadb")
@@ -195,6 +195,8 @@ def test_rows_that_cannot_be_read_harm_nobody_else(
     swept(database, lately=True)
     shared = SharedUrls(database, PlainObjects(), Clock())
     assert not shared.among(())
+    if backend == "mariadb":  # PostgreSQL's drivers raise as they read such a date
+        assert set(shared.among(claim.locations)) == {row.id for row in claim.locations}
     conf = SimpleNamespace(scrub_time=600, sweep=SimpleNamespace(full_interval=3600))
     subject: Any = SimpleNamespace(registry=database, conf=conf)
     checks.backlog(subject)

@@ -209,7 +209,7 @@ def test_as_a_table(deployment: Deployment) -> None:
             "fast:file,cheap:file",
             "fast:file,os_glance_tasks_store:file",
             "Stores",
-            "Glance keeps names that begin with os_glance_ for itself",
+            "Glance reserves names that begin with os_glance_",
         ),
         (
             "enabled_backends = fast:file,cheap:file",
@@ -217,8 +217,8 @@ def test_as_a_table(deployment: Deployment) -> None:
             "Stores",
             "set swift_store_multi_tenant = False",
         ),
-        ("{home}/glance/data/cheap", "/proc/sys", "Stores", "cannot be written to"),
-        ("{home}/glance/data/cheap", "/nosuch", "Stores", "has no directory /nosuch"),
+        ("{home}/glance/data/cheap", "/proc/sys", "Stores", "is not writable"),
+        ("{home}/glance/data/cheap", "/nosuch", "Stores", "directory /nosuch does not exist"),
     ],
 )
 def test_glance_conf_is_wrong(
@@ -390,7 +390,7 @@ def test_directory_of_the_backend_defaults(deployment: Deployment) -> None:
     assert (checked.code, checked.bad()) == (SUCCESS, [])
     checked = deployment.check((directory, ""), own=f"{defaults.replace('cheap', 'nosuch')}")
     assert (checked.code, checked.bad()) == (FAILURE, ["Stores"])
-    assert "has no directory" in checked.details("Stores")
+    assert "does not exist on this host" in checked.details("Stores")
     assert "Loaded: fast." in checked.details("Stores")
 
 

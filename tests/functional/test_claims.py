@@ -21,7 +21,7 @@ from evscrub.domain.decisions import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.claims import Claim, Claims, Seen, Settlement
 from evscrub.registry.database import UNAVAILABLE
-from evscrub.registry.keeping import Keeping
+from evscrub.registry.holds import Holds
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.rows import read_images
 from tests.chaos.rows import Rows, connect, new_id, utc_now
@@ -163,7 +163,7 @@ def test_each_image_is_claimed_exactly_once(rows: Rows, new_claims: Callable[[],
 
 def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Claims]) -> None:
     images = [pending(rows) for _ in range(30)]
-    claims, keeping = new_claims(), Keeping(new_claims().database)
+    claims, holds = new_claims(), Holds(new_claims().database)
     barrier = Barrier(2)
 
     def restore() -> set[str]:
@@ -171,7 +171,7 @@ def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Cl
         barrier.wait(60)
         for image_id in images:
             try:
-                keeping.restore(image_id)
+                holds.restore(image_id)
             except RefusedError as error:
                 assert str(error) == "it is being scrubbed"  # noqa: PT017 - either may happen
             else:
@@ -418,7 +418,7 @@ def test_only_a_stale_lease_is_taken_over(
         assert stamps(rows, image_id) == [aged.lease] * 2
     first = age(rows, first, timeout + 2)
     second = claim_one(other, image_id)
-    assert second.kind is Kind.STALE
+    assert second.kind is Kind.EXPIRED
     assert ids_of(second) == ids_of(first)
     assert second.lease > first.lease
     assert not claims.claim([image_id], POLICY).claims
@@ -504,7 +504,7 @@ def test_release(rows: Rows, claims: Claims) -> None:
     assert claim_one(claims, image_id).kind is Kind.PENDING
 
 
-def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
+def test_what_is_in_doubt_is_handed_back_and_cannot_be_restored(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     """Its data may be gone: only who deletes it again can tell."""
@@ -513,15 +513,15 @@ def test_what_is_in_doubt_is_given_back_and_cannot_be_restored(
     gone, *left = ids_of(claim)
     settle(claims, claim, left=left, whole=False)
     assert rows.status(image_id) == ("deleted", ["deleted", "pending_delete", "pending_delete"])
-    for refused in (Keeping(claims.database).restore, Keeping(claims.database).hold):
+    for refused in (Holds(claims.database).restore, Holds(claims.database).hold):
         with pytest.raises(RefusedError, match="it is being scrubbed"):
             refused(image_id)
     again = claim_one(new_claims(), image_id)
-    assert again.kind is Kind.GIVEN_BACK
+    assert again.kind is Kind.HANDED_BACK
     assert ids_of(again) == left
     # And when that one's agent dies, it is like any that ran out.
     age(rows, again, 3600)
-    assert claim_one(claims, image_id).kind is Kind.STALE
+    assert claim_one(claims, image_id).kind is Kind.EXPIRED
     assert gone not in left
 
 
@@ -546,7 +546,7 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
     other = new_claims()
     second = claim_one(other, image_id)
     settle(other, second, left=ids_of(second))
-    Keeping(other.database).restore(image_id)
+    Holds(other.database).restore(image_id)
     whole = (rows.image(image_id), rows.rows("image_locations", image_id))
     assert rows.status(image_id) == ("active", ["active", "active"])
     assert claims.renew([(slept, slept.lease)])[0] == []
@@ -756,7 +756,7 @@ def test_a_connection_cut_in_the_middle(
         "renew": lambda: victim.renew([(claim, claim.lease)]),
         "finish": lambda: settle(victim, claim),
         "release": lambda: settle(victim, claim, left=ids_of(claim)),
-        "restore": lambda: Keeping(victim.database).restore(image_id),
+        "restore": lambda: Holds(victim.database).restore(image_id),
     }
     with counted_rollbacks(victim) as failed, ThreadPoolExecutor(1) as pool:
         with rows.engine.begin() as connection:
@@ -833,7 +833,7 @@ def test_a_pass_is_complete_and_says_nothing_twice_while_rows_change(
     others = [rows.add(("fast", "file:///x")) for _ in range(5)]
     changing = [pending(rows) for _ in range(30)]
     left = list(changing)
-    keeping = Keeping(claims.database)
+    holds = Holds(claims.database)
     since = utc_now() - timedelta(hours=3) if way == "recent" else None
     found: list[str] = []
     for page in pages.read(
@@ -841,7 +841,7 @@ def test_a_pass_is_complete_and_says_nothing_twice_while_rows_change(
     ):
         assert len(page) <= 10
         found += [image.image_id for image in page]
-        for change in (keeping.restore, rows.purge, lambda i: settle(claims, claim_one(claims, i))):
+        for change in (holds.restore, rows.purge, lambda i: settle(claims, claim_one(claims, i))):
             if left:
                 change(left.pop(chance.randrange(len(left))))
         pending(rows)

@@ -175,8 +175,12 @@ def test_a_server_that_is_away_is_told_once(
         away = time.monotonic() - began
         said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
     assert len(said) == 2, "\n".join(said)
-    assert re.match(r"WARNING evscrub\.outage .*The registry is away: .*every 5 s$", said[0])
-    told = re.search(r"INFO evscrub\.outage .*The registry is back after (\d+) s$", said[1])
+    assert re.match(
+        r"WARNING evscrub\.telemetry\.outage .*The registry is away: .*every 5 s$", said[0]
+    )
+    told = re.search(
+        r"INFO evscrub\.telemetry\.outage .*The registry is back after (\d+) s$", said[1]
+    )
     assert told is not None
     assert 5 <= int(told[1]) <= away + 1
 
@@ -202,9 +206,10 @@ def test_a_broker_that_is_away_is_told_once(
         said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
     assert len(said) == 2, "\n".join(said)
     assert re.match(
-        r"WARNING evscrub\.outage .*The bus is away: .*sweeps find what is deleted$", said[0]
+        r"WARNING evscrub\.telemetry\.outage .*The bus is away: .*sweeps find what is deleted$",
+        said[0],
     )
-    told = re.search(r"INFO evscrub\.outage .*The bus is back after (\d+) s$", said[1])
+    told = re.search(r"INFO evscrub\.telemetry\.outage .*The bus is back after (\d+) s$", said[1])
     assert told is not None
     assert 15 <= int(told[1]) <= away + 1
 

@@ -154,7 +154,7 @@ def test_what_lies_in_a_foreign_bucket_is_parked_until_it_is_allowed(
         return alias in listed  # not in a moment in which an agent looks at it again
 
     wait_for("the list", is_listed)
-    assert "foreign object: the data lies in bucket billing" in listed[alias]
+    assert "foreign object: the data is in bucket billing" in listed[alias]
     checked = commands.run("check", "--config-file", agent.config_path, "--json")
     checks = {one["check"]: one for one in json.loads(checked.stdout)["checks"]}
     assert checks["Locations"]["result"] == 0

@@ -40,7 +40,7 @@ class TestFile:
         directory = site.config.data_directory()
         away = directory.rename(directory.with_name("away"))
         with site.agent() as agent:
-            agent.wait_for_log(f"Store file cannot be used: it has no directory {directory} here")
+            agent.wait_for_log(f"Store file cannot be used: its directory {directory} does not")
             site.wait_swept(agent)
             assert site.images.statuses() == {"pending_delete": 30}
             assert not directory.exists()  # nothing is in the way of the right one
@@ -149,7 +149,7 @@ def test_a_driver_that_does_not_load_stops_no_other_store(
             path.rename(path.with_suffix(".py"))
         agent.reload()
         site.wait_scrubbed(images)
-        agent.wait_for_log("Loaded: volumes; 2 images that were parked for that are tried again")
+        agent.wait_for_log("Loaded stores: volumes; retrying 2 images")
         assert agent.log.count(" ERROR evscrub") == 1
     assert sorted(libraries.asked()) == sorted(waiting)
 

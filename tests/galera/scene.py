@@ -17,7 +17,7 @@ from typing import Self
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
 from evscrub.domain.hold_rules import RefusedError
-from evscrub.registry.keeping import Keeping
+from evscrub.registry.holds import Holds
 from tests.chaos.plan import SCRUB_TIME
 from tests.chaos.rows import Rows, connect
 from tests.chaos.site import DATABASE, ChaosAgent
@@ -92,7 +92,7 @@ class Scene:
         url = cluster.nodes[1].database_url(DATABASE)
         self._images = Images(url)
         self._operator = self._rows[1]
-        self._keeping = Keeping(connect(url))
+        self._holds = Holds(connect(url))
         #: Objects by the ids of their images.
         self._due: Mapping[str, str] = {}
         self._live: Mapping[str, str] = {}
@@ -113,7 +113,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-        self._keeping.database.dispose()
+        self._holds.database.dispose()
         for rows in self._rows:
             rows.engine.dispose()
 
@@ -180,7 +180,7 @@ class Scene:
                 return
             (image_id,) = chance.choice(front)
             try:
-                getattr(self._keeping, act)(image_id)
+                getattr(self._holds, act)(image_id)
             except RefusedError:
                 self._refused += 1
             else:

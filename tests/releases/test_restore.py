@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restore, hold and release, beside Glance's own scrubber and purge."""
 
-from tests.functional.test_keeping import (
+from tests.functional.test_holds import (
     site,
     test_a_held_image_is_left_by_agents_scrubber_and_purge,
     test_a_released_image_is_scrubbed_after_a_whole_delay,

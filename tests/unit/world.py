@@ -226,9 +226,9 @@ class World:
                 sights[image_id] = Sight(None, Leave(UNKNOWN))
                 continue
             image, rows = self._images[image_id]
-            kind = Kind.PENDING if image.status == "pending_delete" else Kind.GIVEN_BACK
+            kind = Kind.PENDING if image.status == "pending_delete" else Kind.HANDED_BACK
             if image_id in self._stale:
-                kind = Kind.STALE
+                kind = Kind.EXPIRED
             wanted = rows and image_id not in self._leases
             decision = Scrub(kind, tuple(rows)) if wanted else Leave(UNKNOWN)
             sights[image_id] = Sight(image, decision)

@@ -23,8 +23,8 @@ from evscrub.config.settings import sweep_settings
 from evscrub.domain.clock import Clock
 from evscrub.registry.claims import Claims, Settlement
 from evscrub.registry.database import Database
-from evscrub.registry.keeping import Keeping
-from evscrub.registry.listing import Listing
+from evscrub.registry.holds import Holds
+from evscrub.registry.inventory import Inventory
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.status.registry_count import RegistryCounter
@@ -107,15 +107,15 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
         for _ in itertools.islice(pages.read(window), None if start else _PAGES):
             pass
     catcher.by("list")
-    next(iter(Listing(database).read()), None)
+    next(iter(Inventory(database).read()), None)
     catcher.by("space by owner")
     RegistryCounter(database, Clock(), timedelta)._count()
     one = kept[-1].image.id
-    keeping = Keeping(database)
+    holds = Holds(database)
     for name, action in (
-        ("hold", keeping.hold),
-        ("release", keeping.release),
-        ("restore", keeping.restore),
+        ("hold", holds.hold),
+        ("release", holds.release),
+        ("restore", holds.restore),
     ):
         catcher.by(name)
         action(one)

@@ -101,7 +101,7 @@ def test_an_unknown_group_with_nothing_in_it_is_refused(own: Path) -> None:
     assert len(problems(own, "[scruber]")) == 1
 
 
-def test_what_is_like_nothing_known_is_sent_to_glance_s_files(own: Path) -> None:
+def test_unknown_name_without_a_similar_one_points_to_glances_files(own: Path) -> None:
     found = problems(own, "image_cache_max_size = 5", "[paste_deploy]", "flavor = keystone")
     assert len(found) == 2
     assert all("glance_config_files" in text for text in found)
@@ -117,7 +117,7 @@ def test_what_is_like_nothing_known_is_sent_to_glance_s_files(own: Path) -> None
         (["default_log_levels = a=INFO,", "  b=INFO"], None),
     ],
 )
-def test_a_line_that_the_value_above_swallows_is_refused(
+def test_indented_line_after_a_value_is_rejected(
     own: Path, value: list[str], line: int | None
 ) -> None:
     """Without a word `scrub_time` would be a part of the name of the log's file."""
@@ -131,9 +131,9 @@ def test_a_line_that_the_value_above_swallows_is_refused(
     assert found.startswith(f"[DEFAULT] {value[0].split()[0]} in {own}:3: line {line} is indented,")
 
 
-def test_a_line_that_glance_config_files_swallows_is_refused(own: Path) -> None:
+def test_indented_line_after_glance_config_files_is_rejected(own: Path) -> None:
     path = write(own, "[DEFAULT]", "glance_config_files = none", "  scrub_time = 86400")
-    with pytest.raises(ConfigError, match=":2: line 3 is indented, so it is taken for a part"):
+    with pytest.raises(ConfigError, match=":2: line 3 is indented, so it is read as a part"):
         loader.load([path])
 
 
@@ -142,7 +142,7 @@ def test_an_indented_line_of_glance_s_is_left_to_glance(own: Path, tmp_path: Pat
     loader.load([write(own, "[DEFAULT]", f"glance_config_files = {glance}")])
 
 
-def test_all_problems_are_told_at_once(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_problems_are_reported_together(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(own, "[DEFAULT]", "scrub_tme = 1", "[sweep]", "interval = nan", "[nope]", "x = 1")
     assert cli.main(["agent", "--config-file", path]) == 2
     said = capsys.readouterr().err.splitlines()
@@ -172,7 +172,7 @@ def test_every_command_refuses_them(
     assert "did you mean scrub_time?" in capsys.readouterr().err
 
 
-def test_at_a_reload_an_unknown_option_is_told_and_changes_nothing(
+def test_unknown_option_at_a_reload_changes_nothing(
     own: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     start = ("[DEFAULT]", "glance_config_files = none")
@@ -214,7 +214,7 @@ def test_a_file_given_twice_is_glance_s_where_it_is_named_so(own: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["glance-evscrub.conf", "evscrub-glance.conf", "my-glance.conf"])
-def test_a_file_that_may_be_evscrub_s_is_looked_at(tmp_path: Path, name: str) -> None:
+def test_file_that_may_be_evscrubs_is_checked(tmp_path: Path, name: str) -> None:
     assert not files.is_glance(str(tmp_path / name))
 
 
@@ -265,7 +265,7 @@ def test_a_store_that_is_not_enabled_has_no_group(own: Path) -> None:
     assert "[fast]" in found
 
 
-def test_a_wrong_value_of_a_store_s_option_is_told(own: Path) -> None:
+def test_wrong_value_of_a_stores_option_is_reported(own: Path) -> None:
     (found,) = problems(own, "[glance_store]", "filesystem_store_chunk_size = 0")
     assert found.startswith(f"[glance_store] filesystem_store_chunk_size in {own}:4: ")
 
@@ -349,13 +349,13 @@ def test_a_misspelt_argument_is_refused(
         (("delayed_delete = false",), False),
     ],
 )
-def test_no_delay_anywhere_is_warned_of(own: Path, lines: tuple[str, ...], *, warned: bool) -> None:
+def test_unset_scrub_time_is_a_warning(own: Path, lines: tuple[str, ...], *, warned: bool) -> None:
     conf, _ = loader.load([write(own, "[DEFAULT]", "glance_config_files = none", *lines)])
     said = settings.unset_delay(conf)
     assert bool(said) is warned
     if said:
         assert "default of 0" in said
-        assert "at once" in said
+        assert "right after a DELETE" in said
 
 
 def test_a_delay_in_glance_s_file_or_the_environment_is_set(
@@ -401,7 +401,7 @@ class TestLogging:
             "syslog_log_facility = garbage\nuse_syslog = true",
         ],
     )
-    def test_at_start_they_are_told(
+    def test_logging_problems_at_start_are_reported(
         self,
         own: Path,
         line: str,
@@ -480,7 +480,7 @@ def test_lines_are_counted_across_values_that_go_on(own: Path) -> None:
     ]
 
 
-def test_the_line_that_wins_is_the_one_told(own: Path, tmp_path: Path) -> None:
+def test_reported_line_is_the_effective_one(own: Path, tmp_path: Path) -> None:
     glance = write(tmp_path / "glance-api.conf", "[DEFAULT]", "scrub_time = soon")
     path = write(
         own, "[DEFAULT]", f"glance_config_files = {glance}", "scrub_time = 1", "scrub_time = late"
@@ -489,7 +489,7 @@ def test_the_line_that_wins_is_the_one_told(own: Path, tmp_path: Path) -> None:
         loader.load([path])
 
 
-def test_a_source_of_options_that_cannot_be_used_is_told(own: Path) -> None:
+def test_unusable_config_source_is_reported(own: Path) -> None:
     """oslo.config can read options from elsewhere, and asks for them at once."""
     lines = ("config_source = there", "[there]", "driver = remote_file")
     (found,) = problems(own, *lines)

@@ -113,7 +113,7 @@ def test_at_start_each_odd_value_is_refused_in_one_line(
 
 @pytest.mark.costly
 @each_option
-def test_at_a_reload_each_odd_value_is_told_and_changes_nothing(
+def test_odd_value_at_a_reload_changes_nothing(
     files: Files, group: str, opt: cfg.Opt, caplog: pytest.LogCaptureFixture
 ) -> None:
     files.write("scrub_time = 86400", "[scrubber]", "rate = 7")
@@ -140,9 +140,7 @@ def test_at_a_reload_each_odd_value_is_told_and_changes_nothing(
 
 
 @each_option
-def test_what_is_empty_and_not_refused_is_the_default(
-    files: Files, group: str, opt: cfg.Opt
-) -> None:
+def test_accepted_empty_value_is_the_default(files: Files, group: str, opt: cfg.Opt) -> None:
     if not odd_values.accepts_empty(opt):
         files.write(f"[{group}]", f"{opt.dest} =")
         with pytest.raises(ConfigError, match="is empty"):
@@ -269,9 +267,7 @@ DATABASE_OPTIONS = [
 
 @pytest.mark.parametrize("opt", DATABASE_OPTIONS, ids=lambda opt: opt.dest)
 @pytest.mark.parametrize("text", ["", "-1", "0", "garbage", str(2**31 - 1), "$garbage"])
-def test_what_is_odd_in_the_database_s_options_is_told(
-    files: Files, opt: cfg.Opt, text: str
-) -> None:
+def test_odd_values_of_database_options_are_reported(files: Files, opt: cfg.Opt, text: str) -> None:
     """Each value is refused, or an engine can be made with it, or that says why not."""
     files.write(glance=("[database]", "connection = sqlite://", f"{opt.dest} = {text}"))
     with suppress(ConfigError, ValueError):

@@ -51,7 +51,7 @@ def test_defaults_are_read_from_no_file_at_all(default_glance_file: Path) -> Non
     )
 
 
-def test_evscrub_s_file_is_laid_over_glance_s(write: Write) -> None:
+def test_evscrubs_file_overrides_glances(write: Write) -> None:
     first = write("glance-api.conf", "[DEFAULT]\nscrub_time = 1\ndelayed_delete = true\n")
     second = write(
         "glance-more.conf",
@@ -79,7 +79,7 @@ def test_of_several_own_files_the_last_one_wins(write: Write) -> None:
     assert loader.load([two, one])[0].sweep.interval == 5
 
 
-def test_what_glance_logs_and_where_is_its_own_business(write: Write) -> None:
+def test_glances_logging_options_are_ignored(write: Write) -> None:
     logging_options = "debug = true\nlog_file = glance.log\nuse_syslog = true\n"
     glance = write("glance-api.conf", f"[DEFAULT]\n{logging_options}")
     own_file = write("evscrub.conf", f"[DEFAULT]\nglance_config_files = {glance}\n")
@@ -139,7 +139,7 @@ def test_a_file_that_is_named_must_be_there(tmp_path: Path, write: Write) -> Non
 
 
 @pytest.mark.parametrize("text", ["no option\n", "[DEFAULT\n", "scrub_time\n"])
-def test_a_file_that_is_none_is_named(write: Write, text: str) -> None:
+def test_file_that_cannot_be_parsed_is_named(write: Write, text: str) -> None:
     path = write("evscrub.conf", text)
     assert f"{path}:1" in refused([path])
 
@@ -179,7 +179,7 @@ def test_a_value_that_is_wrong_in_glance_s_file_is_named(write: Write) -> None:
     assert text.startswith("[DEFAULT] scrub_time ")
 
 
-def test_a_reload_changes_what_is_mutable_and_says_what(write: Write) -> None:
+def test_reload_applies_and_returns_mutable_options(write: Write) -> None:
     glance = write("glance-api.conf", "[DEFAULT]\nscrub_time = 1\n")
     start = f"[DEFAULT]\nglance_config_files = {glance}\n"
     path = write("evscrub.conf", f"{start}[scrubber]\nrate = 1\nclaim_timeout = 60\n")

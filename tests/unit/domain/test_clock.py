@@ -47,7 +47,7 @@ def test_a_clock_starts_on_the_clocks_of_this_host() -> None:
         pytest.param(5.0, -3600.0, 5.0, id="a wall clock that was set back far"),
     ],
 )
-def test_the_clock_that_says_more_is_believed(boot: float, wall: float, passed: float) -> None:
+def test_the_greater_of_both_clocks_is_used(boot: float, wall: float, passed: float) -> None:
     times = Times()
     before = times.clock.moment()
     times.boot += boot
@@ -59,11 +59,11 @@ def test_a_moment_holds_both_clocks() -> None:
     assert Times(7.0, 9.0).clock.moment() == Moment(7.0, 9.0)
 
 
-def test_epoch_takes_a_naive_time_for_utc() -> None:
+def test_epoch_reads_naive_times_as_utc() -> None:
     assert epoch(datetime(2026, 11, 23, 12, 0, 0, 250_000)) == 1_795_435_200.25
 
 
-def test_before_any_reading_the_database_is_taken_to_agree_with_this_host() -> None:
+def test_initial_estimate_is_this_hosts_clock() -> None:
     times = Times()
     database = DatabaseClock(times.clock)
     times.pass_by(10)
@@ -79,7 +79,7 @@ def test_a_wall_clock_that_is_set_does_not_move_the_estimate() -> None:
     assert database.skew_seconds == -3600
 
 
-def test_an_estimate_moves_only_as_far_as_a_reading_demands() -> None:
+def test_estimate_moves_no_further_than_needed() -> None:
     times = Times()
     database = DatabaseClock(times.clock)
     asked = times.clock.moment()
@@ -164,7 +164,7 @@ class Nodes:
 
 
 @pytest.mark.parametrize("off", [15.0, -15.0, 2.5])
-def test_a_node_that_is_off_is_not_acted_upon_however_long_it_is_used(off: float) -> None:
+def test_wrong_node_is_never_used(off: float) -> None:
     nodes = Nodes(0, off)
     assert all(nodes.ask_for(60))
     assert not any(nodes.ask_for(7200, node=1))
@@ -174,13 +174,13 @@ def test_a_node_that_is_off_is_not_acted_upon_however_long_it_is_used(off: float
     assert nodes.clock.dispute_seconds is None
 
 
-def test_a_first_node_that_is_off_is_not_acted_upon_either() -> None:
+def test_wrong_first_node_is_not_used() -> None:
     nodes = Nodes(15, 0)
     assert not any(nodes.ask_for(600, node=0))
     assert nodes.ask(1)
 
 
-def test_nodes_that_take_turns_are_told_apart() -> None:
+def test_alternating_nodes_are_distinguished() -> None:
     nodes = Nodes(0, 15)
     for _ in range(100):
         nodes.pass_by(1)
@@ -188,7 +188,7 @@ def test_nodes_that_take_turns_are_told_apart() -> None:
         assert not nodes.ask(1)
 
 
-def test_a_single_database_is_believed_whatever_this_host_says() -> None:
+def test_first_reading_of_a_single_node_is_adopted() -> None:
     nodes = Nodes(0, several=False, wall_off=60)
     nodes.ask()
     assert all(nodes.ask_for(60))
@@ -196,7 +196,7 @@ def test_a_single_database_is_believed_whatever_this_host_says() -> None:
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0, 15.0, -2.0])
 @pytest.mark.parametrize("several", [True, False])
-def test_a_step_of_the_wall_clock_refuses_nothing(step: float, several: bool) -> None:
+def test_step_of_the_wall_clock_rejects_no_reading(step: float, several: bool) -> None:
     nodes = Nodes(0, several=several)
     nodes.ask()
     nodes.times.wall += step
@@ -204,7 +204,7 @@ def test_a_step_of_the_wall_clock_refuses_nothing(step: float, several: bool) ->
 
 
 @pytest.mark.parametrize("step", [15.0, -15.0])
-def test_a_database_that_is_set_right_is_acted_upon_again(step: float) -> None:
+def test_corrected_database_clock_is_adopted(step: float) -> None:
     nodes = Nodes(-step, 0, several=False)
     nodes.ask(0)
     answers = nodes.ask_for(15, node=1)
@@ -212,14 +212,14 @@ def test_a_database_that_is_set_right_is_acted_upon_again(step: float) -> None:
     assert answers[-1]
 
 
-def test_a_host_that_is_set_right_acts_again() -> None:
+def test_corrected_host_clock_ends_the_dispute() -> None:
     nodes = Nodes(0, wall_off=-60)
     assert not any(nodes.ask_for(60))
     nodes.times.wall += 60
     assert nodes.ask_for(2)[-1]
 
 
-def test_a_machine_that_was_frozen_acts_again_when_its_clock_was_set() -> None:
+def test_resumed_machine_recovers_when_its_clock_is_set() -> None:
     nodes = Nodes(0)
     nodes.ask()
     nodes.true += 600  # and no clock of this host counted it
@@ -234,7 +234,7 @@ _STEPS = st.lists(
 
 
 @given(st.tuples(seconds(-60, 60), seconds(-60, 60)), seconds(-1, 1), _STEPS)
-def test_while_this_host_is_right_no_reading_is_acted_upon_that_is_far_off(
+def test_no_far_reading_agrees_while_the_host_clock_is_right(
     offs: tuple[float, float], wall_off: float, steps: list[tuple[int, float, float]]
 ) -> None:
     nodes = Nodes(0, *offs, wall_off=wall_off)

@@ -131,29 +131,29 @@ def lease(**interval: float) -> LocationRow:
     [
         pytest.param(image("deleted"), [], Leave(SCRUBBED), id="no location"),
         pytest.param(image("deleted"), [GONE], Leave(SCRUBBED), id="all gone"),
-        pytest.param(image("deleted"), [GONE, ONE], Scrub(Kind.STALE, (ONE,)), id="stale"),
+        pytest.param(image("deleted"), [GONE, ONE], Scrub(Kind.EXPIRED, (ONE,)), id="stale"),
         pytest.param(
             image("deleted"),
             [lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=2),)),
+            Scrub(Kind.EXPIRED, (lease(minutes=2),)),
             id="stale this moment",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=2)),
             [lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=2),)),
+            Scrub(Kind.EXPIRED, (lease(minutes=2),)),
             id="stale, with its lease in the image's row",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=7)),
             [lease(minutes=9)],
-            Scrub(Kind.GIVEN_BACK, (lease(minutes=9),)),
-            id="given back",
+            Scrub(Kind.HANDED_BACK, (lease(minutes=9),)),
+            id="handed back",
         ),
         pytest.param(
             image("deleted", updated_at=ago(minutes=1)),
             [lease(minutes=3), lease(minutes=2)],
-            Scrub(Kind.STALE, (lease(minutes=3), lease(minutes=2))),
+            Scrub(Kind.EXPIRED, (lease(minutes=3), lease(minutes=2))),
             id="the youngest lease tells who let go",
         ),
         pytest.param(image("deleted"), [lease(seconds=119)], Wait(1), id="claimed"),
@@ -163,13 +163,13 @@ def lease(**interval: float) -> LocationRow:
         pytest.param(
             image("deleted"),
             [location(updated_at=None)],
-            Scrub(Kind.STALE, (location(updated_at=None),)),
+            Scrub(Kind.EXPIRED, (location(updated_at=None),)),
             id="never stamped",
         ),
         pytest.param(
             image("deleted", deleted_at=None),
             [ONE],
-            Scrub(Kind.STALE, (ONE,)),
+            Scrub(Kind.EXPIRED, (ONE,)),
             id="stale, purged of its time",
         ),
         pytest.param(
@@ -223,7 +223,7 @@ def test_live(status: str, locations: list[LocationRow], decision: Decision) -> 
     assert decide(image(status), locations, NOW, POLICY) == decision
 
 
-def test_orphans_are_left_where_they_are_switched_off() -> None:
+def test_orphans_are_left_if_turned_off() -> None:
     policy = replace(POLICY, orphans=False)
     assert decide(image("active"), [ONE, LIVE], NOW, policy) == Leave(ALIVE)
 
@@ -247,7 +247,7 @@ def test_orphans_are_left_where_they_are_switched_off() -> None:
         ),
     ],
 )
-def test_damage_is_left_to_a_person(
+def test_damaged_images_are_never_scrubbed(
     row: ImageRow, locations: list[LocationRow], words: str
 ) -> None:
     decision = decide(row, locations, NOW, POLICY)
@@ -310,7 +310,7 @@ def leases_are_old(rows: tuple[LocationRow, ...], policy: Policy) -> bool:
 
 @settings(max_examples=500)
 @given(registries, policies)
-def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) -> None:
+def test_every_scrub_obeys_the_rules(registry: Registry, policy: Policy) -> None:
     row, locations = registry
     decision = decide(row, locations, NOW, policy)
     event(type(decision).__name__)
@@ -328,7 +328,7 @@ def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) ->
             assert row.deleted_at is not None
             assert row.deleted_at + policy.scrub_time <= NOW
             assert not any(map(is_live, locations))
-        case Kind.STALE | Kind.GIVEN_BACK:
+        case Kind.EXPIRED | Kind.HANDED_BACK:
             assert row.status == "deleted"
             assert not any(map(is_live, locations))
             assert leases_are_old(decision.locations, policy)
@@ -348,7 +348,7 @@ def test_what_is_scrubbed_may_be_scrubbed(registry: Registry, policy: Policy) ->
 
 @settings(max_examples=500)
 @given(registries, policies)
-def test_who_waits_as_long_as_told_need_not_wait_again(registry: Registry, policy: Policy) -> None:
+def test_one_wait_is_enough(registry: Registry, policy: Policy) -> None:
     row, locations = registry
     decision = decide(row, locations, NOW, policy)
     if isinstance(decision, Wait):
@@ -362,7 +362,7 @@ def test_who_waits_as_long_as_told_need_not_wait_again(registry: Registry, polic
 
 
 @given(registries, policies)
-def test_what_is_held_is_never_scrubbed(registry: Registry, policy: Policy) -> None:
+def test_held_images_are_never_scrubbed(registry: Registry, policy: Policy) -> None:
     row, locations = registry
     held = row._replace(status="pending_delete", deleted_at=None)
     assert not isinstance(decide(held, locations, NOW, policy), Scrub | Wait)

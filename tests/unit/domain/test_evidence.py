@@ -12,7 +12,7 @@ owners = st.sampled_from(["a", "b", "c", None])
 
 
 @given(st.integers(1, 20), st.data())
-def test_an_owner_weighs_no_more_than_its_share(limit: int, data: st.DataObject) -> None:
+def test_owner_counts_for_at_most_its_share(limit: int, data: st.DataObject) -> None:
     share = data.draw(st.integers(1, limit))
     added = data.draw(st.lists(owners, max_size=60))
     tally = Tally(limit, share)

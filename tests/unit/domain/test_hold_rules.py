@@ -95,7 +95,7 @@ def test_restore_is_refused(
         (image(at=None), [location(1), location(2, at=AT - seconds(3600))], {1}),
     ],
 )
-def test_what_a_restore_brings_back(
+def test_rows_that_a_restore_selects(
     row: ImageRow, locations: list[LocationRow], back: set[int]
 ) -> None:
     deletion = hold_rules.to_restore(row, locations)
@@ -132,7 +132,7 @@ def test_hold_and_release_are_refused(
         plan(row, [where])
 
 
-def test_when_it_went() -> None:
+def test_deletion_time() -> None:
     """Properties, tags and members of one DELETE carry a time near the image's."""
     assert hold_rules.to_restore(image(), [location(at=AT - seconds(1))]).at == AT
     assert hold_rules.to_restore(image(at=None), [location()]).at == AT
@@ -149,7 +149,7 @@ def test_when_it_went() -> None:
         (image(at=None), AT, False),
     ],
 )
-def test_a_release_is_told_from_a_delete(
+def test_release_is_distinguished_from_a_delete(
     row: ImageRow, at: datetime | None, released: bool
 ) -> None:
     assert hold_rules.was_released(row, [location(at=at)]) is released
@@ -180,7 +180,7 @@ def test_a_release_is_told_from_a_delete(
         ),
     ],
 )
-def test_a_destroyed_key_is_told(properties: list[tuple[str, str | None]], count: int) -> None:
+def test_destroyed_key_is_a_warning(properties: list[tuple[str, str | None]], count: int) -> None:
     notes = hold_rules.warnings(properties)
     assert len(notes) == count
     assert all("k-1" in note for note in notes)
@@ -219,7 +219,7 @@ def planned(
 
 
 @given(image_rows, location_rows)
-def test_nothing_scrubbed_or_claimed_comes_back(
+def test_scrubbed_or_claimed_images_are_not_restored(
     row: ImageRow, locations: list[LocationRow]
 ) -> None:
     deletion = planned(hold_rules.to_restore, row, locations)
@@ -233,7 +233,9 @@ def test_nothing_scrubbed_or_claimed_comes_back(
 
 
 @given(image_rows, location_rows)
-def test_what_may_be_held_may_be_restored(row: ImageRow, locations: list[LocationRow]) -> None:
+def test_images_that_may_be_held_may_be_restored(
+    row: ImageRow, locations: list[LocationRow]
+) -> None:
     restore = planned(hold_rules.to_restore, row, locations)
     hold = planned(hold_rules.to_hold, row, locations)
     release = planned(hold_rules.to_release, row, locations)

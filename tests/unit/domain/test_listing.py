@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from evscrub.commands import listing_output
 from evscrub.domain import listing
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy
-from evscrub.domain.listing import Line, Listed, Told, Trouble
+from evscrub.domain.listing import AgentReports, ImageReport, Line, Listed
 from evscrub.stores.names import StoreNames
 
 ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
@@ -39,13 +39,13 @@ POLICY = Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2))
 def line(
     row: ImageRow,
     locations: Sequence[LocationRow],
-    troubles: Mapping[str, Trouble] | None = None,
+    troubles: Mapping[str, ImageReport] | None = None,
     stores: Mapping[str, str] | None = None,
     children_deleted_at: datetime | None = None,
 ) -> Line | None:
     seen = Listed(row, "name", tuple(locations), NOW, children_deleted_at)
     names = StoreNames({"fast": "file", "slow": "file", "swift": "swift"})
-    return listing.line(seen, POLICY, Told(troubles or {}, stores or {}), names.of)
+    return listing.line(seen, POLICY, AgentReports(troubles or {}, stores or {}), names.of)
 
 
 def image(status: str = "pending_delete", deleted_at: datetime | None = NOW - 2 * HOUR) -> ImageRow:
@@ -89,13 +89,13 @@ class TestStates:
         assert found is not None
         assert (found.state, found.due_at, found.deleted_at) == ("held", None, None)
 
-    def test_a_held_image_shows_the_time_that_its_locations_still_have(self) -> None:
+    def test_held_image_shows_deletion_time_of_its_locations(self) -> None:
         last = location(id=2, deleted_at=NOW - HOUR)
         found = line(image(deleted_at=None), [location(), last])
         assert found is not None
         assert (found.state, found.deleted_at) == ("held", NOW - HOUR)
 
-    def test_what_was_taken_off_before_a_hold_tells_no_time_of_deletion(self) -> None:
+    def test_rows_removed_before_a_hold_give_no_deletion_time(self) -> None:
         found = line(image(deleted_at=None), [location(), location(id=2, deleted_at=None)])
         assert found is not None
         assert (found.state, found.deleted_at) == ("held", None)
@@ -110,7 +110,7 @@ class TestStates:
             (None, NOW - HOUR, None),
         ],
     )
-    def test_a_held_image_shows_the_time_that_its_children_still_have(
+    def test_held_image_shows_deletion_time_of_its_children(
         self, changed: datetime | None, child: datetime | None, wanted: datetime | None
     ) -> None:
         row = image(deleted_at=None)._replace(updated_at=changed)
@@ -121,10 +121,11 @@ class TestStates:
     def test_no_location_is_left(self) -> None:
         found = line(image(), [location(status="deleted")])
         assert found is not None
-        assert (found.state, found.reason) == ("due", "no location is left: only to be finished")
+        assert found.state == "due"
+        assert found.reason == "no location is left; only its row is pending"
 
     @pytest.mark.parametrize("rows", [[location()], [location(store="slow"), location(id=2)]])
-    def test_a_paused_store_is_why_a_due_image_waits(self, rows: list[LocationRow]) -> None:
+    def test_due_image_shows_that_its_store_is_paused(self, rows: list[LocationRow]) -> None:
         paused = {"fast": "store fast is paused: its directory is missing"}
         found = line(image(), rows, stores=paused)
         assert found is not None
@@ -133,22 +134,22 @@ class TestStates:
         assert elsewhere is not None
         assert elsewhere.reason == ""
 
-    def test_a_paused_store_is_told_beside_what_else_is_known(self) -> None:
-        known, paused = {"id": Trouble("retrying", "timeout")}, {"fast": "store fast is paused"}
+    def test_paused_store_is_shown_beside_other_reasons(self) -> None:
+        known, paused = {"id": ImageReport("retrying", "timeout")}, {"fast": "store fast is paused"}
         found = line(image(), [location()], known, paused)
         assert found is not None
         assert found.reason == "timeout; store fast is paused"
-        parked = line(image(), [location()], {"id": Trouble("parked", "why")}, paused)
+        parked = line(image(), [location()], {"id": ImageReport("parked", "why")}, paused)
         assert parked is not None
         assert parked.reason == "why"
 
-    def test_a_paused_store_says_nothing_of_what_is_not_due(self) -> None:
+    def test_paused_store_is_not_shown_for_images_not_due(self) -> None:
         paused = {"fast": "store fast is paused"}
         found = line(image(deleted_at=NOW), [location()], stores=paused)
         assert found is not None
         assert (found.state, found.reason) == ("waiting", "")
 
-    def test_claimed_and_left_by_who_claimed_it(self) -> None:
+    def test_claimed_and_expired(self) -> None:
         fresh = location(updated_at=NOW)
         claimed = line(image("deleted"), [fresh])
         assert claimed is not None
@@ -156,7 +157,7 @@ class TestStates:
         stale = line(image("deleted"), [location()])
         assert state(stale) == "due"
         assert stale is not None
-        assert "to be taken over" in stale.reason
+        assert "another agent will take it over" in stale.reason
 
     def test_damaged(self) -> None:
         found = line(image("active", None), [location()])
@@ -164,7 +165,7 @@ class TestStates:
         assert found.state == "damaged"
         assert found.reason
 
-    def test_a_location_taken_off_a_live_image(self) -> None:
+    def test_orphan(self) -> None:
         live = location(id=2, status="active", deleted=False, deleted_at=None)
         removed = location(store="slow")
         found = line(image("active", None), [live, removed])
@@ -174,23 +175,23 @@ class TestStates:
         assert found.due_at == NOW - HOUR + POLICY.orphan_grace
 
     @pytest.mark.parametrize(("told", "wanted"), [("parked", "parked"), ("in use", "in use")])
-    def test_what_agents_know(self, told: str, wanted: str) -> None:
-        known = {"id": Trouble(told, "why")}
+    def test_reports_of_agents(self, told: str, wanted: str) -> None:
+        known = {"id": ImageReport(told, "why")}
         found = line(image(), [location()], known)
         assert found is not None
         assert (found.state, found.reason) == (wanted, "why")
 
-    def test_what_agents_only_retry_is_due(self) -> None:
-        found = line(image(), [location()], {"id": Trouble("retrying", "why")})
+    def test_retrying_image_is_due(self) -> None:
+        found = line(image(), [location()], {"id": ImageReport("retrying", "why")})
         assert found is not None
         assert (found.state, found.reason) == ("due", "why")
 
-    def test_what_agents_knew_of_an_image_that_is_not_due_says_nothing(self) -> None:
-        known = {"id": Trouble("parked", "why")}
+    def test_reports_about_images_not_due_are_ignored(self) -> None:
+        known = {"id": ImageReport("parked", "why")}
         held = line(image(deleted_at=None), [location(deleted_at=None)], known)
         assert state(held) == "held"
 
-    def test_nothing_to_scrub_is_not_listed(self) -> None:
+    def test_image_without_anything_to_scrub_is_not_listed(self) -> None:
         live = location(status="active", deleted=False)
         assert line(image("active", None), [live]) is None
         gone = location(status="deleted")
@@ -200,7 +201,7 @@ class TestStates:
         ("value", "wanted"),
         [("swift+https://user:key@host/c/o", "swift"), ("AAAA", "?"), ("file:///x", "file")],
     )
-    def test_of_a_url_only_the_store_is_shown(self, value: str, wanted: str) -> None:
+    def test_only_the_store_of_a_url_is_shown(self, value: str, wanted: str) -> None:
         found = line(image(), [location(store=None, value=value)])
         assert found is not None
         assert found.stores == (wanted,)
@@ -235,7 +236,7 @@ def write_lines(
 class TestFormats:
     @pytest.mark.parametrize("count", [0, 1, 2, listing_output.BATCH_ROWS + 1])
     @pytest.mark.parametrize("how", ["json", "yaml"])
-    def test_what_is_structured_reads_as_one_list(self, how: str, count: int) -> None:
+    def test_structured_formats_are_one_list(self, how: str, count: int) -> None:
         text = write(count, "-f", how, "-c", "ID", "-c", "Stores")
         read = json.loads(text) if how == "json" else yaml.load(text, yaml.CSafeLoader)
         assert read == [{"ID": f"id{number}", "Stores": ["x", "y"]} for number in range(count)]
@@ -272,13 +273,22 @@ class TestFormats:
         assert name.lstrip() in row[0]
         assert json.loads(write_lines([line], "-f", "json", *columns))[0]["Name"] == name
 
+    @pytest.mark.parametrize(
+        ("due_in", "shown"),
+        [(0, "0 s"), (-0.4, "0 s"), (7500, "2 h 5 min"), (-3600, "1 h ago"), (90_000, "1 day 1 h")],
+    )
+    def test_a_table_has_durations_in_words(self, due_in: float, shown: str) -> None:
+        one = replace(next(lines(1)), due_in=timedelta(seconds=due_in))
+        cells = write_lines([one], "-c", "Due In").split("|")
+        assert shown in map(str.strip, cells)
+
     def test_a_table_is_for_people(self) -> None:
         text = write(2)
         assert "3.0 GiB" in text
         assert text.count("| ID") == 1
         assert text.count("| id") == 2
 
-    def test_a_long_table_begins_anew(self) -> None:
+    def test_long_table_repeats_its_head(self) -> None:
         assert write(listing_output.BATCH_ROWS + 1, "-c", "ID").count("| ID") == 2
 
     @pytest.mark.parametrize("how", listing_output.FORMATTERS)
@@ -314,7 +324,7 @@ class TestFormats:
             (80, "", "ID Name Due In State"),
         ],
     )
-    def test_a_narrow_table_has_the_columns_that_tell_most(
+    def test_narrow_table_has_the_most_important_columns(
         self, width: int, reason: str, columns: str
     ) -> None:
         (line,) = lines(1)
@@ -323,7 +333,7 @@ class TestFormats:
         text = write_lines([line], "--max-width", str(width))
         assert text.splitlines()[1].replace("|", "").split() == columns.split()
 
-    def test_columns_that_are_asked_for_are_shown_however_narrow(self) -> None:
+    def test_requested_columns_are_shown_at_any_width(self) -> None:
         columns = ("-c", "ID", "-c", "Deleted At", "-c", "Due At", "-c", "Due In")
         text = write(1, "--max-width", "40", *columns)
         head = text.splitlines()[1].split("|")[1:-1]
@@ -344,7 +354,7 @@ class TestFormats:
         assert len(heads) == 2
         assert heads[0] == heads[1]
 
-    def test_a_column_that_is_not_there_is_told(self) -> None:
+    def test_unknown_column_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="no column colour: there are ID, Name"):
             write(1, "-c", "colour")
 

@@ -32,7 +32,7 @@ def test_what_glance_encrypts_is_decrypted(key: str, url: str, blocksize: int) -
 
 
 @given(urls)
-def test_a_url_in_the_clear_passes_through(url: str) -> None:
+def test_unencrypted_url_is_returned_unchanged(url: str) -> None:
     assert is_url(url)
     assert decrypt_url(KEY, url) == url
     assert decrypt_url("", url) == url
@@ -68,7 +68,7 @@ def _refused(key: str, value: str) -> str:
 
 
 @given(keys, keys, urls)
-def test_a_wrong_key_gives_an_error_that_shows_nothing(key: str, wrong: str, url: str) -> None:
+def test_error_of_a_wrong_key_shows_nothing(key: str, wrong: str, url: str) -> None:
     if key == wrong:
         return
     sealed = crypt.urlsafe_encrypt(key, url)
@@ -98,7 +98,7 @@ def test_a_nul_within_is_not_the_end() -> None:
     assert decrypt_url(KEY, crypt.urlsafe_encrypt(KEY, odd)) == odd
 
 
-def test_what_has_no_end_is_refused() -> None:
+def test_text_without_terminator_is_rejected() -> None:
     # Without its last block there is no NUL: some text in front of it must not pass for a URL.
     sealed = base64.urlsafe_b64decode(crypt.urlsafe_encrypt(KEY, "file:///0123456789012345678901"))
     cut = base64.urlsafe_b64encode(sealed[:-16]).decode()
@@ -115,13 +115,13 @@ def test_what_has_no_end_is_refused() -> None:
         pytest.param("FILE:///secret", id="a scheme in upper case"),
     ],
 )
-def test_what_decrypts_to_no_url_is_refused(text: str) -> None:
+def test_plaintext_that_is_no_url_is_rejected(text: str) -> None:
     shown = _refused(KEY, crypt.urlsafe_encrypt(KEY, text))
     assert "secret" not in shown
 
 
 @pytest.mark.parametrize("cut", [1, 4, 16, 24, 32])
-def test_what_was_cut_off_is_refused(cut: int) -> None:
+def test_truncated_value_is_rejected(cut: int) -> None:
     sealed = crypt.urlsafe_encrypt(KEY, "file:///a")
     shown = _refused(KEY, sealed[:-cut])
     assert sealed[:-cut] not in shown

@@ -116,7 +116,7 @@ def key(url: str) -> str | None:
 
 @pytest.mark.parametrize("kind", list(SCHEMES))
 @given(data=st.data())
-def test_what_is_one_object_for_the_driver_is_one_for_us(kind: str, data: st.DataObject) -> None:
+def test_same_object_for_the_driver_is_same_for_evscrub(kind: str, data: st.DataObject) -> None:
     written = data.draw(st.lists(urls(kind), min_size=2, max_size=30))
     by_object: dict[Any, list[str]] = {}
     for url in written:
@@ -131,7 +131,7 @@ def test_what_is_one_object_for_the_driver_is_one_for_us(kind: str, data: st.Dat
 
 @pytest.mark.parametrize("kind", list(SCHEMES))
 @given(data=st.data())
-def test_what_the_driver_can_delete_is_an_object_for_us(kind: str, data: st.DataObject) -> None:
+def test_deletable_url_identifies_an_object(kind: str, data: st.DataObject) -> None:
     """But for names of places and segments, and for what the driver's client cuts or resolves."""
     url = data.draw(urls(kind))
     found = drivers.object_of(kind, url)
@@ -145,7 +145,7 @@ def test_what_the_driver_can_delete_is_an_object_for_us(kind: str, data: st.Data
 
 @pytest.mark.parametrize("kind", ["s3", "rbd", "cinder"])
 @given(data=st.data())
-def test_what_are_several_objects_for_the_driver_are_several_for_us(
+def test_different_objects_for_the_driver_differ_for_evscrub(
     kind: str, data: st.DataObject
 ) -> None:
     """Else data would stay that nobody wants."""
@@ -157,9 +157,7 @@ def test_what_are_several_objects_for_the_driver_are_several_for_us(
 
 @pytest.mark.parametrize("kind", list(SCHEMES))
 @given(data=st.data())
-def test_common_spellings_have_the_same_key_by_the_short_way(
-    kind: str, data: st.DataObject
-) -> None:
+def test_shortcut_returns_the_same_key(kind: str, data: st.DataObject) -> None:
     url = data.draw(urls(kind))
     assert tidy_key(url) in {None, key(url)}
     if key(url) is None:
@@ -174,7 +172,7 @@ def test_common_spellings_have_the_same_key_by_the_short_way(
 @example("vsphere://[x?dsName=a")
 @example("http://[")
 @example("s3://\u2100/b/k")
-def test_whatever_is_written_is_read_or_refused(text: str) -> None:
+def test_any_url_is_parsed_or_rejected(text: str) -> None:
     for url in (text, *(f"{scheme}://{text}" for scheme in KINDS)):
         with contextlib.suppress(BadUrlError):
             parse(url)
@@ -192,7 +190,7 @@ def test_whatever_is_written_is_read_or_refused(text: str) -> None:
         "rbd://0a1b/images/x/snap",
     ],
 )
-def test_what_glance_writes_goes_the_short_way(url: str) -> None:
+def test_urls_written_by_glance_use_the_shortcut(url: str) -> None:
     assert tidy_key(url) == index_key(url) is not None
     assert key_and_place(url) == (index_key(url), place_key(url))
 
@@ -276,7 +274,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("kind", ELSEWHERE)
-def test_the_part_of_a_store_is_not_a_matter_of_spelling(kind: str) -> None:
+def test_endpoint_does_not_depend_on_spelling(kind: str) -> None:
     def part(url: str) -> str:
         found = ours(kind, url)
         assert found is not None
@@ -312,7 +310,7 @@ def test_the_part_of_a_store_is_not_a_matter_of_spelling(kind: str) -> None:
         ("file", "file:///images/x", "file:///images/%78"),
     ],
 )
-def test_what_only_looks_alike(kind: str, one: str, other: str) -> None:
+def test_different_objects(kind: str, one: str, other: str) -> None:
     assert None is not ours(kind, one) != ours(kind, other)
 
 
@@ -350,7 +348,7 @@ def test_what_names_no_object(url: str) -> None:
         parse(url)
 
 
-def test_a_path_is_what_the_driver_opens() -> None:
+def test_file_path_is_the_path_that_the_driver_opens() -> None:
     assert file_path("file:///images/a%20b?x#y") == "/images/a%20b"
     assert file_path("file://relative/x") == "relative/x"
     with pytest.raises(BadUrlError):
@@ -386,7 +384,7 @@ def test_addresses_of_different_services(one: str, other: str) -> None:
     assert service(one) != service(other)
 
 
-def test_a_url_that_is_long_is_read_in_no_time() -> None:
+def test_long_url_is_parsed_quickly() -> None:
     """Whoever may write locations may write long ones."""
     began = time.process_time()
     for end in ("", "?", " ", "/"):

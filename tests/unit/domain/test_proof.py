@@ -36,14 +36,14 @@ def reasons(
 
 
 @pytest.mark.parametrize("count", [1, 100])
-def test_a_live_image_that_is_there_proves_any_number(count: int) -> None:
+def test_present_witness_proves_any_number(count: int) -> None:
     missing = Missing(20)
     right = Proof(ProofResult.RIGHT)
     assert {missing.judge(right, "p", "o", f"i{n}", 0) for n in range(count)} == {NOT_FOUND}
     assert missing.is_provable
 
 
-def test_a_live_image_that_is_absent_tells_at_the_first_image() -> None:
+def test_absent_witness_stops_at_the_first_image() -> None:
     wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({"o", "other"}))
     verdict = Missing(20).judge(wrong, "p", "o", "i", 0)
     assert verdict.reason == WRONG_STORE
@@ -51,7 +51,7 @@ def test_a_live_image_that_is_absent_tells_at_the_first_image() -> None:
 
 
 @pytest.mark.parametrize("owner", ["o", None])
-def test_one_owners_images_alone_do_not_blame_the_store(owner: str | None) -> None:
+def test_images_of_one_owner_do_not_pause_the_store(owner: str | None) -> None:
     """Whoever may write locations can have an active image whose data is another's, or none."""
     wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({owner}))
     verdict = Missing(20).judge(wrong, "p", owner, "i", 0)
@@ -59,19 +59,19 @@ def test_one_owners_images_alone_do_not_blame_the_store(owner: str | None) -> No
     assert Missing(20).judge(wrong, "p", "another", "i", 0).reason == WRONG_STORE
 
 
-def test_where_the_store_does_not_answer_it_is_not_known() -> None:
+def test_no_proof_without_an_answer() -> None:
     missing = Missing(20)
     for now in range(100):
         assert missing.judge(Proof(ProofResult.UNKNOWN), "p", "o", "i", now) is NO_PROOF
 
 
 @pytest.mark.parametrize("result", ProofResult)
-def test_an_operator_who_says_that_it_is_gone_is_believed(result: ProofResult) -> None:
+def test_limit_of_zero_takes_any_missing_data_as_gone(result: ProofResult) -> None:
     assert Missing(0).judge(Proof(result), "p", "o", "i", 0) is NOT_FOUND
 
 
 class TestWithoutWitness:
-    def test_a_few_that_stay_missing_are_gone(self) -> None:
+    def test_few_images_that_stay_missing_are_gone(self) -> None:
         missing = Missing(20)
         assert reasons(missing, 19, 0) == ["unproven"] * 19
         assert reasons(missing, 19, LATER - 0.1) == ["unproven"] * 19
@@ -80,7 +80,7 @@ class TestWithoutWitness:
 
     @pytest.mark.parametrize("pause", [0.1, 1.0, LATER, 3600.0])
     @pytest.mark.parametrize("owners", ["a", "ab", "abcdefg"])
-    def test_a_slow_pace_does_not_make_a_wrong_store_right(self, owners: str, pause: float) -> None:
+    def test_slow_rate_does_not_hide_a_wrong_store(self, owners: str, pause: float) -> None:
         """Each is asked for again in time, so that few are missing at once."""
         missing, now, gone = Missing(20), 0.0, 0
         waiting: deque[tuple[float, str, str]] = deque()
@@ -101,33 +101,33 @@ class TestWithoutWitness:
                 break
         assert reason == (TOO_MANY_OF_ONE if owners == "a" else TOO_MANY_MISSING)
 
-    def test_data_that_is_found_begins_the_count_again(self) -> None:
+    def test_found_data_resets_the_count(self) -> None:
         missing = Missing(20)
         for _ in range(5):
             reasons(missing, 19, 0)
             assert reasons(missing, 19, LATER) == ["not_found"] * 19
             missing.found("p", LATER)
 
-    def test_too_many_mean_that_the_store_is_wrong(self) -> None:
+    def test_too_many_missing_images_pause_the_store(self) -> None:
         missing = Missing(20)
         assert reasons(missing, 20, 0) == ["unproven"] * 20
         assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
 
     @pytest.mark.parametrize("limit", [2, 3, 20])
-    def test_many_of_one_owner_are_told_apart(self, limit: int) -> None:
+    def test_many_missing_images_of_one_owner_have_their_own_reason(self, limit: int) -> None:
         missing = Missing(limit)
         assert reasons(missing, 10 * limit, 0, "a") == ["unproven"] * 10 * limit
         for now in (LATER, 100 * LATER):
             assert reasons(missing, 10 * limit, now, "a") == [TOO_MANY_OF_ONE] * 10 * limit
 
-    def test_data_that_is_found_afterwards_proves_what_was_missing_before(self) -> None:
+    def test_found_data_proves_images_missing_before(self) -> None:
         missing = Missing(20)
         reasons(missing, 50, 0, "abcdefgh")
         missing.found("p", 0.1)
         assert reasons(missing, 50, 0.2, "abcdefgh") == ["not_found"] * 50
         assert reasons(missing, 50, 0.3, "abcdefgh") == ["unproven"] * 50
 
-    def test_data_that_was_found_before_proves_nothing_of_what_is_missing_since(self) -> None:
+    def test_found_data_does_not_prove_images_missing_since(self) -> None:
         """Its answer may be taken in late; a file system was unmounted in between."""
         missing = Missing(20)
         reasons(missing, 10, 0)
@@ -137,26 +137,26 @@ class TestWithoutWitness:
         assert reasons(missing, 50, 2.2, "abcdefgh")[10:] == ["unproven"] * 40
         assert set(reasons(missing, 50, 2 + LATER, "abcdefgh")) == {TOO_MANY_MISSING}
 
-    def test_what_was_taken_for_gone_since_counts_on(self) -> None:
+    def test_images_taken_as_gone_still_count(self) -> None:
         missing = Missing(20)
         reasons(missing, 19, 0)
         reasons(missing, 19, LATER)
         missing.found("p", 1)
         assert missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER).reason == TOO_MANY_MISSING
 
-    def test_data_that_is_found_elsewhere_proves_nothing(self) -> None:
+    def test_data_found_in_another_part_proves_nothing(self) -> None:
         missing = Missing(20)
         reasons(missing, 20, 0)
         missing.found("q", 1)
         assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
 
-    def test_parts_are_counted_apart(self) -> None:
+    def test_parts_are_counted_separately(self) -> None:
         missing = Missing(20)
         for part in "pqrs":
             reasons(missing, 19, 0, part=part)
         assert reasons(missing, 19, LATER, part="p") == ["not_found"] * 19
 
-    def test_an_operator_begins_it_again(self) -> None:
+    def test_clear_forgets_all_missing_images(self) -> None:
         missing = Missing(20)
         reasons(missing, 20, 0)
         missing.clear()
@@ -187,7 +187,7 @@ class TestWithoutWitness:
             max_size=60,
         ),
     )
-    def test_nothing_is_gone_at_first_sight(
+    def test_nothing_is_gone_when_first_missing(
         self, limit: int, events: list[tuple[str, str, int, float, bool]]
     ) -> None:
         missing = Missing(limit)

@@ -32,15 +32,13 @@ LOWEST, HIGHEST = Drawn(0), Drawn(1)
 @pytest.mark.parametrize(
     ("tries", "longest"), [(1, 5), (2, 10), (3, 20), (4, 40), (7, 320), (8, 600)]
 )
-def test_a_failure_backs_off_twice_as_far_each_time(
-    outcome: Outcome, tries: int, longest: float
-) -> None:
+def test_backoff_doubles_with_each_failure(outcome: Outcome, tries: int, longest: float) -> None:
     assert delay(outcome, tries, DELAYS, HIGHEST) == longest
     assert delay(outcome, tries, DELAYS, LOWEST) == 0
 
 
 @pytest.mark.parametrize("tries", [1, 3, UNKNOWN_TRIES, UNKNOWN_TRIES + 1, 1000])
-def test_what_is_in_use_waits_long_however_often(tries: int) -> None:
+def test_in_use_has_a_constant_long_delay(tries: int) -> None:
     assert delay(Outcome.IN_USE, tries, DELAYS, LOWEST) == pytest.approx(1620)
     assert delay(Outcome.IN_USE, tries, DELAYS, HIGHEST) == pytest.approx(1980)
     assert not is_parked(Outcome.IN_USE, tries)
@@ -55,7 +53,7 @@ def test_what_is_in_use_waits_long_however_often(tries: int) -> None:
         (Outcome.UNKNOWN, 1000),
     ],
 )
-def test_what_needs_an_operator_is_parked(outcome: Outcome, tries: int) -> None:
+def test_configuration_faults_are_parked(outcome: Outcome, tries: int) -> None:
     assert is_parked(outcome, tries)
     assert delay(outcome, tries, DELAYS, LOWEST) == pytest.approx(3240)
     assert delay(outcome, tries, DELAYS, HIGHEST) == pytest.approx(3960)
@@ -63,12 +61,12 @@ def test_what_needs_an_operator_is_parked(outcome: Outcome, tries: int) -> None:
 
 @pytest.mark.parametrize("outcome", RETRIED)
 @pytest.mark.parametrize("tries", [1, UNKNOWN_TRIES])
-def test_what_may_mend_itself_is_not_parked(outcome: Outcome, tries: int) -> None:
+def test_transient_failures_are_not_parked(outcome: Outcome, tries: int) -> None:
     assert not is_parked(outcome, tries)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.TRANSIENT, Outcome.STORE_TROUBLE])
-def test_trouble_of_a_store_is_never_parked(outcome: Outcome) -> None:
+def test_store_trouble_is_never_parked(outcome: Outcome) -> None:
     assert not is_parked(outcome, 10**6)
     assert delay(outcome, 10**6, DELAYS, HIGHEST) == DELAYS.longest
 
@@ -80,7 +78,7 @@ def test_trouble_of_a_store_is_never_parked(outcome: Outcome) -> None:
     st.floats(1, 1e6),
     st.randoms(use_true_random=False),
 )
-def test_no_delay_is_negative_or_longer_than_the_operator_said(
+def test_delays_are_within_the_configured_bounds(
     outcome: Outcome, tries: int, initial: float, longest: float, rng: random.Random
 ) -> None:
     delays = Delays(initial=initial, longest=longest, in_use=1800, parked=3600)

@@ -195,7 +195,7 @@ CASES: list[tuple[str, Exception, Outcome, str]] = [
     CASES,
     ids=[f"{scheme}-{type(error).__name__}-{reason}" for scheme, error, _, reason in CASES],
 )
-def test_what_an_exception_means(
+def test_outcome_of_an_exception(
     scheme: str, error: Exception, outcome: Outcome, reason: str
 ) -> None:
     assert judge(error, scheme) == Verdict(outcome, reason, type(error).__name__)
@@ -211,7 +211,7 @@ def test_what_an_exception_means(
         pytest.param(http_error(503), id="requests's 503"),
     ],
 )
-def test_what_is_transient_however_it_is_called(error: Exception) -> None:
+def test_transient_exceptions(error: Exception) -> None:
     assert judge(error, "s3").outcome is TRANSIENT
 
 
@@ -239,7 +239,7 @@ def hidden(outer: Exception, cause: Exception) -> Exception:
         (None, TRANSIENT, "io_error"),
     ],
 )
-def test_what_the_file_driver_hides(number: int | None, outcome: Outcome, reason: str) -> None:
+def test_cause_hidden_by_the_file_driver(number: int | None, outcome: Outcome, reason: str) -> None:
     cause = OSError() if number is None else OSError(number, URL)
     answer = judge(hidden(store_exceptions.Forbidden(URL), cause), "file")
     symbol = errno.errorcode[number] if number else ""
@@ -260,7 +260,7 @@ def test_what_the_file_driver_hides(number: int | None, outcome: Outcome, reason
         (None, TRANSIENT, "backend"),
     ],
 )
-def test_what_cinders_driver_hides(code: int | None, outcome: Outcome, reason: str) -> None:
+def test_cause_hidden_by_the_cinder_driver(code: int | None, outcome: Outcome, reason: str) -> None:
     cause = foreign("cinderclient.exceptions", "ClientException", code=code)
     answer = judge(hidden(store_exceptions.BackendException(URL), cause), "cinder")
     assert answer == Verdict(outcome, reason, "BackendException")
@@ -276,13 +276,15 @@ def test_what_cinders_driver_hides(code: int | None, outcome: Outcome, reason: s
         (403, "SignatureDoesNotMatch", TRANSIENT, "permission_denied"),
     ],
 )
-def test_what_s3s_driver_hides(status: int, code: str, outcome: Outcome, reason: str) -> None:
+def test_cause_hidden_by_the_s3_driver(
+    status: int, code: str, outcome: Outcome, reason: str
+) -> None:
     error = store_exceptions.BadStoreConfiguration(store_name="s3", reason=URL)
     answer = judge(hidden(error, client_error(status, code)), "s3")
     assert answer == Verdict(outcome, reason, "BadStoreConfiguration")
 
 
-def test_what_rbds_driver_hides_says_nothing_of_one_image() -> None:
+def test_cause_hidden_by_the_rbd_driver_is_not_about_one_image() -> None:
     error = store_exceptions.BadStoreConfiguration(store_name="ceph", reason=URL)
     cause = foreign("rados", "ObjectNotFound")
     assert judge(hidden(error, cause), "rbd").reason == "bad_store_configuration"
@@ -337,7 +339,7 @@ class TestRealFiles:
 
 
 @pytest.mark.parametrize("reason", ["permission_denied", "read_only_file_system", "io_error"])
-def test_what_asking_less_does_not_cure_is_no_overload(reason: str) -> None:
+def test_failures_that_a_lower_rate_does_not_help(reason: str) -> None:
     assert not Verdict(TRANSIENT, reason).tells_overload
     assert not Verdict(REFUSED, "refused").tells_overload
     assert Verdict(TRANSIENT, "throttled").tells_overload
@@ -354,12 +356,12 @@ def test_a_location_that_cannot_be_deleted_here_says_why() -> None:
     assert judge(error, "http") == expected
 
 
-def test_only_what_is_gone_or_not_to_be_deleted_ends_a_row() -> None:
+def test_outcomes_that_settle_a_location() -> None:
     assert {Outcome.GONE, Outcome.NOT_OURS, Outcome.SHARED} == FINISHED
     assert verdict.SHARED.outcome is Outcome.SHARED
 
 
-def test_nothing_but_its_own_store_s_not_found_says_gone() -> None:
+def test_only_not_found_of_glance_store_means_gone() -> None:
     gone = {type(error) for _, error, outcome, _ in CASES if outcome is Outcome.GONE}
     assert gone == {store_exceptions.NotFound}
     for scheme, error, _, _ in CASES:
@@ -382,7 +384,7 @@ def test_nothing_but_its_own_store_s_not_found_says_gone() -> None:
     ],
     ids=str,
 )
-def test_an_odd_answer_in_an_exception_does_no_harm(attributes: dict[str, Any]) -> None:
+def test_malformed_answer_in_an_exception_is_ignored(attributes: dict[str, Any]) -> None:
     error = foreign("somewhere", "OddError", **attributes)
     assert judge(error, "s3") == Verdict(Outcome.UNKNOWN, "unexpected", "OddError")
 
@@ -412,9 +414,7 @@ def _makers() -> Iterator[st.SearchStrategy[Exception]]:
     st.one_of(*_makers()),
     st.sampled_from(["file", "http", "s3", "swift+https", "rbd"]),
 )
-def test_no_verdict_shows_anything_of_an_exception_but_its_class(
-    error: Exception, scheme: str
-) -> None:
+def test_verdict_shows_only_the_class_of_an_exception(error: Exception, scheme: str) -> None:
     answer = judge(error, scheme)
     assert answer.detail == type(error).__name__
     assert answer.reason.replace("_", "").isalpha()

@@ -18,7 +18,7 @@ from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import Policy
 from evscrub.intake.sweep import HEAD_START_SECONDS, Sweep
 from evscrub.queueing.delay_queue import DelayQueue
-from evscrub.registry.calls import RegistryCalls
+from evscrub.registry.gateway import RegistryGateway
 from evscrub.registry.pages import Found, Window
 
 NOW = 1_800_000_000.0
@@ -48,7 +48,7 @@ def found(image_id: str, deleted_ago: float) -> Found:
 def sweep_of(queue: DelayQueue, pages: FakePages, **chance: Any) -> Sweep:
     clock = Clock(boot=lambda: 5.0, wall=lambda: NOW)
     settings = SweepSettings(Policy(timedelta(seconds=100), timedelta(seconds=60)), 60, 3600)
-    calls = RegistryCalls(clock, SimpleNamespace(now=pages.now, dispose=lambda: None))
+    calls = RegistryGateway(clock, SimpleNamespace(now=pages.now, dispose=lambda: None))
     database_clock = DatabaseClock(clock)
     return Sweep(queue, pages, calls, clock, database_clock, settings, lambda: None, **chance)  # type: ignore[arg-type] # fake pages
 

@@ -18,10 +18,10 @@ from oslo_db import exception as db_exception
 
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy, Scrub, decide
 from evscrub.domain.verdict import Verdict
-from evscrub.registry.calls import RegistryAwayError
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight, _new_lease
 from evscrub.registry.faults import is_of_rows
-from evscrub.registry.rows import location_row, named_store
+from evscrub.registry.gateway import RegistryAwayError
+from evscrub.registry.rows import location_row, named_store, unchecked_location_row
 from evscrub.scrubbing import isolation
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, World, fast
@@ -107,15 +107,22 @@ def test_metadata_with_a_huge_number_names_no_store() -> None:
 
 
 @pytest.mark.parametrize("times", [("0000-00-00 00:00:00", None), (None, "2020-00-00 00:00:00")])
-def test_a_date_that_is_none_is_told_of(times: tuple[str | None, str | None]) -> None:
-    with pytest.raises(ValueError, match="a date is not one of the calendar"):
+def test_invalid_date_is_an_error(times: tuple[str | None, str | None]) -> None:
+    with pytest.raises(ValueError, match="a date is invalid"):
         location_row(("image", 1, "file:///x", "{}", "pending_delete", True, *times))
 
 
 @pytest.mark.parametrize("value", [None, b"file:///x", 7])
-def test_a_location_without_a_url_is_told_of(value: object) -> None:
+def test_location_without_a_url_is_an_error(value: object) -> None:
     with pytest.raises(ValueError, match="a location has no URL"):
         location_row(("image", 1, value, "{}", "pending_delete", True, None, None))
+
+
+def test_unchecked_row_keeps_invalid_values() -> None:
+    times = ("0000-00-00 00:00:00", None)
+    row = ("image", 1, None, '{"store": "fast"}', "pending_delete", True, *times, "further")
+    found = unchecked_location_row(row)
+    assert found == LocationRow(1, None, "fast", "pending_delete", True, *times)  # type: ignore[arg-type] # as a database may hold them
 
 
 class CauseError(Exception):
@@ -149,12 +156,12 @@ class CauseError(Exception):
         (RuntimeError("can't start new thread"), False),
     ],
 )
-def test_errors_of_rows_are_told_from_those_of_a_database(error: Exception, of_rows: bool) -> None:
+def test_errors_of_rows_differ_from_errors_of_the_database(error: Exception, of_rows: bool) -> None:
     assert is_of_rows(error) is of_rows
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_a_batch_is_taken_apart_until_the_bad_are_alone(bad: list[bool]) -> None:
+def test_batch_is_bisected_to_the_bad_rows(bad: list[bool]) -> None:
     done: list[int] = []
     refused: list[int] = []
     calls = [0]
@@ -171,7 +178,7 @@ def test_a_batch_is_taken_apart_until_the_bad_are_alone(bad: list[bool]) -> None
     assert calls[0] <= 1 + 2 * 6 * sum(bad)
 
 
-def test_a_registry_that_is_away_is_no_fault_of_a_batch() -> None:
+def test_registry_that_is_down_does_not_split_a_batch() -> None:
     calls = [0]
 
     async def act(batch: Sequence[int]) -> None:
@@ -225,7 +232,7 @@ class BadWorld(World):
 @pytest.mark.parametrize(
     "error", [KeyError("780B7830"), db_exception.DBDataError(CauseError("secret://url"))]
 )
-def test_one_bad_row_harms_itself_alone(
+def test_bad_row_affects_only_its_image(
     caplog: pytest.LogCaptureFixture, step: str, stores: tuple[str, ...], error: Exception
 ) -> None:
     world = BadWorld(SETTINGS, **dict.fromkeys(stores, fast))
@@ -251,7 +258,7 @@ def test_one_bad_row_harms_itself_alone(
 @pytest.mark.parametrize(
     "error", [KeyError("780B7830"), db_exception.DBDataError(CauseError("secret://url"))]
 )
-def test_a_bad_row_of_another_image_of_the_same_data_harms_that_alone(error: Exception) -> None:
+def test_bad_row_of_a_sharing_image_affects_only_that_image(error: Exception) -> None:
     """The claims are made when it is asked who shares the data: all others go on at once."""
     world = BadWorld(a=fast)
     ids = [world.add("owner", "a") for _ in range(40)]
@@ -269,7 +276,7 @@ def test_a_bad_row_of_another_image_of_the_same_data_harms_that_alone(error: Exc
     assert {trouble.verdict.reason for trouble in parked[0].values()} == {"bad_row"}
 
 
-def test_a_claim_that_cannot_be_renewed_harms_itself_alone() -> None:
+def test_claim_that_cannot_be_renewed_affects_only_itself() -> None:
     world = BadWorld(a=lambda _: (300.0, fast(0)[1]))
     ids = [world.add("owner", "a") for _ in range(16)]
     world.raises_in, world.bad = "renew", ids[3:4]
@@ -283,7 +290,7 @@ def test_a_claim_that_cannot_be_renewed_harms_itself_alone() -> None:
     assert lost == ids[3:4]
 
 
-def test_what_raises_for_another_reason_is_tried_again_soon() -> None:
+def test_other_exceptions_are_retried_soon() -> None:
     world = BadWorld(a=fast)
     ids = [world.add("owner", "a") for _ in range(5)]
     world.raises_in, world.bad, world.error = "claim", ids[:1], RuntimeError("no thread")

@@ -49,7 +49,7 @@ def options_of(engine: sa.Engine) -> dict[str, Any]:
 @pytest.mark.parametrize("driver", ["", *(f"+{name}" for name in MYSQL)])
 @pytest.mark.parametrize("family", ["mysql", "mariadb"])
 class TestMySQL:
-    def test_is_told_read_committed_and_when_to_give_up(
+    def test_mysql_session_is_read_committed_with_timeouts(
         self, family: str, driver: str, tmp_path: Path
     ) -> None:
         made = Database(configured(tmp_path, f"{family}{driver}://u:p@h/glance"), answer_seconds=7)
@@ -62,9 +62,7 @@ class TestMySQL:
         options = options_of(made.engine)
         assert {name: options[name] for name in wanted} == wanted
 
-    def test_an_operators_own_are_left_alone(
-        self, family: str, driver: str, tmp_path: Path
-    ) -> None:
+    def test_timeouts_in_the_url_are_kept(self, family: str, driver: str, tmp_path: Path) -> None:
         own = "connect_timeout=3&read_timeout=99&write_timeout=98"
         made = Database(configured(tmp_path, f"{family}{driver}://u:p@h/glance?{own}"))
         options = options_of(made.engine)
@@ -74,7 +72,7 @@ class TestMySQL:
 
 
 @pytest.mark.parametrize(("own", "wanted"), [("", 10), ("?connect_timeout=3", 3)])
-def test_postgresql_is_told_when_to_give_up(
+def test_postgresql_has_timeouts(
     own: str, wanted: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: dict[str, Any] = {}
@@ -104,7 +102,7 @@ def test_other_spellings_are_known(url: str, watched: object) -> None:
     assert connecting.driver_of(connecting.read_url(url)).watched is watched
 
 
-def test_glances_connection_parameters_are_heeded(tmp_path: Path) -> None:
+def test_connection_parameters_are_used(tmp_path: Path) -> None:
     conf = configured(tmp_path, "mysql+pymysql://u:p@h/glance")
     Database(conf)
     conf.set_override("connection_parameters", "read_timeout=300", "database")

@@ -24,10 +24,10 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ("no-url-with-secret", "not a URL"),
         ("mysql+pymysql://glance:p@ss:secret@host/glance", "not a URL"),
         ("mysql+pymysql://glance:secret", "not a URL"),
-        ("oracle9i://user:secret@host/glance", "does not know"),
-        ("mysql+nodriver://user:secret@host/glance", "does not know"),
+        ("oracle9i://user:secret@host/glance", "does not support"),
+        ("mysql+nodriver://user:secret@host/glance", "does not support"),
         ("mysql+mysqldb://user:secret@host/glance", "Python module MySQLdb"),
-        ("mysql://user:secret@host/glance", "let the URL begin with mysql+pymysql://"),
+        ("mysql://user:secret@host/glance", "use a URL that begins with mysql+pymysql://"),
         ("mariadb+asyncmy://user:secret@host/glance", "begins with mariadb+asyncmy://"),
         *(
             (f"{name}://user:secret@host/glance", "mysql+pymysql://, postgresql+psycopg2:// or")
@@ -48,7 +48,7 @@ def configured(tmp_path: Path, connection: str) -> cfg.ConfigOpts:
         ),
     ],
 )
-def test_a_connection_that_is_wrong_is_told_without_its_password(
+def test_wrong_connection_is_reported_without_its_password(
     tmp_path: Path, connection: str, words: str
 ) -> None:
     with pytest.raises(ValueError, match=r"\[database\] connection") as caught:

@@ -84,7 +84,7 @@ def test_a_sqlite_that_is_locked(tmp_path: Path) -> None:
         with pytest.raises(sqlite3.OperationalError) as caught:
             second.execute("SELECT * FROM missing")
         assert sort(caught.value, "sqlite") is Sort.OTHER
-        assert "made its tables" in advice(caught.value)
+        assert "created its tables" in advice(caught.value)
     finally:
         first.close()
         second.close()
@@ -107,13 +107,16 @@ def test_the_number_of_mysqlconnector() -> None:
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (mysql(1047, "WSREP has not yet prepared node for application use"), "outside its cluster"),
-        (mysql(3100), "outside its cluster"),
+        (
+            mysql(1047, "WSREP has not yet prepared node for application use"),
+            "no quorum in its cluster",
+        ),
+        (mysql(3100), "no quorum in its cluster"),
         (mysql(1290), "read-only"),
         (mysql(1792), "read-only"),
         (postgresql("25006"), "read-only"),
-        (mysql(1146), "made its tables"),
-        (postgresql("42P01"), "made its tables"),
+        (mysql(1146), "created its tables"),
+        (postgresql("42P01"), "created its tables"),
         (mysql(1044), "the database's name"),
         (mysql(1045), "the user, the password"),
         (postgresql("28P01"), "the user, the password"),

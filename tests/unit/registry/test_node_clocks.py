@@ -88,6 +88,6 @@ def test_says_which_nodes_could_not_be_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert "Not reached from here, so not compared: 10.0.0.1:3306." in said
 
 
-def test_has_nothing_to_say_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_single_node_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check(monkeypatch, 0.0) == (Code.SUCCESS, "")
     assert check(monkeypatch, None) == (Code.SUCCESS, "")

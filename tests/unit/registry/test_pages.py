@@ -111,7 +111,7 @@ def test_a_full_sweep_finds_each_once_wherever_it_begins(
     assert counts == dict.fromkeys(registry.wanted, 1)
 
 
-def test_a_full_sweep_begins_where_it_is_told() -> None:
+def test_full_sweep_starts_at_the_given_id() -> None:
     registry = Registry([PENDING_DUE] * 5)
     assert registry.sweep(2, start_at=name(3)) == [name(n) for n in (3, 4, 0, 1, 2)]
 

@@ -21,12 +21,12 @@ from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.location_urls import index_key, key_and_place
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
-from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, untold
+from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, maybe_shared
 from evscrub.registry import shared_urls
-from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
+from evscrub.registry.url_index import UrlIndex
 
 #: Status of the image, status of the location, whether it is deleted; by what became of it.
 STATES = {
@@ -146,7 +146,7 @@ def test_finds_those_that_share(registry: Registry) -> None:
 
 @EACH_AGE
 @pytest.mark.parametrize("state", list(STATES))
-def test_only_live_and_pending_ones_want_their_data(
+def test_only_live_and_pending_locations_need_their_data(
     registry: Registry, state: str, age: float
 ) -> None:
     registry.add("file:///c", state, age=age)
@@ -155,7 +155,7 @@ def test_only_live_and_pending_ones_want_their_data(
 
 
 @pytest.mark.parametrize(("state", "wanted"), [("pending", set()), ("live", {11})])
-def test_of_an_image_that_is_gone_only_a_live_location_wants_its_data(
+def test_without_its_image_only_a_live_location_needs_its_data(
     registry: Registry, state: str, wanted: set[int]
 ) -> None:
     registry.add("file:///c", state)
@@ -164,7 +164,7 @@ def test_of_an_image_that_is_gone_only_a_live_location_wants_its_data(
     assert registry.shared().among([row(11, "file:///c")]) == wanted
 
 
-def test_of_several_the_last_one_to_be_claimed_takes_the_data(registry: Registry) -> None:
+def test_last_claimed_image_deletes_shared_data(registry: Registry) -> None:
     ids = [registry.add("file:///c", "pending") for _ in range(3)]
     shared = [registry.shared(), registry.shared()]
     taking = []
@@ -175,14 +175,14 @@ def test_of_several_the_last_one_to_be_claimed_takes_the_data(registry: Registry
     assert taking == ids[-1:]
 
 
-def test_those_of_one_claim_do_not_wait_for_each_other(registry: Registry) -> None:
+def test_locations_of_one_claim_do_not_block_each_other(registry: Registry) -> None:
     ids = [registry.add("file:///c", "claimed") for _ in range(2)]
     # As if somebody had released it already.
     registry.set(ids[0], "pending")
     assert registry.shared().among([row(number, "file:///c") for number in ids]) == set()
 
 
-def test_one_that_was_claimed_with_it_and_restored_wants_its_data(registry: Registry) -> None:
+def test_restored_image_of_the_same_claim_needs_its_data(registry: Registry) -> None:
     lost, ours = (registry.add("file:///c", "claimed") for _ in range(2))
     shared = registry.shared()
     rows = [row(number, "file:///c") for number in (lost, ours)]
@@ -193,7 +193,7 @@ def test_one_that_was_claimed_with_it_and_restored_wants_its_data(registry: Regi
 
 
 @pytest.mark.parametrize("state", ["claimed", "settled"])
-def test_what_was_restored_is_seen_at_once(registry: Registry, state: str) -> None:
+def test_restored_image_is_seen_immediately(registry: Registry, state: str) -> None:
     """By whoever: a new location that was settled, whose data stayed, may be set live by hand."""
     restored = registry.add("file:///c", state)
     registry.add("file:///high", number=500)
@@ -205,7 +205,7 @@ def test_what_was_restored_is_seen_at_once(registry: Registry, state: str) -> No
 
 @pytest.mark.parametrize("step", [1, 3, 7, 65535])
 @pytest.mark.parametrize("begun", ["before the first look", "after it"])
-def test_sees_what_commits_within_the_overlap_after_it_took_its_id(
+def test_row_committed_within_the_overlap_is_seen(
     registry: Registry, step: int, begun: str
 ) -> None:
     shared = registry.shared()
@@ -221,7 +221,7 @@ def test_sees_what_commits_within_the_overlap_after_it_took_its_id(
     assert shared.among([row(999, "file:///late")]) == {999}
 
 
-def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry) -> None:
+def test_row_committed_later_is_seen_by_the_next_full_read(registry: Registry) -> None:
     shared = registry.shared()
     registry.add("file:///x", number=500)
     for _ in range(5):
@@ -233,7 +233,7 @@ def test_what_commits_later_is_seen_by_the_next_full_reading(registry: Registry)
     assert shared.among([row(999, "file:///late")]) == {999}
 
 
-def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry) -> None:
+def test_row_of_a_host_whose_clock_is_behind_is_seen(registry: Registry) -> None:
     registry.add("file:///old", number=100, age=7200)
     registry.add("file:///x", number=500, age=OVERLAP_SECONDS + 290)
     shared = registry.shared()
@@ -242,7 +242,7 @@ def test_sees_what_was_begun_by_a_host_whose_clock_is_behind(registry: Registry)
     assert shared.among([row(999, "file:///late")]) == {999}
 
 
-def test_sees_ids_that_are_given_away_again(registry: Registry) -> None:
+def test_reallocated_ids_are_seen(registry: Registry) -> None:
     numbers = [registry.add(f"file:///{number}") for number in range(6)]
     shared = registry.shared()
     for _ in range(4):
@@ -274,7 +274,7 @@ def test_a_registry_restored_from_a_dump_is_read_in_full(registry: Registry) -> 
     assert shared.among([row(999, "file:///new")]) == {999}
 
 
-def test_sees_what_a_lagging_node_shows_later(registry: Registry) -> None:
+def test_row_of_a_lagging_node_is_seen(registry: Registry) -> None:
     shared = registry.shared()
     late = registry.add("file:///late")
     registry.add("file:///x")
@@ -292,7 +292,7 @@ def test_sees_what_a_lagging_node_shows_later(registry: Registry) -> None:
     assert shared.among([row(999, "file:///new")]) == {999}
 
 
-def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) -> None:
+def test_row_changed_in_place_is_seen_within_the_hour(registry: Registry) -> None:
     registry.add("file:///high", number=500)
     shared = registry.shared()
     assert shared.among([row(11, "file:///c")]) == set()
@@ -304,7 +304,7 @@ def test_sees_what_was_changed_in_its_place_within_the_hour(registry: Registry) 
     assert shared.among([row(11, "file:///b")]) == set()
 
 
-def test_asks_for_little_where_nothing_is_shared(registry: Registry) -> None:
+def test_few_rows_are_read_if_nothing_is_shared(registry: Registry) -> None:
     shared = registry.shared()
     own = registry.add("file:///c", "claimed")
     shared.among([row(own, "file:///c")])
@@ -362,20 +362,20 @@ def test_one_object_in_two_spellings(registry: Registry, written: str, turned: b
 @pytest.mark.parametrize(
     ("metadata", "store", "said"),
     [
-        ('{"store": "gone"}', "gone", "in store 'gone', may be"),
+        ('{"store": "gone"}', "gone", "in store 'gone', may have"),
         ("{}", None, "names no store"),
         (None, None, "names no store"),
         ("no JSON", None, "names no store"),
     ],
 )
-def test_in_a_store_that_is_not_known_it_may_be_the_same(
+def test_location_in_an_unknown_store_may_be_the_same_object(
     registry: Registry, metadata: str | None, store: str | None, said: str
 ) -> None:
     registry.configs = {"s": StoreConfig("s", "s3", "s3.test", places=("glance",))}
     registry.set(registry.add(GLANCE), meta_data=metadata)
     shared = registry.verdicts()
-    assert shared.among([row(11, GLANCE)]) == {11: untold(store)}
-    assert said in untold(store).detail
+    assert shared.among([row(11, GLANCE)]) == {11: maybe_shared(store)}
+    assert said in maybe_shared(store).detail
     # What is surely the same is enough.
     registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
     assert shared.among([row(11, GLANCE)]) == {11: SHARED}
@@ -414,7 +414,7 @@ _STEPS = st.lists(
 
 
 @given(_STEPS)
-def test_whatever_comes_and_goes_is_seen_at_once(steps: list[tuple[str, Any]]) -> None:
+def test_any_change_is_seen_immediately(steps: list[tuple[str, Any]]) -> None:
     registry = Registry()
     shared = registry.shared()
     urls: dict[int, str] = {}
@@ -441,7 +441,7 @@ _PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
 def test_an_index_has_each_that_was_added_once(
     first: set[tuple[int, str]], second: set[tuple[int, str]]
 ) -> None:
-    index = ObjectIndex(first)
+    index = UrlIndex(first)
     index.update(second)
     index.update(second)
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
@@ -481,7 +481,7 @@ class Table:
         max_size=60,
     )
 )
-def test_no_id_is_overlooked_that_appears_within_the_overlap(steps: list[tuple[str, int]]) -> None:
+def test_no_id_within_the_overlap_is_missed(steps: list[tuple[str, int]]) -> None:
     table, recent, read = Table(), RecentIds(0, 0, 0.0), set[int]()
     for verb, value in steps:
         if verb == "take":

@@ -26,6 +26,6 @@ def test_the_clock_of_a_database_that_is_known(url: str, words: str) -> None:
     assert words in compiled(url)
 
 
-def test_the_clock_of_another_database_is_no_guess() -> None:
+def test_clock_of_an_unknown_database_is_an_error() -> None:
     with pytest.raises(NotImplementedError, match="mssql"):
         compiled("mssql+pyodbc://")

@@ -20,7 +20,7 @@ from evscrub.domain.verdict import (
     Outcome,
     StoreNotUsableError,
     Verdict,
-    untold,
+    maybe_shared,
 )
 from evscrub.queueing.delay_queue import Source
 from evscrub.registry.claims import Claim
@@ -185,8 +185,8 @@ class TestDataThatIsNotDeleted:
         [
             (SHARED, "", "deleted", None),
             (SHARED, FOREIGN_OBJECT, "deleted", None),
-            (untold("b"), "", "pending_delete", "maybe_shared"),
-            (untold("b"), FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
+            (maybe_shared("b"), "", "pending_delete", "maybe_shared"),
+            (maybe_shared("b"), FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
             (None, FOREIGN_OBJECT, "pending_delete", FOREIGN_OBJECT),
         ],
     )

@@ -15,8 +15,8 @@ import pytest
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import ImageRow, Kind
 from evscrub.queueing.delay_queue import Source
-from evscrub.registry.calls import Registry, RegistryCalls
 from evscrub.registry.claims import Claim, Claims
+from evscrub.registry.gateway import Registry, RegistryGateway
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, Lease
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
@@ -36,7 +36,7 @@ class Bench:
         self._kept = kept
         self.call_seconds = 0.0
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
-        calls = RegistryCalls(self.clock, cast("Registry", registry))
+        calls = RegistryGateway(self.clock, cast("Registry", registry))
         policy = replace(SETTINGS.policy, claim_timeout=timedelta(seconds=TIMEOUT))
         settings = replace(SETTINGS, policy=policy)
         context = Context(settings, DatabaseClock(self.clock), calls)

@@ -20,8 +20,8 @@ from evscrub.domain.hold_rules import RELEASED_AFTER
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.calls import RETRY_SECONDS, RegistryCalls
 from evscrub.registry.claims import Claim, Settlement
+from evscrub.registry.gateway import RETRY_SECONDS, RegistryGateway
 from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.job import Job, Lease, Location
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
@@ -95,7 +95,7 @@ def settle(
         clock = Clock(anyio.current_time, lambda: NOW + anyio.current_time())
         queue = DelayQueue(capacity, origin=NOW)
         claims, database_clock = registry or Registry(), DatabaseClock(clock)
-        calls = RegistryCalls(clock, claims)  # type: ignore[arg-type] # a stand-in
+        calls = RegistryGateway(clock, claims)  # type: ignore[arg-type] # a stand-in
         context = Context(settings, database_clock, calls, record)
         leases = LeaseKeeper(claims, context)  # type: ignore[arg-type] # a stand-in
         observers = Observers(told.append)
@@ -137,7 +137,7 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
 
 
 def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
-    settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.STALE))
+    settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.EXPIRED))
     (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
     assert line.startswith("Store fast had no data of 1 scrubbed image: ")
     assert re.search(r"lost: b \(deleted \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ\)$", line)
@@ -189,7 +189,7 @@ def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:
     assert missed(ended("a", GONE, source=Source.EVENT)) == 0
 
 
-@pytest.mark.parametrize("kind", [Kind.STALE, Kind.GIVEN_BACK, Kind.ORPHAN])
+@pytest.mark.parametrize("kind", [Kind.EXPIRED, Kind.HANDED_BACK, Kind.ORPHAN])
 def test_what_no_notification_announces_was_not_missed(kind: Kind) -> None:
     assert missed(ended("a", GONE, source=Source.SWEEP, kind=kind)) == 0
 

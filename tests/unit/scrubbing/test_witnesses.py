@@ -11,7 +11,7 @@ import pytest
 
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.proof import Presence, Proof, ProofResult
-from evscrub.registry.calls import RegistryAwayError
+from evscrub.registry.gateway import RegistryAwayError
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.witnesses import Witness, Witnesses
 from evscrub.stores.backends import Target

@@ -10,14 +10,14 @@ from typing import Any
 import anyio
 
 from evscrub.domain.clock import ClockStatistics
-from evscrub.registry.calls import CallsStatistics
+from evscrub.registry.gateway import GatewayStatistics
 from evscrub.status.service import Readiness, load_page
 
 
 def test_a_registry_that_takes_no_changes_is_told_from_one_that_is_silent() -> None:
     async def lacking(**state: bool) -> list[str]:
         statistics: Any = SimpleNamespace(
-            scrubber=SimpleNamespace(registry=CallsStatistics(**state)),
+            scrubber=SimpleNamespace(registry=GatewayStatistics(**state)),
             sweep=SimpleNamespace(count=1),
             database_clock=ClockStatistics(0.0, None),
         )

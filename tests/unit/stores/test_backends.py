@@ -170,7 +170,9 @@ class TestDeleteFile:
         assert not path.exists()
 
     @pytest.mark.parametrize("link", ["link", "directory/link"])
-    def test_what_a_link_leads_to_stays(self, stores: Stores, tmp_path: Path, link: str) -> None:
+    def test_target_of_a_symbolic_link_stays(
+        self, stores: Stores, tmp_path: Path, link: str
+    ) -> None:
         """Whoever shows the image of the link reads the file that it leads to."""
         path = tmp_path / "file" / "x"
         path.write_bytes(b"data")
@@ -230,7 +232,7 @@ class TestDeleteFile:
     @pytest.mark.parametrize(
         ("number", "outcome", "reason", "look"),
         [
-            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel's log"),
+            (errno.EIO, Outcome.TRANSIENT, "io_error", "the kernel log"),
             (errno.EBUSY, Outcome.IN_USE, "in_use", "Device or resource busy (EBUSY)"),
             (errno.ESTALE, Outcome.TRANSIENT, "io_error", "Stale file handle (ESTALE)"),
             (errno.EROFS, Outcome.TRANSIENT, "read_only_file_system", "mounted read-only"),
@@ -238,7 +240,7 @@ class TestDeleteFile:
             (errno.EPERM, Outcome.REFUSED, "permission_denied", "immutable files ('lsattr')"),
         ],
     )
-    def test_what_the_system_refuses(
+    def test_errors_of_unlink(
         self,
         stores: Stores,
         tmp_path: Path,
@@ -312,7 +314,7 @@ def test_a_store_that_is_not_loaded_is_never_gone(load: Loader) -> None:
 
 def test_a_missing_directory_is_found_and_not_made(load: Loader, tmp_path: Path) -> None:
     stores = load({"a": "file", "b": "file"}, missing=["a"])
-    assert f"no directory {tmp_path}/a" in stores.faults["a"].hint
+    assert f"directory {tmp_path}/a does not exist" in stores.faults["a"].hint
     assert stores.usable == ["b"]
     assert not (tmp_path / "a").exists()
 
@@ -404,7 +406,7 @@ class TestLookFor:
             ("s3", OSError("throttled"), Presence.UNKNOWN),
         ],
     )
-    def test_by_what_its_driver_says(
+    def test_size_as_the_driver_returns_it(
         self,
         load: Loader,
         monkeypatch: pytest.MonkeyPatch,
@@ -430,7 +432,7 @@ class TestLookFor:
             (None, Presence.UNKNOWN),
         ],
     )
-    def test_by_what_swifts_driver_says_to_a_get_where_it_says_0_bytes(
+    def test_swift_size_0_is_checked_by_a_read(
         self,
         load: Loader,
         monkeypatch: pytest.MonkeyPatch,

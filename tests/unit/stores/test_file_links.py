@@ -50,14 +50,14 @@ def test_links_that_come_and_go(directory: Path, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("target", ["x", "x/..", "loop", "/nowhere/x", "../images/x"])
-def test_whatever_a_link_leads_to(directory: Path, target: str) -> None:
+def test_any_link_target(directory: Path, target: str) -> None:
     (directory / "loop").symlink_to("loop")
     (directory / "link").symlink_to(target)
     leads = FileLinks().leads_to(str(directory / "x"), [str(directory)])
     assert leads is (target in {"x", "../images/x"})
 
 
-def test_what_is_not_there_or_may_not_be_read_has_no_links(
+def test_missing_or_unreadable_directory_has_no_links(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FileLinks().leads_to(str(directory / "x"), [str(directory / "nowhere")]) is False
@@ -90,7 +90,7 @@ def test_a_directory_is_read_rarely(directory: Path, clock: Clock) -> None:
     assert read == pytest.approx(100 / 11, abs=1)
 
 
-def test_a_directory_that_hangs_holds_up_only_what_cannot_be_told(
+def test_hanging_directory_delays_only_unknown_answers(
     directory: Path, tmp_path: Path, clock: Clock
 ) -> None:
     (tmp_path / "far").mkdir()
@@ -120,7 +120,7 @@ def test_a_directory_that_hangs_holds_up_only_what_cannot_be_told(
     release.set()
 
 
-def test_all_who_ask_at_once_get_the_one_answer() -> None:
+def test_concurrent_callers_share_one_call() -> None:
     asked: list[str] = []
     release = threading.Event()
 

@@ -187,7 +187,7 @@ URLS = {
 
 @pytest.mark.parametrize(("kind", "options", "reason", "said"), BROKEN)
 @pytest.mark.parametrize("configuration", [beside_good, single], ids=["several", "single"])
-def test_one_that_cannot_be_used_stops_no_other(
+def test_unusable_store_does_not_affect_others(
     new_conf: NewConf,
     tmp_path: Path,
     configuration: Callable[..., str],
@@ -228,7 +228,7 @@ def test_one_that_cannot_be_used_stops_no_other(
         ("rbd", "", ["rados"]),
     ],
 )
-def test_a_client_that_is_installed_later_is_used(
+def test_client_library_installed_later_is_used(
     new_conf: NewConf,
     libraries: FakeLibraries,
     tmp_path: Path,
@@ -251,7 +251,7 @@ def test_a_client_that_is_installed_later_is_used(
     assert stores.load() == set()
 
 
-def test_what_a_driver_logs_while_it_loads_is_told_by_its_fault(
+def test_log_of_a_loading_driver_is_recognized(
     new_conf: NewConf, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each attempt, once a minute, would log it again."""
@@ -366,7 +366,7 @@ class TestFile:
     def test_missing_directory(self, new_conf: NewConf, tmp_path: Path, options: str) -> None:
         stores = Stores(new_conf(beside_good("file") + options))
         assert stores.faults["bad"].reason == STORE_NOT_LOADED
-        assert f"no directory {tmp_path}/un/mounted here" in stores.faults["bad"].hint
+        assert f"directory {tmp_path}/un/mounted does not exist" in stores.faults["bad"].hint
         delete_good(stores, tmp_path)
         assert stores.load() == set()
         assert not (tmp_path / "un").exists()
@@ -378,7 +378,7 @@ class TestFile:
         text = beside_good("file").replace("[bad]", "")
         stores = Stores(new_conf(text))
         if not Path("/var/lib/glance/images").is_dir():
-            assert "no directory /var/lib/glance/images" in stores.faults["bad"].hint
+            assert "directory /var/lib/glance/images does not exist" in stores.faults["bad"].hint
         delete_good(stores, tmp_path)
 
     def test_missing_directory_of_an_acknowledged_store(
@@ -414,7 +414,7 @@ class TestFile:
             patch.setattr(os, "access", no_access)
             stores = Stores(new_conf(text))
             assert stores.faults[name].reason == STORE_CANNOT_DELETE
-            assert f"{tmp_path}/also cannot be written to" in stores.faults[name].hint
+            assert f"{tmp_path}/also is not writable" in stores.faults[name].hint
             assert stores.load() == set()
         assert stores.load() == {name}
         path = tmp_path / "also" / "x"
@@ -429,10 +429,10 @@ class TestFile:
         delete_good(stores, tmp_path)
 
 
-def test_names_that_glance_keeps_for_itself(new_conf: NewConf, tmp_path: Path) -> None:
+def test_reserved_names(new_conf: NewConf, tmp_path: Path) -> None:
     text = beside_good("file").replace("bad", "os_glance_staging_store")
     stores = Stores(new_conf(text))
-    assert "keeps names" in stores.faults["os_glance_staging_store"].hint
+    assert "reserves names" in stores.faults["os_glance_staging_store"].hint
     delete_good(stores, tmp_path)
 
 
@@ -453,7 +453,7 @@ def test_names_that_glance_keeps_for_itself(new_conf: NewConf, tmp_path: Path) -
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("stage", ["load", "configure", "get_schemes"])
-def test_whatever_is_raised_stops_no_other(
+def test_any_exception_does_not_affect_others(
     new_conf: NewConf,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -13,6 +13,7 @@ from oslo_config import cfg
 from evscrub.config import options
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, relate
 from evscrub.domain.verdict import BAD_URL, FOREIGN_OBJECT, STORE_AMBIGUOUS, StoreNotUsableError
+from evscrub.stores import configs
 from evscrub.stores.backends import Stores
 from evscrub.stores.directories import Bounded, Directories, Directory
 from evscrub.stores.objects import StoreObjects
@@ -175,11 +176,11 @@ class TestOwn:
             objects.check(kind, url)
         assert caught.value.reason == FOREIGN_OBJECT
 
-    def test_the_place_is_told_of_a_location_without_a_store(self) -> None:
+    def test_place_is_named_for_a_location_without_a_store(self) -> None:
         configs = {name: drivers.config("s3") for name in ("a", "b")}
         with pytest.raises(StoreNotUsableError) as caught:
             StoreObjects(configs).choose("s3://u:secret@s3.test/billing/x", ["a", "b"])
-        assert "its data lies in bucket billing, outside of the stores a, b: " in caught.value.hint
+        assert "its data is in bucket billing, outside of the stores a, b: " in caught.value.hint
 
     def test_a_driver_that_is_not_known(self) -> None:
         objects = StoreObjects({"n": StoreConfig("n", "new", "store n")})
@@ -197,17 +198,17 @@ class TestOwn:
             "s3://s3.test/\x1b[31msecret/x",
         ],
     )
-    def test_a_place_that_may_hold_a_credential_is_not_shown(self, load: Loader, url: str) -> None:
+    def test_place_that_may_contain_credentials_is_not_shown(self, load: Loader, url: str) -> None:
         assert refusal(load({"o": "s3"}, o=S3), row(url, "o")) == FOREIGN_OBJECT
 
-    def test_the_place_is_told(self, load: Loader) -> None:
+    def test_place_is_named(self, load: Loader) -> None:
         with pytest.raises(
             StoreNotUsableError, match=r"in bucket billing, outside of store o \(gl"
         ):
             load({"o": "s3"}, o=S3).resolve(row("s3://u:secret@s3.test/billing/x", "o"))
 
 
-def test_nobody_makes_parts_of_a_store_by_spelling(load: Loader) -> None:
+def test_spelling_does_not_change_the_endpoint(load: Loader) -> None:
     """Else one owner's images would tell that the store works in many places, and its own fails."""
     stores = load({"o": "s3"}, o=S3)
     urls = ["s3://s3.test/glance/x", *(f"s3+https://u:secret@odd{n}/glance/{n}" for n in range(9))]
@@ -227,9 +228,7 @@ def test_nobody_makes_parts_of_a_store_by_spelling(load: Loader) -> None:
         ("s3://host/{long}/x", None),
     ],
 )
-def test_what_is_told_is_short_whatever_was_written(
-    load: Loader, url: str, store: str | None, several: bool
-) -> None:
+def test_shown_place_is_short(load: Loader, url: str, store: str | None, several: bool) -> None:
     """An agent keeps it for each image that it cannot scrub."""
     stores = load({"file": "file", "s3": "s3"} if several else None, s3=S3)
     long = "a" * 60_000
@@ -238,7 +237,7 @@ def test_what_is_told_is_short_whatever_was_written(
     assert len(caught.value.hint) < 500
 
 
-def test_what_is_told_of_a_datastore_is_short() -> None:
+def test_shown_datastore_is_short() -> None:
     objects = StoreObjects({"vmware": drivers.config("vmware")})
     with pytest.raises(StoreNotUsableError) as caught:
         objects.check("vmware", f"vsphere://v/folder/{'a/' * 20_000}x?dcPath=dc&dsName=ds")
@@ -253,7 +252,7 @@ class TestWithoutName:
         with pytest.raises(StoreNotUsableError, match="in bucket billing, outside of store o"):
             stores.resolve(row("s3://u:secret@s3.test/billing/x"))
 
-    def test_of_several_s3_stores_the_bucket_or_the_host_tells(self, load: Loader) -> None:
+    def test_several_s3_stores_differ_by_bucket_or_host(self, load: Loader) -> None:
         other = S3 | {"s3_store_bucket": "other"}
         far = S3 | {"s3_store_host": "https://far.test"}
         stores = load({"o": "s3", "p": "s3", "q": "s3"}, o=S3, p=other, q=far)
@@ -263,7 +262,7 @@ class TestWithoutName:
         assert refusal(stores, row("s3://elsewhere/glance/x")) == STORE_AMBIGUOUS
         assert refusal(stores, row("s3://s3.test/third/x")) == FOREIGN_OBJECT
 
-    def test_of_two_stores_that_are_one_either_will_do(self, load: Loader) -> None:
+    def test_either_of_two_identical_stores_is_chosen(self, load: Loader) -> None:
         stores = load({"o": "s3", "p": "s3"}, o=S3, p=S3)
         assert stores.resolve(row("s3://s3.test/glance/x")).store == "o"
 
@@ -325,7 +324,7 @@ class TestSame:
         stores = load({"o": "s3"}, o=S3)
         one = ("o", "s3://s3.test/glance/x")
         for store in ("old", "a"):
-            assert relation(stores, one, (store, "s3://h/glance/x")) is Relation.UNTOLD
+            assert relation(stores, one, (store, "s3://h/glance/x")) is Relation.UNKNOWN
             assert relation(stores, one, (store, "s3://h/glance/y")) is Relation.OTHER
             assert relation(stores, one, (store, "s3://h/other/x")) is Relation.OTHER
 
@@ -333,9 +332,9 @@ class TestSame:
         far = S3 | {"s3_store_host": "https://far.test"}
         stores = load({"o": "s3", "q": "s3"}, o=S3, q=far)
         rows = ("o", "s3://s3.test/glance/x"), ("q", "s3://s3.test/glance/x")
-        assert relation(stores, *rows) is Relation.UNTOLD
+        assert relation(stores, *rows) is Relation.UNKNOWN
         stores.objects.change([], ["o"])
-        assert relation(stores, *rows) is Relation.UNTOLD
+        assert relation(stores, *rows) is Relation.UNKNOWN
         stores.objects.change([], ["o", "q"])
         assert relation(stores, *rows) is Relation.OTHER
 
@@ -346,9 +345,9 @@ class TestSame:
         named = f"swift+http://service:other:secret@keystone.test:5000/v2.0/glance/{IMAGE}"
         for store in ("o", "p"):
             assert relation(stores, one, (store, named)) is Relation.SAME
-        assert relation(stores, one, ("q", named)) is Relation.UNTOLD
+        assert relation(stores, one, ("q", named)) is Relation.UNKNOWN
         missing = f"swift+config://missing/glance/{IMAGE}"
-        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("o", missing)) is Relation.UNKNOWN
 
     def test_a_fixed_storage_url_of_swift_is_the_account(self, load: Loader) -> None:
         fixed = SWIFT | {"swift_store_endpoint": "http://swift.test/v1/AUTH_glance"}
@@ -369,7 +368,7 @@ class TestSame:
                 assert relation(stores, one, other) is Relation.SAME
         assert relation(stores, one, ("outer", f"file://{tmp_path}/outer/x")) is Relation.OTHER
         assert relation(stores, one, ("outer", f"file://{tmp_path}/nowhere/x")) is Relation.OTHER
-        assert relation(stores, one, ("outer", "file://relative/x")) is Relation.UNTOLD
+        assert relation(stores, one, ("outer", "file://relative/x")) is Relation.UNKNOWN
 
     def test_volumes_and_pools(self) -> None:
         def of(store: str, backend: str | None, place: str | None) -> Identity:
@@ -380,17 +379,17 @@ class TestSame:
 
         one = of("a", "file c", "images")
         assert same(one, of("b", "file c", "images")) is Relation.SAME
-        assert same(one, of("b", "file d", "images")) is Relation.UNTOLD
+        assert same(one, of("b", "file d", "images")) is Relation.UNKNOWN
         assert same(one, of("b", "file d", "fast")) is Relation.OTHER
-        assert same(one, of("b", None, None)) is Relation.UNTOLD
+        assert same(one, of("b", None, None)) is Relation.UNKNOWN
 
     def test_directories_that_cannot_be_compared(self) -> None:
         """Two stores that are said to have nothing in common need no comparison."""
         one, other = (Identity("file", store, "", f"/{store}", "x") for store in ("a", "b"))
         for same, wanted in ((True, Relation.SAME), (False, Relation.OTHER)):
             assert relate(one, other, frozenset(), lambda *_, same=same: same) is wanted
-        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNTOLD
-        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNTOLD
+        assert relate(one, other, frozenset(), lambda *_: None) is Relation.UNKNOWN
+        assert relate(one, other, frozenset("a"), lambda *_: None) is Relation.UNKNOWN
         assert relate(one, other, frozenset("ab"), lambda *_: None) is Relation.OTHER
 
     def test_a_store_is_not_separate_from_itself(self, load: Loader) -> None:
@@ -399,7 +398,7 @@ class TestSame:
         stores.objects.change([], ["o", "p"])
         one = ("o", f"swift+config://ref1/glance/{IMAGE}")
         missing = f"swift+config://missing/glance/{IMAGE}"
-        assert relation(stores, one, ("o", missing)) is Relation.UNTOLD
+        assert relation(stores, one, ("o", missing)) is Relation.UNKNOWN
         assert relation(stores, one, ("p", missing)) is Relation.OTHER
 
     def test_a_url_of_another_kind_than_its_store_is_completed_by_no_configuration(self) -> None:
@@ -408,12 +407,12 @@ class TestSame:
         one = objects.identify("o", "s3://s3.test/glance/x")
         assert one == Identity("s3", None, None, "glance", "x")
         other = Identity("s3", "p", "s3.test", "glance", "x")
-        assert objects.relate(one, other) is Relation.UNTOLD
-        assert objects.relate(other, one) is Relation.UNTOLD
+        assert objects.relate(one, other) is Relation.UNKNOWN
+        assert objects.relate(other, one) is Relation.UNKNOWN
 
 
 class TestDirectories:
-    def test_one_that_hangs_is_not_waited_for(self) -> None:
+    def test_hanging_file_system_is_not_waited_for(self) -> None:
         release = threading.Event()
         asked: list[str] = []
 
@@ -430,14 +429,14 @@ class TestDirectories:
         release.set()
         wait_until(lambda: look("hangs") == "hangs", 30, "an answer")
 
-    def test_the_wait_is_measured_by_the_clock(self) -> None:
+    def test_wait_is_measured_by_the_clock(self) -> None:
         release = threading.Event()
         times = iter([1e12, 1e12 + 60])
         look = Bounded(lambda _path: release.wait(60), 60, lambda: next(times))
         assert look("hangs") is None
         release.set()
 
-    def test_what_cannot_be_looked_at_is_neither_the_same_nor_held(
+    def test_unreadable_directory_is_neither_same_nor_contained(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         directories = Directories()
@@ -448,7 +447,7 @@ class TestDirectories:
         assert directories.holds("/images", "/images") is True
         assert directories.holds("/images", "/images/deep") is False
 
-    def test_it_looks_again_after_a_while(self, tmp_path: Path) -> None:
+    def test_directory_is_looked_up_again_after_a_while(self, tmp_path: Path) -> None:
         now = 0.0
         directories = Directories(clock=lambda: now)
         (tmp_path / "a").mkdir()
@@ -478,3 +477,19 @@ def test_a_place_is_named_with_its_store(entry: str) -> None:
     assert found == ["o:a", "p:/b c", "o:dc:ds/x"]
     with pytest.raises(ValueError, match=r"doesn't match regex"):
         conf.set_override("allowed_places", entry, group="scrubber")
+
+
+@pytest.mark.parametrize(
+    ("single", "several", "wanted"),
+    [
+        ("/a", None, ("/a",)),
+        (None, ["/b:100", " /c : 2", "/d"], ("/b", "/c", "/d")),
+        ("", ["/with:colon:7", ""], ("/with:colon",)),
+        (None, None, ()),
+    ],
+)
+def test_directories_are_read_as_the_file_driver_reads_them(
+    single: str | None, several: list[str] | None, wanted: tuple[str, ...]
+) -> None:
+    options = {"filesystem_store_datadir": single, "filesystem_store_datadirs": several}
+    assert configs.datadirs(options.get) == wanted

@@ -35,7 +35,7 @@ def raised_from(error: Exception, cause: Exception) -> Exception:
         ("odd", swift_error(401), "permission_denied", "the user of this configuration"),
     ],
 )
-def test_a_refusal_says_whose_rights_to_look_at(
+def test_refusal_names_the_user_to_check(
     scheme: str, error: Exception, reason: str, who: str
 ) -> None:
     verdict = explain(error, scheme, None)
@@ -51,15 +51,15 @@ def test_a_refusal_says_whose_rights_to_look_at(
     ("scheme", "error"),
     [(case[0], case[1]) for case in CASES if case[3] not in {"refused", "permission_denied"}],
 )
-def test_what_is_no_refusal_is_judged_as_ever(scheme: str, error: Exception) -> None:
+def test_other_exceptions_are_not_refusals(scheme: str, error: Exception) -> None:
     assert explain(error, scheme, None) is None
 
 
-def test_a_file_store_without_the_system_s_error_is_judged_as_ever() -> None:
+def test_forbidden_without_an_os_error_is_not_a_refusal() -> None:
     assert explain(store_exceptions.Forbidden(URL), "file", Path("/x/y")) is None
 
 
-def test_only_what_a_slower_pace_may_help_tells_overload() -> None:
+def test_overload_is_only_what_a_lower_rate_may_help() -> None:
     told = {
         verdict.reason
         for verdict in (judge(case[1], case[0]) for case in CASES)
@@ -76,7 +76,7 @@ def test_only_what_a_slower_pace_may_help_tells_overload() -> None:
     }
 
 
-def test_why_is_a_code_or_a_sentence() -> None:
+def test_why_is_the_reason_with_its_hint() -> None:
     verdict = judge(client_error(503, "SlowDown"), "s3")
     assert verdict.why == "throttled"
     assert Verdict(verdict.outcome, "io_error", "", "a_b").why == "io error: a_b"

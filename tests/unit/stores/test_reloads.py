@@ -53,7 +53,7 @@ def keep_loading(world: BrokenWorld) -> Any:
     return reloads
 
 
-def test_its_images_are_parked_and_go_when_it_is_loaded(
+def test_parked_images_are_scrubbed_once_the_store_loads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Long before they would be looked at again, and those of the other store at once."""
@@ -90,10 +90,10 @@ def test_its_images_are_parked_and_go_when_it_is_loaded(
     said = [r.getMessage() for r in caplog.records if r.name == "evscrub.stores.reloads"]
     assert len(said) == 2
     assert said[0].startswith("Store b cannot be used: it needs os_brick. Its images are parked")
-    assert said[1] == "Loaded: b; 1201 images that were parked for that are tried again"
+    assert said[1] == "Loaded stores: b; retrying 1201 images that were parked because of them"
 
 
-def test_it_is_tried_at_once_when_asked_to_and_each_fault_is_told_once(
+def test_soon_retries_immediately_and_each_fault_is_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "evscrub")
@@ -128,5 +128,5 @@ def test_it_is_tried_at_once_when_asked_to_and_each_fault_is_told_once(
     assert [line.partition(".")[0] for line in said] == [
         "Store b cannot be used: it needs os_brick",
         "Store b cannot be used: set another option",
-        "Loaded: b; 0 images that were parked for that are tried again",
+        "Loaded stores: b; retrying 0 images that were parked because of them",
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pages of all images that await scrubbing, in whatever state, for people to look at."""
+"""List all images that await scrubbing, in whatever state, for people to look at."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -10,6 +10,7 @@ from evscrub.domain.decisions import DELETED, PENDING_DELETE
 from evscrub.domain.listing import Listed
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
+from evscrub.registry.paging import keyset_pages
 from evscrub.registry.rows import read_images
 from evscrub.registry.tables import (
     image_locations,
@@ -27,7 +28,8 @@ HAS_PENDING_LOCATION = (
     )
     .exists()
 )
-#: Deleted images that await scrubbing; those that are claimed, or were given back, are `deleted`.
+#: Deleted images that await scrubbing. Claimed images, and those handed back with their data in
+#: doubt, have the status ``deleted``.
 AWAITS_SCRUBBING = sa.and_(
     images.c.deleted == sa.true(),
     sa.or_(
@@ -37,11 +39,11 @@ AWAITS_SCRUBBING = sa.and_(
 )
 
 
-class Listing:
-    """Reads images that are pending, or have a pending location, by id.
+class Inventory:
+    """Reads images that are pending or have a pending location, in the order of their ids.
 
-    :param page_rows: images read at once, at least 1.
-    :param on_unreadable: told the id of each image whose rows cannot be read.
+    :param page_rows: images of a page, at least 1.
+    :param on_unreadable: called with the id of each image whose rows cannot be read.
     """
 
     def __init__(
@@ -55,18 +57,17 @@ class Listing:
         self._on_unreadable = on_unreadable
 
     def read(self, *, owner: str | None = None, held: bool = False) -> Iterator[Listed]:
-        """Yield images; each page is a transaction of its own.
+        """Yield images; each page is a separate transaction.
 
-        :param owner: only this owner's.
-        :param held: only those that have no deletion time.
+        :param owner: yield only this owner's images.
+        :param held: yield only images on hold, which have no deletion time.
         """
-        last = ""
-        while True:
-            ids = self._ids(last, owner, only_held=held)
+
+        def read(last: str) -> list[str]:
+            return self._ids(last, owner, only_held=held)
+
+        for ids in keyset_pages(read, str, "", self.page_rows):
             yield from self._images(ids)
-            if len(ids) < self.page_rows:
-                return
-            last = ids[-1]
 
     @retried
     def _ids(self, after: str, owner: str | None, *, only_held: bool) -> list[str]:
@@ -87,7 +88,7 @@ class Listing:
             return list(connection.execute(query).scalars())
 
     def _images(self, ids: Sequence[str]) -> Iterator[Listed]:
-        """Yield images, in halves where one of them cannot be read."""
+        """Yield images; if one of them cannot be read, bisect to it."""
         try:
             found = self._read(ids)
         except Exception as error:
@@ -120,13 +121,13 @@ class Listing:
         return [
             Listed(image, names.get(image_id), tuple(locations), now, children.get(image_id))
             for image_id in ids
-            if image_id in rows  # else it was purged meanwhile
+            if image_id in rows  # else it was purged since its id was read
             for image, locations in [rows[image_id]]
         ]
 
 
 def _children_deleted_at(connection: sa.Connection, held: Sequence[str]) -> dict[str, datetime]:
-    """Read when children of held images were deleted, the latest of each image."""
+    """Return the latest deletion time of the children of each of the held images."""
     found: dict[str, datetime] = {}
     if not held:
         return found

@@ -15,7 +15,12 @@ import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
 from evscrub.domain.clock import Clock
-from evscrub.registry.calls import RETRY_SECONDS, SILENT_SECONDS, RegistryAwayError, RegistryCalls
+from evscrub.registry.gateway import (
+    RETRY_SECONDS,
+    SILENT_SECONDS,
+    RegistryAwayError,
+    RegistryGateway,
+)
 from tests.unit.simulated_loop import run
 
 #: What a primary says that became a replica.
@@ -54,7 +59,7 @@ class FakeRegistry:
         self.disposed += 1
 
 
-def play(scene: Callable[[RegistryCalls, Any], Awaitable[None]]) -> None:
+def play(scene: Callable[[RegistryGateway, Any], Awaitable[None]]) -> None:
     """Play a scene in simulated time, with calls watched."""
     registry: Any = FakeRegistry()
 
@@ -62,7 +67,7 @@ def play(scene: Callable[[RegistryCalls, Any], Awaitable[None]]) -> None:
         return await function()
 
     async def main() -> None:
-        calls = RegistryCalls(Clock(anyio.current_time, anyio.current_time), registry)
+        calls = RegistryGateway(Clock(anyio.current_time, anyio.current_time), registry)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.run)
             await scene(calls, registry)
@@ -73,13 +78,13 @@ def play(scene: Callable[[RegistryCalls, Any], Awaitable[None]]) -> None:
         run(main)
 
 
-async def ignore(calls: RegistryCalls, function: Callable[..., Any], **options: Any) -> None:
+async def ignore(calls: RegistryGateway, function: Callable[..., Any], **options: Any) -> None:
     with contextlib.suppress(RegistryAwayError):
         await calls.call(function, **options)
 
 
-def test_a_call_that_is_never_answered_means_away() -> None:
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+def test_unanswered_call_means_down() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.frozen = True
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(ignore, calls, registry.answer)
@@ -103,8 +108,8 @@ def test_a_call_that_is_never_answered_means_away() -> None:
     play(scene)
 
 
-def test_a_slow_call_among_quick_ones_does_not() -> None:
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+def test_slow_call_among_quick_ones_does_not_mean_down() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.call, lambda: registry.answer(100))
             for _ in range(20):
@@ -117,7 +122,7 @@ def test_a_slow_call_among_quick_ones_does_not() -> None:
 
 
 def test_a_call_with_patience_is_abandoned() -> None:
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.frozen = True
         began = anyio.current_time()
         with pytest.raises(RegistryAwayError):
@@ -129,7 +134,7 @@ def test_a_call_with_patience_is_abandoned() -> None:
     play(scene)
 
 
-async def check_back(calls: RegistryCalls, registry: Any) -> None:
+async def check_back(calls: RegistryGateway, registry: Any) -> None:
     """It is there, and is asked for a sign of life no more."""
     assert not calls.is_away
     assert calls.away_seconds == 0
@@ -138,8 +143,8 @@ async def check_back(calls: RegistryCalls, registry: Any) -> None:
     assert registry.probed == probed
 
 
-def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+def test_registry_is_probed_until_it_answers() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.error = db_exception.DBConnectionError("refused")
         with pytest.raises(RegistryAwayError):
             await calls.call(registry.answer)
@@ -153,12 +158,12 @@ def test_while_it_is_away_it_is_asked_until_it_answers() -> None:
     play(scene)
 
 
-def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
+def test_read_only_registry_is_down_despite_answered_reads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
 
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.takes_changes = False
         with pytest.raises(RegistryAwayError):
             await calls.call(registry.try_to_write)
@@ -175,12 +180,12 @@ def test_a_registry_that_takes_no_changes_is_away_however_often_it_is_read(
     play(scene)
     (away, back) = (r.getMessage() for r in caplog.records if "registry" in r.getMessage())
     assert away.startswith("The registry is away: 1290")
-    assert "let [database] connection name the primary. Nothing is claimed meanwhile" in away
+    assert "set [database] connection to the primary. Nothing is claimed meanwhile" in away
     assert back.startswith("The registry is back after 4")
 
 
-def test_what_is_a_defect_is_raised_as_it_is() -> None:
-    async def scene(calls: RegistryCalls, registry: Any) -> None:
+def test_other_exceptions_pass_through() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
         registry.error = KeyError("defect")
         with pytest.raises(KeyError):
             await calls.call(registry.answer)
@@ -189,7 +194,7 @@ def test_what_is_a_defect_is_raised_as_it_is() -> None:
     play(scene)
 
 
-def test_a_process_that_was_stopped_does_not_blame_the_registry() -> None:
+def test_stopped_process_does_not_mean_down() -> None:
     class Stopped(Clock):
         """A clock that jumps as it does for a process that was stopped."""
 
@@ -204,7 +209,7 @@ def test_a_process_that_was_stopped_does_not_blame_the_registry() -> None:
 
     async def main() -> None:
         clock = Stopped()
-        calls = RegistryCalls(clock, registry)
+        calls = RegistryGateway(clock, registry)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.run)
             tasks.start_soon(calls.call, lambda: registry.answer(5))

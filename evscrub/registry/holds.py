@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restore, hold and release images in the registry, each in one transaction.
+"""Restore, hold and release images, each in one transaction.
 
-The image's row is locked as a claim locks it, so that only one of the two happens.
+The transaction locks the image's row as a claim does, so that only one of the two succeeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from evscrub.registry.tables import (
     images,
 )
 
-#: How long before their image the rows of one DELETE may have gone.
+#: How long before the image a DELETE may have marked the rows of each table.
 _CHILDREN = {
     image_properties: hold_rules.PROPERTIES_BEFORE,
     image_tags: timedelta(0),
@@ -31,26 +31,28 @@ _CHILDREN = {
 _Plan = Callable[[ImageRow | None, Sequence[LocationRow]], hold_rules.Deletion]
 
 
-class Keeping:
-    """What an operator does to single images."""
+class Holds:
+    """Operations of an operator on single images."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
 
     @retried
     def find(self, image_id: str) -> str:
-        """Return an image's id as the registry writes it.
+        """Return the id of an image in the case that the registry has.
 
-        Glance keeps the letters that an id was created with, and some databases compare with case.
+        Glance keeps the case of the id that an image was created with, and some databases compare
+        case-sensitively.
 
-        :param image_id: the id in any letters, as a person copied it.
-        :raises hold_rules.RefusedError: no image has it, or several do, and none of them exactly.
+        :param image_id: the id in any case; spaces around it are ignored.
+        :raises hold_rules.RefusedError: no image has this id, or several have it in other case and
+            none exactly.
         """
         wanted = image_id.strip()
         if not (wanted.isascii() and wanted.isprintable()):
-            raise hold_rules.RefusedError("it is no image id")
+            raise hold_rules.RefusedError("it is not an image id")
         exact = sa.select(images.c.id).where(images.c.id == wanted)
-        # Without an index, but only where the id is not written as in the registry.
+        # This query uses no index; it runs only if the id has another case than in the registry.
         like = sa.select(images.c.id).where(sa.func.lower(images.c.id) == wanted.lower())
         with self.database.reading() as connection:
             found: list[str] = list(connection.execute(exact).scalars())
@@ -60,7 +62,7 @@ class Keeping:
             return wanted
         if len(found) > 1:
             raise hold_rules.RefusedError(
-                f"several images have it in other letters: {', '.join(found)}"
+                f"several images have this id in other case: {', '.join(found)}"
             )
         if not found:
             raise hold_rules.RefusedError("it is not in the registry")
@@ -68,10 +70,10 @@ class Keeping:
 
     @retried
     def restore(self, image_id: str) -> list[str]:
-        """Bring an image back whole: active, with its locations, properties, tags and members.
+        """Restore an image with its locations, properties, tags and members.
 
-        :returns: what could not come back.
-        :raises hold_rules.RefusedError: it cannot be restored.
+        :returns: what could not be restored, as sentences for the operator.
+        :raises hold_rules.RefusedError: the image cannot be restored.
         """
         with self.database.transaction() as connection:
             deletion = _plan(connection, image_id, hold_rules.to_restore)
@@ -102,9 +104,9 @@ class Keeping:
 
     @retried
     def hold(self, image_id: str) -> None:
-        """Keep a pending image from being scrubbed, or purged, until it is released.
+        """Hold a pending image, so that it is neither scrubbed nor purged until it is released.
 
-        :raises hold_rules.RefusedError: it is not waiting to be scrubbed.
+        :raises hold_rules.RefusedError: the image is not waiting to be scrubbed.
         """
         with self.database.transaction() as connection:
             deletion = _plan(connection, image_id, hold_rules.to_hold)
@@ -112,9 +114,9 @@ class Keeping:
 
     @retried
     def release(self, image_id: str) -> None:
-        """Let a held image be scrubbed again, its whole delay from now.
+        """Release a held image: it is due once the whole delay has passed from now.
 
-        :raises hold_rules.RefusedError: it is not held.
+        :raises hold_rules.RefusedError: the image is not held.
         """
         with self.database.transaction() as connection:
             deletion = _plan(connection, image_id, hold_rules.to_release)
@@ -130,7 +132,7 @@ def _plan(connection: sa.Connection, image_id: str, plan: _Plan) -> hold_rules.D
 def _went_with(
     table: sa.Table, image_id: str, deletion: hold_rules.Deletion
 ) -> tuple[sa.ColumnElement[bool], ...]:
-    """Rows that were deleted in the same DELETE."""
+    """Return the condition for rows that the DELETE of the image marked."""
     time, at = table.c.deleted_at, deletion.at
     when = time.is_(None)
     if at is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs calls on the registry in threads, and leaves it alone for a while when it is away.
+"""Call the registry in threads, and pause calls while it is down.
 
-It is away when a call failed after its own retries, and when calls wait and none was answered for
-too long: a server that is frozen hangs nothing up. One that answers but takes no changes, such as a
-primary that became a replica, is away until it takes one.
+The registry is down when a call fails after its own retries, or when calls are pending and none has
+been answered for too long, because a frozen server closes no connection. A server that answers but
+rejects writes, such as a primary that became a replica, is down until it accepts one.
 """
 
 import contextlib
@@ -24,21 +24,21 @@ from evscrub.telemetry.outage import Outage
 T = TypeVar("T")
 
 RETRY_SECONDS = 5.0
-#: How long calls may wait without any being answered.
+#: How long calls may be pending without an answer to any of them.
 SILENT_SECONDS = 10.0
-#: A look, claims of a few stores, a settlement or a renewal, and a page of a sweep at a time.
+#: For a look, claims for a few stores, a settlement or a renewal, and a page of a sweep.
 _THREADS = 7
 _TICK_SECONDS = 1.0
-#: A tick that comes this late says that the process itself was stopped, and not the registry.
+#: A tick that comes this late shows that the process was stopped, not the registry.
 _LATE_SECONDS = 3.0
 
 
 class RegistryAwayError(Exception):
-    """The registry does not answer."""
+    """The registry is down."""
 
 
 @dataclass(frozen=True, slots=True)
-class CallsStatistics:
+class GatewayStatistics:
     """What is known at one moment of whether the registry answers.
 
     :param is_away: it failed the last call, answers none, or takes no changes.
@@ -50,22 +50,22 @@ class CallsStatistics:
 
 
 class Registry(Protocol):
-    """The part of :class:`~evscrub.registry.database.Database` that is needed here."""
+    """The methods of :class:`~evscrub.registry.database.Database` that are used here."""
 
     def now(self) -> object:
-        """Ask a question that is quickly answered."""
+        """Run a query that is quickly answered."""
 
     def try_to_write(self) -> None:
-        """Change no row, but fail where changes are refused."""
+        """Write to no row, but raise if the server rejects writes."""
 
     def dispose(self) -> None:
         """Close idle connections."""
 
 
-class RegistryCalls:
-    """Calls on the registry, with what is known of whether it answers.
+class RegistryGateway:
+    """Calls the registry and tracks whether it is down.
 
-    :param silent_seconds: how long calls may wait without any being answered.
+    :param silent_seconds: how long calls may be pending without an answer to any of them.
     """
 
     def __init__(
@@ -83,39 +83,40 @@ class RegistryCalls:
         self._back_at = 0.0
         self._refuses_changes = False
         self._answered_at = -math.inf
-        #: When each call that waits was begun.
+        #: Start times of the pending calls.
         self._waiting: dict[object, float] = {}
 
     @property
     def away_seconds(self) -> float:
-        """How long to leave the registry alone; 0 while it answers."""
+        """Seconds until the registry is called again; 0 while it is up."""
         return max(0.0, self._back_at - self._clock.boot())
 
     @property
     def is_away(self) -> bool:
-        """Whether it failed the last call, answers none, or takes no changes."""
+        """Whether the registry is down."""
         return self._outage.is_on
 
     @property
     def refuses_changes(self) -> bool:
-        """Whether it is away since it answers but takes no changes."""
+        """Whether the registry is down because it answers but rejects writes."""
         return self._refuses_changes
 
-    def statistics(self) -> CallsStatistics:
+    def statistics(self) -> GatewayStatistics:
         """Return whether the registry answers."""
-        return CallsStatistics(self.is_away, self.refuses_changes)
+        return GatewayStatistics(self.is_away, self.refuses_changes)
 
     async def call(
         self, function: Callable[..., T], *arguments: object, patience_seconds: float = math.inf
     ) -> T:
-        """Run `function` in a thread.
+        """Run a function in a thread and return its result.
 
-        Abandoned when cancelled, which happens only when the process ends.
+        A cancelled call is abandoned in its thread; that happens only when the process ends.
 
-        :param patience_seconds: how long to wait; then the call is abandoned in its thread, where
-            it may still have its effect. For calls that may run twice, even at the same time.
-        :raises RegistryAwayError: it failed, after its own retries, or took too long.
-        :raises oslo_db.exception.DBError: rows cannot be read, or take no change.
+        :param function: blocks; safe to run twice, even at the same time, if it has a patience.
+        :param patience_seconds: how long to wait for it. After that the call is abandoned in its
+            thread, where it may still take effect.
+        :raises RegistryAwayError: it failed after its own retries, or took too long.
+        :raises oslo_db.exception.DBError: rows cannot be read or changed.
         """
         call = object()
         self._waiting[call] = self._clock.boot()
@@ -139,7 +140,7 @@ class RegistryCalls:
         raise RegistryAwayError
 
     async def run(self) -> None:
-        """Watch for silence, and while the registry is away ask whether it is back; for ever."""
+        """Detect a registry that stops answering and one that is up again, until cancelled."""
         last = self._clock.boot()
         while True:
             await anyio.sleep(_TICK_SECONDS)
@@ -158,9 +159,9 @@ class RegistryCalls:
                 await self._ask_whether_back()
 
     async def _ask_whether_back(self) -> None:
-        """Ask for what it failed to do; its answer counts as any other's.
+        """Repeat the kind of call that failed; like any call, its success ends the outage.
 
-        :raises RegistryAwayError: it is not back.
+        :raises RegistryAwayError: the registry is still down.
         """
         if self._refuses_changes:
             await self.call(self._registry.try_to_write, patience_seconds=self.silent_seconds)
@@ -170,10 +171,11 @@ class RegistryCalls:
             await self.call(self._registry.now, patience_seconds=self.silent_seconds)
 
     async def _silent(self, seconds: float) -> None:
-        """Take in that calls wait in vain.
+        """Record that the pending calls are not answered.
 
-        They may end long after, by the time-outs of their connections, and count no more. Idle
-        connections may be to the same frozen server, and new ones to another.
+        They may end much later, by the timeouts of their connections, and are not tracked until
+        then. Idle connections are closed, because they may lead to the same frozen server while
+        new ones may lead to another.
         """
         self._failed(f"it has not answered for {seconds:.0f} s")
         self._waiting.clear()
@@ -181,7 +183,7 @@ class RegistryCalls:
 
     def _answered(self) -> None:
         self._answered_at = self._clock.boot()
-        if not self._refuses_changes:  # it answers reads all along
+        if not self._refuses_changes:  # an answered read does not show that it accepts writes
             self._back_at = 0.0
             self._outage.back()
 

@@ -18,7 +18,7 @@ from evscrub.demo.client import GlanceClient
 from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
 from evscrub.domain.hold_rules import AFTER, RefusedError
-from evscrub.registry.keeping import Keeping
+from evscrub.registry.holds import Holds
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
@@ -124,7 +124,7 @@ class Site:
 def site(
     glance: GlanceFactory, new_registry: RegistryFactory, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Site]:
-    url = new_registry("mariadb", "keeping")
+    url = new_registry("mariadb", "holds")
     process = glance(database_url=url)
     config = tmp_path_factory.mktemp("evscrub") / "evscrub.conf"
     glance_config = process.config.directory / "glance-api.conf"
@@ -318,9 +318,9 @@ def rows(registry_url: str) -> Iterator[Rows]:
 
 
 @pytest.fixture
-def keeping(registry_url: str) -> Iterator[Keeping]:
+def holds(registry_url: str) -> Iterator[Holds]:
     database = connect(registry_url)
-    yield Keeping(database)
+    yield Holds(database)
     database.dispose()
 
 
@@ -387,12 +387,12 @@ def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
     "given", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"]
 )
 def test_an_id_is_taken_in_any_letters(
-    rows: Rows, keeping: Keeping, kept: Callable[[str], str], given: Callable[[str], str]
+    rows: Rows, holds: Holds, kept: Callable[[str], str], given: Callable[[str], str]
 ) -> None:
     image_id = kept("abcdef01-" + new_id()[9:])
     rows.add(a_location(image_id), image_id=image_id)
     rows.delete(image_id)
-    assert keeping.find(f" {given(image_id)}") == image_id
+    assert holds.find(f" {given(image_id)}") == image_id
 
 
 def test_upper_case_ids_are_held_released_and_restored(rows: Rows, config: Path) -> None:
@@ -412,7 +412,7 @@ def test_an_id_that_is_none_is_refused(rows: Rows, config: Path) -> None:
 
 
 def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
-    rows: Rows, keeping: Keeping, registry_url: str
+    rows: Rows, holds: Holds, registry_url: str
 ) -> None:
     """Where the database takes them for different ones, as MySQL does not."""
     if registry_url.startswith("mysql"):
@@ -421,9 +421,9 @@ def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
     upper = lower.upper()
     rows.add(a_location(lower), image_id=lower)
     rows.add(a_location(upper), image_id=upper)
-    assert (keeping.find(lower), keeping.find(upper)) == (lower, upper)
+    assert (holds.find(lower), holds.find(upper)) == (lower, upper)
     with pytest.raises(RefusedError, match="several images"):
-        keeping.find(lower.title())
+        holds.find(lower.title())
 
 
 def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> None:
@@ -438,7 +438,7 @@ def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> Non
     assert rows.status(image_id) == ("active", ["active"])
 
 
-def test_only_what_went_with_the_image_comes_back(rows: Rows, keeping: Keeping) -> None:
+def test_only_what_went_with_the_image_comes_back(rows: Rows, holds: Holds) -> None:
     image_id = new_id()
     rows.add(
         a_location(image_id, "fast"),
@@ -462,7 +462,7 @@ def test_only_what_went_with_the_image_comes_back(rows: Rows, keeping: Keeping) 
         )
     rows.take_off(image_id, "archive", ago=LONG)
     rows.delete(image_id)
-    for step in (keeping.hold, keeping.release, keeping.hold, keeping.restore):
+    for step in (holds.hold, holds.release, holds.hold, holds.restore):
         step(image_id)
     image = rows.image(image_id)
     assert (image["status"], bool(image["deleted"]), image["deleted_at"]) == ("active", False, None)
@@ -475,7 +475,7 @@ def test_only_what_went_with_the_image_comes_back(rows: Rows, keeping: Keeping) 
 
 @pytest.mark.parametrize("steps", [(), ("hold",), ("hold", "release")])
 def test_a_member_and_a_tag_that_were_taken_and_given_back_come_back_once(
-    rows: Rows, keeping: Keeping, steps: tuple[str, ...]
+    rows: Rows, holds: Holds, steps: tuple[str, ...]
 ) -> None:
     """Just before the DELETE; Glance cannot delete an image that has one member twice."""
     image_id = new_id()
@@ -490,36 +490,36 @@ def test_a_member_and_a_tag_that_were_taken_and_given_back_come_back_once(
         )
     rows.delete(image_id)
     for step in (*steps, "restore"):
-        getattr(keeping, step)(image_id)
+        getattr(holds, step)(image_id)
     for table in ("image_members", "image_tags"):
         assert [bool(row["deleted"]) for row in rows.rows(table, image_id)] == [True, False]
     rows.delete(image_id)
     assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
 
 
-def test_what_is_scrubbed_in_part_comes_back_in_part(rows: Rows, keeping: Keeping) -> None:
+def test_what_is_scrubbed_in_part_comes_back_in_part(rows: Rows, holds: Holds) -> None:
     image_id = new_id()
     rows.add(a_location(image_id, "fast"), a_location(image_id, "archive"), image_id=image_id)
     rows.delete(image_id)
     gone = rows.rows("image_locations", image_id)[0]["id"]
     rows.execute("UPDATE image_locations SET status = 'deleted' WHERE id = :id", id=gone)
-    keeping.restore(image_id)
+    holds.restore(image_id)
     assert rows.status(image_id) == ("active", ["deleted", "active"])
 
 
-def test_a_delete_that_broke_off_can_be_restored_but_not_held(rows: Rows, keeping: Keeping) -> None:
+def test_a_delete_that_broke_off_can_be_restored_but_not_held(rows: Rows, holds: Holds) -> None:
     image_id = pending(rows)
     rows.execute(
         "UPDATE images SET deleted = :no, deleted_at = NULL WHERE id = :id", no=False, id=image_id
     )
     with pytest.raises(RefusedError, match="its DELETE did not complete"):
-        keeping.hold(image_id)
-    keeping.restore(image_id)
+        holds.hold(image_id)
+    holds.restore(image_id)
     assert rows.status(image_id) == ("active", ["active"])
 
 
 def test_hold_takes_all_times_away_and_release_gives_them_back(
-    rows: Rows, keeping: Keeping, config: Path
+    rows: Rows, holds: Holds, config: Path
 ) -> None:
     """What has no time, no purge takes: it compares each table's own."""
     image_id = pending(rows, ago=5, properties={"a": "b"}, tags=["t"], members=["m"])

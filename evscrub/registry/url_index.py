@@ -1,28 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ids of locations by their object, in eight bytes each: a registry can hold millions."""
+"""An index of location ids by object, at eight bytes an entry: a registry may have millions."""
 
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 
-#: Glance's location ids are integers of 32 bits; as many of the key's hash stand above.
+#: Glance's location ids are 32-bit integers. An entry is 32 bits of the key's hash and the id.
 _ID_BITS = 32
 _MASK = (1 << _ID_BITS) - 1
 
 
-class ObjectIndex:
-    """Finds ids by object.
+class UrlIndex:
+    """Finds location ids by the key of their object.
 
     :param pairs: ids, below 2**32, and the keys of their objects.
     """
 
     def __init__(self, pairs: Iterable[tuple[int, str]] = ()) -> None:
-        # First an array, then sorted: a set of as many integers takes ten times the memory.
+        # Collected in an array: a set of as many integers takes ten times the memory.
         keys = array("Q", (_first_key(text) | number for number, text in pairs))
         self._keys = array("Q", sorted(keys))
 
     def ids(self, text: str) -> Iterator[int]:
-        """Yield all ids with this key, and rarely one with another."""
+        """Yield all ids with this key, and rarely an id of another key with the same hash."""
         first = _first_key(text)
         at = bisect_left(self._keys, first)
         while at < len(self._keys) and self._keys[at] <= first | _MASK:
@@ -30,7 +30,7 @@ class ObjectIndex:
             at += 1
 
     def update(self, pairs: Iterable[tuple[int, str]]) -> None:
-        """Add ids and their keys; meant for few, some of which may be in it."""
+        """Add a few ids and their keys; entries that are present already are ignored."""
         for number, text in pairs:
             key = _first_key(text) | number
             at = bisect_left(self._keys, key)
