@@ -9,13 +9,13 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub.commands import listing_output
+from evscrub.commands import list_output
 from evscrub.commands.arguments import status_port
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
-from evscrub.domain import listing
+from evscrub.domain import image_report
 from evscrub.domain.address import Address, parse
-from evscrub.domain.listing import Line, Told, Trouble
+from evscrub.domain.image_report import AgentReports, ImageReport, ReportedTrouble
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.listing import Listing
@@ -56,13 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an agent to ask which images are parked or in use; may be given more than once"
         " (default: [status] listen)",
     )
-    listing_output.add_arguments(parser)
+    list_output.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        listing_output.choose_columns(arguments.columns)
+        list_output.choose_columns(arguments.columns)
         database = Database(conf)
         database.probe()
         agents = arguments.agent or _default_agents(conf)
@@ -77,9 +77,9 @@ def main(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        lines = _lines(conf, database, names, told or Told(), arguments)
+        lines = _lines(conf, database, names, told or AgentReports(), arguments)
         with output.reader_may_leave():
-            listing_output.write(lines, sys.stdout, arguments)
+            list_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry broke off: {explain(error)}") from None
     return 1 if arguments.parked and told is None else 0
@@ -89,19 +89,19 @@ def _lines(
     conf: cfg.ConfigOpts,
     database: Database,
     stores: StoreNames,
-    told: Told,
+    told: AgentReports,
     arguments: argparse.Namespace,
-) -> Iterable[Line]:
+) -> Iterable[ImageReport]:
     policy = scrubber_settings(conf).policy
-    names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
+    names = {image_report.DUE: "due", image_report.PARKED: "parked", image_report.HOLD: "held"}
     states = {state for state, name in names.items() if getattr(arguments, name)}
     found = Listing(database, on_unreadable=_say_unreadable).read(
-        owner=arguments.owner, held=states == {listing.HOLD}
+        owner=arguments.owner, held=states == {image_report.HOLD}
     )
 
-    def lines() -> Iterator[Line]:
+    def lines() -> Iterator[ImageReport]:
         for seen in found:
-            line = listing.line(seen, policy, told, stores.of)
+            line = image_report.describe(seen, policy, told, stores.of)
             if line is None or (states and line.state not in states):
                 continue
             if arguments.store is None or arguments.store in line.stores:
@@ -123,9 +123,9 @@ def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     return [address] if address is not None and address.port else []
 
 
-def _ask(agents: Iterable[Address]) -> Told | None:
+def _ask(agents: Iterable[Address]) -> AgentReports | None:
     """Ask the agents; None if not one of them answers."""
-    images: dict[str, Trouble] = {}
+    images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
     answered = False
     for address in agents:
@@ -145,7 +145,7 @@ def _ask(agents: Iterable[Address]) -> Told | None:
             file=sys.stderr,
         )
         return None
-    return Told(images, stores)
+    return AgentReports(images, stores)
 
 
 def _store_trouble(told: dict[str, Any]) -> str:
@@ -153,13 +153,13 @@ def _store_trouble(told: dict[str, Any]) -> str:
     return f"store {told['store']} {words}: {_in_words(told)}"
 
 
-def _trouble(told: dict[str, Any]) -> Trouble:
+def _trouble(told: dict[str, Any]) -> ReportedTrouble:
     words = _in_words(told)
     tries = told.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
     # The same few texts come again and again.
-    return Trouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
+    return ReportedTrouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
 
 
 def _in_words(told: dict[str, Any]) -> str:

@@ -15,9 +15,9 @@ from oslo_config import cfg
 from evscrub.agent import Agent
 from evscrub.demo.check import Check, check_all, check_uploaded
 from evscrub.demo.client import GlanceClient
+from evscrub.demo.frame import Frame
 from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
-from evscrub.demo.snapshot import Snapshot
 from evscrub.demo.stage import Stage
 from evscrub.telemetry.statistics import Scrubbed
 
@@ -200,10 +200,10 @@ class Play:
 
     async def _show_for_ever(self) -> None:
         while True:
-            self._display.show(self.snapshot())
+            self._display.show(self.frame())
             await anyio.sleep(_FRAME_SECONDS)
 
-    def snapshot(self) -> Snapshot:
+    def frame(self) -> Frame:
         """Look at the demo and its agent."""
         now = time.monotonic()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
@@ -213,7 +213,7 @@ class Play:
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())
         known = queue.waiting + queue.ready + queue.taken + len(self.scrubbed)
-        return Snapshot(
+        return Frame(
             act=self._act,
             seconds=now - self._began,
             uploaded=len(self._plans),

@@ -10,9 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from evscrub.demo.frame import lateness, size
 from evscrub.demo.images import STORM_OWNER, Fate
 from evscrub.demo.play import Outcome
-from evscrub.demo.snapshot import lateness, size
 from evscrub.demo.stage import Stage
 
 _MOST_WRONG = 5

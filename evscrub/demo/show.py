@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from evscrub.demo.snapshot import Snapshot, lateness, size
+from evscrub.demo.frame import Frame, lateness, size
 
 _WIDEST = 100
 _LINE_EVERY_SECONDS = 2.0
@@ -32,7 +32,7 @@ class Display(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, frame: Frame) -> None:
         """Show this moment."""
 
 
@@ -68,34 +68,34 @@ class Lines:
     ) -> None:
         pass
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, frame: Frame) -> None:
         """Print a line if it is time for one."""
-        if snapshot.act != self._act:
-            self._act = snapshot.act
-            self._print(f"{snapshot.seconds:5.1f} s  {snapshot.act}")
+        if frame.act != self._act:
+            self._act = frame.act
+            self._print(f"{frame.seconds:5.1f} s  {frame.act}")
         elif time.monotonic() < self._next:
             return
         else:
-            self._print(f"{snapshot.seconds:5.1f} s    {_line(snapshot)}")
+            self._print(f"{frame.seconds:5.1f} s    {_line(frame)}")
         self._next = time.monotonic() + _LINE_EVERY_SECONDS
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(snapshot: Snapshot) -> str:
-    if not snapshot.deleted:
-        return f"uploaded {snapshot.uploaded}/{snapshot.images}"
+def _line(frame: Frame) -> str:
+    if not frame.deleted:
+        return f"uploaded {frame.uploaded}/{frame.images}"
     counts = {
-        "deleted": f"{snapshot.deleted}/{snapshot.to_delete}",
-        "unheard of": snapshot.unheard,
-        "waiting": snapshot.waiting,
-        "due": snapshot.due,
-        "in work": snapshot.in_work,
-        "scrubbed": snapshot.scrubbed,
+        "deleted": f"{frame.deleted}/{frame.to_delete}",
+        "unheard of": frame.unheard,
+        "waiting": frame.waiting,
+        "due": frame.due,
+        "in work": frame.in_work,
+        "scrubbed": frame.scrubbed,
     }
     said = "  ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{said}  late {lateness(snapshot.late)}".rstrip()
+    return f"{said}  late {lateness(frame.late)}".rstrip()
 
 
 class Screen:
@@ -122,11 +122,11 @@ class Screen:
     ) -> None:
         self._live.stop()
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, frame: Frame) -> None:
         """Draw this moment."""
-        self._live.update(self._frame(snapshot), refresh=True)
+        self._live.update(self._draw(frame), refresh=True)
 
-    def _frame(self, now: Snapshot) -> RenderableType:
+    def _draw(self, now: Frame) -> RenderableType:
         width = min(self._console.width, _WIDEST) - 2
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(width=10, no_wrap=True)
@@ -147,7 +147,7 @@ class Screen:
         lines = (Text(), act, title, Text(), self._bar(now, width), Text(), grid)
         return Padding(Group(*lines), (0, 0, 0, 1))
 
-    def _states(self, now: Snapshot) -> list[tuple[str, int, str, str]]:
+    def _states(self, now: Frame) -> list[tuple[str, int, str, str]]:
         uploaded = f"uploaded {now.uploaded} of {now.images} images" if not now.deleted else ""
         unheard = "deleted, and the agent does not know it yet" if now.unheard else ""
         return [
@@ -164,7 +164,7 @@ class Screen:
             ),
         ]
 
-    def _figures(self, now: Snapshot, width: int) -> list[tuple[str, Text]]:
+    def _figures(self, now: Frame, width: int) -> list[tuple[str, Text]]:
         ahead = f"in {self._horizon:.0f} s"
         axis = Text("now" + ahead.rjust(width - 3), "dim")
         owners = "   ".join(f"{name} {done}/{all_}" for name, (done, all_) in now.owners.items())
@@ -176,7 +176,7 @@ class Screen:
             ("owners", Text(owners)),
         ]
 
-    def _bar(self, now: Snapshot, width: int) -> Text:
+    def _bar(self, now: Frame, width: int) -> Text:
         """Draw where the images that are to be deleted are, as one bar."""
         parts = [
             (now.scrubbed, "green", "█", "#"),

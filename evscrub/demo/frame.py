@@ -7,7 +7,7 @@ from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Frame:
     """The demo at one moment.
 
     :param act: what goes on, in words.

@@ -19,8 +19,8 @@ from cliff.formatters.json_format import JSONFormatter
 from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
-from evscrub.commands.listing_table import FittedTableFormatter
-from evscrub.domain.listing import Line
+from evscrub.commands.list_table import FittedTableFormatter
+from evscrub.domain.image_report import ImageReport
 
 BATCH_ROWS = 1000
 
@@ -103,7 +103,7 @@ def choose_columns(wanted: Sequence[str]) -> list[str]:
     return [name for name in _COLUMNS if _plain(name) in names]
 
 
-def write(lines: Iterable[Line], stdout: TextIO, arguments: argparse.Namespace) -> None:
+def write(lines: Iterable[ImageReport], stdout: TextIO, arguments: argparse.Namespace) -> None:
     """Write lines as `arguments` say, see :func:`add_arguments`."""
     columns = choose_columns(arguments.columns)
     how: str = arguments.formatter
@@ -127,7 +127,7 @@ def _plain(name: str) -> str:
 
 _Value = str | int | tuple[str, ...] | datetime | timedelta | None
 
-_COLUMNS: dict[str, Callable[[Line], _Value]] = {
+_COLUMNS: dict[str, Callable[[ImageReport], _Value]] = {
     "ID": lambda line: line.id,
     "Name": lambda line: line.name,
     "Owner": lambda line: line.owner,

@@ -44,7 +44,7 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ReportedTrouble:
     """What an agent knows of an image.
 
     :param state: ``parked``, ``in use``, or ``retrying``, which is no state here but a reason.
@@ -55,19 +55,19 @@ class Trouble:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class AgentReports:
     """What agents told.
 
     :param images: by image id.
     :param stores: why nothing, or little, is deleted from a store now, by its name.
     """
 
-    images: Mapping[str, Trouble] = field(default_factory=dict)
+    images: Mapping[str, ReportedTrouble] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ImageReport:
     """One image.
 
     :param due_at: when it may be scrubbed; None where that is not said.
@@ -87,9 +87,9 @@ class Line:
     reason: str
 
 
-def line(
-    seen: Listed, policy: Policy, told: Told, store_of: Callable[[LocationRow], str]
-) -> Line | None:
+def describe(
+    seen: Listed, policy: Policy, told: AgentReports, store_of: Callable[[LocationRow], str]
+) -> ImageReport | None:
     """Say how an image stands; None if there is nothing to scrub of it.
 
     :param store_of: names a location's store.
@@ -122,7 +122,7 @@ def line(
             state, reason = HOLD, "until it is released"
         case Leave():
             return None
-    return Line(
+    return ImageReport(
         id=image.id,
         name=seen.name,
         owner=image.owner,
