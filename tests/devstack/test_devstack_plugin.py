@@ -77,7 +77,9 @@ fi
 GLANCE_SERVER = """\
 import sys
 from pathlib import Path
-from evscrub.demo.glance import serve
+
+sys.path.insert(0, "{repository}")
+from tests.glance_process import serve
 
 serve(Path(sys.argv[sys.argv.index("--ini") + 1]).parent, {port})
 """
@@ -279,7 +281,7 @@ class DevStack:
         return done.returncode, output.read_text()
 
     def _write_programs(self) -> None:
-        values = {"root": self.root, "port": self.port}
+        values = {"root": self.root, "port": self.port, "repository": REPOSITORY}
         self._write_script("bin/sudo", f'exec bash {HERE / "sudo.sh"} "$@"')
         light = f"{sys.executable} -IS"  # they need nothing but the standard library
         for name, text, python in (

@@ -18,10 +18,10 @@ import oslo_messaging
 import pytest
 from oslo_config import cfg
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from tests.functional.agents import DEADLINE_SECONDS, AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import RabbitMQ
 
 #: What the kind of database makes no difference to.

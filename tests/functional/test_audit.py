@@ -10,9 +10,9 @@ from typing import Any
 
 import kombu
 
-from evscrub.demo.client import GlanceClient
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory
+from tests.glance_client import GlanceClient
 from tests.servers import RabbitMQ
 
 

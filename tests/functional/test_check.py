@@ -17,10 +17,10 @@ from kombu import Connection, Queue
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
 from tests.functional import commands
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"

@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from oslo_config import cfg
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig, run_command
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import RabbitMQ, wait_until
 
 if TYPE_CHECKING:

@@ -14,8 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
 from evscrub.domain.hold_rules import AFTER, RefusedError
 from evscrub.registry.keeping import Keeping
@@ -23,6 +21,8 @@ from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 
 DATA = bytes(range(256)) * 40
 SCRUB_TIME = 2

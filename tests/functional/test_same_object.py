@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
@@ -23,6 +21,8 @@ from tests.functional.store_servers import (
     s3_options,
     s3_url,
 )
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import free_port
 
 DATA = b"data that an image still wants"

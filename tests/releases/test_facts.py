@@ -4,7 +4,6 @@
 import subprocess
 from pathlib import Path
 
-from evscrub.demo.glance import GlanceProcess
 from tests.functional.test_glance_facts import (
     bus,
     client,
@@ -14,6 +13,7 @@ from tests.functional.test_glance_facts import (
     test_a_delete_tells_the_bus_once_it_is_committed,
     test_a_location_off_a_live_image_pends_without_an_event,
 )
+from tests.glance_process import GlanceProcess
 from tests.releases.environments import Release
 
 __all__ = [
