@@ -52,7 +52,7 @@ def test_who_has_seen_enough_changes_neither_the_exit_code_nor_prints_an_error(
 #: Prints after its reader has gone, more than a buffer holds, and then does its work.
 _PROGRAM = """
 import os, sys
-from evscrub.output import reader_may_leave
+from evscrub.telemetry.output import reader_may_leave
 os.read(0, 1)  # until the reader has gone
 for number in range(3):
     with reader_may_leave():

@@ -240,7 +240,7 @@ def test_new_handlers_are_found_and_none_twice() -> None:
 def test_uncaught_exceptions_show_none(where: str) -> None:
     code = f"""if True:
         from threading import Thread
-        from evscrub.redact import install_excepthooks
+        from evscrub.telemetry.redact import install_excepthooks
         install_excepthooks()
         error = ValueError("s3://user:hidden@host/key")
         def fail():
