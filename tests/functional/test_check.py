@@ -171,7 +171,7 @@ def test_all_is_well(deployment: Deployment) -> None:
     backlog = r"1 image awaits scrubbing; the first is due in (59 min|1 h)\b"
     assert re.search(backlog, checked.details("Backlog"))
     assert checked.details("Stores") == "Loaded: cheap, fast."
-    assert checked.details("Locations") == "4 locations looked at."
+    assert checked.details("Locations") == "4 locations checked."
 
 
 def test_as_a_table(deployment: Deployment) -> None:
@@ -278,7 +278,7 @@ def test_nothing_is_made_on_the_bus(deployment: Deployment) -> None:
     # The agents would listen to the pool alone, and Glance sends to the topic all the same.
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     assert "Nobody reads evscrub.info" in checked.details("Unread queues")
-    assert "The queue mine is not there yet" in checked.details("Exchange and queues")
+    assert "The queue mine does not exist yet" in checked.details("Exchange and queues")
     assert "mine" not in deployment.rabbitmq.list_queues()
 
 
@@ -303,7 +303,7 @@ def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     said = checked.details("Unread queues")
     assert "Nobody reads ceilometer.info, where 1 message waits" in said
-    assert "take ceilometer out of" in said
+    assert "remove ceilometer from" in said
     assert "Nobody reads evscrub.error" in said
     assert "max-length" in said
     assert "notifications" not in said.replace("oslo_messaging_notifications", "")
@@ -438,7 +438,7 @@ def test_store_is_not_mounted(deployment: Deployment) -> None:
     shutil.rmtree(there)
     away.rename(there)
     assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
-    assert "is its file system mounted here" in checked.details("Active images")
+    assert "its file system is mounted here" in checked.details("Active images")
 
 
 def test_another_file_system_is_mounted(deployment: Deployment) -> None:
