@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub list``."""
+"""List the images that await scrubbing: ``evscrub list``."""
 
 import argparse
 import sys
@@ -28,32 +28,33 @@ _MAX_LIMIT = 2**31 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "List images whose data awaits scrubbing, in the order of their ids, as the registry has"
-        " them now. States: waiting (not due yet), due, claimed (an agent is at it), in use (clones"
-        " or snapshots keep it), parked (only an operator can help), held, damaged (left alone:"
-        " only a person can judge). Which images are in use or parked, and which stores are paused,"
-        " the agents know: they are asked on their status ports, and where none answers such"
-        " images are shown as due."
+        "List the images whose data awaits scrubbing, ordered by id. States: waiting (not due yet),"
+        " due, claimed (an agent is deleting it), in use (by clones or snapshots), parked (only an"
+        " operator can help), held, damaged (never touched: only a person can judge). Only agents"
+        " know which images are in use or parked, and which stores are paused; the command asks"
+        " them on their status ports. If none answers, such images are shown as due."
     )
     loader.add_arguments(parser)
     parser.add_argument("--due", action="store_true", help="only images that are due")
     parser.add_argument("--parked", action="store_true", help="only images that are parked")
     parser.add_argument(
-        "--held", action="store_true", help="only images that are held; with the others, either"
+        "--held",
+        action="store_true",
+        help="only images that are held; several of these options list images in any of the states",
     )
     parser.add_argument("--owner", help="only images of this owner, a project's id")
     parser.add_argument(
         "--store",
-        help="only images with a pending location in this store: a name of enabled_backends, or,"
-        " where Glance has a single store, its type",
+        help="only images with a pending location in this store: a name in enabled_backends or, if"
+        " Glance has a single store, its type",
     )
-    parser.add_argument("--limit", type=_natural, metavar="N", help="no more than this many images")
+    parser.add_argument("--limit", type=_natural, metavar="N", help="at most this many images")
     parser.add_argument(
         "--agent",
         action="append",
         type=status_port,
         metavar="HOST:PORT",
-        help="an agent to ask which images are parked or in use; may be given more than once"
+        help="status port of an agent to ask which images are parked or in use; may be repeated"
         " (default: [status] listen)",
     )
     list_output.add_arguments(parser)
@@ -72,7 +73,7 @@ def main(arguments: argparse.Namespace) -> int:
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
         print(
-            f"evscrub: no store {arguments.store} is enabled here: there are"
+            f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
             f" {', '.join(names.names)}",
             file=sys.stderr,
         )
@@ -81,7 +82,7 @@ def main(arguments: argparse.Namespace) -> int:
         with output.reader_may_leave():
             list_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
-        raise loader.ConfigError(f"the registry broke off: {explain(error)}") from None
+        raise loader.ConfigError(f"lost the connection to the database: {explain(error)}") from None
     return 1 if arguments.parked and told is None else 0
 
 
@@ -112,8 +113,8 @@ def _lines(
 
 def _say_unreadable(image_id: str) -> None:
     print(
-        f"evscrub: image {image_id} is left alone, since its rows in images and image_locations"
-        " cannot be read: mend the dates, and see that each location has a URL",
+        f"evscrub: skipped image {image_id}, whose rows in images and image_locations cannot be"
+        " read: correct the dates, and check that each location has a URL",
         file=sys.stderr,
     )
 
@@ -124,7 +125,7 @@ def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
 
 
 def _ask(agents: Iterable[Address]) -> AgentReports | None:
-    """Ask the agents; None if not one of them answers."""
+    """Ask the agents about images and stores; return None if no agent answers."""
     images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
     answered = False
@@ -158,7 +159,7 @@ def _trouble(told: dict[str, Any]) -> ReportedTrouble:
     tries = told.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
-    # The same few texts come again and again.
+    # Many images share a few texts.
     return ReportedTrouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
 
 

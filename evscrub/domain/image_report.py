@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator is told of an image that awaits scrubbing. Pure."""
+"""Describe an image that awaits scrubbing to an operator: its state, due time and reason. Pure."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,16 +24,16 @@ from evscrub.domain.decisions import (
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
 
-#: A DELETE changes an image and what belongs to it within so long.
+#: A DELETE changes an image and its properties, tags and members within this time.
 _WITH_THE_IMAGE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An image as the registry has it, read at the database's time `now`.
+    """An image as in the registry, read at the database's time `now`.
 
-    :param children_deleted_at: the latest time of the deleted properties, tags and members of an
-        image without a time of its own; None also where they were not looked at.
+    :param children_deleted_at: for an image without a deletion time, the latest one of its deleted
+        properties, tags and members; None if there is none or they were not read.
     """
 
     image: ImageRow
@@ -45,9 +45,10 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class ReportedTrouble:
-    """What an agent knows of an image.
+    """Why an agent could not scrub an image.
 
-    :param state: ``parked``, ``in use``, or ``retrying``, which is no state here but a reason.
+    :param state: ``parked``, ``in use`` or ``retrying``; the last is shown as the reason of
+        ``due``.
     """
 
     state: str
@@ -56,10 +57,10 @@ class ReportedTrouble:
 
 @dataclass(frozen=True, slots=True)
 class AgentReports:
-    """What agents told.
+    """What agents reported.
 
-    :param images: by image id.
-    :param stores: why nothing, or little, is deleted from a store now, by its name.
+    :param images: troubles by image id.
+    :param stores: by name of the store, why little or nothing is deleted from it now.
     """
 
     images: Mapping[str, ReportedTrouble] = field(default_factory=dict)
@@ -68,11 +69,11 @@ class AgentReports:
 
 @dataclass(frozen=True, slots=True)
 class ImageReport:
-    """One image.
+    """The state of one image, as shown to an operator.
 
-    :param due_at: when it may be scrubbed; None where that is not said.
-    :param due_in: how long until then, negative when it is past.
-    :param reason: why it is in this state; empty where the state says it all.
+    :param due_at: when it may be scrubbed; None if unknown or never.
+    :param due_in: time until then, negative if it is past.
+    :param reason: why it is in this state; empty if the state explains itself.
     """
 
     id: str
@@ -90,9 +91,10 @@ class ImageReport:
 def describe(
     seen: Listed, policy: Policy, told: AgentReports, store_of: Callable[[LocationRow], str]
 ) -> ImageReport | None:
-    """Say how an image stands; None if there is nothing to scrub of it.
+    """Return the report on an image; None if it has nothing to scrub.
 
-    :param store_of: names a location's store.
+    :param told: what agents reported.
+    :param store_of: returns the name of a location's store.
     """
     image, locations, now = seen.image, seen.locations, seen.now
     decision = decide(image, locations, now, policy)
@@ -103,13 +105,13 @@ def describe(
     match decision:
         case Wait(seconds):
             state, reason = _waiting(image, pending)
-            if state == CLAIMED:  # what is left to wait for is the claim, not the image
+            if state == CLAIMED:  # it waits for the claim to expire; the image is due
                 due_at = _due_since(image, pending, now, policy)
             else:
                 due_at = now + timedelta(seconds=seconds)
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
-            reason = _OF_KIND[kind] if pending else "no location is left: only to be finished"
+            reason = _OF_KIND[kind] if pending else "no location left, will only be finished"
             if trouble is not None:
                 reason = trouble.reason
                 state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
@@ -140,9 +142,9 @@ def describe(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.STALE: "its claim ran out: to be taken over",
-    Kind.GIVEN_BACK: "a delete of it failed: to be tried again",
-    Kind.ORPHAN: "location taken off a live image",
+    Kind.STALE: "its claim expired, will be taken over",
+    Kind.GIVEN_BACK: "a delete failed, will be retried",
+    Kind.ORPHAN: "location removed from a live image",
 }
 
 
@@ -150,15 +152,15 @@ def _waiting(image: ImageRow, pending: Collection[LocationRow]) -> tuple[str, st
     if image.status == PENDING_DELETE:
         return WAITING, ""
     if image.status == DELETED:
-        # A DELETE after glance-scrubber --restore looks the same until its time is over.
-        return CLAIMED, f"by an agent, {len(pending)} of its locations left"
+        # A DELETE after glance-scrubber --restore looks the same until its delay is over.
+        return CLAIMED, f"by an agent, {len(pending)} locations left"
     return WAITING, _OF_KIND[Kind.ORPHAN]
 
 
 def _due_since(
     image: ImageRow, pending: Collection[LocationRow], now: datetime, policy: Policy
 ) -> datetime:
-    """When an image that is due became so."""
+    """Return since when a due image has been due."""
     since = image.deleted_at or _removed_at(pending)
     if since is None:
         return now
@@ -171,9 +173,9 @@ def _removed_at(pending: Collection[LocationRow]) -> datetime | None:
 
 
 def _time_of_held(seen: Listed) -> datetime | None:
-    """When a held image was deleted; None if no row tells any more, as after ``evscrub hold``."""
+    """Return when a held image was deleted; None if no row tells, as after ``evscrub hold``."""
     at, of_child = hold_rules.deletion_time(seen.image, seen.locations), seen.children_deleted_at
     if at is not None or of_child is None or seen.image.updated_at is None:
         return at
-    # A tag or member that was removed long before keeps its time through a hold.
+    # A tag or member removed long before keeps its time through a hold.
     return of_child if abs(seen.image.updated_at - of_child) <= _WITH_THE_IMAGE else None

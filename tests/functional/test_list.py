@@ -178,7 +178,7 @@ def test_a_single_store_is_asked_for_by_its_name(
     assert site.list("--store", "file") == {}
     unknown = site.run("--store", "s3+https", "-f", "json")
     assert json.loads(unknown.stdout) == []
-    assert "no store s3+https is enabled here: there are file, s3" in unknown.stderr
+    assert "no store s3+https is enabled here; enabled stores: file, s3" in unknown.stderr
 
 
 def test_a_held_image_shows_when_it_was_deleted(site: Site, registry_url: str) -> None:

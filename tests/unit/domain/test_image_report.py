@@ -121,7 +121,7 @@ class TestStates:
     def test_no_location_is_left(self) -> None:
         found = line(image(), [location(status="deleted")])
         assert found is not None
-        assert (found.state, found.reason) == ("due", "no location is left: only to be finished")
+        assert (found.state, found.reason) == ("due", "no location left, will only be finished")
 
     @pytest.mark.parametrize("rows", [[location()], [location(store="slow"), location(id=2)]])
     def test_a_paused_store_is_why_a_due_image_waits(self, rows: list[LocationRow]) -> None:
@@ -157,7 +157,7 @@ class TestStates:
         stale = line(image("deleted"), [location()])
         assert state(stale) == "due"
         assert stale is not None
-        assert "to be taken over" in stale.reason
+        assert "will be taken over" in stale.reason
 
     def test_damaged(self) -> None:
         found = line(image("active", None), [location()])
