@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Glance that the demo runs."""
+"""Run a real Glance in this process."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 class GlanceThread:
     """A Glance in threads of the calling process; :meth:`start` and :meth:`stop` it.
 
-    It shares the process, and so an in-process bus such as `kombu+memory://`, with the
-    caller. Glance's configuration is global: run one at a time.
+    It can share an in-memory bus such as `kombu+memory://` with the caller. Glance's configuration
+    is global: run one at a time.
 
-    :param config: how to run Glance; its API runs in our interpreter whatever `python` says.
+    :param config: how to run Glance; `python` is used only for the migration of the database.
     """
 
     def __init__(self, config: GlanceConfig) -> None:
@@ -37,7 +37,7 @@ class GlanceThread:
         migrate(self.config)
         with own_log(self.config.log_path):
             self._server = make_server(self.config.directory, self.config.port)
-        # A daemon, so that an interpreter that forgets `stop` can still end.
+        # A daemon thread, so that the interpreter can exit without `stop`.
         self._thread = threading.Thread(target=self._server.serve, name="glance", daemon=True)
         self._thread.start()
 

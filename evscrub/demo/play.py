@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's course: images are uploaded, deleted through the API, and scrubbed by a real agent."""
+"""Play the demo: upload images, delete them through the API, and wait until they are scrubbed."""
 
 import time
 from collections import Counter, deque
@@ -26,20 +26,20 @@ T = TypeVar("T")
 _FRAME_SECONDS = 0.125
 _JOIN_SECONDS = 20.0
 _UPLOADS = 4
-#: What a scrub may take beyond its time, the sweep's and the rate limit's before it is a failure.
+#: How much longer than the delay and the rate limit all scrubs may take before the demo fails.
 _PATIENCE_SECONDS = 30.0
 _RATE_OVER_SECONDS = 3.0
-#: How long what is out of the ordinary can be read.
+#: How long a description of a special event is displayed.
 _READ_SECONDS = 2.0
 
 
 class DemoError(Exception):
-    """The demo failed; says how, in a line."""
+    """Raised when the demo fails; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it; plans and scrubs by image id."""
+    """The result of the demo; plans and scrubbed images by image id."""
 
     plans: Mapping[str, Plan]
     scrubbed: Mapping[str, Scrubbed]
@@ -48,10 +48,13 @@ class Outcome:
 
 
 class Play:
-    """One run of the demo; :meth:`run` it once.
+    """One run of the demo; call :meth:`run` once.
 
-    :param conf: the agent's configuration.
-    :param own: the part of it that is the agent's own.
+    :param stage: the Glance to use.
+    :param plans: the images to create.
+    :param conf: the agent's configuration, Glance's included.
+    :param own: evscrub's own options alone.
+    :param display: shows the progress.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Play:
         self.agent = Agent(conf, own, self._on_scrubbed)
         self.client = GlanceClient(stage.url)
         self.scrubbed: dict[str, Scrubbed] = {}
-        #: Called with each image scrubbed.
+        #: Called with each scrubbed image.
         self.on_scrubbed: Callable[[Scrubbed], None] = lambda _: None
         self._conf = conf
         self._stage = stage
@@ -82,7 +85,7 @@ class Play:
     async def run(self) -> Outcome:
         """Play from the first upload to the last check; the agent must be running.
 
-        :raises DemoError: something that should happen did not.
+        :raises DemoError: an expected event did not happen.
         """
         with self._display:
             checks = await self._play()
@@ -90,7 +93,7 @@ class Play:
 
     async def _play(self) -> list[Check]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._show_for_ever)
+            tasks.start_soon(self._show)
             await self._join()
             await self._upload()
             await self._delete()
@@ -105,7 +108,7 @@ class Play:
 
     async def _join(self) -> None:
         with anyio.move_on_after(_JOIN_SECONDS):
-            while not self.agent.listener.joined:  # noqa: ASYNC110 - the agent tells nobody
+            while not self.agent.listener.joined:  # noqa: ASYNC110 - the agent has no event for it
                 await anyio.sleep(0.02)
         if not self.agent.listener.joined:
             raise DemoError(f"the agent could not join the bus within {_JOIN_SECONDS:.0f} s")
@@ -154,7 +157,7 @@ class Play:
 
     @contextmanager
     def _no_notifications(self) -> Iterator[None]:
-        """Let Glance send no image.delete, by its own option."""
+        """Disable Glance's image.delete notifications by its option."""
         self._conf.set_override("disabled_notifications", ["image.delete"])
         try:
             yield
@@ -162,7 +165,7 @@ class Play:
             self._conf.clear_override("disabled_notifications")
 
     async def _wait(self) -> None:
-        self._act = "All are deleted; what is left falls due and is scrubbed"
+        self._act = "All are deleted; the rest falls due and is scrubbed"
         count = len(self._deleted_at)
         patience = self._stage.scrub_time + count / self._stage.rate + _PATIENCE_SECONDS
         with anyio.move_on_after(patience):
@@ -174,7 +177,7 @@ class Play:
             )
 
     def _why(self, image_id: str) -> str:
-        """Name an image and what the agent has against it."""
+        """Return an image's name with the reason why the agent has not scrubbed it."""
         record = self.agent.scrubber.record
         reason = record.damaged.get(image_id)
         if trouble := record.troubles.get(image_id):
@@ -182,14 +185,14 @@ class Play:
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:
-        """See that no notification came after all."""
+        """Check that the lost image was indeed not announced on the bus."""
         missed = self.agent.scrubber.record.missed_by_bus
         return Check(
             "agent     the image without a notification was found by a sweep",
-            [] if missed else ["all images came by the bus"],
+            [] if missed else ["the bus announced all images"],
         )
 
-    # -- what is seen
+    # -- display
 
     def _on_scrubbed(self, scrubbed: Scrubbed) -> None:
         self.scrubbed[scrubbed.image_id] = scrubbed
@@ -198,13 +201,13 @@ class Play:
             self._all_scrubbed.set()
         self.on_scrubbed(scrubbed)
 
-    async def _show_for_ever(self) -> None:
+    async def _show(self) -> None:
         while True:
             self._display.show(self.frame())
             await anyio.sleep(_FRAME_SECONDS)
 
     def frame(self) -> Frame:
-        """Look at the demo and its agent."""
+        """Return the current state of the demo and its agent."""
         now = time.monotonic()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
@@ -244,5 +247,5 @@ def _nothing() -> Iterator[None]:
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Run what blocks; on Ctrl-C it is left alone, since the process ends."""
+    """Run a blocking function in a thread; on Ctrl-C it is abandoned, as the process ends."""
     return await anyio.to_thread.run_sync(partial(function, *arguments), abandon_on_cancel=True)

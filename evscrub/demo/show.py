@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows the demo while it runs: a screen on a terminal, plain lines elsewhere."""
+"""Display the demo while it runs: a live screen on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _HEIGHTS_ASCII = ".:-=+*#@"
 
 
 class Display(Protocol):
-    """What a demo is shown on; a context manager."""
+    """Displays the demo; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -33,14 +33,14 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, frame: Frame) -> None:
-        """Show this moment."""
+        """Display the current state."""
 
 
 def display_for(console: Console, title: str, horizon_seconds: float) -> Display:
-    """Choose a display that the console can show.
+    """Return a display that suits the console.
 
-    :param title: what stays the same all along, in a line.
-    :param horizon_seconds: how far ahead images may fall due.
+    :param title: a line that is always shown.
+    :param horizon_seconds: the longest time until an image may fall due.
     """
     if console.is_terminal and not console.is_dumb_terminal:
         return Screen(console, title, horizon_seconds)
@@ -48,7 +48,7 @@ def display_for(console: Console, title: str, horizon_seconds: float) -> Display
 
 
 class Lines:
-    """Plain lines, one when something new begins and one every few seconds."""
+    """Print a line when a new act begins, and one every few seconds."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -69,7 +69,7 @@ class Lines:
         pass
 
     def show(self, frame: Frame) -> None:
-        """Print a line if it is time for one."""
+        """Print a line if one is due."""
         if frame.act != self._act:
             self._act = frame.act
             self._print(f"{frame.seconds:5.1f} s  {frame.act}")
@@ -99,7 +99,7 @@ def _line(frame: Frame) -> str:
 
 
 class Screen:
-    """A few lines on a terminal that are rewritten in place, and removed at the end."""
+    """Redraw a few lines of a terminal in place, and remove them at the end."""
 
     def __init__(self, console: Console, title: str, horizon_seconds: float) -> None:
         self._console = console
@@ -123,7 +123,7 @@ class Screen:
         self._live.stop()
 
     def show(self, frame: Frame) -> None:
-        """Draw this moment."""
+        """Draw the current state."""
         self._live.update(self._draw(frame), refresh=True)
 
     def _draw(self, now: Frame) -> RenderableType:
@@ -177,7 +177,7 @@ class Screen:
         ]
 
     def _bar(self, now: Frame, width: int) -> Text:
-        """Draw where the images that are to be deleted are, as one bar."""
+        """Draw the states of the images to be deleted as one bar."""
         parts = [
             (now.scrubbed, "green", "█", "#"),
             (now.in_work, "magenta", "█", "W"),
