@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Say whether an image's data is in its stores: ``there`` or ``gone``; for exercise.sh.
+"""Print whether an image's data is in its stores, ``there`` or ``gone``; for exercise.sh.
 
-Asks the stores themselves, each through glance_store, for what the registry says of the image,
-deleted or not. No location is ever shown.
+Looks in the stores, through glance_store, for all locations that the registry has for the image,
+deleted or not. No location is printed.
 """
 
-# A script, which answers on its output.
+# A script, which prints its result.
 # ruff: noqa: INP001, T201
 
 import argparse
@@ -23,8 +23,8 @@ from evscrub.stores.backends import Stores
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Say whether an image's data is there or gone.")
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(description="Print whether an image's data is there or gone.")
     loader.add_arguments(parser)
     parser.add_argument("image", help="the image's id")
     arguments = parser.parse_args()
