@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
         agents = arguments.agent or _default_agents(conf)
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
-    told = _ask(agents)
+    reported = _ask(agents)
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
         print(
@@ -78,19 +78,19 @@ def main(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     try:
-        lines = _lines(conf, database, names, told or AgentReports(), arguments)
+        lines = _lines(conf, database, names, reported or AgentReports(), arguments)
         with output.reader_may_leave():
             list_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"lost the connection to the database: {explain(error)}") from None
-    return 1 if arguments.parked and told is None else 0
+    return 1 if arguments.parked and reported is None else 0
 
 
 def _lines(
     conf: cfg.ConfigOpts,
     database: Database,
     stores: StoreNames,
-    told: AgentReports,
+    reported: AgentReports,
     arguments: argparse.Namespace,
 ) -> Iterable[ImageReport]:
     policy = scrubber_settings(conf).policy
@@ -102,7 +102,7 @@ def _lines(
 
     def lines() -> Iterator[ImageReport]:
         for seen in found:
-            line = image_report.describe(seen, policy, told, stores.of)
+            line = image_report.describe(seen, policy, reported, stores.of)
             if line is None or (states and line.state not in states):
                 continue
             if arguments.store is None or arguments.store in line.stores:
@@ -131,11 +131,11 @@ def _ask(agents: Iterable[Address]) -> AgentReports | None:
     answered = False
     for address in agents:
         try:
-            for told in client.troubles(address):
-                if "id" in told:
-                    images[told["id"]] = _trouble(told)
+            for reported in client.troubles(address):
+                if "id" in reported:
+                    images[reported["id"]] = _trouble(reported)
                 else:
-                    stores[told["store"]] = _store_trouble(told)
+                    stores[reported["store"]] = _store_trouble(reported)
         except client.NoAnswerError as error:
             print(f"evscrub: {error}", file=sys.stderr)
         else:
@@ -149,25 +149,25 @@ def _ask(agents: Iterable[Address]) -> AgentReports | None:
     return AgentReports(images, stores)
 
 
-def _store_trouble(told: dict[str, Any]) -> str:
-    words = "is paused" if told.get("state") == "blown" else "does not work"
-    return f"store {told['store']} {words}: {_in_words(told)}"
+def _store_trouble(reported: dict[str, Any]) -> str:
+    words = "is paused" if reported.get("state") == "blown" else "does not work"
+    return f"store {reported['store']} {words}: {_in_words(reported)}"
 
 
-def _trouble(told: dict[str, Any]) -> ReportedTrouble:
-    words = _in_words(told)
-    tries = told.get("tries")
+def _trouble(reported: dict[str, Any]) -> ReportedTrouble:
+    words = _in_words(reported)
+    tries = reported.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
     # Many images share a few texts.
-    return ReportedTrouble(sys.intern(str(told.get("state", ""))), sys.intern(words))
+    return ReportedTrouble(sys.intern(str(reported.get("state", ""))), sys.intern(words))
 
 
-def _in_words(told: dict[str, Any]) -> str:
-    words = str(told.get("reason", ""))
+def _in_words(reported: dict[str, Any]) -> str:
+    words = str(reported.get("reason", ""))
     if " " not in words:  # a code, not a sentence, which may name a path
         words = words.replace("_", " ")
-    return f"{words}: {told['detail']}" if told.get("detail") else words
+    return f"{words}: {reported['detail']}" if reported.get("detail") else words
 
 
 def _natural(text: str) -> int:

@@ -89,18 +89,18 @@ class ImageReport:
 
 
 def describe(
-    seen: Listed, policy: Policy, told: AgentReports, store_of: Callable[[LocationRow], str]
+    seen: Listed, policy: Policy, reported: AgentReports, store_of: Callable[[LocationRow], str]
 ) -> ImageReport | None:
     """Return the report on an image; None if it has nothing to scrub.
 
-    :param told: what agents reported.
+    :param reported: what agents reported.
     :param store_of: returns the name of a location's store.
     """
     image, locations, now = seen.image, seen.locations, seen.now
     decision = decide(image, locations, now, policy)
     pending = [row for row in locations if row.status == PENDING_DELETE]
     stores = tuple(dict.fromkeys(map(store_of, pending)))
-    trouble = told.images.get(image.id)
+    trouble = reported.images.get(image.id)
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
@@ -116,7 +116,10 @@ def describe(
                 reason = trouble.reason
                 state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
             if state == DUE:
-                reasons = [reason, *(told.stores[name] for name in stores if name in told.stores)]
+                reasons = [
+                    reason,
+                    *(reported.stores[name] for name in stores if name in reported.stores),
+                ]
                 reason = "; ".join(filter(None, reasons))
         case Damaged(reason):
             state = DAMAGED
