@@ -29,7 +29,7 @@ from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status import service as status
-from evscrub.status.sources import Sources
+from evscrub.status.snapshot import AgentStatistics, Sources
 from evscrub.stores import places
 from evscrub.stores.backends import Stores
 from evscrub.stores.loading import is_about_loading
@@ -62,6 +62,7 @@ class Agent:
     ) -> None:
         self._conf = conf
         self._own = own
+        clock = Clock()
         try:
             self.stores = Stores(
                 conf,
@@ -75,20 +76,20 @@ class Agent:
             several_nodes = may_have_several_nodes(database)
             self.listener = Listener(
                 conf,
+                clock,
                 self._take_in,
                 self._joined,
-                lambda: self.scrubber.record.missed_by_bus,
+                lambda: self.scrubber.statistics().record.missed_by_bus,
             )
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
-        watch = self.listener.watch
+        is_told = self.listener.is_told
         self._demote = quiet.Demote(
-            lambda told: quiet.is_raised(told) or watch.is_told(told) or is_about_loading(told)
+            lambda told: quiet.is_raised(told) or is_told(told) or is_about_loading(told)
         )
-        self._audit = Audit(conf) if conf.audit.notify else None
+        self._audit = Audit(conf, clock.wall) if conf.audit.notify else None
         self._on_scrubbed = on_scrubbed
-        clock = Clock()
         self.database_clock = DatabaseClock(clock, several_nodes=several_nodes)
         self.queue = DelayQueue(conf.queue.max_entries, origin=self.database_clock.now())
         self.scrubber = Scrubber(
@@ -110,9 +111,19 @@ class Agent:
             self.database_clock,
             sweep_settings(conf),
             self.scrubber.wake,
-            self.scrubber.record.sweep_begins,
+            self.scrubber.sweep_begins,
         )
         self._database = database
+        self._sources = Sources(
+            self.queue,
+            self.scrubber,
+            self.listener,
+            self.sweep,
+            self.stores,
+            database,
+            clock,
+            self.database_clock,
+        )
         self._stop: anyio.Event | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -133,13 +144,17 @@ class Agent:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
                 intake.start_soon(self._store_reloads.run)
-                intake.start_soon(status.run, self._status_address, self._sources())
+                intake.start_soon(status.run, self._status_address, self._sources)
                 task_status.started()
                 await self._stop.wait()
                 LOG.info("Stopping: finishing what is under way")
                 intake.cancel_scope.cancel()
         self._database.dispose()
         LOG.info("Stopped")
+
+    def statistics(self) -> AgentStatistics:
+        """Return what the agent's parts say; costs little however much there is to do."""
+        return self._sources.statistics()
 
     def stop(self) -> None:
         """Stop intake, finish what is under way, release the rest."""
@@ -175,7 +190,7 @@ class Agent:
         redact.install()
         quiet.install(self._demote)
         options = self._conf.scrubber
-        self.stores.objects.change(options.allowed_places, options.separate_stores)
+        self.stores.change(options.allowed_places, options.separate_stores)
         self._store_reloads.soon()
         self.scrubber.change(settings)
         self.sweep.change(sweep)
@@ -224,20 +239,10 @@ class Agent:
         if self._audit is not None:
             await self._audit.finish()
 
-    def _sources(self) -> Sources:
-        return Sources(
-            self.queue,
-            self.scrubber,
-            self.listener,
-            self.sweep,
-            self._database,
-            self.database_clock,
-        )
-
     def _take_in(self, events: list[DeleteEvent]) -> None:
         scrub_time = self.scrubber.settings.policy.scrub_time.total_seconds()
         for event in events:
-            if event.image_id in self.scrubber.record.troubles:
+            if self.scrubber.is_in_trouble(event.image_id):
                 continue  # waiting for its next try, which an event cannot hasten
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)
@@ -253,4 +258,4 @@ class Agent:
             self._audit.failed(image_id, trouble)
 
     def _joined(self, joined: bool) -> None:  # noqa: FBT001 - a callback
-        self.scrubber.settler.bus_since = self.database_clock.now() if joined else None
+        self.scrubber.bus_changed(joined=joined)

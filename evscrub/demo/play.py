@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play the demo: upload images, delete them through the API, and wait until they are scrubbed."""
 
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from evscrub.demo.frame import Frame
 from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
 from evscrub.demo.stage import Stage
+from evscrub.domain.clock import Clock
 from evscrub.telemetry.statistics import Scrubbed
 
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class Play:
     :param conf: the agent's configuration, Glance's included.
     :param own: evscrub's own options alone.
     :param display: shows the progress.
+    :param clock: this host's clocks.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Play:
         conf: cfg.ConfigOpts,
         own: cfg.ConfigOpts,
         display: Display,
+        clock: Clock,
     ) -> None:
         self.agent = Agent(conf, own, self._on_scrubbed)
         self.client = GlanceClient(stage.url)
@@ -78,7 +80,8 @@ class Play:
         self._plans: dict[str, Plan] = {}
         self._display = display
         self._act = "Starting the agent"
-        self._began = time.monotonic()
+        self._clock = clock
+        self._began = clock.boot()
         self._deleted_at: dict[str, float] = {}
         self._times: deque[float] = deque()
 
@@ -89,7 +92,7 @@ class Play:
         """
         with self._display:
             checks = await self._play()
-        return Outcome(self._plans, self.scrubbed, checks, time.monotonic() - self._began)
+        return Outcome(self._plans, self.scrubbed, checks, self._clock.boot() - self._began)
 
     async def _play(self) -> list[Check]:
         async with anyio.create_task_group() as tasks:
@@ -107,10 +110,11 @@ class Play:
     # -- the acts
 
     async def _join(self) -> None:
+        listener = self.agent.listener
         with anyio.move_on_after(_JOIN_SECONDS):
-            while not self.agent.listener.joined:  # noqa: ASYNC110 - the agent has no event for it
+            while not listener.statistics().joined:  # noqa: ASYNC110 - the agent has no event for it
                 await anyio.sleep(0.02)
-        if not self.agent.listener.joined:
+        if not listener.statistics().joined:
             raise DemoError(f"the agent could not join the bus within {_JOIN_SECONDS:.0f} s")
 
     async def _upload(self) -> None:
@@ -140,9 +144,9 @@ class Play:
             Fate.STORM: f"{STORM_OWNER} deletes {fates.count(Fate.STORM)} images at once",
             Fate.LOST: "One notification is dropped on purpose: a sweep must find that image",
         }
-        begin = read_until = time.monotonic()
+        begin = read_until = self._clock.boot()
         for at, number in schedule(fates, seconds):
-            fate, now = fates[number], time.monotonic()
+            fate, now = fates[number], self._clock.boot()
             await anyio.sleep(max(0.0, begin + at - now))
             if fate is not Fate.DELETED:
                 read_until = now + _READ_SECONDS
@@ -153,7 +157,7 @@ class Play:
     async def _delete_one(self, image_id: str, fate: Fate) -> None:
         with self._no_notifications() if fate is Fate.LOST else _nothing():
             await _in_thread(self.client.delete, image_id)
-        self._deleted_at[image_id] = time.time()
+        self._deleted_at[image_id] = self._clock.wall()
 
     @contextmanager
     def _no_notifications(self) -> Iterator[None]:
@@ -178,15 +182,15 @@ class Play:
 
     def _why(self, image_id: str) -> str:
         """Return an image's name with the reason why the agent has not scrubbed it."""
-        record = self.agent.scrubber.record
-        reason = record.damaged.get(image_id)
-        if trouble := record.troubles.get(image_id):
+        found = self.agent.scrubber.images_in_trouble()
+        reason = found.damaged.get(image_id)
+        if trouble := found.troubles.get(image_id):
             reason = f"{trouble.verdict.reason} {trouble.verdict.detail}"
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:
         """Check that the lost image was indeed not announced on the bus."""
-        missed = self.agent.scrubber.record.missed_by_bus
+        missed = self.agent.statistics().scrubber.record.missed_by_bus
         return Check(
             "agent     the image without a notification was found by a sweep",
             [] if missed else ["the bus announced all images"],
@@ -196,7 +200,7 @@ class Play:
 
     def _on_scrubbed(self, scrubbed: Scrubbed) -> None:
         self.scrubbed[scrubbed.image_id] = scrubbed
-        self._times.append(time.monotonic())
+        self._times.append(self._clock.boot())
         if len(self.scrubbed) == len(self._to_delete):
             self._all_scrubbed.set()
         self.on_scrubbed(scrubbed)
@@ -208,11 +212,12 @@ class Play:
 
     def frame(self) -> Frame:
         """Return the current state of the demo and its agent."""
-        now = time.monotonic()
+        now, wall = self._clock.boot(), self._clock.wall()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
-        queue = self.agent.queue.statistics
-        in_work = min(self.agent.scrubber.lanes.running, queue.taken)
+        statistics = self.agent.statistics()
+        queue = statistics.queue
+        in_work = min(statistics.scrubber.running, queue.taken)
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())
         known = queue.waiting + queue.ready + queue.taken + len(self.scrubbed)
@@ -232,7 +237,7 @@ class Play:
             bytes_to_reclaim=sum(plan.size for plan in self._to_delete),
             per_second=len(self._times) / _RATE_OVER_SECONDS,
             falls_due=[
-                deleted_at + self._stage.scrub_time - time.time()
+                deleted_at + self._stage.scrub_time - wall
                 for image_id, deleted_at in self._deleted_at.items()
                 if image_id not in self.scrubbed
             ],

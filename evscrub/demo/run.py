@@ -15,6 +15,7 @@ from evscrub.demo.play import DemoError, Play
 from evscrub.demo.report import print_commands, report, title
 from evscrub.demo.show import display_for
 from evscrub.demo.stage import Stage
+from evscrub.domain.clock import Clock
 from evscrub.telemetry import output, redact
 from evscrub.telemetry.statistics import Scrubbed
 
@@ -102,6 +103,7 @@ class _Session:
             rate=max(_RATE, round(deleted / _RATE_PART)),
             transport_url=options.transport_url,
             database_url=options.database_url,
+            topic=f"evscrub_demo_{secrets.token_hex(4)}",
         )
         starting = f"Starting a Glance in {stage.folder}"
         if not console.is_terminal or console.is_dumb_terminal:
@@ -109,7 +111,8 @@ class _Session:
         with console.status(starting, spinner="line"):
             conf, own = stage.build()
         horizon = stage.scrub_time + 1.0
-        play = Play(stage, plans, conf, own, display_for(console, title(stage), horizon))
+        display = display_for(console, title(stage), horizon)
+        play = Play(stage, plans, conf, own, display, Clock())
         anyio.run(self._run, play, stage)
 
     async def _run(self, play: Play, stage: Stage) -> None:
@@ -136,7 +139,7 @@ class _Session:
         play.on_scrubbed = tell
         before = 0
         while True:
-            waiting = play.agent.queue.statistics.waiting
+            waiting = play.agent.queue.statistics().waiting
             if waiting > before:
                 _say(self._console, f"waiting: {waiting}")
             before = waiting

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Display the demo while it runs: a live screen on a terminal, plain lines elsewhere."""
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol, Self
@@ -73,11 +72,11 @@ class Lines:
         if frame.act != self._act:
             self._act = frame.act
             self._print(f"{frame.seconds:5.1f} s  {frame.act}")
-        elif time.monotonic() < self._next:
+        elif frame.seconds < self._next:
             return
         else:
             self._print(f"{frame.seconds:5.1f} s    {_line(frame)}")
-        self._next = time.monotonic() + _LINE_EVERY_SECONDS
+        self._next = frame.seconds + _LINE_EVERY_SECONDS
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -7,7 +7,6 @@ the exchange and the queue on a broker.
 
 import configparser
 import logging
-import secrets
 import shutil
 import socket
 import tempfile
@@ -40,11 +39,19 @@ class Stage:
     :param rate: deletes a second at most.
     :param transport_url: URL of the bus; None for one in memory.
     :param database_url: URL of an empty database; None for SQLite in the folder.
+    :param topic: name of a topic and an exchange that nothing else on the bus uses, so that other
+        consumers of a real broker are unaffected.
     :raises ConfigError: the bus or the database cannot be used.
     """
 
     def __init__(
-        self, *, scrub_time: int, rate: float, transport_url: str | None, database_url: str | None
+        self,
+        *,
+        scrub_time: int,
+        rate: float,
+        transport_url: str | None,
+        database_url: str | None,
+        topic: str,
     ) -> None:
         self.scrub_time = scrub_time
         self.rate = rate
@@ -52,8 +59,7 @@ class Stage:
         bus = None if transport_url is None else _check_bus(transport_url)
         self._given_database = None if database_url is None else _check_database(database_url)
         self.folder = Path(tempfile.mkdtemp(prefix="evscrub-demo-"))
-        # A separate topic and exchange, so that other consumers of a real broker are unaffected.
-        self._topic = f"evscrub_demo_{secrets.token_hex(4)}"
+        self._topic = topic
         self.glance = GlanceConfig(
             directory=self.folder,
             port=_free_port(),

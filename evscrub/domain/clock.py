@@ -75,6 +75,19 @@ class _Candidate:
     readings: int
 
 
+@dataclass(frozen=True, slots=True)
+class ClockStatistics:
+    """What the database's clock said last.
+
+    :param skew_seconds: how far this host's wall clock is ahead of the database's.
+    :param dispute_seconds: how far the last reading was ahead of the estimate; None unless it was
+        off by too much.
+    """
+
+    skew_seconds: float
+    dispute_seconds: float | None
+
+
 class DatabaseClock:
     """An estimate of the database's clock, so that an agent's own clock need not be right.
 
@@ -141,6 +154,10 @@ class DatabaseClock:
     def skew_seconds(self) -> float:
         """How far this host's wall clock is ahead of the database's."""
         return self._clock.wall() - self.now()
+
+    def statistics(self) -> ClockStatistics:
+        """Return how far the clocks are apart."""
+        return ClockStatistics(self.skew_seconds, self.dispute_seconds)
 
     @property
     def _wall_offset(self) -> float:

@@ -24,6 +24,26 @@ _FORGET_CUT_SECONDS = 60.0
 _FORGET_SECONDS = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class PaceStatistics:
+    """The limits of a store at one moment; rates in deletes a second, 0 for no limit.
+
+    :param concurrent: deletes at a time.
+    :param most_concurrent: deletes at a time that the operator allows.
+    :param rate: the limit of the rate.
+    :param most_rate: the limit that the operator set.
+    :param per_second: good answers a second, lately.
+    :param is_slowed: whether the store gets less than the operator allows.
+    """
+
+    concurrent: int
+    most_concurrent: int
+    rate: float
+    most_rate: float
+    per_second: float
+    is_slowed: bool
+
+
 @dataclass(slots=True)
 class Pace:
     """Limits of one store that follow its answers.
@@ -55,6 +75,17 @@ class Pace:
     def is_slowed(self) -> bool:
         """Whether the store gets less than the operator allows."""
         return self.concurrent < self.most_concurrent or self.rate != self.most_rate
+
+    def statistics(self) -> PaceStatistics:
+        """Return the limits as they are."""
+        return PaceStatistics(
+            self.concurrent,
+            self.most_concurrent,
+            self.rate,
+            self.most_rate,
+            self.per_second,
+            self.is_slowed,
+        )
 
     def allow(self, most_concurrent: int, most_rate: float) -> None:
         """Take over what the operator allows now; a slowed store keeps its pace below that."""

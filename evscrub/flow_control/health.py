@@ -27,7 +27,7 @@ from evscrub.domain.verdict import (
     Outcome,
     Verdict,
 )
-from evscrub.flow_control.adaptive_limit import Pace
+from evscrub.flow_control.adaptive_limit import Pace, PaceStatistics
 from evscrub.flow_control.circuit_breaker import Breaker, State
 
 #: Owners whose images failed and none of which did well since.
@@ -69,6 +69,21 @@ class Change:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class HealthStatistics:
+    """The health of a store at one moment.
+
+    :param breaker: the state of the store's circuit breaker.
+    :param reason: why the breaker is not closed; empty while it is.
+    :param owners_stopped: owners whose images fail one after another, and wait.
+    """
+
+    breaker: State
+    reason: str
+    owners_stopped: int
+    pace: PaceStatistics
+
+
 class Health:
     """The breaker and pace of a store, and the breakers of owners in it.
 
@@ -88,6 +103,16 @@ class Health:
         self._last: tuple[Owner] | None = None  # the owner of the last answer
         self._others_at = float("-inf")  # when an owner was answered after another
         self._overloaded: tuple[Owner, float] = (None, float("-inf"))
+
+    def statistics(self) -> HealthStatistics:
+        """Return the store's health as it is."""
+        state = self.breaker.state
+        return HealthStatistics(
+            state,
+            self.breaker.reason if state is not State.CLOSED else "",
+            len(self.shut),
+            self.pace.statistics(),
+        )
 
     def answered(
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool

@@ -9,8 +9,10 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from logging import LogRecord
 from typing import Any
 
 import anyio
@@ -20,6 +22,7 @@ from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
+from evscrub.domain.clock import Clock
 from evscrub.intake import transport as bounded
 from evscrub.intake.broker_probe import BrokerWatch, brokers
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
@@ -36,6 +39,24 @@ _REJOIN_SECONDS = 5.0
 _SILENCE_LOOK_SECONDS = 10.0
 
 
+@dataclass(frozen=True, slots=True)
+class ListenerStatistics:
+    """What the listener received since the agent started.
+
+    :param joined: whether the bus is joined.
+    :param received: number of notifications.
+    :param ignored: number of notifications that need no action.
+    :param malformed: number of notifications that Glance would not send, by reason.
+    :param last_at: when the last one arrived, seconds since the epoch; None before the first.
+    """
+
+    joined: bool
+    received: int
+    ignored: int
+    malformed: Mapping[str, int]
+    last_at: float | None
+
+
 class Dispatcher:
     """Dispatch batches of messages for oslo.messaging.
 
@@ -45,6 +66,7 @@ class Dispatcher:
 
     :param deliver: receives the events of a batch, which are acknowledged when it returns.
     :param clock: returns monotonic seconds.
+    :param wall: returns seconds since the epoch.
     """
 
     supported_priorities = (_PRIORITY,)
@@ -53,6 +75,7 @@ class Dispatcher:
         self,
         deliver: Callable[[list[DeleteEvent]], None],
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.malformed: Counter[str] = Counter()
         self.received = 0
@@ -60,13 +83,14 @@ class Dispatcher:
         self.last_at: float | None = None  #: when the last message arrived, seconds since the epoch
         self._deliver = deliver
         self._clock = clock
+        self._wall = wall
         self._untold: Counter[str] = Counter()  #: messages dropped since that was last logged
         self._tell_after = clock()
 
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
         """Read a batch; return the messages to requeue, which are none."""
-        now = datetime.now(UTC)
-        self.last_at = now.timestamp()
+        self.last_at = self._wall()
+        now = datetime.fromtimestamp(self.last_at, UTC)
         events = []
         for message in incoming:
             self.received += 1
@@ -122,6 +146,7 @@ def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - untrusted
 class Listener:
     """Listen to Glance's notifications on the bus.
 
+    :param clock: this host's clocks.
     :param on_events: called in the event loop with the events of each batch.
     :param on_joined: called in the event loop with whether the bus is joined, each time that
         changes.
@@ -133,12 +158,13 @@ class Listener:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
+        clock: Clock,
         on_events: Callable[[list[DeleteEvent]], None],
         on_joined: Callable[[bool], None],
         missed: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.dispatcher = Dispatcher(self._deliver)
-        self.joined = False
+        self.dispatcher = Dispatcher(self._deliver, clock.boot, clock.wall)
+        self._joined = False
         self._joining = anyio.Event()
         self._conf = conf
         self._on_events = on_events
@@ -157,11 +183,29 @@ class Listener:
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
             ) from None
         self._limit_prefetch(conf)
-        self.watch = BrokerWatch(
-            Outage("The bus", "Until it is back, sweeps find what is deleted", time.monotonic),
-            time.monotonic,
+        self._watch = BrokerWatch(
+            Outage("The bus", "Until it is back, sweeps find what is deleted", clock.boot),
+            clock.boot,
             brokers(conf),
         )
+
+    def statistics(self) -> ListenerStatistics:
+        """Return what was received so far. Thread-safe."""
+        dispatcher = self.dispatcher
+        return ListenerStatistics(
+            joined=self._joined,
+            received=dispatcher.received,
+            ignored=dispatcher.ignored,
+            malformed=dict(dispatcher.malformed),
+            last_at=dispatcher.last_at,
+        )
+
+    def is_told(self, record: LogRecord) -> bool:
+        """Evaluate a record of the bus's client; return whether the listener reports the same.
+
+        Thread-safe.
+        """
+        return self._watch.is_told(record)
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -171,7 +215,7 @@ class Listener:
         try:
             await self._joining.wait()
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self.watch.run, self._bus_changed)
+                tasks.start_soon(self._watch.run, self._bus_changed)
                 tasks.start_soon(self._watch_silence)
         finally:
             self._stop.set()
@@ -199,10 +243,10 @@ class Listener:
             try:
                 server.start(override_pool_size=1)
             except Exception as error:  # noqa: BLE001 - the driver's or its client's
-                self.watch.complain(f"it cannot be joined, {type(error).__name__}")
+                self._watch.complain(f"it cannot be joined, {type(error).__name__}")
                 self._stop.wait(_REJOIN_SECONDS)
                 continue
-            self._tell(self._joined)
+            self._tell(self._has_joined)
             self._leave.wait()
             self._leave.clear()
             server.stop()
@@ -214,25 +258,25 @@ class Listener:
         while True:
             await anyio.sleep(_SILENCE_LOOK_SECONDS)
             received, missed = self.dispatcher.received, self._missed()
-            if self.joined and silence.is_suspect(anyio.current_time(), received, missed):
+            if self._joined and silence.is_suspect(anyio.current_time(), received, missed):
                 LOG.warning(
                     "No notifications arrive, but sweeps found images that the bus should have"
                     " announced: rejoining the bus; if that does not help, check that [listener]"
                     " topics has one of Glance's [oslo_messaging_notifications] topics"
                 )
-                self.joined = False
+                self._joined = False
                 self._on_joined(False)
                 self._leave.set()
 
-    def _joined(self) -> None:
-        self.watch.outage.back()
+    def _has_joined(self) -> None:
+        self._watch.outage.back()
         LOG.info("Listening on the bus")
-        self.joined = True
+        self._joined = True
         self._on_joined(True)
         self._joining.set()
 
     def _bus_changed(self, there: bool) -> None:  # noqa: FBT001 - a callback
-        self.joined = there
+        self._joined = there
         self._on_joined(there)
 
     def _deliver(self, events: list[DeleteEvent]) -> None:

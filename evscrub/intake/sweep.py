@@ -48,11 +48,31 @@ class SweepReport:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class SweepStatistics:
+    """What sweeps did since the agent started.
+
+    :param count: number of finished sweeps.
+    :param added: number of images that they queued.
+    :param failing: whether the registry could not be read the last time.
+    :param last_at: when the last sweep finished, seconds since the epoch; None before the first.
+    :param last: the last sweep; None before the first.
+    """
+
+    count: int
+    added: int
+    failing: bool
+    last_at: float | None
+    last: SweepReport | None
+
+
 class Sweep:
     """Read pages of the registry into the queue.
 
     :param on_added: called when images were queued.
     :param on_full: called before each full sweep.
+    :param uniform: draws a random number between two, for jitter.
+    :param new_id: draws the random id at which a full sweep starts.
     """
 
     def __init__(
@@ -65,12 +85,14 @@ class Sweep:
         settings: SweepSettings,
         on_added: Callable[[], None],
         on_full: Callable[[], None] = lambda: None,
+        uniform: Callable[[float, float], float] = random.uniform,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
-        self.last: SweepReport | None = None
-        self.last_at: float | None = None
-        self.added = 0
-        self.count = 0
-        self.failing = False  #: whether the registry could not be read the last time
+        self._last: SweepReport | None = None
+        self._last_at: float | None = None
+        self._added = 0
+        self._count = 0
+        self._failing = False
         self._queue = queue
         self._pages = pages
         self._calls = calls
@@ -79,6 +101,8 @@ class Sweep:
         self._settings = settings
         self._on_added = on_added
         self._on_full = on_full
+        self._uniform = uniform
+        self._new_id = new_id
         self._swept_until: datetime | None = None
         self._full_due = clock.boot()
         self._changed = anyio.Event()
@@ -90,6 +114,10 @@ class Sweep:
             self._full_due = self._clock.boot()
         self._changed.set()
 
+    def statistics(self) -> SweepStatistics:
+        """Return what sweeps did so far."""
+        return SweepStatistics(self._count, self._added, self._failing, self._last_at, self._last)
+
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
@@ -97,15 +125,15 @@ class Sweep:
             try:
                 await self.once()
             except RegistryAwayError:
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             except Exception:
                 LOG.exception("The sweep failed; retrying in %.0f s", RETRY_SECONDS)
-                self.failing = True
+                self._failing = True
                 pause = RETRY_SECONDS
             else:
-                self.failing = False
-                pause = self._settings.interval * random.uniform(0.9, 1.1)
+                self._failing = False
+                pause = self._settings.interval * self._uniform(0.9, 1.1)
                 pause = min(pause, max(0.0, self._full_due - self._clock.boot()) + 1.0)
             with anyio.move_on_after(pause):
                 await self._changed.wait()
@@ -125,7 +153,7 @@ class Sweep:
             deleted_before=now - settings.policy.scrub_time + horizon,
             stale_before=now - settings.policy.claim_timeout,
             # Agents start at different ids, so that they find different images first.
-            start_at=str(uuid.uuid4()) if full else "",
+            start_at=str(self._new_id()) if full else "",
             changed_since=None if full else self._swept_until,
         )
         if full:
@@ -137,7 +165,7 @@ class Sweep:
             found += len(page)
             added += self._take_in(page)
         if full and settings is self._settings:
-            self._full_due = self._clock.boot() + settings.full_interval * random.uniform(0.9, 1.0)
+            self._full_due = self._clock.boot() + settings.full_interval * self._uniform(0.9, 1.0)
         overlap = _OVERLAP_SECONDS + 2 * settings.policy.claim_timeout.total_seconds()
         self._swept_until = now - timedelta(seconds=overlap)
         if self._queue.dropped_due is not None:
@@ -145,9 +173,9 @@ class Sweep:
             ahead = self._queue.dropped_due - self._database_clock.now() - settings.interval
             self._full_due = min(self._full_due, self._clock.boot() + max(settings.interval, ahead))
         report = SweepReport(full, found, added, self._clock.since(began))
-        self.last, self.last_at = report, self._clock.wall()
-        self.added += added
-        self.count += 1
+        self._last, self._last_at = report, self._clock.wall()
+        self._added += added
+        self._count += 1
         LOG.log(
             logging.INFO if added or full else logging.DEBUG,
             "Sweep (%s) found %s, %d of them new, in %.2f s",

@@ -8,6 +8,8 @@ the driver receives a mapping with a single key, whose value is the event or an 
 can always read that mapping, and it has no message id, so the message is acknowledged.
 """
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -29,12 +31,23 @@ _WITHHELD = {
 
 
 class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
-    """A message parsed on creation, so that no large body is kept until the acknowledgement."""
+    """A message parsed on creation, so that no large body is kept until the acknowledgement.
 
-    def __init__(self, raw: Any, channel: "Channel", *, acknowledged: bool) -> None:  # noqa: ANN401 - amqp is not typed
+    :param acknowledged: whether it was acknowledged on arrival.
+    :param wall: returns seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        raw: Any,  # noqa: ANN401 - amqp is not typed
+        channel: "Channel",
+        *,
+        acknowledged: bool,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         super().__init__(raw, channel)
         self._acknowledged_before = acknowledged
-        self._outcome = self._read()
+        self._outcome = self._read(datetime.fromtimestamp(wall(), UTC))
         self.body = b""
         for large in (self.headers, self.properties, self.errors):
             large.clear()
@@ -54,7 +67,7 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
         if not self._acknowledged_before:
             super().reject(requeue)
 
-    def _read(self) -> DeleteEvent | NotForUsError | MalformedError:
+    def _read(self, now: datetime) -> DeleteEvent | NotForUsError | MalformedError:
         if self.content_type in _WITHHELD:
             return MalformedError(_WITHHELD[self.content_type])
         if self.errors:  # kombu decompresses, with the decoders below
@@ -62,7 +75,7 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
             known = isinstance(error, MalformedError)
             return MalformedError(str(error) if known else "unknown compression")
         try:
-            return envelope.read(self.body, self.content_type, datetime.now(UTC))
+            return envelope.read(self.body, self.content_type, now)
         except (NotForUsError, MalformedError) as error:
             # A new exception, because traceback and context hold the body.
             return type(error)(str(error))

@@ -27,8 +27,8 @@ __all__ = [
     "MAX_CAPACITY",
     "Added",
     "DelayQueue",
+    "QueueStatistics",
     "Source",
-    "Statistics",
     "Taken",
 ]
 
@@ -83,14 +83,23 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
-    """Sizes and counts of a queue."""
+class QueueStatistics:
+    """Numbers of images in a queue at one moment.
+
+    :param waiting: not due yet.
+    :param ready: due and not taken.
+    :param taken: being worked on.
+    :param adds: that entered since the queue was made.
+    :param dropped: that a full queue turned away since it was made.
+    :param capacity: that may wait or be ready.
+    """
 
     waiting: int
     ready: int
     taken: int
-    adds: int  #: images that entered, ever
-    dropped: int  #: images that a full queue turned away, ever
+    adds: int
+    dropped: int
+    capacity: int
 
 
 @dataclass(slots=True)
@@ -142,14 +151,15 @@ class DelayQueue:
         key = pack(image_id)
         return key in self._entries or key in self._taken
 
-    @property
-    def statistics(self) -> Statistics:
-        return Statistics(
+    def statistics(self) -> QueueStatistics:
+        """Return the numbers of images in the queue; takes the same time however many there are."""
+        return QueueStatistics(
             waiting=len(self._entries) - self._turns.count,
             ready=self._turns.count,
             taken=len(self._taken),
             adds=self._left + len(self._entries),
             dropped=self._dropped,
+            capacity=self.capacity,
         )
 
     def ready(self, lane: Hashable) -> int:

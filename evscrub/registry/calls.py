@@ -9,6 +9,7 @@ primary that became a replica, is away until it takes one.
 import contextlib
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -34,6 +35,18 @@ _LATE_SECONDS = 3.0
 
 class RegistryAwayError(Exception):
     """The registry does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallsStatistics:
+    """What is known at one moment of whether the registry answers.
+
+    :param is_away: it failed the last call, answers none, or takes no changes.
+    :param refuses_changes: it is away because it answers but takes no changes.
+    """
+
+    is_away: bool
+    refuses_changes: bool
 
 
 class Registry(Protocol):
@@ -87,6 +100,10 @@ class RegistryCalls:
     def refuses_changes(self) -> bool:
         """Whether it is away since it answers but takes no changes."""
         return self._refuses_changes
+
+    def statistics(self) -> CallsStatistics:
+        """Return whether the registry answers."""
+        return CallsStatistics(self.is_away, self.refuses_changes)
 
     async def call(
         self, function: Callable[..., T], *arguments: object, patience_seconds: float = math.inf

@@ -9,7 +9,7 @@ in memory here. It only points at rows: the registry is asked by their ids what 
 import random
 import threading
 from array import array
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import timedelta
 from typing import Protocol
 
@@ -71,15 +71,25 @@ class Objects(Protocol):
 
 
 class SharedUrls:
-    """Compares objects with those of all live and pending locations."""
+    """Compares objects with those of all live and pending locations.
 
-    def __init__(self, database: Database, objects: Objects, clock: Clock) -> None:
+    :param randrange: draws a number from 0 to below one, for samples of live locations.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        objects: Objects,
+        clock: Clock,
+        randrange: Callable[[int], int] = random.randrange,
+    ) -> None:
         self.database = database
         self._objects = objects
         self._clock = clock
+        self._randrange = randrange
         self._lock = threading.Lock()
         self._index = ObjectIndex()
-        self._live = Samples(random.randrange)
+        self._live = Samples(self._randrange)
         self._recent = RecentIds(0, 0, clock.boot())
         self._read_at: Moment | None = None
         #: Whether encrypted locations were seen that could be read, and ones that could not.
@@ -172,7 +182,7 @@ class SharedUrls:
         floor = min(connection.execute(older).scalar() or 0, highest)
         recent = RecentIds(floor, highest, self._clock.boot())
         self._decrypted = self._hidden = False
-        self._live = Samples(random.randrange)
+        self._live = Samples(self._randrange)
         self._index = ObjectIndex(self._keys(connection, 0))
         self._recent, self._read_at = recent, now
         return recent

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -40,10 +40,12 @@ class Watchdog:
     """Shuts the sockets of those that have waited too long.
 
     :param seconds: how long one may wait.
+    :param clock: seconds on an axis that only goes forward.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
+        self._clock = clock
         #: In the order of their ends, since all may take as long.
         self._watches: dict[Watch, None] = {}
         self._changed = threading.Condition()
@@ -66,7 +68,7 @@ class Watchdog:
             self._end(watch)
 
     def _begin(self, descriptor: int) -> Watch:
-        watch = Watch(descriptor, time.monotonic() + self.seconds)
+        watch = Watch(descriptor, self._clock() + self.seconds)
         with self._changed:
             self._watches[watch] = None
             if self._thread is None:
@@ -85,7 +87,7 @@ class Watchdog:
         with self._changed:
             while True:
                 first = next(iter(self._watches), None)
-                left = None if first is None else first.ends_at - time.monotonic()
+                left = None if first is None else first.ends_at - self._clock()
                 if first is not None and left is not None and left <= 0:
                     del self._watches[first]
                     first.shut()

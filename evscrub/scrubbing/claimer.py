@@ -161,7 +161,7 @@ class Claimer:
         self._refused_until = now + _DISPUTE_SECONDS
         if self._told_at is None or now - self._told_at >= _TELL_SECONDS:
             self._told_at = now
-            LOG.warning("Nothing is claimed: %s", disputed(self._database_clock))
+            LOG.warning("Nothing is claimed: %s", disputed(self._database_clock.dispute_seconds))
 
     def _trust(self) -> None:
         if self._told_at is not None:
@@ -309,9 +309,12 @@ class Claimer:
         work.judged(row, store, verdict, self._database_clock.now())
 
 
-def disputed(clock: DatabaseClock) -> str:
-    """Say that the database's clock cannot be right, and what to do."""
-    seconds = clock.dispute_seconds or 0.0
+def disputed(seconds: float | None) -> str:
+    """Say that the database's clock cannot be right, and what to do.
+
+    :param seconds: how far it is ahead of the estimate; None if a reading has settled that since.
+    """
+    seconds = seconds or 0.0
     return (
         f"the database's clock is {abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
         " what this agent takes for its time. Has the connection moved to a node whose clock is"

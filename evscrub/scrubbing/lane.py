@@ -7,6 +7,7 @@ they touch is behind a lock.
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from evscrub.domain.proof import Missing
 from evscrub.domain.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
 from evscrub.flow_control.adaptive_limit import Pace
 from evscrub.flow_control.circuit_breaker import Breaker, State
-from evscrub.flow_control.health import NOT_MOUNTED, Change, Health
+from evscrub.flow_control.health import NOT_MOUNTED, Change, Health, HealthStatistics
 from evscrub.queueing.delay_queue import Taken
 from evscrub.queueing.turns import OwnerKey, owner_key
 from evscrub.scrubbing.job import Work
@@ -43,6 +44,26 @@ class Again(NamedTuple):
     """The queue's lane of a store's images that failed before: the others are its probes."""
 
     store: str
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """The lane of a store at one moment.
+
+    :param store: its name; empty for images that no usable store has a location of.
+    :param ready: due images that are not claimed, whether they failed before or not.
+    :param claimed: images claimed ahead of the workers.
+    :param running: workers.
+    :param is_provable: whether there was a live image to ask the store for, the last time; None
+        before that.
+    """
+
+    store: str
+    ready: int
+    claimed: int
+    running: int
+    is_provable: bool | None
+    health: HealthStatistics
 
 
 class Lane:
@@ -91,6 +112,20 @@ class Lane:
     def running(self) -> int:
         """Workers, each with one image, or with several whose deletes are fast."""
         return self._slots.taken
+
+    def statistics(self, ready: int) -> LaneStatistics:
+        """Return the lane as it is.
+
+        :param ready: its due images in the queue.
+        """
+        return LaneStatistics(
+            self.name,
+            ready,
+            len(self.backlog),
+            self.running,
+            self.missing.is_provable,
+            self.health.statistics(),
+        )
 
     # -- claiming
 

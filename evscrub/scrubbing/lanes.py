@@ -15,7 +15,7 @@ from evscrub.flow_control.health import Event, Health
 from evscrub.flow_control.rate_limit import RateLimit
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
+from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane, LaneStatistics
 from evscrub.scrubbing.lane_messages import tell
 from evscrub.scrubbing.slots import Slots
 
@@ -62,6 +62,13 @@ class Lanes:
             )
             self._rates[store] = RateLimit(pace.rate, self._settings.burst)
         return lane
+
+    def statistics(self, queue: DelayQueue) -> tuple[LaneStatistics, ...]:
+        """Return each lane as it is.
+
+        :param queue: has the ready images.
+        """
+        return tuple(lane.statistics(_ready(queue, lane)) for lane in self)
 
     @property
     def running(self) -> int:
@@ -170,6 +177,6 @@ class Lanes:
             self._end(work)
 
 
-def ready(queue: DelayQueue, lane: Lane) -> int:
+def _ready(queue: DelayQueue, lane: Lane) -> int:
     """Return how many images are ready in a lane, at first or again."""
     return queue.ready(lane.name) + queue.ready(Again(lane.name))

@@ -3,6 +3,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import anyio
 from oslo_log import log as logging
@@ -20,6 +21,25 @@ LOG = logging.getLogger(__name__)
 #: so that no other agent can have taken it over, whatever this process was kept from doing.
 _AMPLE = 2 / 3
 _RENEW = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseStatistics:
+    """The claimed images at one moment.
+
+    :param claims: images claimed and not settled.
+    :param in_work: those of them whose first delete has begun.
+    :param in_work_seconds: how long those have been in work, taken together.
+    :param longest_seconds: how long the one has been in work that began first; 0 without any.
+    :param oldest_ready_at: when the first of all claimed images was due, at first or again,
+        seconds since the epoch; None without any.
+    """
+
+    claims: int
+    in_work: int
+    in_work_seconds: float
+    longest_seconds: float
+    oldest_ready_at: float | None
 
 
 class Leases:
@@ -40,6 +60,21 @@ class Leases:
         self._calls = calls
         self._clock = clock
         self._record = record
+
+    def statistics(self, now: float) -> LeaseStatistics:
+        """Return the claimed images' number and age.
+
+        :param now: by the database's clock, seconds since the epoch.
+        """
+        works = self.works.values()
+        begun = [now - work.begun_at for work in works if work.begun_at is not None]
+        return LeaseStatistics(
+            claims=len(works),
+            in_work=len(begun),
+            in_work_seconds=sum(begun),
+            longest_seconds=max(begun, default=0.0),
+            oldest_ready_at=min((work.ready_at for work in works), default=None),
+        )
 
     def is_ours(self, work: Work) -> bool:
         """Whether a lease has ample time left; asked right before every delete."""

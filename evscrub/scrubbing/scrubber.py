@@ -10,6 +10,7 @@ die, and the image is found again by the queue or by a sweep.
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,33 +18,60 @@ from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.proof import ProofResult
 from evscrub.domain.verdict import UNUSABLE
 from evscrub.domain.words import count
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import DelayQueue, Taken
-from evscrub.registry.calls import SILENT_SECONDS, RegistryCalls
+from evscrub.registry.calls import SILENT_SECONDS, CallsStatistics, RegistryCalls
 from evscrub.registry.claims import Claims
 from evscrub.registry.faults import is_of_rows
 from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Work
-from evscrub.scrubbing.lane import Again, Lane
+from evscrub.scrubbing.lane import Again, Lane, LaneStatistics
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.last_look import LastLook
-from evscrub.scrubbing.lease_keeper import Leases
+from evscrub.scrubbing.lease_keeper import Leases, LeaseStatistics
 from evscrub.scrubbing.settler import Settler
 from evscrub.scrubbing.slots import Slot
 from evscrub.scrubbing.witnesses import Witnesses
 from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Stores
-from evscrub.stores.faults import Fault
-from evscrub.telemetry.statistics import Record, Scrubbed, Trouble
+from evscrub.telemetry.statistics import (
+    ImagesInTrouble,
+    Record,
+    RecordStatistics,
+    Scrubbed,
+    Trouble,
+    TroubleStatistics,
+)
 
 LOG = logging.getLogger(__name__)
 
 _LOOK_SIZE = 500
 #: How long images wait that something unforeseen happened to.
 _DEFECT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubberStatistics:
+    """The scrubber's parts at one moment.
+
+    :param lanes: of each store that has one.
+    :param running: workers of all stores.
+    :param unsettled: ended images whose end is not in the registry yet.
+    :param proofs: questions for live images, by store and result.
+    """
+
+    settings: Settings
+    record: RecordStatistics
+    lanes: tuple[LaneStatistics, ...]
+    running: int
+    leases: LeaseStatistics
+    unsettled: int
+    registry: CallsStatistics
+    proofs: Mapping[tuple[str, ProofResult], int]
 
 
 class Scrubber:
@@ -67,7 +95,6 @@ class Scrubber:
     ) -> None:
         self.queue = queue
         self.record = Record()
-        self._stores = stores
         self._clock = clock
         self._database_clock = database_clock
         self.settings = settings
@@ -113,10 +140,38 @@ class Scrubber:
         self._changed = anyio.Event()
         self._tasks: TaskGroup
 
-    @property
-    def store_faults(self) -> Mapping[str, Fault]:
-        """The enabled stores that cannot be used."""
-        return self._stores.faults
+    def statistics(self) -> ScrubberStatistics:
+        """Return what the parts say; costs little, however many images are in trouble."""
+        return ScrubberStatistics(
+            settings=self.settings,
+            record=self.record.statistics(),
+            lanes=self.lanes.statistics(self.queue),
+            running=self.lanes.running,
+            leases=self.leases.statistics(self._database_clock.now()),
+            unsettled=len(self.settler),
+            registry=self.calls.statistics(),
+            proofs=self.witnesses.statistics().proofs,
+        )
+
+    def trouble_statistics(self, shown: int) -> TroubleStatistics:
+        """Count the images in trouble; see :meth:`Record.trouble_statistics`."""
+        return self.record.trouble_statistics(shown)
+
+    def images_in_trouble(self) -> ImagesInTrouble:
+        """Return a copy of all that is known of images in trouble."""
+        return self.record.images_in_trouble()
+
+    def is_in_trouble(self, image_id: str) -> bool:
+        """Return whether an image failed and waits for its next try."""
+        return image_id in self.record.troubles
+
+    def sweep_begins(self) -> None:
+        """Take in that a full sweep begins, which finds the damaged images again."""
+        self.record.sweep_begins()
+
+    def bus_changed(self, *, joined: bool) -> None:
+        """Take in whether the bus announces images from this moment on."""
+        self.settler.bus_since = self._database_clock.now() if joined else None
 
     def wake(self) -> None:
         """Look at the queue again: something was put in."""

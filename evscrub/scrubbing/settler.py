@@ -251,7 +251,7 @@ class Settler:
 
     def _excuse_dropped(self) -> None:
         """Start over with the bus when a full queue dropped images that it had announced."""
-        dropped = self._queue.statistics.dropped
+        dropped = self._queue.statistics().dropped
         if self.bus_since is not None and dropped != self._dropped:
             self.bus_since = self._database_clock.now()
         self._dropped = dropped

@@ -7,7 +7,8 @@ store gets two questions a second at most.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -53,6 +54,16 @@ class Asks(Protocol):
         """Say whether a store has a location's data; blocks, raises nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class WitnessStatistics:
+    """Proofs since the agent started.
+
+    :param proofs: how many there were, by store and result.
+    """
+
+    proofs: Mapping[tuple[str, ProofResult], int]
+
+
 class Witnesses:
     """Proves parts of stores. One question is under way for each, whoever waits for its answer.
 
@@ -66,7 +77,7 @@ class Witnesses:
         calls: RegistryCalls,
         clock: Clock,
     ) -> None:
-        self.proofs: Counter[tuple[str, ProofResult]] = Counter()  #: by store
+        self._proofs: Counter[tuple[str, ProofResult]] = Counter()
         self._find = find
         self._stores = stores
         self._calls = calls
@@ -74,6 +85,10 @@ class Witnesses:
         self._asking: dict[tuple[str, str], anyio.Lock] = {}
         #: When the last question began, seconds since boot, and its answer.
         self._last: dict[tuple[str, str], tuple[float, Proof]] = {}
+
+    def statistics(self) -> WitnessStatistics:
+        """Return the numbers of proofs."""
+        return WitnessStatistics(dict(self._proofs))
 
     async def prove(self, store: str, part: str, since: float) -> Proof:
         """Say whether a part of a store is the right one.
@@ -99,7 +114,7 @@ class Witnesses:
             except Exception:
                 LOG.exception("No live image of store %s can be looked for", store)
                 proof = Proof(ProofResult.UNKNOWN)
-            self.proofs[store, proof.result] += 1
+            self._proofs[store, proof.result] += 1
             self._last[key] = began, proof
             return proof
 

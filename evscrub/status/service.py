@@ -1,23 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status service of an agent."""
+"""The status service of an agent: what it answers on each path, and what it keeps up to date."""
 
-import time
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from http import HTTPStatus
+from importlib.resources import files
 
 import anyio
+from prometheus_client import exposition
 
 from evscrub.domain.address import Address
-from evscrub.status.history import STEP_SECONDS, History
-from evscrub.status.readiness import Readiness
-from evscrub.status.routes import Routes
-from evscrub.status.server import serve
-from evscrub.status.snapshot import Snapshot, take
-from evscrub.status.sources import Sources
-from evscrub.status.space import SpaceReader
-from evscrub.status.sparing import Sparing
+from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.scrubbing.claimer import disputed
+from evscrub.status import metrics
+from evscrub.status.registry_count import RegistryCounter
+from evscrub.status.server import Answer, serve
+from evscrub.status.snapshot import (
+    STEP_SECONDS,
+    AgentStatistics,
+    History,
+    Snapshot,
+    Sources,
+    Sparing,
+    take,
+)
+from evscrub.status.view import trouble_lines, view
 
-#: The part of the event loop's time that looking may take: a million images take a while.
+#: The part of the event loop's time that snapshots may take: a million images take a while.
 _SHARE = 0.02
+_PROBE_SECONDS = 3.0
+_JSON = "application/json"
+_STYLE = "/*STYLE*/"
+_SCRIPT = "/*SCRIPT*/"
 
 
 async def run(address: Address | None, sources: Sources) -> None:
@@ -27,35 +45,170 @@ async def run(address: Address | None, sources: Sources) -> None:
     """
     if address is None:
         return
-    snapshot: Sparing[Snapshot] = Sparing(lambda: take(sources), time.monotonic, _SHARE)
-    history = History(sources.scrubber.record)
-    space = SpaceReader(sources.database, lambda: _kept(sources))
-    calls = sources.scrubber.calls
-    readiness = Readiness(sources.database, sources.database_clock, calls, sources.sweep)
-    routes = Routes(sources, snapshot, history, space, readiness)
+    snapshot: Sparing[Snapshot] = Sparing(lambda: take(sources), sources.clock.boot, _SHARE)
+    history = History(sources.scrubber.statistics().record)
+    count = RegistryCounter(sources.database, sources.clock, lambda: _kept(sources))
+    readiness = Readiness(sources.database, sources.statistics)
+    routes = Routes(sources, snapshot, history, count, readiness)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep_history, history, sources)
-        tasks.start_soon(_keep_space, space, routes)
+        tasks.start_soon(_keep_count, count, routes)
         await serve(address, routes.respond)
 
 
 def _kept(sources: Sources) -> timedelta:
     """Return how recently an image was deleted that falls due beyond what sweeps look for."""
-    settings = sources.scrubber.settings
+    settings = sources.scrubber.statistics().settings
     return settings.policy.scrub_time - timedelta(seconds=settings.horizon_seconds)
 
 
 async def _keep_history(history: History, sources: Sources) -> None:
     while True:
-        queue = sources.queue.statistics
-        history.step(sources.database_clock.now(), queue.ready + queue.taken)
+        statistics = sources.statistics()
+        queue = statistics.queue
+        history.step(statistics.now, queue.ready + queue.taken, statistics.scrubber.record)
         await anyio.sleep(STEP_SECONDS)
 
 
-async def _keep_space(space: SpaceReader, routes: Routes) -> None:
-    """Read the registry's count while somebody looks at it."""
+async def _keep_count(count: RegistryCounter, routes: "Routes") -> None:
+    """Count the registry's pending images while somebody looks at the count."""
     while True:
-        if routes.space_wanted:
-            routes.space_wanted = False
-            await space.refresh()
+        if routes.count_wanted:
+            routes.count_wanted = False
+            await count.refresh()
         await anyio.sleep(1.0)
+
+
+class Routes:
+    """Answers by path.
+
+    :param count: the registry's own count; refreshed elsewhere while :attr:`count_wanted`.
+    """
+
+    def __init__(
+        self,
+        sources: Sources,
+        snapshot: Sparing[Snapshot],
+        history: History,
+        count: RegistryCounter,
+        readiness: "Readiness",
+    ) -> None:
+        self.count_wanted = False
+        self._sources = sources
+        self._snapshot = snapshot
+        self._history = history
+        self._count = count
+        self._readiness = readiness
+        self._metrics = metrics.registry(sources.statistics, snapshot.get, lambda: count.latest)
+        self._page = load_page()
+
+    async def respond(self, path: str, headers: Mapping[str, str]) -> Answer:
+        """Answer a GET.
+
+        :param headers: those of the request, their names in lower case.
+        """
+        match path:
+            case "/":
+                return Answer(
+                    self._page.html,
+                    "text/html; charset=utf-8",
+                    headers={"Content-Security-Policy": self._page.policy},
+                )
+            case "/status":
+                self.count_wanted = True
+                shown = view(
+                    self._sources.statistics(),
+                    self._snapshot.get(),
+                    self._history.points,
+                    self._count.latest,
+                )
+                return Answer(json.dumps(shown, separators=(",", ":")), _JSON)
+            case "/troubles":
+                scrubber = self._sources.scrubber
+                lanes, images = scrubber.statistics().lanes, scrubber.images_in_trouble()
+                return Answer(trouble_lines(lanes, images), "application/x-ndjson")
+            case "/metrics":
+                self.count_wanted = True
+                encode, content_type = exposition.choose_encoder(headers.get("accept", ""))
+                return Answer(encode(self._metrics), content_type)
+            case "/healthz":
+                return Answer("ok\n")
+            case "/readyz":
+                lacking = await self._readiness.what_lacks()
+                if lacking:
+                    text = "".join(f"not ready: {what}\n" for what in lacking)
+                    return Answer(text, status=HTTPStatus.SERVICE_UNAVAILABLE)
+                return Answer("ready\n")
+        return Answer("Nothing is here.\n", status=HTTPStatus.NOT_FOUND)
+
+
+class Readiness:
+    """Tells whether an agent can do its work.
+
+    Asks the registry one question at a time, however many want to know.
+    """
+
+    def __init__(self, database: Database, statistics: Callable[[], AgentStatistics]) -> None:
+        self._database = database
+        self._statistics = statistics
+        self._thread = anyio.CapacityLimiter(1)
+
+    async def what_lacks(self) -> list[str]:
+        """Return what must happen before the agent is ready; nothing when it is."""
+        lacking = []
+        registry = self._statistics().scrubber.registry
+        if registry.refuses_changes:
+            lacking.append("the registry takes no changes")
+        elif registry.is_away or not await self._registry_answers():
+            lacking.append("the registry does not answer")
+        statistics = self._statistics()
+        if not statistics.sweep.count:
+            lacking.append("the first sweep is not done")
+        if (dispute := statistics.database_clock.dispute_seconds) is not None:
+            lacking.append(f"nothing is claimed: {disputed(dispute)}")
+        return lacking
+
+    async def _registry_answers(self) -> bool:
+        with anyio.move_on_after(_PROBE_SECONDS):
+            try:
+                await anyio.to_thread.run_sync(
+                    self._ask, limiter=self._thread, abandon_on_cancel=True
+                )
+            except UNAVAILABLE:
+                return False
+            return True
+        return False
+
+    def _ask(self) -> None:
+        with self._database.reading() as connection:
+            read_now(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The page for people: one file, put together from its parts.
+
+    :param policy: its Content-Security-Policy, which allows no code, style or data but its own.
+    """
+
+    html: str
+    policy: str
+
+
+def load_page() -> Page:
+    """Read the page."""
+    folder = files("evscrub.status") / "assets"
+    html, style, script = (
+        (folder / name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")
+    )
+    policy = (
+        "default-src 'none'; connect-src 'self'; img-src data:;"
+        f" style-src {_hash(style)}; script-src {_hash(script)};"
+        " base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return Page(html.replace(_STYLE, style).replace(_SCRIPT, script), policy)
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

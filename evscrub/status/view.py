@@ -1,35 +1,53 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page shows, as values that JSON has. Pure.
+"""What the page and ``evscrub list`` show, as values that JSON has.
 
 Names that users chose are in it as they are: whoever shows them escapes them. No URL is.
 """
 
+import json
 import os
 import socket
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import anyio.lowlevel
+
 from evscrub import version
-from evscrub.domain.verdict import GONE, NOT_FOUND
+from evscrub.domain.verdict import GONE, NOT_FOUND, Outcome
 from evscrub.flow_control.circuit_breaker import State
-from evscrub.scrubbing.lane import Lane
-from evscrub.scrubbing.lanes import ready
-from evscrub.status.history import STEP_SECONDS, History
-from evscrub.status.snapshot import SHOWN, Snapshot
-from evscrub.status.sources import Sources
-from evscrub.status.space import Owned, Space
-from evscrub.telemetry.statistics import Record, Trouble
+from evscrub.intake.listener import ListenerStatistics
+from evscrub.intake.sweep import SweepStatistics
+from evscrub.scrubbing.lane import LaneStatistics
+from evscrub.status.registry_count import Pending, RegistryCount
+from evscrub.status.snapshot import STEP_SECONDS, AgentStatistics, Point, Snapshot
+from evscrub.telemetry.statistics import (
+    ImagesInTrouble,
+    RecordStatistics,
+    Trouble,
+    TroubleStatistics,
+)
 
 #: Of the latest images, for percentiles.
 _LATEST = 1000
+#: Lines of ``/troubles`` that are sent at a time.
+_PIECE = 500
 
 Json = dict[str, Any]
 
 
-def view(sources: Sources, snapshot: Snapshot, history: History, space: Space | None) -> Json:
-    """Everything that the page shows."""
-    scrubber = sources.scrubber
+def view(
+    statistics: AgentStatistics,
+    snapshot: Snapshot,
+    points: Sequence[Point],
+    count: RegistryCount | None,
+) -> Json:
+    """Return everything that the page shows.
+
+    :param points: the agent's history, the oldest first.
+    :param count: the registry's own count; None before the first.
+    """
+    scrubber, troubles = statistics.scrubber, snapshot.troubles
+    record, settings = scrubber.record, scrubber.settings
     return {
         "now": snapshot.now,
         "agent": {
@@ -37,68 +55,72 @@ def view(sources: Sources, snapshot: Snapshot, history: History, space: Space | 
             "pid": os.getpid(),
             "version": version.version_string_with_package(),
         },
-        "queue": _queue(sources, snapshot),
+        "queue": _queue(statistics, snapshot),
         "forecast": {
             "start": snapshot.forecast.start,
             "width": snapshot.forecast.width,
             "counts": snapshot.forecast.counts,
         },
-        "history": {"step": STEP_SECONDS, "points": [list(p) for p in history.points]},
+        "history": {"step": STEP_SECONDS, "points": [list(point) for point in points]},
         "done": {
-            "images": scrubber.record.scrubbed,
-            "finished": scrubber.record.finished.total(),
-            "bytes": scrubber.record.bytes_reclaimed.total(),
-            "retries": scrubber.record.retries,
-            "leases_lost": scrubber.record.leases_lost,
+            "images": record.scrubbed,
+            "finished": sum(record.finished.values()),
+            "bytes": sum(record.bytes_reclaimed.values()),
+            "retries": record.retries,
+            "leases_lost": record.leases_lost,
         },
-        "lateness": _lateness(scrubber.record),
-        "stores": [_lane(sources, snapshot, lane) for lane in scrubber.lanes],
-        "parked": _named(snapshot.parked, _total(snapshot, parked=True)),
+        "lateness": _lateness(record),
+        "stores": [_store(statistics, troubles, lane) for lane in scrubber.lanes],
+        "parked": _named(
+            troubles.parked, sum(n for group, n in troubles.groups.items() if group.parked)
+        ),
         "in_use": _named(
-            snapshot.in_use,
-            sum(n for group, n in snapshot.troubles.items() if group.outcome.value == "in_use"),
+            troubles.in_use,
+            sum(n for group, n in troubles.groups.items() if group.outcome is Outcome.IN_USE),
         ),
         "retrying": [
-            {"store": group.store, "reason": group.reason, "images": count}
-            for group, count in snapshot.troubles.most_common()
+            {"store": group.store, "reason": group.reason, "images": images}
+            for group, images in troubles.groups.items()
             if not group.parked
         ],
-        "damaged": _damaged(scrubber.record),
-        "space": None if space is None else _space(space),
-        "bus": _bus(sources),
-        "sweep": _sweep(sources),
+        "damaged": {
+            "total": record.damaged,
+            "shown": [{"id": name, "reason": why} for name, why in troubles.damaged.items()],
+        },
+        "space": None if count is None else _space(count, statistics.at.boot - count.at),
+        "bus": _bus(statistics.listener, record.missed_by_bus, statistics.at.wall),
+        "sweep": _sweep(statistics.sweep, statistics.at.wall),
         "registry": {
-            "answers": sources.registry_answers,
-            "clock_ahead": sources.database_clock.skew_seconds,
+            "answers": not scrubber.registry.is_away,
+            "clock_ahead": statistics.database_clock.skew_seconds,
         },
         "settings": {
-            "scrub_time": scrubber.settings.policy.scrub_time.total_seconds(),
-            "claim_timeout": scrubber.settings.policy.claim_timeout.total_seconds(),
-            "horizon": scrubber.settings.horizon_seconds,
-            "concurrency": scrubber.settings.concurrency,
-            "rate": scrubber.settings.rate,
-            "owner_rate": scrubber.settings.owner_rate,
+            "scrub_time": settings.policy.scrub_time.total_seconds(),
+            "claim_timeout": settings.policy.claim_timeout.total_seconds(),
+            "horizon": settings.horizon_seconds,
+            "concurrency": settings.concurrency,
+            "rate": settings.rate,
+            "owner_rate": settings.owner_rate,
         },
     }
 
 
-def _queue(sources: Sources, snapshot: Snapshot) -> Json:
-    queue = snapshot.queue
+def _queue(statistics: AgentStatistics, snapshot: Snapshot) -> Json:
+    queue, leases = statistics.queue, statistics.scrubber.leases
     return {
         "waiting": queue.waiting,
         "ready": queue.ready,
         "taken": queue.taken,
-        "in_work": snapshot.in_work.images,
-        "longest_in_work": snapshot.in_work.longest_seconds,
+        "in_work": leases.in_work,
+        "longest_in_work": leases.longest_seconds,
         "oldest_due_age": snapshot.oldest_due_age,
-        "capacity": sources.queue.capacity,
+        "capacity": queue.capacity,
         "dropped": queue.dropped,
     }
 
 
-def _lateness(record: Record) -> Json:
-    late = list(record.late_seconds)[-_LATEST:]
-    late.sort()
+def _lateness(record: RecordStatistics) -> Json:
+    late = sorted(record.late_seconds[-_LATEST:])
     return {
         "bounds": record.lateness.bounds,
         "counts": record.lateness.counts,
@@ -109,15 +131,14 @@ def _lateness(record: Record) -> Json:
     }
 
 
-def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
-    pace, breaker = lane.pace, lane.breaker
-    outcomes = sources.scrubber.record.outcomes
-    fault = sources.scrubber.store_faults.get(lane.name)
+def _store(statistics: AgentStatistics, troubles: TroubleStatistics, lane: LaneStatistics) -> Json:
+    record, health, pace = statistics.scrubber.record, lane.health, lane.health.pace
+    fault = statistics.store_faults.get(lane.store)
     return {
-        "name": lane.name,
-        "ready": ready(sources.queue, lane),
-        "claimed": len(lane.backlog),
-        "provable": lane.missing.is_provable,
+        "name": lane.store,
+        "ready": lane.ready,
+        "claimed": lane.claimed,
+        "provable": lane.is_provable,
         "running": lane.running,
         "concurrent": pace.concurrent,
         "most_concurrent": pace.most_concurrent,
@@ -125,30 +146,27 @@ def _lane(sources: Sources, snapshot: Snapshot, lane: Lane) -> Json:
         "most_rate": pace.most_rate,
         "per_second": pace.per_second,
         "slowed": pace.is_slowed,
-        "breaker": breaker.state.value,
+        "breaker": health.breaker.value,
         "fault": fault.hint if fault else "",
-        "reason": breaker.reason if breaker.state is not State.CLOSED else "",
-        "owners_stopped": len(lane.health.shut),
-        "gone": outcomes[lane.name, GONE.outcome.value, GONE.reason],
-        "not_found": outcomes[lane.name, NOT_FOUND.outcome.value, NOT_FOUND.reason],
-        "bytes": sources.scrubber.record.bytes_reclaimed[lane.name],
-        "troubled": sum(n for group, n in snapshot.troubles.items() if group.store == lane.name),
+        "reason": health.reason,
+        "owners_stopped": health.owners_stopped,
+        "gone": record.outcomes.get((lane.store, GONE.outcome.value, GONE.reason), 0),
+        "not_found": record.outcomes.get(
+            (lane.store, NOT_FOUND.outcome.value, NOT_FOUND.reason), 0
+        ),
+        "bytes": record.bytes_reclaimed.get(lane.store, 0),
+        "troubled": sum(n for group, n in troubles.groups.items() if group.store == lane.store),
     }
-
-
-def _total(snapshot: Snapshot, *, parked: bool) -> int:
-    return sum(count for group, count in snapshot.troubles.items() if group.parked is parked)
 
 
 def _named(troubles: Mapping[str, Trouble], total: int) -> Json:
     return {
         "total": total,
-        "shown": [{"id": image_id, **trouble_view(t)} for image_id, t in troubles.items()],
+        "shown": [{"id": image_id, **_trouble(t)} for image_id, t in troubles.items()],
     }
 
 
-def trouble_view(trouble: Trouble) -> Json:
-    """An image in trouble."""
+def _trouble(trouble: Trouble) -> Json:
     return {
         "owner": trouble.owner,
         "store": trouble.store,
@@ -158,46 +176,69 @@ def trouble_view(trouble: Trouble) -> Json:
     }
 
 
-def _damaged(record: Record) -> Json:
-    shown = [
-        {"id": image_id, "reason": reason}
-        for image_id, reason in list(record.damaged.items())[:SHOWN]
-    ]
-    return {"total": len(record.damaged), "shown": shown}
-
-
-def _space(space: Space) -> Json:
+def _space(count: RegistryCount, age_seconds: float) -> Json:
     return {
-        "age": space.age_seconds,
-        "total": _owned(space.total),
-        "later": space.later,
-        "owners": [{"owner": owner, **_owned(owned)} for owner, owned in space.owners],
+        "age": age_seconds,
+        "total": _pending(count.total),
+        "later": count.later,
+        "owners": [{"owner": owner, **_pending(pending)} for owner, pending in count.owners],
     }
 
 
-def _owned(owned: Owned) -> Json:
-    return {"images": owned.images, "bytes": owned.size_bytes, "held": owned.held}
+def _pending(pending: Pending) -> Json:
+    return {"images": pending.images, "bytes": pending.size_bytes, "held": pending.held}
 
 
-def _bus(sources: Sources) -> Json:
-    dispatcher = sources.listener.dispatcher
+def _bus(listener: ListenerStatistics, missed: int, wall: float) -> Json:
     return {
-        "joined": sources.listener.joined,
-        "received": dispatcher.received,
-        "ignored": dispatcher.ignored,
-        "malformed": sum(dict(dispatcher.malformed).values()),
-        "missed": sources.scrubber.record.missed_by_bus,
-        "last_age": None if dispatcher.last_at is None else time.time() - dispatcher.last_at,
+        "joined": listener.joined,
+        "received": listener.received,
+        "ignored": listener.ignored,
+        "malformed": sum(listener.malformed.values()),
+        "missed": missed,
+        "last_age": None if listener.last_at is None else wall - listener.last_at,
     }
 
 
-def _sweep(sources: Sources) -> Json:
-    sweep = sources.sweep
+def _sweep(sweep: SweepStatistics, wall: float) -> Json:
     return {
         "count": sweep.count,
         "added": sweep.added,
         "failing": sweep.failing,
-        "last_age": None if sweep.last_at is None else time.time() - sweep.last_at,
+        "last_age": None if sweep.last_at is None else wall - sweep.last_at,
         "last_found": None if sweep.last is None else sweep.last.found,
         "last_seconds": None if sweep.last is None else sweep.last.seconds,
     }
+
+
+def lines(lanes: Iterable[LaneStatistics], images: ImagesInTrouble) -> Iterator[str]:
+    """Yield a line of JSON for each store that is stopped or probed, and for each image."""
+    for lane in lanes:
+        health = lane.health
+        if health.breaker is not State.CLOSED:
+            told = {"store": lane.store, "state": health.breaker.value, "reason": health.reason}
+            yield json.dumps(told) + "\n"
+    for image_id, trouble in images.troubles.items():
+        state = "retrying"
+        if trouble.parked:
+            state = "parked"
+        elif trouble.verdict.outcome is Outcome.IN_USE:
+            state = "in use"
+        yield json.dumps({"id": image_id, "state": state, **_trouble(trouble)}) + "\n"
+    for image_id, reason in images.damaged.items():
+        yield json.dumps({"id": image_id, "state": "damaged", "reason": reason}) + "\n"
+
+
+async def trouble_lines(
+    lanes: Iterable[LaneStatistics], images: ImagesInTrouble
+) -> AsyncIterator[bytes]:
+    """Yield the lines in pieces; other tasks get a turn in between."""
+    piece: list[str] = []
+    for line in lines(lanes, images):
+        piece.append(line)
+        if len(piece) == _PIECE:
+            yield "".join(piece).encode()
+            piece = []
+            await anyio.lowlevel.checkpoint()
+    if piece:
+        yield "".join(piece).encode()

@@ -95,6 +95,10 @@ class Stores:
         self.objects.configs = self._loader.configs()
         return usable
 
+    def change(self, allowed_places: Collection[str], separate_stores: Collection[str]) -> None:
+        """Apply changed options."""
+        self.objects.change(allowed_places, separate_stores)
+
     @property
     def faults(self) -> dict[str, Fault]:
         """The enabled stores that cannot be used."""

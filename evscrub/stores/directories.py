@@ -30,11 +30,18 @@ class Bounded(Generic[T]):
 
     :param ask: blocks for as long as the file system does.
     :param wait_seconds: how long callers wait, from when it began.
+    :param clock: seconds that never go back.
     """
 
-    def __init__(self, ask: Callable[[str], T], wait_seconds: float) -> None:
+    def __init__(
+        self,
+        ask: Callable[[str], T],
+        wait_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._ask = ask
         self._wait_seconds = wait_seconds
+        self._clock = clock
         self._lock = threading.Lock()
         self._under_way: dict[str, _Look[T]] = {}
 
@@ -43,9 +50,9 @@ class Bounded(Generic[T]):
         with self._lock:
             look = self._under_way.get(path)
             if look is None:
-                look = self._under_way[path] = _Look(time.monotonic() + self._wait_seconds)
+                look = self._under_way[path] = _Look(self._clock() + self._wait_seconds)
                 threading.Thread(target=self._run, args=(path, look), daemon=True).start()
-        look.done.wait(max(0.0, look.until - time.monotonic()))
+        look.done.wait(max(0.0, look.until - self._clock()))
         return look.answer
 
     def _run(self, path: str, look: _Look[T]) -> None:

@@ -6,7 +6,8 @@ use the topics and the field names of Glance's own notifications.
 """
 
 import socket
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 
@@ -29,10 +30,12 @@ class Audit:
     """Send notifications in the background.
 
     :param conf: a configuration with Glance's bus and topics.
+    :param wall: returns seconds since the epoch.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, wall: Callable[[], float] = time.time) -> None:
         self.lost = 0
+        self._wall = wall
         transport = oslo_messaging.get_notification_transport(conf)
         # Ignore Glance's driver option: [audit] notify alone decides whether to send.
         self._notifier = oslo_messaging.Notifier(
@@ -55,7 +58,7 @@ class Audit:
             "owner": image.owner,
             "size": image.size_bytes,
             "status": "deleted",
-            "scrubbed_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "scrubbed_at": datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
         self._put("info", "image.scrub", payload)
 

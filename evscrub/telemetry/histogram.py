@@ -3,9 +3,24 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 #: Upper bounds in seconds, from a tenth of a second, the shortest expected lateness, to a day.
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadStatistics:
+    """A histogram at one moment.
+
+    :param bounds: upper bounds of the buckets in seconds, ascending.
+    :param counts: durations in each bucket; one more than bounds, for those above the last.
+    :param total_seconds: the sum of all durations.
+    """
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    total_seconds: float
 
 
 class Spread:
@@ -24,3 +39,7 @@ class Spread:
         seconds = max(0.0, seconds)
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds
+
+    def statistics(self) -> SpreadStatistics:
+        """Return the histogram as it is."""
+        return SpreadStatistics(self.bounds, tuple(self.counts), self.total_seconds)

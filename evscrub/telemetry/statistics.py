@@ -2,10 +2,13 @@
 """Record what an agent did: counts, and the images that failed or are damaged."""
 
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
+from itertools import islice
 
-from evscrub.domain.verdict import Verdict
-from evscrub.telemetry.histogram import Spread
+from evscrub.domain.verdict import Outcome, Verdict
+from evscrub.telemetry.histogram import Spread, SpreadStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,62 @@ class Trouble:
     parked: bool
     store: str
     owner: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordStatistics:
+    """What an agent did since it started; each field is described at :class:`Record`.
+
+    :param damaged: the number of damaged images.
+    """
+
+    scrubbed: int
+    finished: Mapping[str, int]
+    missed_by_bus: int
+    leases_lost: int
+    retries: int
+    outcomes: Mapping[tuple[str, str, str], int]
+    bytes_reclaimed: Mapping[str, int]
+    left_alone: Mapping[str, int]
+    late_seconds: tuple[float, ...]
+    lateness: SpreadStatistics
+    queued: SpreadStatistics
+    worked: SpreadStatistics
+    damaged: int
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleGroup:
+    """What images in trouble for the same reason have in common."""
+
+    store: str
+    reason: str
+    outcome: Outcome
+    parked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TroubleStatistics:
+    """Images in trouble at one moment: how many of each kind, and some of them by id.
+
+    :param groups: the number of images in each group.
+    :param parked: the parked images that were tried most often.
+    :param in_use: the images kept by clones or snapshots that were tried most often.
+    :param damaged: reasons of the damaged images that have been known longest.
+    """
+
+    groups: Mapping[TroubleGroup, int]
+    parked: Mapping[str, Trouble]
+    in_use: Mapping[str, Trouble]
+    damaged: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesInTrouble:
+    """All images in trouble, and the reasons of all damaged ones, by id."""
+
+    troubles: Mapping[str, Trouble]
+    damaged: Mapping[str, str]
 
 
 @dataclass(slots=True)
@@ -86,3 +145,49 @@ class Record:
         """Forget an image's failures and damage, because it is in order."""
         self.troubles.pop(image_id, None)
         self.damaged.pop(image_id, None)
+
+    def statistics(self) -> RecordStatistics:
+        """Return the counts; takes the same time however many images were scrubbed."""
+        return RecordStatistics(
+            scrubbed=self.scrubbed,
+            finished=dict(self.finished),
+            missed_by_bus=self.missed_by_bus,
+            leases_lost=self.leases_lost,
+            retries=self.retries,
+            outcomes=dict(self.outcomes),
+            bytes_reclaimed=dict(self.bytes_reclaimed),
+            left_alone=dict(self.left_alone),
+            late_seconds=tuple(self.late_seconds),
+            lateness=self.lateness.statistics(),
+            queued=self.queued.statistics(),
+            worked=self.worked.statistics(),
+            damaged=len(self.damaged),
+        )
+
+    def trouble_statistics(self, shown: int) -> TroubleStatistics:
+        """Count the images in trouble; looks at each of them once.
+
+        :param shown: how many images of each kind to name, at most.
+        """
+        troubles = self.troubles
+        parked = (item for item in troubles.items() if item[1].parked)
+        in_use = (i for i in troubles.items() if i[1].verdict.outcome is Outcome.IN_USE)
+        return TroubleStatistics(
+            groups=dict(Counter(map(_group, troubles.values())).most_common()),
+            parked=dict(nlargest(shown, parked, key=_tries)),
+            in_use=dict(nlargest(shown, in_use, key=_tries)),
+            damaged=dict(islice(self.damaged.items(), shown)),
+        )
+
+    def images_in_trouble(self) -> ImagesInTrouble:
+        """Return a copy of all that is known of images in trouble."""
+        return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
+
+
+def _group(trouble: Trouble) -> TroubleGroup:
+    verdict = trouble.verdict
+    return TroubleGroup(trouble.store, verdict.reason, verdict.outcome, trouble.parked)
+
+
+def _tries(item: tuple[str, Trouble]) -> int:
+    return item[1].tries

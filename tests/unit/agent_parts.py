@@ -12,13 +12,13 @@ from evscrub.domain.evidence import Origin
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, Outcome, Verdict
 from evscrub.flow_control.circuit_breaker import FAILURES
-from evscrub.intake.listener import Dispatcher, Listener
-from evscrub.intake.sweep import Sweep
+from evscrub.intake.listener import Listener, ListenerStatistics
+from evscrub.intake.sweep import Sweep, SweepReport, SweepStatistics
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.scrubbing.scrubber import Scrubber
-from evscrub.status.sources import Sources
+from evscrub.status.snapshot import Sources
 from evscrub.stores.backends import Stores
 from evscrub.telemetry.statistics import Trouble
 
@@ -42,6 +42,16 @@ class FakeClock(Clock):
         super().__init__(boot=lambda: self.time, wall=lambda: self.time)
 
 
+class Saying:
+    """A part whose statistics are given."""
+
+    def __init__(self, statistics: object) -> None:
+        self.given = statistics
+
+    def statistics(self) -> object:
+        return self.given
+
+
 def make_sources(clock: Clock) -> Sources:
     """Parts of an agent that has done nothing yet."""
     queue = DelayQueue(1000, origin=NOW)
@@ -54,14 +64,14 @@ def make_sources(clock: Clock) -> Sources:
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))
     scrubber = Scrubber(queue, claims, stores, clock, database_clock, SETTINGS)
-    listener = SimpleNamespace(dispatcher=Dispatcher(lambda _: None), joined=True)
-    sweep = SimpleNamespace(failing=False, count=0, added=0, last=None, last_at=None)
     return Sources(
         queue,
         scrubber,
-        cast("Listener", listener),
-        cast("Sweep", sweep),
+        cast("Listener", Saying(ListenerStatistics(True, 0, 0, {}, None))),
+        cast("Sweep", Saying(SweepStatistics(0, 0, False, None, None))),
+        stores,
         cast("Database", SimpleNamespace()),
+        clock,
         database_clock,
     )
 
@@ -109,9 +119,13 @@ def make_busy(sources: Sources) -> None:
         slow.answered(GONE, Origin(owner, ""), NOW)
     for _ in range(FAILURES):
         slow.answered(Verdict(Outcome.UNKNOWN, "unexpected"), Origin("somebody", ""), NOW)
-    dispatcher = sources.listener.dispatcher
-    dispatcher.received, dispatcher.ignored, dispatcher.last_at = 12, 2, NOW - 3
-    dispatcher.malformed["no owner"] = 1
-    sweep = cast("Any", sources.sweep)
-    sweep.count, sweep.added, sweep.last_at = 2, 20, NOW - 30
-    sweep.last = SimpleNamespace(full=True, found=20, added=20, seconds=0.5)
+    cast("Saying", sources.listener).given = ListenerStatistics(
+        joined=True, received=12, ignored=2, malformed={"no owner": 1}, last_at=NOW - 3
+    )
+    cast("Saying", sources.sweep).given = SweepStatistics(
+        count=2,
+        added=20,
+        failing=False,
+        last_at=NOW - 30,
+        last=SweepReport(full=True, found=20, added=20, seconds=0.5),
+    )

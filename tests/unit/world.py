@@ -204,7 +204,7 @@ class World:
                 if meanwhile is not None:
                     tasks.start_soon(meanwhile, scrubber)
                 while anyio.current_time() < until and (  # noqa: ASYNC110 - costs nothing
-                    idle or len(queue) + queue.statistics.taken
+                    idle or len(queue) + queue.statistics().taken
                 ):
                     await anyio.sleep(0.1)
                 ended = anyio.current_time()

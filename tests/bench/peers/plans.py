@@ -27,7 +27,7 @@ from evscrub.registry.keeping import Keeping
 from evscrub.registry.listing import Listing
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.shared_urls import SharedUrls
-from evscrub.status.space import SpaceReader
+from evscrub.status.registry_count import RegistryCounter
 from evscrub.stores.backends import Stores
 from tests.bench.kit import seed
 from tests.bench.peers.saying import limit, say
@@ -109,7 +109,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     catcher.by("list")
     next(iter(Listing(database).read()), None)
     catcher.by("space by owner")
-    SpaceReader(database, timedelta)._read()
+    RegistryCounter(database, Clock(), timedelta)._count()
     one = kept[-1].image.id
     keeping = Keeping(database)
     for name, action in (

@@ -381,8 +381,7 @@ def test_a_reload_that_takes_the_delay_away_warns(
     running._conf, running._own = conf, of_own
     part = SimpleNamespace(change=lambda _: None, settings=settings.scrubber_settings(conf))
     running.scrubber = running.sweep = part  # type: ignore[assignment] # a stand-in
-    objects = SimpleNamespace(change=lambda *_: None)
-    running.stores = SimpleNamespace(names=[], objects=objects)  # type: ignore[assignment] # a stand-in
+    running.stores = SimpleNamespace(names=[], change=lambda *_: None)  # type: ignore[assignment] # a stand-in
     running._demote = quiet.Demote(lambda _: False)
     running._store_reloads = SimpleNamespace(soon=lambda: None)  # type: ignore[assignment] # as well
     write(own, *start)

@@ -89,8 +89,8 @@ class Running:
         self.agent._conf, self.agent._own = conf, own
         part = SimpleNamespace(change=self.changes.append, settings=scrubber_settings(conf))
         self.agent.scrubber = self.agent.sweep = part  # type: ignore[assignment] # a stand-in
-        objects = SimpleNamespace(change=lambda *_: self.changes.append("objects"))
-        self.agent.stores = SimpleNamespace(names=[], objects=objects)  # type: ignore[assignment] # a stand-in
+        stores = SimpleNamespace(names=[], change=lambda *_: self.changes.append("objects"))
+        self.agent.stores = stores  # type: ignore[assignment] # a stand-in
         reloads = SimpleNamespace(soon=lambda: self.changes.append("stores"))
         self.agent._store_reloads = reloads  # type: ignore[assignment] # a stand-in
         self.agent._demote = quiet.Demote(lambda _: False)

@@ -15,6 +15,7 @@ from oslo_config import cfg
 from oslo_messaging._drivers import impl_rabbit
 
 from evscrub.config.options import listener_opts
+from evscrub.domain.clock import Clock
 from evscrub.intake import listener
 from evscrub.intake.listener import Dispatcher, Listener
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError
@@ -94,6 +95,16 @@ def test_a_batch_is_delivered_at_once_and_in_order() -> None:
     assert dispatcher.received == 5
     assert dispatcher.ignored == 0
     assert not dispatcher.malformed
+
+
+@pytest.mark.parametrize(("wall", "taken"), [(1_580_702_706.0, 1), (1_500_000_000.0, 0)])
+def test_the_present_is_the_clock_s(wall: float, taken: int) -> None:
+    """A deletion that is days ahead is not believed."""
+    delivered = Delivered()
+    dispatcher = Dispatcher(delivered, wall=lambda: wall)
+    dispatcher.dispatch([message(good(1))])
+    assert dispatcher.last_at == wall
+    assert sum(map(len, delivered.batches)) == taken
 
 
 def test_only_what_glance_sends_its_deletes_at_is_asked_for() -> None:
@@ -242,7 +253,7 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
             joined.append(there)
             changed.set()
 
-        made = Listener(conf, lambda _: None, on_joined, lambda: missed)
+        made = Listener(conf, Clock(), lambda _: None, on_joined, lambda: missed)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(made.run)
             with anyio.fail_after(30):
@@ -251,7 +262,7 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
                 await changed.wait()  # left
                 changed = anyio.Event()
                 await changed.wait()  # joined again
-                assert made.joined
+                assert made.statistics().joined
             tasks.cancel_scope.cancel()
 
     anyio.run(run)
@@ -279,7 +290,7 @@ def test_only_so_many_messages_are_taken_ahead(
 
     async def run() -> None:
         joined = anyio.Event()
-        made = Listener(conf, lambda _: None, lambda _: joined.set())
+        made = Listener(conf, Clock(), lambda _: None, lambda _: joined.set())
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(made.run)
             with anyio.fail_after(30):

@@ -333,6 +333,15 @@ def codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     transport.install()
 
 
+def test_the_present_is_the_clock_s() -> None:
+    channel: Any = FakeChannel()
+    raw = received(enveloped(json.dumps(notification())), content_type=JSON)
+    early = transport.Message(
+        raw, channel, acknowledged=False, wall=lambda: NOW.timestamp() - 10 * 365 * 86400
+    )
+    assert str(early.payload[READ]) == "absurd deleted_at"
+
+
 @pytest.mark.parametrize("name", [*CODECS, "gzip", "zlib", "bzip2", "bzip", "lzma", "xz"])
 def test_a_compressed_notification_is_read_whatever_the_name(name: str) -> None:
     body, _ = kombu.compression.compress(enveloped(json.dumps(notification())), name)

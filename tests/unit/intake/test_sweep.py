@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -43,11 +45,12 @@ def found(image_id: str, deleted_ago: float) -> Found:
     return Found(image_id, "owner", EPOCH + timedelta(seconds=NOW - deleted_ago))
 
 
-def sweep_of(queue: DelayQueue, pages: FakePages) -> Sweep:
+def sweep_of(queue: DelayQueue, pages: FakePages, **chance: Any) -> Sweep:
     clock = Clock(boot=lambda: 5.0, wall=lambda: NOW)
     settings = SweepSettings(Policy(timedelta(seconds=100), timedelta(seconds=60)), 60, 3600)
     calls = RegistryCalls(clock, SimpleNamespace(now=pages.now, dispose=lambda: None))
-    return Sweep(queue, pages, calls, clock, DatabaseClock(clock), settings, lambda: None)  # type: ignore[arg-type] # fake pages
+    database_clock = DatabaseClock(clock)
+    return Sweep(queue, pages, calls, clock, database_clock, settings, lambda: None, **chance)  # type: ignore[arg-type] # fake pages
 
 
 def test_reads_on_after_an_empty_page() -> None:
@@ -122,3 +125,30 @@ def test_changed_options_bring_a_full_sweep(during: bool) -> None:
     anyio.run(sweep.once)
     anyio.run(sweep.once)
     assert [window.changed_since is None for window in pages.windows] == [True, True, False]
+
+
+def test_chance_is_what_is_passed_in() -> None:
+    """Agents begin in different places, and none of their full sweeps comes late."""
+    asked: list[tuple[float, float]] = []
+
+    def uniform(low: float, high: float) -> float:
+        asked.append((low, high))
+        return low
+
+    pages = FakePages([])
+    sweep = sweep_of(DelayQueue(10), pages, uniform=uniform, new_id=lambda: UUID(int=7))
+    anyio.run(sweep.once)
+    assert pages.windows[0].start_at == str(UUID(int=7))
+    assert asked == [(0.9, 1.0)]
+    assert sweep._full_due == pytest.approx(5.0 + 0.9 * 3600)
+
+
+def test_statistics_tell_of_finished_sweeps() -> None:
+    sweep = sweep_of(DelayQueue(10), FakePages([found(DUE, 200)]))
+    before = sweep.statistics()
+    assert (before.count, before.last, before.last_at) == (0, None, None)
+    report = anyio.run(sweep.once)
+    assert before.count == 0
+    after = sweep.statistics()
+    assert (after.count, after.added, after.last, after.last_at) == (1, 1, report, NOW)
+    assert not after.failing

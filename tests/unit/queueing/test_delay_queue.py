@@ -135,7 +135,7 @@ def test_an_event_makes_room_where_an_event_is_due_last() -> None:
     assert "late 2" not in queue
     assert queue.add("later still", 9000, source=Source.SWEEP) is Added.NEW
     assert queue.add("earlier", 5) is Added.DROPPED  # what is due last is the sweep's
-    assert queue.statistics.dropped == 2
+    assert queue.statistics().dropped == 2
 
 
 def test_what_a_sweep_found_and_an_event_tells_too_counts_as_an_event() -> None:
@@ -223,7 +223,7 @@ def _bytes_an_entry(spread: float, owners: int) -> tuple[float, float]:
         # Each owner has a text of its own, as each notification does.
         queue.add(unpack(number), dues[at], owner=f"{at % owners:0255}")
     waiting = _resident_bytes()
-    assert queue.statistics.waiting == ENTRIES
+    assert queue.statistics().waiting == ENTRIES
     assert queue.advance(NOW + spread) == ENTRIES
     ready = _resident_bytes()
     return (waiting - before) / ENTRIES, (ready - before) / ENTRIES
@@ -273,3 +273,46 @@ class TestLimitsOfOwners:
         assert not queue.has_ready_of_others("s", "a")
         assert queue.has_ready_of_others("s", None)
         assert not queue.has_ready_of_others("t", "a")
+
+
+class TestQuestions:
+    def test_the_oldest_that_is_ready(self) -> None:
+        queue = DelayQueue(100)
+        assert queue.oldest_ready() is None
+        for number, due in enumerate((5.0, 3.0, 400.0, 4.0)):
+            queue.add(str(number), due, owner=str(number % 2), lane=str(number))
+        queue.advance(10)
+        assert queue.oldest_ready() == 3.0
+        queue.take("1", 1)
+        assert queue.oldest_ready() == 4.0
+
+    def test_the_last_that_is_due(self) -> None:
+        queue = DelayQueue(100, origin=1000)
+        assert queue.last_due() is None
+        queue.add("a", 1005)
+        queue.add("b", 2000)
+        last = queue.last_due()
+        assert last is not None
+        assert 2000 <= last <= 2000 + 132
+        queue.advance(1999)
+        assert queue.last_due() == 2000
+
+    @pytest.mark.parametrize("width", [1.0, 60.0, 131.072, 600.0])
+    def test_a_forecast_counts_each_image_in_its_span(self, width: float) -> None:
+        queue = DelayQueue(1000)
+        dues = [number * 7.3 for number in range(300)]
+        for number, due in enumerate(dues):
+            queue.add(str(number), due)
+        queue.advance(500)
+        counts = queue.forecast(500, width, 40)
+        waiting = [due for due in dues if due > 500]
+        assert sum(counts) == len(waiting)
+        exact = [0] * 40
+        for due in waiting:
+            exact[min(39, int((due - 500) // width))] += 1
+        if width < 131:
+            assert counts == exact
+        else:  # by bucket: never later than in truth, and by less than a span
+            for span in range(1, 40):
+                assert sum(counts[:span]) >= sum(exact[:span])
+                assert sum(counts[: span - 1]) <= sum(exact[:span])

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from evscrub.queueing.delay_queue import GRANULE_SECONDS, Added, DelayQueue, Source, Statistics
+from evscrub.queueing.delay_queue import GRANULE_SECONDS, Added, DelayQueue, QueueStatistics, Source
 from evscrub.queueing.turns import owner_key
 
 IDS = [
@@ -239,12 +239,13 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
     @invariant()
     def sizes_agree(self) -> None:
         assert len(self.queue) == len(self.waiting) + len(self.ready) <= self.capacity
-        assert self.queue.statistics == Statistics(
+        assert self.queue.statistics() == QueueStatistics(
             waiting=len(self.waiting),
             ready=len(self.ready),
             taken=len(self.taken),
             adds=self.adds,
             dropped=self.dropped,
+            capacity=self.capacity,
         )
 
     @invariant()

@@ -6,7 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
-from typing import Self
+from types import SimpleNamespace
+from typing import Any, Self
 
 import anyio
 import pytest
@@ -16,7 +17,7 @@ from evscrub.domain.decisions import Policy
 from evscrub.registry import claims as claims_module
 from evscrub.registry.claims import Claim, Seen
 from evscrub.scrubbing.scrubber import Scrubber
-from evscrub.status.readiness import Readiness
+from evscrub.status.service import Readiness
 from tests.unit.world import EPOCH, World, fast
 
 
@@ -53,9 +54,16 @@ def test_nothing_is_claimed_on_a_node_that_is_off(caplog: pytest.LogCaptureFixtu
         world.scrubber = scrubber
         clock = scrubber._database_clock
         clock._is_known = True  # as where several nodes are known
-        readiness = Readiness(None, clock, scrubber.calls, None)  # type: ignore[arg-type] # not asked
+
+        def statistics() -> Any:
+            return SimpleNamespace(
+                scrubber=scrubber.statistics(),
+                sweep=SimpleNamespace(count=1),
+                database_clock=clock.statistics(),
+            )
+
+        readiness = Readiness(None, statistics)  # type: ignore[arg-type] # not asked
         readiness._registry_answers = _yes  # type: ignore[method-assign] # answers
-        readiness._sweep = type("Swept", (), {"count": 1})()
         await anyio.sleep(100)
         lacking.append(await readiness.what_lacks())
         await anyio.sleep(200)

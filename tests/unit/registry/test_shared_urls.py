@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import random
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -49,6 +50,7 @@ class Registry:
         self.now = 0.0
         self.configs: dict[str, StoreConfig] = {}
         self.key = ""
+        self.randrange: Callable[[int], int] = random.Random(0).randrange
         self.statements: list[str] = []
         sa.event.listen(self.engine, "before_cursor_execute", self._count)
 
@@ -105,7 +107,7 @@ class Registry:
     def verdicts(self) -> SharedUrls:
         database: Any = SimpleNamespace(reading=self.engine.begin, engine=self.engine)
         clock = Clock(lambda: self.now, lambda: self.now)
-        return SharedUrls(database, self, clock)
+        return SharedUrls(database, self, clock, self.randrange)
 
     def shared(self) -> Sharing:
         return Sharing(self.verdicts())
@@ -498,3 +500,17 @@ def test_no_id_is_overlooked_that_appears_within_the_overlap(steps: list[tuple[s
         elif verb == "read":
             read |= table.read(recent)
             assert read == table.there
+
+
+@pytest.mark.parametrize(
+    ("drawn", "ids"), [(99, [9, 8, 7, 6, 1, 2, 3, 4]), (0, [9, 8, 7, 6, 2, 3, 4])]
+)
+def test_which_older_locations_are_known_is_chance(drawn: int, ids: list[int]) -> None:
+    registry = Registry()
+    registry.randrange = lambda _below: drawn
+    urls = [f"s3://key:secret@host/glance/{number}" for number in range(9)]
+    for url in urls:
+        registry.add(url)
+    shared = registry.verdicts()
+    shared.among([row(100, urls[0])])
+    assert shared.live_ids(registry.key_and_place(urls[0])[1]) == ids

@@ -36,6 +36,18 @@ def test_a_wait_ends_after_its_time() -> None:
     assert time.monotonic() - began >= 0.2
 
 
+def test_time_is_the_clock_s() -> None:
+    times = iter([1e12])
+    client, server = socket.socketpair()
+    with (
+        client,
+        server,
+        pytest.raises(LostError, match="did not answer within 1000 s"),
+        Watchdog(1000, lambda: next(times, 1e12 + 1000)).watching(client.fileno(), LostError),
+    ):
+        receive(client)
+
+
 def test_other_errors_pass_and_answered_waits_leave_the_socket_alone() -> None:
     watching = Watchdog(0.2).watching
     client, server = socket.socketpair()

@@ -102,3 +102,19 @@ def test_a_lease_ages_while_its_renewal_is_under_way() -> None:
     bench.renew(30)
     bench.time += 26
     assert not any(map(bench.leases.is_ours, bench.leases.works.values()))
+
+
+def test_statistics_tell_how_many_there_are_and_for_how_long() -> None:
+    bench = Bench(kept=set())
+    one, two = bench.leases.works.values()
+    one.ready_at, two.ready_at, two.begun_at = 900.0, 950.0, 960.0
+    told = bench.leases.statistics(1000.0)
+    assert (told.claims, told.in_work, told.oldest_ready_at) == (2, 1, 900.0)
+    assert (told.in_work_seconds, told.longest_seconds) == (40.0, 40.0)
+    one.begun_at = 990.0
+    assert (told.in_work, told.in_work_seconds) == (1, 40.0)
+    later = bench.leases.statistics(1000.0)
+    assert (later.in_work, later.in_work_seconds, later.longest_seconds) == (2, 50.0, 40.0)
+    bench.leases.works.clear()
+    none = bench.leases.statistics(1000.0)
+    assert (none.claims, none.longest_seconds, none.oldest_ready_at) == (0, 0.0, None)

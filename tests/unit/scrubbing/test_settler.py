@@ -274,8 +274,8 @@ def test_an_event_that_came_meanwhile_does_not_hasten_the_next_try(
     (queue,) = queues
     queue.advance(NOW + 2)
     # One that is scrubbed is looked at again: the event may tell of something new.
-    assert queue.statistics.ready == (1 if kept else 0)
-    assert queue.statistics.waiting == (0 if kept else 1)
+    assert queue.statistics().ready == (1 if kept else 0)
+    assert queue.statistics().waiting == (0 if kept else 1)
 
 
 class AwayRegistry(Registry):

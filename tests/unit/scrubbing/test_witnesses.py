@@ -65,7 +65,7 @@ class Site:
             async with anyio.create_task_group() as tasks:
                 for _ in range(count):
                     tasks.start_soon(ask)
-            assert sum(witnesses.proofs.values()) <= count
+            assert sum(witnesses._proofs.values()) <= count
 
         with simulated_threads():
             run(main)
@@ -149,7 +149,7 @@ def test_parts_and_stores_are_asked_apart() -> None:
         witnesses = site.witnesses()
         for store, part in (("a", "p"), ("a", "q"), ("b", "p")):
             await witnesses.prove(store, part, 0)
-        assert dict(witnesses.proofs) == {("a", ProofResult.RIGHT): 2, ("b", ProofResult.RIGHT): 1}
+        assert dict(witnesses._proofs) == {("a", ProofResult.RIGHT): 2, ("b", ProofResult.RIGHT): 1}
 
     with simulated_threads():
         run(main)

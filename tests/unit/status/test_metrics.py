@@ -2,7 +2,6 @@
 """The metrics as Prometheus reads them, and those that the alerts and the dashboard ask for."""
 
 import re
-import time
 
 import pytest
 from prometheus_client import Metric
@@ -10,8 +9,8 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from evscrub.status import metrics, snapshot
-from evscrub.status.sources import Sources
-from evscrub.status.space import Owned, Space
+from evscrub.status.registry_count import Pending, RegistryCount
+from evscrub.status.snapshot import Sources
 from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources
 from tests.unit.monitoring import expressions
 
@@ -27,11 +26,11 @@ WORKQUEUE = {
 }
 
 
-SPACE = Space(time.monotonic() - 30, Owned(4744, 500, 1), 4704, ())
+COUNT = RegistryCount(NOW - 30, Pending(4744, 500, 1), 4704, ())
 
 
 def scrape(sources: Sources) -> dict[str, Metric]:
-    registry = metrics.registry(sources, lambda: snapshot.take(sources), lambda: SPACE)
+    registry = metrics.registry(sources.statistics, lambda: snapshot.take(sources), lambda: COUNT)
     text = generate_latest(registry).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
@@ -78,6 +77,7 @@ def test_values_are_those_of_the_agent(busy: Sources) -> None:
         "evscrub_registry_pending_bytes": 500,
         "evscrub_registry_held_images": 1,
         "evscrub_registry_later_images": 4704,
+        "evscrub_registry_counted_timestamp_seconds": NOW - 30,
         "evscrub_adds_total": 20,
         "evscrub_retries_total": 3,
         "evscrub_images_scrubbed_total": 7,
@@ -123,7 +123,7 @@ def test_the_registry_is_away_when_calls_on_it_fail(busy: Sources) -> None:
 
 
 def test_no_label_has_what_users_name_things(busy: Sources) -> None:
-    registry = metrics.registry(busy, lambda: snapshot.take(busy), lambda: None)
+    registry = metrics.registry(busy.statistics, lambda: snapshot.take(busy), lambda: None)
     text = generate_latest(registry).decode()
     for name in ("owner 3", "somebody", "p1", "r1", "Detail", "directory"):
         assert name not in text

@@ -1,30 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page is told, and what it may do."""
+"""What the page and ``evscrub list`` are told."""
 
-import base64
-import hashlib
 import json
-import re
 from typing import Any
 
 from evscrub.domain.verdict import Outcome
-from evscrub.status import page, snapshot
-from evscrub.status.forecast import forecast
-from evscrub.status.history import POINTS, History
-from evscrub.status.sources import Sources
-from evscrub.status.space import Owned, Space
-from evscrub.status.troubles import lines
-from evscrub.status.view import view
-from evscrub.telemetry.statistics import Record
+from evscrub.status.registry_count import Pending, RegistryCount
+from evscrub.status.snapshot import SHOWN, History, Sources, take
+from evscrub.status.view import lines, view
 from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources, trouble
 
-SPACE = Space(0.0, Owned(5, 500, 1), 2, (("an owner", Owned(3, 300, 1)), (None, Owned(2, 200, 0))))
+COUNT = RegistryCount(
+    NOW - 7,
+    Pending(5, 500, 1),
+    2,
+    (("an owner", Pending(3, 300, 1)), (None, Pending(2, 200, 0))),
+)
 
 
-def seen(sources: Sources, space: Space | None = SPACE) -> dict[str, Any]:
-    history = History(sources.scrubber.record)
-    history.step(NOW, 1)
-    shown = view(sources, snapshot.take(sources), history, space)
+def seen(sources: Sources, count: RegistryCount | None = COUNT) -> dict[str, Any]:
+    statistics = sources.statistics()
+    history = History(statistics.scrubber.record)
+    history.step(NOW, 1, statistics.scrubber.record)
+    shown = view(statistics, take(sources), history.points, count)
     # As a browser gets it.
     read: dict[str, Any] = json.loads(json.dumps(shown))
     return read
@@ -55,6 +53,8 @@ def test_what_is_shown_is_what_is() -> None:
     assert (fast["gone"], fast["not_found"], fast["bytes"]) == (6, 2, 6000)
     assert shown["space"]["owners"][1]["owner"] is None
     assert (shown["space"]["total"]["images"], shown["space"]["later"]) == (5, 2)
+    assert shown["space"]["age"] == 7
+    assert (shown["bus"]["last_age"], shown["sweep"]["last_age"]) == (3, 30)
     assert shown["settings"]["horizon"] == 7200
 
 
@@ -67,16 +67,15 @@ def test_only_so_many_images_are_named() -> None:
     shown = seen(sources)
     for kind in ("parked", "damaged"):
         assert shown[kind]["total"] == 1000
-        assert len(shown[kind]["shown"]) == snapshot.SHOWN
+        assert len(shown[kind]["shown"]) == SHOWN
 
 
 def test_all_in_trouble_are_told_line_by_line() -> None:
     sources = make_sources(FakeClock())
     make_busy(sources)
-    record = sources.scrubber.record
-    told = [
-        json.loads(line) for line in lines(sources.scrubber.lanes, record.troubles, record.damaged)
-    ]
+    scrubber = sources.scrubber
+    found = lines(scrubber.statistics().lanes, scrubber.images_in_trouble())
+    told = [json.loads(line) for line in found]
     assert told.pop(0) == {
         "store": "fast",
         "state": "blown",
@@ -89,44 +88,3 @@ def test_all_in_trouble_are_told_line_by_line() -> None:
         "r1": "retrying",
         "d1": "damaged",
     }
-
-
-def test_a_forecast_has_every_waiting_image_once() -> None:
-    sources = make_sources(FakeClock())
-    for number in range(500):
-        sources.queue.add(f"{number}", NOW + number**2 / 10)
-    found = forecast(sources.queue, NOW)
-    assert sum(found.counts) == 500
-    assert len(found.counts) <= 48
-    assert found.start <= NOW < found.start + found.width
-    assert found.start + found.width * len(found.counts) >= NOW + 499**2 / 10
-
-
-def test_the_forecast_of_an_empty_queue_is_empty() -> None:
-    assert sum(forecast(make_sources(FakeClock()).queue, NOW).counts) == 0
-
-
-def test_history_tells_what_each_step_brought_and_forgets_the_oldest() -> None:
-    record = Record()
-    record.scrubbed = 5  # before anybody looked
-    history = History(record)
-    for number in range(POINTS + 5):
-        record.scrubbed += 2
-        record.bytes_reclaimed["fast"] += 10
-        record.late_seconds.extend((number, 0.5))
-        history.step(NOW + number, 3)
-    assert len(history.points) == POINTS
-    assert history.points[-1] == (NOW + POINTS + 4, 2, 10, 3, POINTS + 4)
-
-
-def test_the_page_runs_nothing_but_its_own_script() -> None:
-    loaded = page.load()
-    inline = re.findall(r"<(style|script)>(.*?)</\1>", loaded.html, re.DOTALL)
-    assert [kind for kind, _ in inline] == ["style", "script"]
-    for kind, text in inline:
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assert f"{kind}-src 'sha256-{digest}'" in loaded.policy
-    assert "default-src 'none'" in loaded.policy
-    assert "unsafe" not in loaded.policy
-    assert not re.search(r"\son\w+=|style=|https?://(?!www\.w3\.org/2000/svg)", loaded.html)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", loaded.html)

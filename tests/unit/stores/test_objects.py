@@ -430,6 +430,13 @@ class TestDirectories:
         release.set()
         wait_until(lambda: look("hangs") == "hangs", 30, "an answer")
 
+    def test_the_wait_is_measured_by_the_clock(self) -> None:
+        release = threading.Event()
+        times = iter([1e12, 1e12 + 60])
+        look = Bounded(lambda _path: release.wait(60), 60, lambda: next(times))
+        assert look("hangs") is None
+        release.set()
+
     def test_what_cannot_be_looked_at_is_neither_the_same_nor_held(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -23,12 +23,14 @@ class FakeNotifier:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.times: set[str] = set()
         self.open = threading.Event()
         self.open.set()
 
     def info(self, _context: object, _event_type: str, payload: Any) -> None:
         self.open.wait(30)
         self.sent.append(payload["id"])
+        self.times.add(payload["scrubbed_at"])
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def notifier(monkeypatch: pytest.MonkeyPatch) -> FakeNotifier:
 def new_audit() -> Audit:
     conf = cfg.ConfigOpts()
     conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
-    return Audit(conf)
+    return Audit(conf, lambda: 1_580_702_706.9)
 
 
 async def run(made: Audit, images: int) -> None:
@@ -57,6 +59,7 @@ def test_what_waits_is_sent_before_the_end(notifier: FakeNotifier) -> None:
     made = new_audit()
     anyio.run(run, made, 50)
     assert notifier.sent == [str(number) for number in range(50)]
+    assert notifier.times == {"2020-02-03T04:05:06Z"}
     assert made.lost == 0
 
 

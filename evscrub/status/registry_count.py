@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The registry's own count of pending images, and where their space is, by owner."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,6 +10,7 @@ import anyio
 import sqlalchemy as sa
 from oslo_log import log as logging
 
+from evscrub.domain.clock import Clock
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
 from evscrub.registry.listing import AWAITS_SCRUBBING
 from evscrub.registry.tables import images
@@ -18,14 +18,18 @@ from evscrub.registry.tables import images
 LOG = logging.getLogger(__name__)
 
 _OWNERS = 10
-#: Asked of the registry this often at most, and less often where it takes long.
+#: The registry is asked this often at most, and less often where an answer takes long.
 _EVERY_SECONDS = 30.0
+#: The part of the time that may be spent on waiting for the answer.
 _SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Owned:
-    """What one owner, or all of them, have pending."""
+class Pending:
+    """The pending images of one owner, or of all.
+
+    :param held: how many of the images are held.
+    """
 
     images: int
     size_bytes: int
@@ -33,54 +37,50 @@ class Owned:
 
 
 @dataclass(frozen=True, slots=True)
-class Space:
+class RegistryCount:
     """All that is pending.
 
-    :param at: when this was read, seconds of the monotonic clock.
+    :param at: when it was counted, seconds since boot.
     :param later: images that fall due later than an agent takes them into its memory.
     :param owners: those with the most space, the largest first.
     """
 
     at: float
-    total: Owned
+    total: Pending
     later: int
-    owners: tuple[tuple[str | None, Owned], ...]
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago this was read."""
-        return time.monotonic() - self.at
+    owners: tuple[tuple[str | None, Pending], ...]
 
 
-class SpaceReader:
-    """Reads it while somebody looks, never twice at once.
+class RegistryCounter:
+    """Counts while somebody looks, never twice at once.
 
     :param kept: returns how recently an image must have been deleted not to be in agents' memory.
     """
 
-    def __init__(self, database: Database, kept: Callable[[], timedelta]) -> None:
-        self.latest: Space | None = None
+    def __init__(self, database: Database, clock: Clock, kept: Callable[[], timedelta]) -> None:
+        self.latest: RegistryCount | None = None
         self._database = database
+        self._clock = clock
         self._kept = kept
         self._again_at = 0.0
-        self._reading = False
+        self._counting = False
 
     async def refresh(self) -> None:
-        """Read again if what is known is old."""
-        if self._reading or time.monotonic() < self._again_at:
+        """Count again if the latest count is old."""
+        began = self._clock.boot()
+        if self._counting or began < self._again_at:
             return
-        self._reading = True
-        began = time.monotonic()
+        self._counting = True
         try:
-            self.latest = await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True)
+            self.latest = await anyio.to_thread.run_sync(self._count, abandon_on_cancel=True)
         except UNAVAILABLE as error:
-            LOG.debug("The space by owner cannot be read: %s", type(error).__name__)
+            LOG.debug("Pending images cannot be counted: %s", type(error).__name__)
         finally:
-            self._reading = False
-            now = time.monotonic()
+            self._counting = False
+            now = self._clock.boot()
             self._again_at = now + max(_EVERY_SECONDS, (now - began) / _SHARE)
 
-    def _read(self) -> Space:
+    def _count(self) -> RegistryCount:
         size = sa.func.coalesce(sa.func.sum(images.c.size), 0)
         held = sa.func.count(sa.case((images.c.deleted_at.is_(None), 1)))
         columns: tuple[sa.ColumnElement[Any], ...] = (sa.func.count(), size, held)
@@ -97,10 +97,10 @@ class SpaceReader:
             query = sa.select(*columns, later).where(AWAITS_SCRUBBING)
             *total, later_count = connection.execute(query).one()
             rows = connection.execute(by_owner).all()
-        owners = tuple((owner, _owned(*values)) for owner, *values in rows)
-        return Space(time.monotonic(), _owned(*total), later_count, owners)
+        owners = tuple((owner, _pending(*values)) for owner, *values in rows)
+        return RegistryCount(self._clock.boot(), _pending(*total), later_count, owners)
 
 
-def _owned(count: int, size: float, held: int) -> Owned:
+def _pending(count: int, size: float, held: int) -> Pending:
     # A sum is a Decimal on MySQL and PostgreSQL.
-    return Owned(count, int(size), held)
+    return Pending(count, int(size), held)

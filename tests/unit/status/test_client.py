@@ -18,10 +18,9 @@ from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.commands import list as list_command
 from evscrub.domain.address import Address
-from evscrub.status import client, snapshot, troubles
-from evscrub.status.history import History
-from evscrub.status.sources import Sources
-from evscrub.status.view import view
+from evscrub.status import client
+from evscrub.status.snapshot import Sources, take
+from evscrub.status.view import lines, view
 from tests.unit import agent_parts
 from tests.unit.agent_parts import FakeClock, make_busy, make_sources
 
@@ -64,8 +63,7 @@ def busy() -> Sources:
 
 
 def status_of(sources: Sources) -> dict[str, Any]:
-    history = History(sources.scrubber.record)
-    return view(sources, snapshot.take(sources), history, None)
+    return view(sources.statistics(), take(sources), (), None)
 
 
 def checked(*addresses: Address, listen: str = "") -> Findings:
@@ -172,8 +170,8 @@ def test_nobody_need_run_where_nobody_was_named(answering: Answering) -> None:
 
 
 def test_list_takes_in_stores_and_images(answering: Answering, busy: Sources) -> None:
-    record, lanes = busy.scrubber.record, busy.scrubber.lanes
-    text = "".join(troubles.lines(lanes, record.troubles, record.damaged))
+    scrubber = busy.scrubber
+    text = "".join(lines(scrubber.statistics().lanes, scrubber.images_in_trouble()))
     told = list_command._ask([answering(200, text)])
     assert told is not None
     assert told.stores == {"fast": "store fast is paused: its directory is missing"}

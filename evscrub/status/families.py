@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metric families under evscrub's prefix, in one call each."""
+
+from collections.abc import Iterable, Mapping
+from itertools import accumulate
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+
+from evscrub.telemetry.histogram import SpreadStatistics
+
+_PREFIX = "evscrub_"
+
+
+def gauge(name: str, help_text: str, value: float | None) -> Metric:
+    """Return a gauge; one without a value has no sample."""
+    family = GaugeMetricFamily(_PREFIX + name, help_text)
+    if value is not None:
+        family.add_metric((), value)
+    return family
+
+
+def counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(_PREFIX + name, help_text, value)
+
+
+def labeled(
+    family: type[CounterMetricFamily] | type[GaugeMetricFamily],
+    name: str,
+    help_text: str,
+    labels: Iterable[str],
+    values: Mapping[tuple[str, ...], float],
+) -> Metric:
+    metric = family(_PREFIX + name, help_text, labels=list(labels))
+    for label_values, value in values.items():
+        metric.add_metric(label_values, value)
+    return metric
+
+
+def histogram(name: str, help_text: str, spread: SpreadStatistics) -> Metric:
+    sums = list(accumulate(spread.counts))
+    bounds = [*(str(bound) for bound in spread.bounds), "+Inf"]
+    return HistogramMetricFamily(
+        _PREFIX + name,
+        help_text,
+        buckets=list(zip(bounds, sums, strict=True)),
+        sum_value=spread.total_seconds,
+    )
