@@ -86,12 +86,12 @@ class Taken:
 class QueueStatistics:
     """Numbers of images in a queue at one moment.
 
-    :param waiting: not due yet.
-    :param ready: due and not taken.
-    :param taken: being worked on.
-    :param adds: that entered since the queue was made.
-    :param dropped: that a full queue turned away since it was made.
-    :param capacity: that may wait or be ready.
+    :param waiting: images that are not due yet.
+    :param ready: images that are due and not taken.
+    :param taken: images that are being worked on.
+    :param adds: images that entered the queue so far.
+    :param dropped: images that the full queue dropped so far.
+    :param capacity: how many images may wait or be ready.
     """
 
     waiting: int
@@ -152,7 +152,7 @@ class DelayQueue:
         return key in self._entries or key in self._taken
 
     def statistics(self) -> QueueStatistics:
-        """Return the numbers of images in the queue; takes the same time however many there are."""
+        """Return the numbers of images in the queue. O(1)."""
         return QueueStatistics(
             waiting=len(self._entries) - self._turns.count,
             ready=self._turns.count,

@@ -14,7 +14,7 @@ class SpreadStatistics:
     """A histogram at one moment.
 
     :param bounds: upper bounds of the buckets in seconds, ascending.
-    :param counts: durations in each bucket; one more than bounds, for those above the last.
+    :param counts: durations in each bucket, with one more bucket than bounds.
     :param total_seconds: the sum of all durations.
     """
 
@@ -41,5 +41,5 @@ class Spread:
         self.total_seconds += seconds
 
     def statistics(self) -> SpreadStatistics:
-        """Return the histogram as it is."""
+        """Return the current histogram."""
         return SpreadStatistics(self.bounds, tuple(self.counts), self.total_seconds)

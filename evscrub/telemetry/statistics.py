@@ -65,7 +65,7 @@ class RecordStatistics:
 
 @dataclass(frozen=True, slots=True)
 class TroubleGroup:
-    """What images in trouble for the same reason have in common."""
+    """What images that failed for the same reason have in common."""
 
     store: str
     reason: str
@@ -75,7 +75,7 @@ class TroubleGroup:
 
 @dataclass(frozen=True, slots=True)
 class TroubleStatistics:
-    """Images in trouble at one moment: how many of each kind, and some of them by id.
+    """Failed images at one moment: how many of each kind, and some of them by id.
 
     :param groups: the number of images in each group.
     :param parked: the parked images that were tried most often.
@@ -91,7 +91,7 @@ class TroubleStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ImagesInTrouble:
-    """All images in trouble, and the reasons of all damaged ones, by id."""
+    """All failed images, and the reasons of all damaged ones, by id."""
 
     troubles: Mapping[str, Trouble]
     damaged: Mapping[str, str]
@@ -147,7 +147,7 @@ class Record:
         self.damaged.pop(image_id, None)
 
     def statistics(self) -> RecordStatistics:
-        """Return the counts; takes the same time however many images were scrubbed."""
+        """Return the counts. O(1) in the number of scrubbed images."""
         return RecordStatistics(
             scrubbed=self.scrubbed,
             finished=dict(self.finished),
@@ -165,9 +165,9 @@ class Record:
         )
 
     def trouble_statistics(self, shown: int) -> TroubleStatistics:
-        """Count the images in trouble; looks at each of them once.
+        """Count the failed images. O(failed).
 
-        :param shown: how many images of each kind to name, at most.
+        :param shown: how many images of each kind to name at most.
         """
         troubles = self.troubles
         parked = (item for item in troubles.items() if item[1].parked)
@@ -180,7 +180,7 @@ class Record:
         )
 
     def images_in_trouble(self) -> ImagesInTrouble:
-        """Return a copy of all that is known of images in trouble."""
+        """Return a copy of all failed and damaged images."""
         return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
 
 
