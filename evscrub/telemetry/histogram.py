@@ -10,7 +10,7 @@ BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadStatistics:
+class HistogramStatistics:
     """A histogram at one moment.
 
     :param bounds: upper bounds of the buckets in seconds, ascending.
@@ -23,7 +23,7 @@ class SpreadStatistics:
     total_seconds: float
 
 
-class Spread:
+class Histogram:
     """Count durations by bucket.
 
     :param bounds: upper bounds of the buckets in seconds, ascending; one more bucket has no bound.
@@ -40,6 +40,6 @@ class Spread:
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds
 
-    def statistics(self) -> SpreadStatistics:
+    def statistics(self) -> HistogramStatistics:
         """Return the current histogram."""
-        return SpreadStatistics(self.bounds, tuple(self.counts), self.total_seconds)
+        return HistogramStatistics(self.bounds, tuple(self.counts), self.total_seconds)

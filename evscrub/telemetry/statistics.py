@@ -8,7 +8,7 @@ from heapq import nlargest
 from itertools import islice
 
 from evscrub.domain.verdict import Outcome, Verdict
-from evscrub.telemetry.histogram import Spread, SpreadStatistics
+from evscrub.telemetry.histogram import Histogram, HistogramStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +57,9 @@ class RecordStatistics:
     bytes_reclaimed: Mapping[str, int]
     left_alone: Mapping[str, int]
     late_seconds: tuple[float, ...]
-    lateness: SpreadStatistics
-    queued: SpreadStatistics
-    worked: SpreadStatistics
+    lateness: HistogramStatistics
+    queued: HistogramStatistics
+    worked: HistogramStatistics
     damaged: int
 
 
@@ -115,11 +115,11 @@ class Record:
     left_alone: Counter[str] = field(default_factory=Counter)
     """Images that were examined and not claimed, by reason."""
     late_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-    lateness: Spread = field(default_factory=Spread)
+    lateness: Histogram = field(default_factory=Histogram)
     """From when images were due to when their last location was gone."""
-    queued: Spread = field(default_factory=Spread)
+    queued: Histogram = field(default_factory=Histogram)
     """From when images were due, first or again, to when their first delete began."""
-    worked: Spread = field(default_factory=Spread)
+    worked: Histogram = field(default_factory=Histogram)
     """From when images' first delete began to when they were settled."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """By image id."""
