@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# See evscrub at work in a DevStack: create an image, delete it, and wait until its data is gone.
+# Exercise evscrub in a DevStack: create an image, delete it, and wait until its data is gone.
 #
 #   devstack/exercise.sh
 #
-# DEVSTACK_DIR names DevStack's folder, /opt/stack/devstack by default. Exits with 0 if all went
-# as it should.
+# DEVSTACK_DIR is DevStack's folder, /opt/stack/devstack by default. The exit code is 0 on success.
 
 set -o errexit
 set -o pipefail
@@ -14,7 +13,7 @@ set -o pipefail
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 DEVSTACK_DIR=${DEVSTACK_DIR:-/opt/stack/devstack}
 if [[ ! -r $DEVSTACK_DIR/openrc ]]; then
-    echo "$DEVSTACK_DIR is not DevStack's folder: name it in DEVSTACK_DIR" >&2
+    echo "$DEVSTACK_DIR is not DevStack's folder: set DEVSTACK_DIR" >&2
     exit 2
 fi
 # shellcheck source=/dev/null
@@ -22,7 +21,7 @@ source "$DEVSTACK_DIR/openrc" admin admin
 # shellcheck source=/dev/null
 source "$HERE/settings"
 
-# How long beyond EVSCRUB_SCRUB_TIME the data may take to go.
+# Seconds beyond EVSCRUB_SCRUB_TIME after which the data must be gone.
 GRACE=${GRACE:-60}
 SIZE=1048576
 
@@ -57,7 +56,7 @@ openstack image create --disk-format raw --container-format bare --file "$work/d
 image=$(openstack image show --format value --column id "$name")
 id=$image
 if [[ "$(image_data "$id")" != "there" ]]; then
-    echo "The data of $id is not in its store" >&2
+    echo "The data of $id is not in its store after the upload" >&2
     exit 1
 fi
 
@@ -66,7 +65,7 @@ openstack image delete "$id"
 image=""
 deleted=$SECONDS
 if [[ $EVSCRUB_SCRUB_TIME -gt 5 && "$(image_data "$id")" != "there" ]]; then
-    echo "The data of $id went at once: is delayed_delete on in glance-api.conf?" >&2
+    echo "The data of $id was deleted immediately: enable delayed_delete in glance-api.conf" >&2
     exit 1
 fi
 while [[ "$(image_data "$id")" != "gone" ]]; do

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Print whether an image's data is in its stores, ``there`` or ``gone``; for exercise.sh.
 
-Looks up each of the image's locations, including deleted ones, in its store through glance_store.
-Prints no location.
+Looks in the stores, through glance_store, for all locations that the registry has for the image,
+deleted or not. No location is printed.
 """
 
 # A script, which prints its result.
@@ -22,7 +22,7 @@ from evscrub.stores.backends import Stores
 
 
 def main() -> int:
-    """Run the command line and return the exit code: 1 if the image has no location."""
+    """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Print whether an image's data is there or gone.")
     loader.add_arguments(parser)
     parser.add_argument("image", help="the image's id")

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# DevStack plugin: an evscrub agent beside Glance, and delayed delete in Glance. See README.rst.
+# DevStack plugin: runs an evscrub agent and configures Glance for delayed delete. See README.rst.
 #
-# stack.sh, unstack.sh and clean.sh source this file once for each of their phases, with the
-# phase as arguments; stack.sh does so with errexit on.
+# stack.sh, unstack.sh and clean.sh source this file once per phase, with the phase as arguments;
+# stack.sh does so with errexit set.
 
 _XTRACE_EVSCRUB=$(set +o | grep xtrace)
 set +o xtrace
 
-# What Glance's options were before, so that clean can put them back.
+# Glance's options before this plugin changed them, which clean.sh restores.
 EVSCRUB_GLANCE_BEFORE=$EVSCRUB_CONF_DIR/glance-before.ini
 
-# The store clients that Glance's stores need here, as extras of the Python package.
+# Print the extras of the Python package that the stores of this Glance need.
 function get_evscrub_extras {
     local extras=()
     if [[ -n "$EVSCRUB_EXTRAS" ]]; then
@@ -33,21 +33,21 @@ function get_evscrub_extras {
 
 function preinstall_evscrub {
     if ! is_service_enabled g-api; then
-        die $LINENO "evscrub runs beside Glance: enable g-api here, or disable_service evscrub"
+        die $LINENO "evscrub needs Glance on this host: enable g-api, or disable_service evscrub"
     fi
     if [[ "${ENABLE_CEPH_GLANCE:-}" == "True" ]]; then
-        # Ceph's Python bindings come with the distribution; the global venv sees them there.
+        # Ceph's Python bindings are packages of the distribution, visible in the global venv.
         install_package python3-rados python3-rbd
     fi
 }
 
 function install_evscrub {
-    # Not setup_develop, which stops where there is no setup.cfg.
+    # Not setup_develop, which fails without a setup.cfg.
     setup_package "$EVSCRUB_DIR" -e "$(get_evscrub_extras)"
 }
 
 function configure_evscrub {
-    # The stack user alone may read it: what is here may hold credentials.
+    # Readable by the stack user only, because it may contain credentials.
     sudo install -d -o "$STACK_USER" -m 700 "$EVSCRUB_CONF_DIR"
     install -m 600 /dev/null "$EVSCRUB_CONF"
     "$EVSCRUB_BIN_DIR/oslo-config-generator" --namespace evscrub --namespace oslo.log \
@@ -66,7 +66,7 @@ function configure_evscrub {
     fi
 }
 
-# Remember an option of Glance as it is now, unless it is remembered already.
+# Save the current value of an option of Glance, unless one is saved already.
 # remember_glance_option section option value
 function remember_glance_option {
     if ! ini_has_option "$EVSCRUB_GLANCE_BEFORE" "$1" "$2"; then
@@ -74,7 +74,7 @@ function remember_glance_option {
     fi
 }
 
-# Put an option of Glance back, if it was remembered; one that was not there goes.
+# Restore an option of Glance if it was saved; remove it if it was not set before.
 # restore_glance_option section option
 function restore_glance_option {
     local values
@@ -91,7 +91,7 @@ function restore_glance_option {
     inidelete "$EVSCRUB_GLANCE_BEFORE" "$1" "$2"
 }
 
-# Take the topic that we added out of Glance's again, and leave the others.
+# Remove the topic that this plugin added from Glance's topics.
 function remove_evscrub_topic {
     local section=oslo_messaging_notifications added default topics kept=() topic
     added=$(iniget "$EVSCRUB_GLANCE_BEFORE" evscrub added_topic)
@@ -124,7 +124,7 @@ function add_evscrub_topic {
         return 0
     fi
     if [[ -z "$topics" ]]; then
-        # What oslo.messaging sends to where nothing is set, and others listen to.
+        # oslo.messaging's default, which other services listen to.
         topics=notifications
         iniset "$EVSCRUB_GLANCE_BEFORE" evscrub default_topics $topics
     fi
@@ -132,8 +132,8 @@ function add_evscrub_topic {
     iniset "$GLANCE_API_CONF" $section topics "$topics,$EVSCRUB_TOPIC"
 }
 
-# Let Glance leave deleted data to evscrub and tell it. Sets EVSCRUB_GLANCE_CHANGED to True if
-# glance-api must read its configuration again.
+# Make Glance leave deleted data to evscrub and notify it. Set EVSCRUB_GLANCE_CHANGED to True if
+# glance-api must be restarted.
 function configure_glance_for_evscrub {
     local section=oslo_messaging_notifications before delayed drivers
     before=$(cksum "$GLANCE_API_CONF")
@@ -144,7 +144,7 @@ function configure_glance_for_evscrub {
         remember_glance_option DEFAULT delayed_delete "$delayed"
         iniset "$GLANCE_API_CONF" DEFAULT delayed_delete True
     fi
-    # DevStack itself sets messagingv2; there may be several drivers.
+    # DevStack sets messagingv2 itself; there may be several drivers.
     drivers=$(iniget_multiline "$GLANCE_API_CONF" $section driver)
     if [[ " $drivers " != *" messagingv2 "* && " $drivers " != *" messaging "* ]]; then
         remember_glance_option $section driver "$drivers"
@@ -160,7 +160,7 @@ function configure_glance_for_evscrub {
 }
 
 function start_evscrub {
-    # Starting a unit that runs already would leave it with what it read before.
+    # A running unit would keep its old configuration.
     stop_process evscrub
     run_process evscrub "$EVSCRUB_BIN_DIR/evscrub agent --config-file $EVSCRUB_CONF"
 }
@@ -169,12 +169,12 @@ function stop_evscrub {
     stop_process evscrub
 }
 
-# Warnings (1) are for people to read; failures (2) and anything worse end the stack.
+# Warnings (1) are only shown; failures (2) and higher codes end stack.sh.
 function check_evscrub {
     local code=0
     "$EVSCRUB_BIN_DIR/evscrub" check --config-file "$EVSCRUB_CONF" || code=$?
     if [[ $code -gt 1 ]]; then
-        die $LINENO "evscrub check found what keeps it from working: see the table above"
+        die $LINENO "evscrub check found problems that keep it from working: see the table above"
     fi
 }
 
@@ -191,7 +191,7 @@ function cleanup_evscrub {
     sudo rm -f "$EVSCRUB_CONF" "$SYSTEMD_DIR/devstack@evscrub.service"
     $SYSTEMCTL daemon-reload
     if [[ "$GLOBAL_VENV" == "True" ]]; then
-        # pip_uninstall would look for it in the system's Python.
+        # By default pip_uninstall uses the system's Python.
         PIP_VIRTUAL_ENV=$DEVSTACK_VENV pip_uninstall evscrub
     else
         pip_uninstall evscrub
@@ -212,11 +212,11 @@ if is_service_enabled evscrub; then
         configure_evscrub
         configure_glance_for_evscrub
         if [[ "$EVSCRUB_GLANCE_CHANGED" == "True" ]]; then
-            # It may run since an earlier stack. stack.sh starts it after this phase.
+            # It may still run from an earlier stack.sh. stack.sh starts it after this phase.
             stop_process g-api
         fi
     elif [[ "$1" == "stack" && "$2" == "extra" ]]; then
-        # By now local.conf and the plugins after this one have had their say about Glance.
+        # Again, because local.conf and later plugins may have changed Glance's options since.
         configure_glance_for_evscrub
         if [[ "$EVSCRUB_GLANCE_CHANGED" == "True" ]]; then
             echo_summary "Restarting Glance for evscrub"

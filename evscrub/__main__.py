@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``python -m evscrub``."""
+"""Run the ``evscrub`` command as ``python -m evscrub``."""
 
 import sys
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``evscrub`` command.
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage or configuration, or a database that does not
+Exit codes: 0 success, 1 refused or failed, 2 wrong usage or configuration, or the database does not
 answer.
 """
 
@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-# Before anything imports oslo.messaging. Nothing here has green threads, yet where eventlet is
-# installed libraries import it, which takes as long as all other imports together.
-sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type] # None: not to be imported
+# Before anything imports oslo.messaging: libraries import eventlet if it is installed, which takes
+# as long as all other imports together, and evscrub has no green threads.
+sys.modules.setdefault("eventlet", None)  # type: ignore[arg-type] # None blocks the import
 from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
@@ -25,16 +25,16 @@ from evscrub.config import loader
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import install_excepthooks, redact
 
-#: What each subcommand does, and the module that has its ``add_arguments`` and ``main``.
+#: Summary of each subcommand, and the module with its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
-    "check": ("see whether an agent can do its work here", "evscrub.commands.check"),
-    "restore": ("bring pending images back whole", "evscrub.commands.keep"),
-    "hold": ("keep pending images from being scrubbed", "evscrub.commands.keep"),
-    "release": ("let held images be scrubbed again, after a whole delay", "evscrub.commands.keep"),
-    "demo": ("show evscrub at work beside a real Glance of its own", "evscrub.commands.demo"),
-    "completion": ("print a shell's completion of all this", "evscrub.commands.completion"),
+    "check": ("check whether an agent can work here", "evscrub.commands.check"),
+    "restore": ("restore pending images", "evscrub.commands.keep"),
+    "hold": ("protect pending images from scrubbing", "evscrub.commands.keep"),
+    "release": ("release held images, which are due after a whole delay", "evscrub.commands.keep"),
+    "demo": ("demonstrate evscrub with a temporary Glance", "evscrub.commands.demo"),
+    "completion": ("print a completion script for a shell", "evscrub.commands.completion"),
 }
 _COMPLETION = "completion"
 
@@ -43,38 +43,38 @@ Event-driven scrubber for OpenStack Glance: deletes the data of images that a
 DELETE has left in pending_delete, on time and no faster than stores can bear.
 """
 _EPILOG = """\
-'evscrub COMMAND --help' tells what a command takes, does and returns.
+Run 'evscrub COMMAND --help' for a command's arguments, effects and exit codes.
 
 exit codes:
-  0  done
-  1  refused or failed, or, of a check, warnings
-  2  wrong usage or configuration, a database that does not answer, or, of a
-     check, failures
+  0  success
+  1  refused or failed; for check: warnings
+  2  wrong usage or configuration, or the database does not answer; for check:
+     failures
 
 files:
-  /etc/evscrub/evscrub.conf  evscrub's options, in oslo.config's format. They
-                             are explained in evscrub.conf.sample.
+  /etc/evscrub/evscrub.conf  evscrub's options in oslo.config's format;
+                             evscrub.conf.sample describes them.
   /etc/glance/glance-api.conf
-                             Glance's database, bus and stores are read from
-                             it where [DEFAULT] glance_config_files names it.
+                             Glance's database, bus and stores, if [DEFAULT]
+                             glance_config_files names this file.
 
-signals that an agent heeds:
-  TERM, INT  finish the deletes under way, release the rest, end
-  HUP        read the configuration again and apply what is mutable
+signals handled by an agent:
+  TERM, INT  finish the deletes under way, release the rest, exit
+  HUP        read the configuration again and apply mutable options
   USR2       print a Guru Meditation Report
 
 examples:
-  evscrub check                       is all set up as it should be?
-  evscrub list --due --parked         what is late, and what is stuck?
+  evscrub check                       verify the setup
+  evscrub list --due --parked         list what is late or stuck
   evscrub restore 2b7e4a0c-...        undo a DELETE
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that suggests the nearest right option for one that it does not know."""
+    """A parser that suggests the closest option for an unknown one."""
 
     def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Print usage and an error, and exit with 2."""
+        """Print the usage and an error, and exit with code 2."""
         options = re.findall(r"--[a-z-]+", self.format_help())
         said = []
         for argument in unknown:
@@ -84,10 +84,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(argv: Sequence[str]) -> _Parser:
-    """Make the parser for a command line, with the arguments of the command that it has.
+    """Return the parser for a command line, with the arguments of its command.
 
-    The others are left out: their modules may need packages that are not installed. The command
-    that prints completions has them all.
+    Arguments of other commands are left out, because their modules may need packages that are not
+    installed; only the completion command includes all.
     """
     parser = _Parser(
         prog="evscrub",
@@ -110,8 +110,11 @@ def make_parser(argv: Sequence[str]) -> _Parser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    if arguments is None:  # the program itself, not a call from Python
+    """Run a command line; return the exit code.
+
+    :param arguments: the arguments without the program's name; None for those of the process.
+    """
+    if arguments is None:  # run as the program
         install_excepthooks()
     argv = list(sys.argv[1:] if arguments is None else arguments)
     code = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this is, in the form that oslo.reports asks for."""
+"""Vendor, product and version, in the form that oslo.reports expects."""
 
 from importlib.metadata import version
 

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``evscrub check`` looks at: whether the agent can do its work here.
+"""The checks of ``evscrub check``: whether an agent can work here.
 
-A module for each side: Glance's options, the bus, the registry, the stores, the agents. Each check
-is a function that takes a :class:`Subject` and returns :class:`~evscrub.checks.report.Findings`;
-what it learns for those after it, it leaves in the subject. Nothing is changed, neither in the
-registry nor on the bus nor in a store, and nothing that is said holds a credential or a location's
-URL.
+There is a module each for Glance's options, the bus, the registry, the stores and the agents. A
+check is a function that takes a :class:`Subject`, stores there what later checks need, and returns
+:class:`~evscrub.checks.report.Findings`. Checks change nothing in the registry, on the bus or in a
+store, and no finding contains a credential or the URL of a location.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,10 +15,10 @@ from evscrub.checks.subject import Subject
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.telemetry.redact import redact
 
-#: What comes before all of them: the files themselves.
+#: Name of the first entry of a report, about the configuration files.
 CONFIGURATION = "Configuration"
 
-#: In the order they run in, and are shown in.
+#: The checks in the order in which they run and are shown.
 CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Delayed delete", glance.delayed_delete),
     ("Notifications", glance.notifications),
@@ -43,7 +42,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
 
 
 def run(subject: Subject) -> Report:
-    """Carry out every check."""
+    """Run all checks; one that cannot run is reported as not checked."""
     files = Findings()
     files.note(f"Read: {', '.join(subject.conf.config_file) or 'no file'}.")
     report: Report = [(CONFIGURATION, files)]
@@ -62,9 +61,9 @@ def run(subject: Subject) -> Report:
 
 
 def refused(problems: Iterable[str]) -> Report:
-    """Report a configuration that cannot be read, beside which nothing else can be looked at.
+    """Return the report on an invalid configuration, with which no check can run.
 
-    :param problems: what is wrong with it, a sentence each.
+    :param problems: the errors in it, a sentence each.
     """
     findings = Findings()
     for problem in problems:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the agents that run already: what they know and no look at the registry tells."""
+"""Checks of running agents, which know more than the registry does."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +10,15 @@ from evscrub.domain.address import Address, parse
 from evscrub.domain.words import count
 from evscrub.status import client
 
-#: Options that must be the same on all agents, and what the one with the least makes of it.
+#: Options that must be the same on all agents, and what the smallest value causes.
 _ALIKE = {
-    "scrub_time": "data is deleted when the shortest is over",
-    "claim_timeout": "an agent may delete what one with a longer one has claimed and is deleting",
+    "scrub_time": "data is deleted after the shortest",
+    "claim_timeout": "with a shorter one, an agent may take over claims that are still in use",
 }
 
 
 def agents(subject: Subject) -> Findings:
-    """Ask the agents for stores that are paused or fail, for parked images and their settings."""
+    """Ask agents for paused or failing stores, parked images and their settings."""
     found = Findings()
     asked = list(subject.agents) or _configured(found, subject)
     seconds: dict[str, dict[str, float]] = {
@@ -33,14 +33,16 @@ def agents(subject: Subject) -> Findings:
             if subject.agents:
                 found.warn(said)
             else:
-                found.note(f"{said} Whether a store is paused is not known.")
+                found.note(f"{said} Paused stores are therefore unknown.")
             continue
         try:
             _judge(found, address, status)
             for option, by_place in seconds.items():
                 by_place[f"for the agent on {address}"] = float(status["settings"][option])
         except (KeyError, TypeError, ValueError):
-            found.warn(f"The agent on {address} is of another release: ask it with its own check.")
+            found.warn(
+                f"The agent on {address} is of another release: use evscrub check of that release."
+            )
     for option, by_place in seconds.items():
         _compare(found, option, by_place)
     if asked and not found.code and found.details is None:
@@ -49,12 +51,15 @@ def agents(subject: Subject) -> Findings:
 
 
 def _compare(found: Findings, option: str, seconds: Mapping[str, float]) -> None:
-    """Warn of an option that differs from one place to another."""
+    """Warn about an option whose value differs.
+
+    :param seconds: its value by where it was found.
+    """
     if len(set(seconds.values())) > 1:
         said = ", ".join(f"{value:g} s {place}" for place, value in seconds.items())
         found.warn(
-            f"{option} is not the same everywhere: {said}. It must be, for {_ALIKE[option]}: set it"
-            " in the configuration of each agent, and restart those that ran before."
+            f"{option} is not the same everywhere: {said}. It must be, because"
+            f" {_ALIKE[option]}: set it in the configuration of each agent, and restart the agents."
         )
 
 
@@ -75,26 +80,26 @@ def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
         waiting = count(store["ready"] + store["claimed"], "image waits", "images wait")
         if store["breaker"] == "blown":
             found.fail(
-                f"The store {store['name']} is paused: {store['reason']}; {waiting}. Mend it"
-                f" and send the agent on {address} SIGHUP."
+                f"The store {store['name']} is paused: {store['reason']}; {waiting}. Repair it"
+                f" and send SIGHUP to the agent on {address}."
             )
         elif store["breaker"] != "closed":
             found.warn(
                 f"The store {store['name']} does not work for the agent on {address}:"
-                f" {store['reason']}; {waiting}, and it is probed now and then."
+                f" {store['reason']}; {waiting}, and the agent probes it from time to time."
             )
         elif stopped := store["owners_stopped"]:
             found.warn(
-                f"Images of {count(stopped, 'project')} in the store {store['name']} wait for the"
-                f" agent on {address}: they fail, one after another, and those of"
-                " others are not. Its log names the projects."
+                f"The agent on {address} has stopped {count(stopped, 'project')} in the store"
+                f" {store['name']}, whose images fail one after another while those of others do"
+                " not. Its log names the projects."
             )
     if parked := status["parked"]["total"]:
         found.warn(
-            f"The agent on {address} has {count(parked, 'image')} parked: 'evscrub list --parked'"
-            " says which, and why."
+            f"The agent on {address} has parked {count(parked, 'image')}: 'evscrub list --parked'"
+            " lists them with their reasons."
         )
     if not status["registry"]["answers"]:
         found.warn(f"The database does not answer the agent on {address}.")
     if not status["bus"]["joined"]:
-        found.warn(f"The agent on {address} has not joined the bus: sweeps find what is due.")
+        found.warn(f"The agent on {address} has not joined the bus: only sweeps find due images.")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of the message bus: RabbitMQ, which oslo.messaging's own driver would wait for for ever.
+"""Checks of the message bus, RabbitMQ.
 
-So each broker is asked with a connection of our own and a short time-out. Only what is there
-already is declared once more, as Glance's options say it is, so that nothing is made here.
+oslo.messaging's driver would wait for a broker without limit, so these checks use their own
+connections with a short timeout. Only existing exchanges and queues are declared again, with the
+arguments that Glance's options imply, so nothing is created.
 """
 
 import shlex
@@ -30,13 +31,13 @@ _SHARED_TOPIC = "notifications"
 #: The priorities that Glance sends at; each makes a queue of every topic.
 _PRIORITIES = ("info", "warn", "error")
 _READ_PRIORITY = "info"
-#: Messages on a queue that nobody reads, from which on it is told.
+#: Messages in a queue without consumers that are worth a warning.
 _MANY = 1000
 _ERRORS = (amqp_errors.AMQPError, OSError, KombuError)
 
 
 def brokers(subject: Subject) -> Findings:
-    """Whether the brokers of the transport URL answer and let us in."""
+    """Check that the brokers of the transport URL accept connections and the login."""
     found = Findings()
     glance.register(subject.conf)
     try:
@@ -45,14 +46,14 @@ def brokers(subject: Subject) -> Findings:
             subject.conf, subject.conf.oslo_messaging_notifications.transport_url
         )
     except (oslo_messaging.MessagingException, ValueError) as error:
-        # Some of these errors quote the URL, and it holds the broker's password.
+        # Some of these errors quote the URL, which holds the broker's password.
         found.fail(
             f"The bus's URL cannot be used ({type(error).__name__}): check [DEFAULT] transport_url"
             " and [oslo_messaging_notifications] transport_url in glance-api.conf."
         )
         return found
     if url.transport.startswith("kombu+memory"):
-        found.note("The bus lives in this process alone.")
+        found.note("The bus is in memory, within one process.")
         return found
     if url.transport not in {"rabbit", "kombu"}:
         found.warn(f"The bus is {url.transport}; only RabbitMQ can be checked here.")
@@ -77,7 +78,7 @@ def brokers(subject: Subject) -> Findings:
 
 
 def queues(subject: Subject) -> Findings:
-    """Whether exchange and queues, if they are there, are what Glance's options declare."""
+    """Check that existing exchanges and queues match what Glance's options declare."""
     if subject.bus is None:
         raise NotCheckedError("no RabbitMQ can be reached")
     found = Findings()
@@ -95,23 +96,23 @@ def queues(subject: Subject) -> Findings:
             _check_queue(found, connection, bus.options, name)
     if _SHARED_TOPIC in listener.topics and not listener.pool:
         found.warn(
-            f"evscrub listens to the topic {_SHARED_TOPIC}, which others, Ceilometer for one, may"
-            " read too: each then gets a part of the messages, and neither all. Give evscrub a"
-            " topic of its own: [listener] topics in evscrub.conf, and the same in addition in"
+            f"evscrub listens to the topic {_SHARED_TOPIC}, which other services such as Ceilometer"
+            " may read too: each of them then gets only some of the messages. Give evscrub a topic"
+            " of its own: set it as [listener] topics in evscrub.conf, and add it to"
             " [oslo_messaging_notifications] topics in glance-api.conf."
         )
     return found
 
 
 def unread(subject: Subject) -> Findings:
-    """Whether somebody reads each queue that Glance's notifications make."""
+    """Check that each queue that Glance's notifications create has a consumer."""
     if subject.bus is None:
         raise NotCheckedError("no RabbitMQ can be reached")
     found = Findings()
     bus, listener = subject.bus, subject.conf.listener
     glance.register(subject.conf)
     topics = list(subject.conf.oslo_messaging_notifications.topics)
-    # Told with the queues: an agent that is to start reads those.
+    # The previous check covers these; an agent that starts later reads them.
     ours = set() if listener.pool else {f"{topic}.{_READ_PRIORITY}" for topic in listener.topics}
     names = {f"{topic}.{priority}": topic for topic in topics for priority in _PRIORITIES}
     waiting: dict[str, dict[str, int]] = {}  # messages by queue by topic
@@ -134,7 +135,7 @@ def unread(subject: Subject) -> Findings:
     if not found.code:
         others = count(looked_at, "other queue")
         found.note(
-            f"{others} of Glance's topics, none of them unread."
+            f"Found {others} of Glance's topics, none of them unread."
             if looked_at
             else "Glance's topics have no other queue."
         )
@@ -144,22 +145,25 @@ def unread(subject: Subject) -> Findings:
 def _nobody_reads(
     topic: str, queues: Mapping[str, int], our_topics: Collection[str], virtual_host: str | None
 ) -> str:
-    """Say that nobody reads a topic's queues, given with their messages, and what to do."""
+    """Describe a topic's queues that nobody reads, and what to do.
+
+    :param queues: the number of messages in each queue.
+    """
     said = " and ".join(
         f"{name}, where {count(messages, 'message waits', 'messages wait')}"
         for name, messages in queues.items()
     )
     if topic in our_topics:
         return (
-            f"Nobody reads {said}. evscrub reads the priority {_READ_PRIORITY} alone: bound that"
-            " queue by a policy of RabbitMQ's with max-length or message-ttl."
+            f"Nobody reads {said}. evscrub reads only the priority {_READ_PRIORITY}: limit that"
+            " queue with a RabbitMQ policy for max-length or message-ttl."
         )
     place = f" -p {shlex.quote(virtual_host)}" if virtual_host else ""
     deletions = "; ".join(f"rabbitmqctl{place} delete_queue {name}" for name in queues)
     return (
-        f"Nobody reads {said}. If the reader is not only away for a moment, take {topic} out of"
+        f"Nobody reads {said}. Unless the consumer is only away for a moment, remove {topic} from"
         f" [{glance.NOTIFICATIONS}] topics in glance-api.conf, restart glance-api, and delete what"
-        f" it has left: {deletions}."
+        f" is left: {deletions}."
     )
 
 
@@ -170,7 +174,9 @@ def _check_exchange(
         with _channel(connection) as channel:
             channel.exchange_declare(name, "topic", passive=True)
     except amqp_errors.NotFound:
-        found.note(f"The exchange {name} is not there yet: Glance's first notification makes it.")
+        found.note(
+            f"The exchange {name} does not exist yet: Glance's first notification creates it."
+        )
         return
     except _ERRORS as error:
         found.fail(_refused("exchange", name, error))
@@ -191,7 +197,9 @@ def _check_queue(
         with _channel(connection) as channel:
             queue = channel.queue_declare(name, passive=True)
     except amqp_errors.NotFound:
-        found.note(f"The queue {name} is not there yet: the first agent or notification makes it.")
+        found.note(
+            f"The queue {name} does not exist yet: the first agent or notification creates it."
+        )
         return
     except _ERRORS as error:
         found.fail(_refused("queue", name, error))
@@ -208,15 +216,15 @@ def _check_queue(
         found.fail(_refused("queue", name, error))
         return
     said = f"{name}: {count(queue.message_count, 'message')}, " + (
-        f"{count(queue.consumer_count, 'consumer')}. Each agent is one; if there are more than"
-        " agents, somebody else takes a part of the messages."
+        f"{count(queue.consumer_count, 'consumer')}. Each agent is one; if there are more consumers"
+        " than agents, another service takes some of the messages."
         if queue.consumer_count
-        else "and no agent listens."
+        else "no agent listening."
     )
     if queue.message_count >= _MANY and not queue.consumer_count:
         found.warn(
-            f"{said} The queue grows until one does; start an agent, or take the topic out of"
-            " Glance's and delete the queue."
+            f"{said} The queue grows until one does; start an agent, or remove the topic from"
+            " Glance's topics and delete the queue."
         )
     else:
         found.note(said)
@@ -226,16 +234,16 @@ def _refused(kind: str, name: str, error: Exception) -> str:
     if isinstance(error, amqp_errors.PreconditionFailed):
         return (
             f"The {kind} {name} is of another type than Glance's options declare"
-            f" ({_reason(error)}). Let evscrub and every Glance use the same"
-            f" [{_RABBIT}] amqp_durable_queues, amqp_auto_delete and rabbit_quorum_*; if they do,"
-            f" delete the {kind} in RabbitMQ and restart them, so that it is made anew."
+            f" ({_reason(error)}). Use the same [{_RABBIT}] amqp_durable_queues, amqp_auto_delete"
+            f" and rabbit_quorum_* for evscrub and every Glance; if they are the same, delete the"
+            f" {kind} in RabbitMQ and restart them, which creates it again."
         )
     if isinstance(error, amqp_errors.AccessRefused):
         return (
             f"RabbitMQ refuses the {kind} {name} ({_reason(error)}). Give the user of transport_url"
             " the configure, write and read permissions on it: rabbitmqctl set_permissions."
         )
-    return f"The {kind} {name} cannot be looked at ({_reason(error)})."
+    return f"The {kind} {name} cannot be inspected ({_reason(error)})."
 
 
 @contextmanager
@@ -263,7 +271,7 @@ def _connection(
 
 @contextmanager
 def _channel(connection: Connection) -> Iterator[Any]:
-    """A channel of its own for each question, because RabbitMQ closes it with a refusal."""
+    """Open a channel for one request, because RabbitMQ closes it when it refuses."""
     with closing(connection.channel()) as channel:
         yield channel
 
@@ -286,7 +294,7 @@ def _durable(options: cfg.ConfigOpts.GroupAttr) -> bool:
 
 
 def _arguments(options: cfg.ConfigOpts.GroupAttr) -> dict[str, Any]:
-    """The arguments that oslo.messaging declares a notification queue with."""
+    """Return the arguments with which oslo.messaging declares a notification queue."""
     arguments: dict[str, Any] = {}
     if options.rabbit_ha_queues:
         arguments["x-ha-policy"] = "all"
@@ -306,6 +314,6 @@ def _name(host: TransportHost) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What the broker or the socket said; neither knows a password."""
+    """Return what the broker or the socket reported, which never includes a password."""
     said = getattr(error, "reply_text", None) or getattr(error, "strerror", None)
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks of what Glance's own options say."""
+"""Checks of Glance's options."""
 
 from datetime import timedelta
 
@@ -11,18 +11,18 @@ from evscrub.checks.subject import Subject
 from evscrub.config.settings import unset_delay
 from evscrub.domain.words import in_words
 
-#: The age of ``glance-manage db purge`` where none is given.
+#: Default age of ``glance-manage db purge``.
 PURGE_AGE = timedelta(days=30)
 
 NOTIFICATIONS = "oslo_messaging_notifications"
 _MESSAGING_DRIVERS = frozenset({"messaging", "messagingv2"})
-#: Either of them silences the notification that evscrub lives on.
+#: Either entry suppresses the notification that evscrub needs.
 _SILENCING = frozenset({"image", "image.delete"})
 _RESTART = "and restart glance-api"
 
 
 def delayed_delete(subject: Subject) -> Findings:
-    """Whether a DELETE leaves anything to scrub."""
+    """Check that Glance leaves deleted data to a scrubber."""
     found = Findings()
     if not subject.conf.delayed_delete:
         files = ", ".join(subject.conf.config_file or []) or "no file at all"
@@ -36,7 +36,7 @@ def delayed_delete(subject: Subject) -> Findings:
 
 
 def notifications(subject: Subject) -> Findings:
-    """Whether Glance tells the bus about deleted images, where evscrub listens."""
+    """Check that Glance announces deleted images where evscrub listens."""
     found = Findings()
     conf = subject.conf
     register(conf)
@@ -46,13 +46,13 @@ def notifications(subject: Subject) -> Findings:
         said = ", ".join(options.driver) or "not set"
         text = (
             f"Glance's notification driver is {said}, so nothing reaches the bus and images wait"
-            f" for the sweep. Set [{NOTIFICATIONS}] driver = messagingv2 in glance-api.conf"
+            f" for a sweep. Set [{NOTIFICATIONS}] driver = messagingv2 in glance-api.conf"
             f" {_RESTART}."
         )
         if "routing" in drivers:
             found.warn(
-                f"Notifications are routed by [{NOTIFICATIONS}] routing_config, which is"
-                " not looked at here: make sure that image.delete goes to messagingv2."
+                f"Notifications are routed by [{NOTIFICATIONS}] routing_config, which this check"
+                " does not read: make sure that image.delete goes to messagingv2."
             )
         else:
             found.fail(text)
@@ -66,7 +66,7 @@ def notifications(subject: Subject) -> Findings:
     silenced = sorted(_SILENCING & set(conf.disabled_notifications))
     if silenced:
         found.fail(
-            f"Glance's disabled_notifications has {' and '.join(silenced)}: take that out of"
+            f"Glance's disabled_notifications has {' and '.join(silenced)}: remove that from"
             f" [DEFAULT] disabled_notifications in glance-api.conf {_RESTART}."
         )
     if conf.control_exchange != conf.listener.exchange:
@@ -79,20 +79,20 @@ def notifications(subject: Subject) -> Findings:
 
 
 def purge_age(subject: Subject) -> Findings:
-    """Whether rows may be purged before their data is gone."""
+    """Check that rows are not purged before their data is gone."""
     found = Findings()
     if warning := unset_delay(subject.conf):
         found.warn(f"{warning}.")
     delay = timedelta(seconds=subject.conf.scrub_time)
     said = f"Data is kept for {in_words(delay.total_seconds())} after a DELETE"
     if not delay:
-        said = "Data goes right after a DELETE"
+        said = "Data is deleted right after a DELETE"
     if delay >= PURGE_AGE:
         found.warn(
             f"{said}, but 'glance-manage db purge' removes the rows of images deleted more than"
-            f" {PURGE_AGE.days} days ago unless told otherwise, whether their data is gone or not,"
-            " and then nobody finds that data again. Lower [DEFAULT] scrub_time, or give purge an"
-            " --age_in_days well above it."
+            f" {PURGE_AGE.days} days ago by default, whether or not their data is gone, and then"
+            " nothing can find that data again. Lower [DEFAULT] scrub_time, or run the purge with"
+            " an --age_in_days well above it."
         )
     else:
         found.note(f"{said}; keep that well below the --age_in_days of 'glance-manage db purge'.")
@@ -100,7 +100,7 @@ def purge_age(subject: Subject) -> Findings:
 
 
 def register(conf: cfg.ConfigOpts) -> None:
-    """Register the options of oslo.messaging that are looked at here."""
+    """Register the options of oslo.messaging that the checks read."""
     for group, options in messaging_opts.list_opts():
         if group in {None, NOTIFICATIONS}:
             conf.register_opts(options, group=group)

@@ -21,9 +21,9 @@ from evscrub.registry.tables import image_locations, images, metadata
 T = TypeVar("T")
 
 _CONNECTION = "[database] connection in glance-api.conf"
-#: A difference of clocks from which on it is told, beyond what the question itself took.
+#: Clock difference that is worth a warning, beyond the duration of the query.
 _SKEW_SECONDS = 2.0
-#: A difference of the clocks of database nodes from which on it is told.
+#: Clock difference of database nodes that is worth a warning.
 _NODES_APART_SECONDS = 1.0
 _SHOWN_IDS = 3
 
@@ -35,15 +35,15 @@ _live_location = (
 
 
 def connection(subject: Subject) -> Findings:
-    """Whether the database answers."""
+    """Check that the database answers."""
     found = Findings()
     try:
         database = Database(subject.conf)
     except ValueError as error:
         said = str(error)
-        # A URL that is not understood is quoted in part, and it holds the password.
+        # Other errors quote a part of the URL, which holds the password.
         known = said.startswith("[database]")
-        found.fail(said + "." if known else f"{_CONNECTION} is not a URL that can be read.")
+        found.fail(said + "." if known else f"{_CONNECTION} is not a URL of SQLAlchemy's form.")
         return found
     try:
         database.reach()
@@ -56,7 +56,7 @@ def connection(subject: Subject) -> Findings:
 
 
 def schema(subject: Subject) -> Findings:
-    """Whether Glance's tables and the columns that evscrub uses are there."""
+    """Check that Glance's tables have the columns that evscrub uses."""
     found = Findings()
     inspector = sa.inspect(subject.database.engine)
     for table in metadata.sorted_tables:
@@ -77,7 +77,7 @@ def schema(subject: Subject) -> Findings:
 
 
 def privileges(subject: Subject) -> Findings:
-    """Whether we may read, lock and update, tried on no row at all."""
+    """Check the privileges to read, lock and update, with statements that match no row."""
     found = Findings()
     database = subject.registry
     none = sa.false()
@@ -103,7 +103,7 @@ def privileges(subject: Subject) -> Findings:
             ),
         ),
         (
-            "SELECT FOR UPDATE SKIP LOCKED, which takes MySQL 8.0 or MariaDB 10.6, on images",
+            "SELECT FOR UPDATE SKIP LOCKED, which needs MySQL 8.0 or MariaDB 10.6, on images",
             sa.select(images.c.id).where(none).with_for_update(skip_locked=True),
         ),
     ]
@@ -117,14 +117,14 @@ def privileges(subject: Subject) -> Findings:
             found.fail(f"No {name} ({_reason(subject, error)}).")
     if found.code:
         found.fail(
-            f"Let the user of {_CONNECTION} SELECT Glance's tables and UPDATE images and"
-            " image_locations, on a server that is not read-only; Glance's own user may."
+            f"Grant the user of {_CONNECTION} SELECT on Glance's tables and UPDATE on images and"
+            " image_locations, on a server that is not read-only; Glance's user has both."
         )
     return found
 
 
 def clock(subject: Subject) -> Findings:
-    """Whether this host and the database agree on the time."""
+    """Check that the clocks of this host and the database agree."""
     found = Findings()
     ours = Clock()
     asked = ours.moment()
@@ -136,16 +136,16 @@ def clock(subject: Subject) -> Findings:
     if skew > _SKEW_SECONDS:
         which = "ahead of" if ahead > behind else "behind"
         found.warn(
-            f"This host's clock is {in_words(skew)} {which} the database's. evscrub goes by the"
-            " database's; but Glance stamps deleted_at by its own host's, and what that is off,"
-            " each image is scrubbed too early or too late. Let NTP keep the clocks of this host,"
-            " Glance's hosts and the database's."
+            f"This host's clock is {in_words(skew)} {which} the database's. evscrub uses the"
+            " database's clock, but Glance stamps deleted_at by its own host's, and images are"
+            " scrubbed too early or too late by the difference. Synchronize the clocks of this"
+            " host, Glance's hosts and the database with NTP."
         )
     return found
 
 
 def node_clocks(subject: Subject) -> Findings:
-    """Whether the clocks of the database's nodes agree, of those that can be asked."""
+    """Check that the clocks of all reachable database nodes agree."""
     found = Findings()
     ours = Clock()
     addresses = nodes.addresses(subject.database)
@@ -155,8 +155,8 @@ def node_clocks(subject: Subject) -> Findings:
     clocks = [clock for clock in read.values() if clock is not None]
     silent = [_address(address) for address, clock in read.items() if clock is None]
     if silent and len(addresses) > 1:
-        found.note(f"Not reached from here, so not compared: {', '.join(silent)}.")
-    if len(clocks) < 2:  # noqa: PLR2004 - it takes two
+        found.note(f"Not reachable from here, so not compared: {', '.join(silent)}.")
+    if len(clocks) < 2:  # noqa: PLR2004 - one clock has nothing to compare with
         return found
     least, most = nodes.apart(clocks)
     if least <= _NODES_APART_SECONDS:
@@ -172,8 +172,8 @@ def node_clocks(subject: Subject) -> Findings:
     tell(
         f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: compared"
         f" with {_address(first.address)}, {ahead}. An agent claims nothing on a node that is more"
-        f" than {BOUND_SECONDS:.0f} s off, since images would go too early there and claims of"
-        " living agents look abandoned. Let NTP set the clocks of all of them."
+        f" than {BOUND_SECONDS:.0f} s off, because images would be deleted too early there and the"
+        " claims of live agents would look expired. Synchronize all of them with NTP."
     )
     return found
 
@@ -184,12 +184,12 @@ def _address(address: nodes.Address) -> str:
 
 
 def backlog(subject: Subject) -> Findings:
-    """How much waits, and whether any of it should have gone long since."""
+    """Check how many images await scrubbing, and whether some are long overdue."""
     found = Findings()
     conf = subject.conf
-    # Zero dates and dates before Christ, which some databases keep, are none to Python.
+    # Python cannot represent zero dates and dates BC, which some databases store.
     dates = sa.case((images.c.deleted_at >= datetime(1970, 1, 1), images.c.deleted_at))  # noqa: DTZ001 - the registry's are naive
-    # A held image has no time: count() leaves it out.
+    # A held image has no deletion time, so count() skips it.
     query = sa.select(sa.func.count(), sa.func.count(images.c.deleted_at), sa.func.min(dates))
     total, number, oldest, now = _ask(
         subject,
@@ -204,7 +204,7 @@ def backlog(subject: Subject) -> Findings:
         found.note("No image awaits scrubbing.")
         return found
     said = f"{count(number, 'image')} await{'s' if number == 1 else ''} scrubbing"
-    if not isinstance(oldest, datetime):  # all are held, or it is a date without a month
+    if not isinstance(oldest, datetime):  # all are held, or the date is invalid
         found.note(f"{said}.")
         return found
     overdue = (now - oldest).total_seconds() - conf.scrub_time
@@ -214,27 +214,27 @@ def backlog(subject: Subject) -> Findings:
         found.note(f"{said}; the oldest has been due for {in_words(overdue)}.")
     else:
         found.warn(
-            f"{said}; the oldest has been due for {in_words(overdue)}, longer than a full sweep"
-            " takes to come by ([sweep] full_interval). Is an agent running? If so, its log says"
-            " which images it cannot scrub, and why; else it may be too slow: see [scrubber] rate"
-            " and concurrency in evscrub.conf."
+            f"{said}; the oldest has been due for {in_words(overdue)}, longer than the time between"
+            " full sweeps ([sweep] full_interval). Check that an agent runs. Its log names images"
+            " that it cannot scrub, with reasons; if there are none, it may be too slow: see"
+            " [scrubber] rate and concurrency in evscrub.conf."
         )
     return found
 
 
 def damage(subject: Subject) -> Findings:
-    """Whether there are images that evscrub leaves alone because only a person can judge them."""
+    """Check for damaged images, which only a person can judge."""
     found = Findings()
     alive = sa.and_(
         images.c.deleted == sa.false(), images.c.status.not_in((PENDING_DELETE, DELETED))
     )
     kinds = (
         (
-            "pending_delete but not marked as deleted, since their DELETE broke off",
+            "pending_delete but not marked as deleted, because their DELETE was interrupted",
             sa.and_(images.c.deleted == sa.false(), images.c.status == PENDING_DELETE),
         ),
         (
-            "live, but all of the data awaits deletion, as after 'glance-scrubber --restore'",
+            "live, but all of their data awaits deletion, as after 'glance-scrubber --restore'",
             sa.and_(alive, HAS_PENDING_LOCATION, ~_live_location),
         ),
         (
@@ -249,8 +249,8 @@ def damage(subject: Subject) -> Findings:
             found.warn(f"{count(number, 'image is', 'images are')} {what}: {shown}.")
     if found.code:
         found.warn(
-            "evscrub does not touch these images or their data. Decide for each whether it is to"
-            " live or to go, and make its rows in images and image_locations say so."
+            "evscrub does not touch these images or their data. Decide for each whether to keep or"
+            " delete it, and correct its rows in images and image_locations."
         )
     return found
 
@@ -277,12 +277,12 @@ def _ask(subject: Subject, query: Callable[[sa.Connection], T]) -> T:
 
 
 def unusable(subject: Subject, error: Exception) -> str:
-    """Say that the database cannot be used, why, and what to do."""
+    """Return a sentence on why the database cannot be used and what to do."""
     return f"The database cannot be used ({_reason(subject, error)}): {advice(error)}."
 
 
 def _reason(subject: Subject, error: Exception) -> str:
-    """What the database's driver said, without statements and without the password."""
+    """Return what the database's driver reported, without statements and the password."""
     said = reason(error)
     try:
         password = sa.make_url(subject.conf.database.connection).password

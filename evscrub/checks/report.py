@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks found, and how it is shown: as oslo.upgradecheck does for every service."""
+"""Findings of the checks, shown in the format of oslo.upgradecheck."""
 
 import json
 import warnings
@@ -11,31 +11,31 @@ TITLE = "evscrub check"
 
 
 class NotCheckedError(Exception):
-    """A check that cannot run because another one failed; the message says which."""
+    """Raised by a check that cannot run, because another failed; the message says why."""
 
 
 @dataclass
 class Findings:
-    """What a check found; it succeeded if it found nothing worse than notes."""
+    """Collect what a check found; its result is the worst of it, or success without any."""
 
     code: Code = Code.SUCCESS
     _texts: list[tuple[Code, str]] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Say something that is as it should be."""
+        """Add a remark about something in order."""
         self._add(Code.SUCCESS, text)
 
     def warn(self, text: str) -> None:
-        """Say what should be looked at."""
+        """Add something that an operator should look at."""
         self._add(Code.WARNING, text)
 
     def fail(self, text: str) -> None:
-        """Say what keeps the agent from its work, and what to change where."""
+        """Add a problem that keeps agents from working, with what to change and where."""
         self._add(Code.FAILURE, text)
 
     @property
     def details(self) -> str | None:
-        """All of it, the worst first."""
+        """All texts, worst first; None without any."""
         worst_first = sorted(self._texts, key=lambda found: -found[0])
         return " ".join(text for _, text in worst_first) or None
 
@@ -64,7 +64,7 @@ def show(report: Report) -> None:
 
 
 def to_json(report: Report) -> str:
-    """Return a report as JSON, in the form that oslo.upgradecheck gives it."""
+    """Return a report as JSON in oslo.upgradecheck's format."""
     checks = [
         {"check": name, "result": int(findings.code), "details": findings.details}
         for name, findings in report
@@ -73,5 +73,5 @@ def to_json(report: Report) -> str:
 
 
 def worst(report: Report) -> Code:
-    """The exit code."""
+    """Return the worst result, which is the exit code."""
     return max((findings.code for _, findings in report), default=Code.SUCCESS)

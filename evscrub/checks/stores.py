@@ -23,14 +23,14 @@ from evscrub.stores.faults import schemes
 
 _SAMPLE_ROWS = 200
 _PAGE_ROWS = 5000
-#: Places outside of the stores that are told, the fullest first.
+#: How many places outside the stores are listed, those with most locations first.
 _SHOWN_PLACES = 5
-#: Images asked for in each part of a store, so that a lost one says nothing.
+#: Active images looked for in each part of a store, so that a single lost one proves nothing.
 _WITNESSES = 3
 
 
 def stores(subject: Subject) -> Findings:
-    """Whether every enabled store loads and may delete."""
+    """Check that every enabled store loads and can delete."""
     found = Findings()
     conf = subject.conf
     try:
@@ -49,7 +49,7 @@ def stores(subject: Subject) -> Findings:
         found.fail(f"The store {name} ({kinds[name]}) cannot be used: {fault.hint}.")
     if not loaded.deletable:
         found.warn(
-            f"Nothing is deleted from {' and '.join(loaded.names)}: the data there is not Glance's."
+            f"evscrub deletes nothing from {' and '.join(loaded.names)}: its data is not Glance's."
         )
     _check_default(found, conf, loaded)
     if loaded.usable:
@@ -58,7 +58,7 @@ def stores(subject: Subject) -> Findings:
 
 
 def _check_default(found: Findings, conf: cfg.ConfigOpts, loaded: Stores) -> None:
-    """See whether Glance itself would start with its default store."""
+    """Check that Glance itself would start with its default store."""
     if conf.enabled_backends:
         option, default, known = "default_backend", conf.glance_store.default_backend, loaded.names
     else:
@@ -67,13 +67,13 @@ def _check_default(found: Findings, conf: cfg.ConfigOpts, loaded: Stores) -> Non
     if default not in known:
         found.warn(
             f"[glance_store] {option} is {default or 'not set'}, and Glance does not start with"
-            f" that: set it in glance-api.conf to one of {', '.join(known)}. Is this the file that"
-            " Glance reads?"
+            f" that: set it in glance-api.conf to one of {', '.join(known)}, and check that Glance"
+            " reads the same file."
         )
 
 
 def locations(subject: Subject) -> Findings:
-    """Whether the newest locations can be read, and lie in stores known here."""
+    """Check that the newest locations can be read and belong to stores configured here."""
     found = Findings()
     reasons: Counter[str] = Counter()
     rows = _newest(subject, image_locations.c.status != DELETED)
@@ -81,19 +81,19 @@ def locations(subject: Subject) -> Findings:
         try:
             subject.stores.resolve(row)
         except StoreNotUsableError as error:
-            # Others are told with the stores, and by the check of foreign locations.
+            # The checks of stores and of foreign locations report the others.
             if not error.store and error.reason != FOREIGN_OBJECT:
                 reasons[error.hint] += 1
     for hint, number in reasons.most_common():
         end = "" if hint.endswith("?") else "."
         found.fail(f"{number} of the {len(rows)} newest locations cannot be scrubbed: {hint}{end}")
     if not found.code:
-        found.note(f"{count(len(rows), 'location')} looked at." if rows else "No location yet.")
+        found.note(f"{count(len(rows), 'location')} checked." if rows else "No location yet.")
     return found
 
 
 def witnesses(subject: Subject) -> Findings:
-    """Whether each store has the newest active images that it must have, by their sizes."""
+    """Check that each store has some of its newest active images, by their sizes."""
     found = Findings()
     active = (image_locations.c.status == ACTIVE, images.c.status == ACTIVE, images.c.size > 0)
     asked: dict[tuple[str, str], list[Presence]] = {}
@@ -101,7 +101,7 @@ def witnesses(subject: Subject) -> Findings:
         try:
             target = subject.stores.resolve(row)
         except StoreNotUsableError:
-            continue  # told by the other checks
+            continue  # the other checks report it
         part = asked.setdefault((target.store, target.endpoint), [])
         if len(part) < _WITNESSES and Presence.THERE not in part:
             part.append(subject.stores.look_for(target, size_bytes))
@@ -112,19 +112,19 @@ def witnesses(subject: Subject) -> Findings:
         if absent:
             of_parts = "" if len(parts) == 1 else f" in {absent} of its {len(parts)} places"
             found.fail(
-                f"The store {store} has none of the active images asked for{of_parts}: is its file"
-                " system mounted here, is its bucket, container or pool the right one? Deleted"
-                " images would be missing too, and an agent pauses the store."
+                f"The store {store} has none of the active images looked for{of_parts}: check that"
+                " its file system is mounted here, or that its bucket, container or pool is the"
+                " right one. Deleted images would be missing too, and an agent pauses the store."
             )
         elif not any(Presence.THERE in presences for presences in parts):
             found.warn(
-                f"The store {store} does not say whether it has an active image: what it lacks"
-                " cannot be told from what is gone, and waits."
+                f"The store {store} does not say whether it has an active image, so data that it"
+                " lacks cannot be proven to be deleted, and its images wait."
             )
     if without := [name for name in subject.stores.deletable if name not in stores]:
         found.note(
-            f"No active image tells whether {' and '.join(without)} is the right store: then what"
-            " it lacks is counted, see [scrubber] not_found_limit."
+            f"No active image can prove that {' and '.join(without)} is the right store: images"
+            " whose data it lacks are counted, see [scrubber] not_found_limit."
         )
     if stores and not found.code:
         found.note(f"Active images are there: {', '.join(stores)}.")
@@ -132,7 +132,7 @@ def witnesses(subject: Subject) -> Findings:
 
 
 def foreign(subject: Subject) -> Findings:
-    """Whether locations lie where no store of this configuration keeps its data."""
+    """Check for locations outside the places where the configured stores keep their data."""
     found = Findings()
     pending: Counter[str] = Counter()
     live: Counter[str] = Counter()
@@ -149,14 +149,14 @@ def foreign(subject: Subject) -> Findings:
             found.warn(f"{count(number, f'{what} location')} cannot be scrubbed: {hint}.")
         further = len(counted) - _SHOWN_PLACES
         if further > 0:
-            found.warn(f"So it is with {what} locations in {count(further, 'further place')}.")
+            found.warn(f"The same holds for {what} locations in {count(further, 'more place')}.")
     if not found.code:
-        found.note(f"{count(looked_at, 'location')} looked at, none outside of its store.")
+        found.note(f"{count(looked_at, 'location')} checked, none outside its store.")
     return found
 
 
 def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[LocationRow, int]]:
-    """The newest locations of a kind, with their images' sizes."""
+    """Return the newest locations that match, with the sizes of their images."""
     query = (
         sa.select(*LOCATION_COLUMNS, images.c.size)
         .join(images, images.c.id == image_locations.c.image_id, isouter=True)
@@ -174,7 +174,7 @@ def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[Loca
 
 
 def _rows(subject: Subject) -> Iterator[LocationRow]:
-    """Yield all locations that have data, page by page."""
+    """Yield all locations that are not deleted, read page by page."""
     query = (
         sa.select(*LOCATION_COLUMNS)
         .where(image_locations.c.status != DELETED)

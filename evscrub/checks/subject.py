@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the checks look at, and what they learn on the way."""
+"""The deployment that the checks examine, and what they find out about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from evscrub.stores.backends import Stores
 
 @dataclass
 class Bus:
-    """A RabbitMQ that answers.
+    """A reachable RabbitMQ.
 
-    :param options: ``[oslo_messaging_rabbit]``, as the transport's URL may change it.
+    :param options: ``[oslo_messaging_rabbit]``, with changes from the transport URL.
     """
 
     url: TransportURL
@@ -27,10 +27,10 @@ class Bus:
 
 @dataclass
 class Subject:
-    """A deployment.
+    """A deployment to check.
 
     :param conf: the whole configuration; must be ``cfg.CONF``.
-    :param agents: the status ports of agents to ask; none for that of the configuration.
+    :param agents: status ports of the agents to ask; if empty, the configured one.
     """
 
     conf: cfg.ConfigOpts
@@ -41,22 +41,22 @@ class Subject:
     schema_known: bool = False
 
     def reach(self, database: Database) -> None:
-        """Keep a database that answers."""
+        """Store a reachable database."""
         self._database = database
 
     def lose(self) -> None:
-        """Take in that the database stopped answering."""
+        """Record that the database stopped answering."""
         self._database = None
 
     def load(self, stores: Stores) -> None:
-        """Keep stores that loaded."""
+        """Store the loaded stores."""
         self._stores = stores
 
     @property
     def database(self) -> Database:
         """The database.
 
-        :raises NotCheckedError: it cannot be reached.
+        :raises NotCheckedError: the database cannot be reached.
         """
         if self._database is None:
             raise NotCheckedError("the database cannot be reached")
@@ -66,7 +66,7 @@ class Subject:
     def registry(self) -> Database:
         """The database, with Glance's tables in it.
 
-        :raises NotCheckedError: it cannot be reached, or is not Glance's.
+        :raises NotCheckedError: the database cannot be reached, or is not Glance's.
         """
         database = self.database
         if not self.schema_known:
@@ -77,7 +77,7 @@ class Subject:
     def stores(self) -> Stores:
         """The stores.
 
-        :raises NotCheckedError: none was loaded.
+        :raises NotCheckedError: the stores were not loaded.
         """
         if self._stores is None:
             raise NotCheckedError("the stores were not loaded")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub agent``."""
+"""Run an agent: ``evscrub agent``."""
 
 import argparse
 import os
@@ -22,23 +22,24 @@ LOG = log.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Run an agent beside Glance, in the foreground: it takes deleted images from the bus and"
-        " from the registry, and deletes their data when they are due. Any number may run. SIGTERM"
-        " and SIGINT end it when the deletes under way are done, SIGHUP applies changed options."
+        "Run an agent beside Glance, in the foreground: it finds deleted images on the bus and in"
+        " the registry, and deletes their data when they are due. Any number of agents may run."
+        " SIGTERM and SIGINT end it when the deletes under way are done; SIGHUP applies changed"
+        " options."
     )
     parser.epilog = (
-        "Exit codes: 0 ended by a signal, 1 broken, 2 the configuration is wrong or the database"
-        " cannot be reached at start."
+        "Exit codes: 0 ended by a signal, 1 failed unexpectedly, 2 the configuration is wrong or"
+        " the database cannot be reached at start."
     )
     loader.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    # It would end a process that does not handle it yet; Agent.handle_signals lets it through.
+    # SIGHUP would end a process without a handler; Agent.handle_signals unblocks it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     conf, own = loader.load_for(arguments)
-    # stevedore calls it an error that the client of a store is missing which nobody enabled;
-    # glance_store warns of those that are.
+    # stevedore logs an error for each missing client of a store, enabled or not; glance_store warns
+    # about those of enabled stores.
     levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     loader.start_logging(own)
@@ -50,10 +51,10 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         anyio.run(partial(_run, agent))
     except Exception:
-        LOG.exception("The agent broke")
+        LOG.exception("The agent failed unexpectedly and exits")
         code = 1
-    # oslo.messaging's threads may hang on a broker that is away, and a store call that outlived
-    # drain_timeout on its store: neither is to keep the process.
+    # Exit without waiting for threads: oslo.messaging's may hang on a broker that is away, and a
+    # store call may outlive drain_timeout.
     output.silence()
     os._exit(code)
 

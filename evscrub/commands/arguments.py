@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Types of arguments that several subcommands take."""
+"""Argument types shared by several subcommands."""
 
 import argparse
 
@@ -7,9 +7,9 @@ from evscrub.domain.address import Address, parse
 
 
 def status_port(text: str) -> Address:
-    """Read an agent's status port.
+    """Parse the address of an agent's status port.
 
-    :raises argparse.ArgumentTypeError: it is not ``HOST:PORT``.
+    :raises argparse.ArgumentTypeError: the text is not ``HOST:PORT``.
     """
     try:
         address = parse(text)

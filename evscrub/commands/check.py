@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub check``.
+"""Check a deployment: ``evscrub check``.
 
-Exit codes are those of oslo.upgradecheck, and so of every ``SERVICE-status upgrade check``: 0 all
-is well, 1 at least a warning, 2 at least a failure, 255 the check itself broke.
+Exit codes are those of oslo.upgradecheck, as of every ``SERVICE-status upgrade check``: 0 success,
+1 at least one warning, 2 at least one failure, 255 the check itself failed unexpectedly.
 """
 
 import argparse
@@ -24,13 +24,13 @@ _BROKEN = 255
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "See whether an agent can do its work here: Glance's options, the bus, the database, the"
-        " stores, what waits, and how the stores are for an agent that runs. Changes nothing. Each"
+        "Check whether an agent can work here: Glance's options, the bus, the database, the stores,"
+        " the backlog, and the state of the stores in a running agent. Changes nothing. Each"
         " failure says what to change, and where."
     )
     parser.epilog = (
-        "Exit codes, those of oslo.upgradecheck: 0 all is well, 1 there are warnings, 2 something"
-        " must be changed, 255 the check itself broke."
+        "Exit codes, those of oslo.upgradecheck: 0 success, 1 there are warnings, 2 something must"
+        " be changed, 255 the check itself failed unexpectedly."
     )
     loader.add_arguments(parser)
     parser.add_argument(
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=status_port,
         default=[],
         metavar="HOST:PORT",
-        help="an agent to ask how its stores are; may be given more than once (default: [status]"
+        help="status port of an agent to ask about its stores; may be repeated (default: [status]"
         " listen)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -49,17 +49,20 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         conf, own = loader.load_for(arguments)
     except loader.ConfigError as error:
-        # Nothing else can be looked at; the same report, so that who reads JSON gets it.
+        # No check can run; report it in the same format, for readers of the JSON.
         return _show(checks.refused(error.problems), as_json=arguments.json)
     _log(own, debug=arguments.debug)
     try:
         found = checks.run(Subject(conf, arguments.agent))
     except loader.ConfigError:
         raise
-    except Exception as error:  # noqa: BLE001 - so that it is not taken for a failed check
-        # Where it happened, without what it says: that may hold a credential.
+    except Exception as error:  # noqa: BLE001 - reported with an exit code of its own
+        # The traceback without the error's text, which may hold a credential.
         trace = "".join(traceback.format_tb(error.__traceback__))
-        print(f"evscrub: the check broke\n{trace}{type(error).__name__}", file=sys.stderr)
+        print(
+            f"evscrub: the check failed unexpectedly\n{trace}{type(error).__name__}",
+            file=sys.stderr,
+        )
         return _BROKEN
     return _show(found, as_json=arguments.json)
 
@@ -74,9 +77,9 @@ def _show(found: report.Report, *, as_json: bool) -> int:
 
 
 def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
-    """Log to the terminal if asked to, and never where the agent logs."""
+    """Log to the terminal with ``--debug``, and never to the agent's log."""
     if not debug:
-        # All that matters comes in the table.
+        # The table has everything that matters.
         logging.disable()
         return
     for name in ("log_config_append", "log_file", "log_dir"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub completion``."""
+"""Print a shell's completion script: ``evscrub completion``."""
 
 import argparse
 
@@ -10,8 +10,8 @@ _FILES = {"FILE"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "For bash: evscrub completion bash > /etc/bash_completion.d/evscrub; for zsh: evscrub"
-        " completion zsh > a file _evscrub in a folder of $fpath."
+        "For bash: evscrub completion bash > /etc/bash_completion.d/evscrub; for zsh: write the"
+        " output of evscrub completion zsh to a file _evscrub in a folder of $fpath."
     )
     parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
 
@@ -24,8 +24,8 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Say which options take a file's name; shtab looks for that at each."""
-    for action in parser._actions:  # noqa: SLF001 - as shtab itself does
+    """Mark the options that take a file name, for shtab."""
+    for action in parser._actions:  # noqa: SLF001 - shtab does the same
         if action.metavar in _FILES:
             action.complete = shtab.FILE  # type: ignore[attr-defined] # shtab's own
         for subparser in action.choices.values() if isinstance(action.choices, dict) else ():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub restore``, ``evscrub hold`` and ``evscrub release``."""
+"""Keep images: ``evscrub restore``, ``evscrub hold`` and ``evscrub release``."""
 
 import argparse
 import sys
@@ -18,18 +18,20 @@ _DONE = {"restore": "restored", "hold": "held", "release": "released"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
-        "May be used while agents run. Exit codes: 0 all of the images are as they should be, 1"
-        " one was refused, with the reason, 2 wrong usage or configuration, or a database that does"
-        " not answer."
+        "May be used while agents run. Exit codes: 0 success for all images, 1 an image was"
+        " refused, with the reason, 2 wrong usage or configuration, or the database does not"
+        " answer."
     )
     loader.add_arguments(parser)
-    parser.add_argument("images", metavar="IMAGE", nargs="+", help="the image's id, in any letters")
+    parser.add_argument(
+        "images", metavar="IMAGE", nargs="+", help="the image's id, in upper or lower case"
+    )
 
 
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        # An image at a time, whose rows are found by their keys: that takes no time.
+        # Short: each query reads the rows of one image by their keys.
         database = Database(conf, answer_seconds=_ANSWER_SECONDS)
         database.probe()
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub list``."""
+"""List the images that await scrubbing: ``evscrub list``."""
 
 import argparse
 import sys
@@ -9,13 +9,13 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub.commands import listing_output
+from evscrub.commands import list_output
 from evscrub.commands.arguments import status_port
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
-from evscrub.domain import listing
+from evscrub.domain import image_report
 from evscrub.domain.address import Address, parse
-from evscrub.domain.listing import AgentReports, ImageReport, Line
+from evscrub.domain.image_report import AgentReports, ImageReport, ReportedTrouble
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.inventory import Inventory
@@ -28,80 +28,81 @@ _MAX_LIMIT = 2**31 - 1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "List images whose data awaits scrubbing, in the order of their ids, as the registry has"
-        " them now. States: waiting (not due yet), due, claimed (an agent is at it), in use (clones"
-        " or snapshots keep it), parked (only an operator can help), held, damaged (left alone:"
-        " only a person can judge). Which images are in use or parked, and which stores are paused,"
-        " the agents know: they are asked on their status ports, and where none answers such"
-        " images are shown as due."
+        "List the images whose data awaits scrubbing, ordered by id. States: waiting (not due yet),"
+        " due, claimed (an agent is deleting it), in use (by clones or snapshots), parked (only an"
+        " operator can help), held, damaged (never touched: only a person can judge). Only agents"
+        " know which images are in use or parked, and which stores are paused; the command asks"
+        " them on their status ports. If none answers, such images are shown as due."
     )
     loader.add_arguments(parser)
     parser.add_argument("--due", action="store_true", help="only images that are due")
     parser.add_argument("--parked", action="store_true", help="only images that are parked")
     parser.add_argument(
-        "--held", action="store_true", help="only images that are held; with the others, either"
+        "--held",
+        action="store_true",
+        help="only images that are held; several of these options list images in any of the states",
     )
     parser.add_argument("--owner", help="only images of this owner, a project's id")
     parser.add_argument(
         "--store",
-        help="only images with a pending location in this store: a name of enabled_backends, or,"
-        " where Glance has a single store, its type",
+        help="only images with a pending location in this store: a name in enabled_backends or, if"
+        " Glance has a single store, its type",
     )
-    parser.add_argument("--limit", type=_natural, metavar="N", help="no more than this many images")
+    parser.add_argument("--limit", type=_natural, metavar="N", help="at most this many images")
     parser.add_argument(
         "--agent",
         action="append",
         type=status_port,
         metavar="HOST:PORT",
-        help="an agent to ask which images are parked or in use; may be given more than once"
+        help="status port of an agent to ask which images are parked or in use; may be repeated"
         " (default: [status] listen)",
     )
-    listing_output.add_arguments(parser)
+    list_output.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        listing_output.choose_columns(arguments.columns)
+        list_output.choose_columns(arguments.columns)
         database = Database(conf)
         database.probe()
         agents = arguments.agent or _default_agents(conf)
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
-    told = _ask(agents)
+    reported = _ask(agents)
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
         print(
-            f"evscrub: no store {arguments.store} is enabled here: there are"
+            f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
             f" {', '.join(names.names)}",
             file=sys.stderr,
         )
     try:
-        lines = _lines(conf, database, names, told or AgentReports(), arguments)
+        lines = _lines(conf, database, names, reported or AgentReports(), arguments)
         with output.reader_may_leave():
-            listing_output.write(lines, sys.stdout, arguments)
+            list_output.write(lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
-        raise loader.ConfigError(f"the registry broke off: {explain(error)}") from None
-    return 1 if arguments.parked and told is None else 0
+        raise loader.ConfigError(f"lost the connection to the database: {explain(error)}") from None
+    return 1 if arguments.parked and reported is None else 0
 
 
 def _lines(
     conf: cfg.ConfigOpts,
     database: Database,
     stores: StoreNames,
-    told: AgentReports,
+    reported: AgentReports,
     arguments: argparse.Namespace,
-) -> Iterable[Line]:
+) -> Iterable[ImageReport]:
     policy = scrubber_settings(conf).policy
-    names = {listing.DUE: "due", listing.PARKED: "parked", listing.HOLD: "held"}
+    names = {image_report.DUE: "due", image_report.PARKED: "parked", image_report.HOLD: "held"}
     states = {state for state, name in names.items() if getattr(arguments, name)}
     found = Inventory(database, on_unreadable=_say_unreadable).read(
-        owner=arguments.owner, held=states == {listing.HOLD}
+        owner=arguments.owner, held=states == {image_report.HOLD}
     )
 
-    def lines() -> Iterator[Line]:
+    def lines() -> Iterator[ImageReport]:
         for seen in found:
-            line = listing.line(seen, policy, told, stores.of)
+            line = image_report.describe(seen, policy, reported, stores.of)
             if line is None or (states and line.state not in states):
                 continue
             if arguments.store is None or arguments.store in line.stores:
@@ -112,8 +113,8 @@ def _lines(
 
 def _say_unreadable(image_id: str) -> None:
     print(
-        f"evscrub: image {image_id} is left alone, since its rows in images and image_locations"
-        " cannot be read: mend the dates, and see that each location has a URL",
+        f"evscrub: skipped image {image_id}, whose rows in images and image_locations cannot be"
+        " read: correct the dates, and check that each location has a URL",
         file=sys.stderr,
     )
 
@@ -124,17 +125,17 @@ def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
 
 
 def _ask(agents: Iterable[Address]) -> AgentReports | None:
-    """Ask the agents; None if not one of them answers."""
-    images: dict[str, ImageReport] = {}
+    """Ask the agents about images and stores; return None if no agent answers."""
+    images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
     answered = False
     for address in agents:
         try:
-            for told in client.troubles(address):
-                if "id" in told:
-                    images[told["id"]] = _trouble(told)
+            for reported in client.troubles(address):
+                if "id" in reported:
+                    images[reported["id"]] = _trouble(reported)
                 else:
-                    stores[told["store"]] = _store_trouble(told)
+                    stores[reported["store"]] = _store_trouble(reported)
         except client.NoAnswerError as error:
             print(f"evscrub: {error}", file=sys.stderr)
         else:
@@ -148,25 +149,25 @@ def _ask(agents: Iterable[Address]) -> AgentReports | None:
     return AgentReports(images, stores)
 
 
-def _store_trouble(told: dict[str, Any]) -> str:
-    words = "is paused" if told.get("state") == "blown" else "does not work"
-    return f"store {told['store']} {words}: {_in_words(told)}"
+def _store_trouble(reported: dict[str, Any]) -> str:
+    words = "is paused" if reported.get("state") == "blown" else "does not work"
+    return f"store {reported['store']} {words}: {_in_words(reported)}"
 
 
-def _trouble(told: dict[str, Any]) -> ImageReport:
-    words = _in_words(told)
-    tries = told.get("tries")
+def _trouble(reported: dict[str, Any]) -> ReportedTrouble:
+    words = _in_words(reported)
+    tries = reported.get("tries")
     if tries:
         words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
-    # The same few texts come again and again.
-    return ImageReport(sys.intern(str(told.get("state", ""))), sys.intern(words))
+    # Many images share a few texts.
+    return ReportedTrouble(sys.intern(str(reported.get("state", ""))), sys.intern(words))
 
 
-def _in_words(told: dict[str, Any]) -> str:
-    words = str(told.get("reason", ""))
+def _in_words(reported: dict[str, Any]) -> str:
+    words = str(reported.get("reason", ""))
     if " " not in words:  # a code, not a sentence, which may name a path
         words = words.replace("_", " ")
-    return f"{words}: {told['detail']}" if told.get("detail") else words
+    return f"{words}: {reported['detail']}" if reported.get("detail") else words
 
 
 def _natural(text: str) -> int:

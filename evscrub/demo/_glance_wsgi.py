@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Glance's API runs in: an HTTP server, a stand-in for Keystone, and its own log file."""
+"""Serve Glance's API: an HTTP server, a stand-in for Keystone's middleware, and a log file."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
 WSGIApp = Callable[..., Any]
 
-#: What a request that names nobody is taken for.
+#: Identity of requests without identity headers.
 ADMIN = {
     "HTTP_X_PROJECT_ID": "admin",
     "HTTP_X_USER_ID": "admin",
     "HTTP_X_ROLES": "admin,member,reader",
 }
-#: Glance's log would drown the caller's: these loggers write to Glance's file alone.
+#: Loggers that write to Glance's log file only, to keep the caller's log readable.
 GLANCE_LOGGERS = ("glance", "keystonemiddleware", "oslo_policy", "taskflow")
 HTTP_THREADS = 16
 
 
 def identity(global_conf: dict[str, str], **local_conf: str) -> Callable[[WSGIApp], WSGIApp]:
-    """Make a paste filter that believes every caller, where Keystone's would check a token.
+    """Return a paste filter that trusts the identity headers, instead of checking a token.
 
-    The headers `X-Project-Id`, `X-User-Id` and `X-Roles` say who calls; a header that is
-    missing is filled in from `ADMIN`.
+    The headers are `X-Project-Id`, `X-User-Id` and `X-Roles`; missing ones are filled in from
+    `ADMIN`.
 
     :param global_conf: paste's defaults, unused.
     :param local_conf: the filter's own settings, unused.
@@ -40,13 +40,13 @@ def identity(global_conf: dict[str, str], **local_conf: str) -> Callable[[WSGIAp
     del global_conf, local_conf
 
     def wrap(app: WSGIApp) -> WSGIApp:
-        def believe(environ: dict[str, Any], start_response: Callable[..., Any]) -> object:
+        def trust(environ: dict[str, Any], start_response: Callable[..., Any]) -> object:
             for key, value in ADMIN.items():
                 environ.setdefault(key, value)
             environ["HTTP_X_IDENTITY_STATUS"] = "Confirmed"
             return app(environ, start_response)
 
-        return believe
+        return trust
 
     return wrap
 
@@ -54,9 +54,9 @@ def identity(global_conf: dict[str, str], **local_conf: str) -> Callable[[WSGIAp
 def make_server(directory: Path, port: int) -> wsgi.Server:
     """Load Glance's API from its configuration folder into an HTTP server on 127.0.0.1.
 
-    Glance's configuration and database engine are globals: one Glance a process at a time.
+    Glance's configuration and database engine are global: run one Glance per process at a time.
 
-    :param directory: the folder with `glance-api.conf`, as `write_config` left it.
+    :param directory: the folder with `glance-api.conf`, written by `write_config`.
     :param port: TCP port to listen on.
     :returns: a server that is bound and listening; `serve()` runs it until `stop()`.
     :raises OSError: the port is taken.
@@ -65,7 +65,7 @@ def make_server(directory: Path, port: int) -> wsgi.Server:
     from glance.common import wsgi_app
     from glance.db.sqlalchemy import api as db_api
 
-    db_api.clear_db_env()  # a Glance that ran here before may have used another database
+    db_api.clear_db_env()  # an earlier Glance in this process may have used another database
     with _environment("OS_GLANCE_CONFIG_DIR", str(directory)):
         app = wsgi_app.init_app()
     server = wsgi.Server(
@@ -82,10 +82,10 @@ def make_server(directory: Path, port: int) -> wsgi.Server:
 
 @contextmanager
 def own_log(path: Path) -> Iterator[None]:
-    """Send Glance's log to a file and keep the caller's logging as it was.
+    """Send Glance's log to a file and preserve the caller's logging.
 
-    Glance's start takes over the root logger; within this block it may, and at the end
-    of it the root logger and `sys.excepthook` are given back.
+    Start Glance in this block: Glance replaces the handlers of the root logger and
+    `sys.excepthook`, which are restored at the end.
 
     :param path: Glance's log file.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sees for itself, past the agent, whether deleted data is gone and kept data is untouched."""
+"""Verify independently of the agent that deleted data is gone and kept data is untouched."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from evscrub.registry.tables import image_locations, images
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     :param says: what holds if nothing is wrong.
-    :param wrong: what was found to be otherwise, a line each.
+    :param wrong: the deviations found, a line each.
     """
 
     says: str
@@ -29,7 +29,7 @@ class Check:
 
 
 def check_uploaded(stage: Stage, plans: Mapping[str, Plan]) -> Check:
-    """See that all data is on disk before anything is deleted."""
+    """Check that all data is on disk before anything is deleted."""
     wrong = [
         f"{plan.name}: {path} does not hold its {plan.size} bytes"
         for image_id, plan in plans.items()
@@ -39,9 +39,9 @@ def check_uploaded(stage: Stage, plans: Mapping[str, Plan]) -> Check:
 
 
 def check_all(stage: Stage, client: GlanceClient, plans: Mapping[str, Plan]) -> list[Check]:
-    """See what is on disk, in the database and behind the API when all is done.
+    """Check disk, database and API at the end of the demo.
 
-    :param plans: what was planned, by image id.
+    :param plans: the plan of each image, by image id.
     """
     gone = {image_id: plan for image_id, plan in plans.items() if plan.fate is not Fate.KEPT}
     kept = {image_id: plan for image_id, plan in plans.items() if plan.fate is Fate.KEPT}
@@ -72,8 +72,8 @@ def _nothing_else_left(stage: Stage, kept: Mapping[str, Plan]) -> Check:
     }
     expected = {_path(stage, image_id, plan) for image_id, plan in kept.items()}
     wrong = [f"{path} is missing" for path in sorted(expected - found)]
-    wrong += [f"{path} is there and should not be" for path in sorted(found - expected)]
-    return Check(f"disk      {len(kept)} files of kept images are all that is there", wrong)
+    wrong += [f"{path} exists and should not" for path in sorted(found - expected)]
+    return Check(f"disk      {len(kept)} files of kept images are the only ones left", wrong)
 
 
 def _rows_deleted(stage: Stage, gone: Mapping[str, Plan]) -> Check:
@@ -92,7 +92,7 @@ def _rows_kept(stage: Stage, kept: Mapping[str, Plan]) -> Check:
 def _wrong_rows(
     stage: Stage, plans: Mapping[str, Plan], *, status: str, deleted: bool
 ) -> tuple[list[str], int]:
-    """Return what is not as it should be, and how many locations there are."""
+    """Return the deviations from the expected rows, and the number of locations."""
     of_images = sa.select(images.c.id, images.c.status, images.c.deleted)
     of_locations = sa.select(
         image_locations.c.image_id, image_locations.c.status, image_locations.c.deleted
@@ -126,14 +126,14 @@ def _downloads(client: GlanceClient, kept: Mapping[str, Plan]) -> Check:
             data = client.download(image_id)
         except httpx.HTTPStatusError as error:
             status = HTTPStatus(error.response.status_code)
-            wrong.append(f"{plan.name}: download says {status.value} {status.phrase}")
+            wrong.append(f"{plan.name}: download answers {status.value} {status.phrase}")
         except httpx.HTTPError as error:
-            wrong.append(f"{plan.name}: download broke off: {type(error).__name__}")
+            wrong.append(f"{plan.name}: download failed: {type(error).__name__}")
         else:
             if len(data) != plan.size:
-                wrong.append(f"{plan.name}: {len(data)} bytes came of the {plan.size} put in")
+                wrong.append(f"{plan.name}: downloaded {len(data)} of {plan.size} bytes")
             elif data != plan.data:
-                wrong.append(f"{plan.name}: other bytes came than were put in")
+                wrong.append(f"{plan.name}: downloaded bytes differ from the uploaded ones")
     return Check(f"API       {len(kept)} kept images download byte for byte", wrong)
 
 

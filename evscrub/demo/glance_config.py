@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sets a real Glance up: its configuration, folders and database."""
+"""Set up a real Glance: its configuration, folders and database."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sqlalchemy.engine import make_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The folder that this package is imported from.
+#: The folder that contains the package `evscrub`.
 _PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
-#: The single store's data folder, where no store has a name.
+#: Name of the data folder of a single store without a name.
 SINGLE_STORE = "images"
-#: Stores that Glance keeps for itself where stores have names.
+#: Stores that Glance reserves for itself if stores have names.
 RESERVED_STORES = ("os_glance_staging_store", "os_glance_tasks_store")
 
 PASTE = """\
@@ -59,16 +59,16 @@ class GlanceConfig:
     :param port: TCP port on 127.0.0.1.
     :param database_url: SQLAlchemy URL of its database.
     :param transport_url: oslo.messaging URL of the bus.
-    :param topics: topics that it sends notifications to; none turns notifications off.
-    :param delayed_delete: whether a DELETE leaves the data for a scrubber.
-    :param stores: type of each store by its name, the first one being the default; empty
-        for a Glance with one nameless `file` store.
-    :param store_options: further options by group, a store's name or `glance_store`.
-    :param metadata_encryption_key: key that encrypts locations (16, 24 or 32 characters),
-        none to leave them plain.
-    :param extra: further options by group; these win.
-    :param python: the interpreter that runs Glance and its commands. Another one than ours needs
-        Glance, cheroot, httpx and the database's driver in its environment.
+    :param topics: topics that it sends notifications to; empty for no notifications.
+    :param delayed_delete: whether a DELETE leaves the data to a scrubber.
+    :param stores: type of each store by name, the default store first; empty for a Glance with one
+        `file` store without a name.
+    :param store_options: more options by group, which is a store's name or `glance_store`.
+    :param metadata_encryption_key: key that encrypts locations (16, 24 or 32 characters); None for
+        plain locations.
+    :param extra: more options by group, which override all others.
+    :param python: the interpreter that runs Glance and its commands; its environment needs Glance,
+        cheroot, httpx and the database's driver.
     """
 
     directory: Path
@@ -85,7 +85,7 @@ class GlanceConfig:
 
     @property
     def url(self) -> str:
-        """Where Glance's API is."""
+        """URL of Glance's API."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -94,18 +94,18 @@ class GlanceConfig:
         return self.directory / "glance-api.log"
 
     def data_directory(self, store: str = SINGLE_STORE) -> Path:
-        """Return the folder that a `file` store keeps its data in.
+        """Return the data folder of a `file` store.
 
-        :param store: the store's name; without one, the nameless store's folder.
+        :param store: the store's name; the single store without a name by default.
         """
         return self.directory / "data" / store
 
 
 def write_config(config: GlanceConfig) -> Path:
-    """Write `glance-api.conf` and its paste file, and make the folders that they name.
+    """Write `glance-api.conf` and its paste file, and create the folders that they name.
 
     :param config: how to run Glance.
-    :returns: the path of `glance-api.conf`, which other services may read too.
+    :returns: the path of `glance-api.conf`.
     """
     config.directory.mkdir(parents=True, exist_ok=True)
     paste = config.directory / "glance-api-paste.ini"
@@ -119,24 +119,24 @@ def write_config(config: GlanceConfig) -> Path:
             Path(options["filesystem_store_datadir"]).mkdir(parents=True, exist_ok=True)
     ini = configparser.RawConfigParser(default_section="", strict=True)
     ini.optionxform = str  # type: ignore[assignment,method-assign] # as documented
-    # oslo.config reads `$name` as a reference; URLs and keys may hold a plain dollar sign.
+    # oslo.config reads `$name` as a reference, and URLs and keys may contain a dollar sign.
     ini.read_dict({g: {k: v.replace("$", "$$") for k, v in o.items()} for g, o in groups.items()})
     path = config.directory / "glance-api.conf"
     with path.open("w") as file:
         ini.write(file)
-    path.chmod(0o600)  # it holds the passwords of the database and the bus
+    path.chmod(0o600)  # it contains the passwords of the database and the bus
     return path
 
 
 def migrate(config: GlanceConfig) -> None:
-    """Create or upgrade the database with Glance's own code.
+    """Create or upgrade the database with `glance-manage db sync`.
 
-    :param config: how to run Glance; `write_config` must have run.
-    :raises RuntimeError: Glance could not do it; says what it printed.
+    :param config: how to run Glance; call `write_config` first.
+    :raises RuntimeError: the command failed; the message has its output.
     """
     url = make_url(config.database_url)
     if url.get_backend_name() == "sqlite" and url.database:
-        # The write-ahead log lets Glance and its readers work side by side; the file keeps it.
+        # Write-ahead logging, stored in the file, lets readers and a writer work concurrently.
         connection = sqlite3.connect(url.database)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.close()
@@ -152,10 +152,10 @@ def run_command(
 ) -> subprocess.CompletedProcess[str]:
     """Run one of Glance's commands with Glance's interpreter and configuration.
 
-    :param config: how to run Glance; `write_config` must have run.
-    :param module: the module that is the command, such as `glance.cmd.manage`.
+    :param config: how to run Glance; call `write_config` first.
+    :param module: the command's module, such as `glance.cmd.manage`.
     :param arguments: the command's arguments.
-    :returns: the command's exit code and what it printed.
+    :returns: the completed process with its exit code and output.
     """
     command = [config.python, "-m", module]
     command += ["--config-file", str(config.directory / "glance-api.conf"), *arguments]
@@ -171,14 +171,14 @@ def environment(config: GlanceConfig) -> dict[str, str]:
     """
     variables = dict(os.environ)
     if config.python != sys.executable:
-        # The demo's server and paste filter are ours, and nobody has installed them there.
+        # The server and the paste filter are in this package, which is not installed there.
         places = [str(_PACKAGE_ROOT), *filter(None, [variables.get("PYTHONPATH")])]
         variables["PYTHONPATH"] = os.pathsep.join(places)
     return variables
 
 
 def log_tail(config: GlanceConfig, size: int = 4000) -> str:
-    """Return the end of what Glance wrote, at most `size` characters a file."""
+    """Return the end of Glance's output and log, at most `size` characters each."""
     said = ""
     for path in (config.directory / "glance.out", config.log_path):
         if path.exists():
@@ -200,7 +200,7 @@ def _options(config: GlanceConfig, paste: Path) -> dict[str, dict[str, str]]:
             "enabled_import_methods": "[glance-direct,copy-image]",
             "worker_self_reference_url": config.url,
         },
-        # A trial's database need not survive a power cut, and SQLite is twice as fast so.
+        # The database need not survive a power failure, and SQLite is twice as fast without syncs.
         "database": {"connection": config.database_url, "sqlite_synchronous": "False"},
         "oslo_messaging_notifications": {
             "driver": "messagingv2" if config.topics else "noop",

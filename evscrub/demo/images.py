@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's images: who owns them, which are deleted, and when. Pure."""
+"""Plan the demo's images: their owners, which are deleted, and when. Pure."""
 
 import random
 from collections.abc import Sequence
@@ -7,34 +7,35 @@ from dataclasses import dataclass
 from enum import Enum
 
 OWNERS = ("alice", "bob", "carol", "dave")
-#: Who deletes many images at once.
+#: The owner who deletes many images at once.
 STORM_OWNER = "dave"
-#: Glance's own scrubber never sees the community's.
+#: Community images are included because Glance's own scrubber never sees them.
 VISIBILITIES = ("private", "shared", "community", "public")
 STORES = ("fast", "archive")
 MIN_IMAGES = 10
 
-_KEPT_PART = 5  # one image in so many is kept
-_STORM_PART = 3  # and of those that are deleted, one in so many goes in the storm
+_KEPT_PART = 5  # one image in 5 is kept
+_STORM_PART = 3  # one in 3 of the deleted images belongs to the mass deletion
 _KIB = 1024
 _SMALLEST, _LARGEST = 16 * _KIB, 512 * _KIB
 _MOST_BYTES = 256 * 1024 * _KIB
 
 
 class Fate(Enum):
-    """What becomes of an image."""
+    """What happens to an image."""
 
     KEPT = "kept"
     DELETED = "deleted"
-    LOST = "lost"  #: deleted while Glance is told not to notify
-    STORM = "storm"  #: deleted at once with others
+    LOST = "lost"  #: deleted while Glance's notifications are disabled
+    STORM = "storm"  #: deleted together with many others
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An image as it is to be made.
+    """An image to create.
 
-    :param seed: makes its data, so that it need not be held to compare with.
+    :param size: size in bytes.
+    :param seed: seed of its data, which therefore need not be kept for comparison.
     """
 
     name: str
@@ -47,15 +48,15 @@ class Plan:
 
     @property
     def data(self) -> bytes:
-        """The image's bytes, the same ones each time."""
+        """The image's bytes, identical on each access."""
         return random.Random(self.seed).randbytes(self.size)
 
 
 def plan(count: int, seed: int) -> list[Plan]:
     """Plan images.
 
-    :param count: how many, at least :data:`MIN_IMAGES`.
-    :param seed: makes sizes and data.
+    :param count: number of images, at least :data:`MIN_IMAGES`.
+    :param seed: seed of sizes and data.
     """
     chance = random.Random(seed)
     largest = max(_SMALLEST, min(_LARGEST, 2 * _MOST_BYTES // count))
@@ -78,10 +79,10 @@ def plan(count: int, seed: int) -> list[Plan]:
 
 
 def schedule(fates: Sequence[Fate], seconds: float) -> list[tuple[float, int]]:
-    """Say when to delete which image, in order; the storm breaks loose in the middle.
+    """Schedule the deletes in order, with the mass deletion in the middle.
 
-    :param seconds: how long the deletes take together.
-    :returns: seconds from the first delete, and the image's place in `fates`.
+    :param seconds: duration of all deletes together.
+    :returns: pairs of the seconds since the first delete and the image's index in `fates`.
     """
     steady = [n for n, fate in enumerate(fates) if fate in {Fate.DELETED, Fate.LOST}]
     step = seconds / max(1, len(steady) - 1)

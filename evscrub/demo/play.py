@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo's course: images are uploaded, deleted through the API, and scrubbed by a real agent."""
+"""Play the demo: upload images, delete them through the API, and wait until they are scrubbed."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -14,9 +14,9 @@ from oslo_config import cfg
 from evscrub.agent import Agent
 from evscrub.demo.check import Check, check_all, check_uploaded
 from evscrub.demo.client import GlanceClient
+from evscrub.demo.frame import Frame
 from evscrub.demo.images import STORM_OWNER, Fate, Plan, schedule
 from evscrub.demo.show import Display
-from evscrub.demo.snapshot import Snapshot
 from evscrub.demo.stage import Stage
 from evscrub.domain.clock import Clock
 from evscrub.telemetry.statistics import Scrubbed
@@ -26,20 +26,20 @@ T = TypeVar("T")
 _FRAME_SECONDS = 0.125
 _JOIN_SECONDS = 20.0
 _UPLOADS = 4
-#: What a scrub may take beyond its time, the sweep's and the rate limit's before it is a failure.
+#: How much longer than the delay and the rate limit all scrubs may take before the demo fails.
 _PATIENCE_SECONDS = 30.0
 _RATE_OVER_SECONDS = 3.0
-#: How long what is out of the ordinary can be read.
+#: How long a description of a special event is displayed.
 _READ_SECONDS = 2.0
 
 
 class DemoError(Exception):
-    """The demo failed; says how, in a line."""
+    """Raised when the demo fails; the message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it; plans and scrubs by image id."""
+    """The result of the demo; plans and scrubbed images by image id."""
 
     plans: Mapping[str, Plan]
     scrubbed: Mapping[str, Scrubbed]
@@ -48,10 +48,13 @@ class Outcome:
 
 
 class Play:
-    """One run of the demo; :meth:`run` it once.
+    """One run of the demo; call :meth:`run` once.
 
-    :param conf: the agent's configuration.
-    :param own: the part of it that is the agent's own.
+    :param stage: the Glance to use.
+    :param plans: the images to create.
+    :param conf: the agent's configuration, Glance's included.
+    :param own: evscrub's own options alone.
+    :param display: shows the progress.
     :param clock: this host's clocks.
     """
 
@@ -67,7 +70,7 @@ class Play:
         self.agent = Agent(conf, own, self._on_scrubbed)
         self.client = GlanceClient(stage.url)
         self.scrubbed: dict[str, Scrubbed] = {}
-        #: Called with each image scrubbed.
+        #: Called with each scrubbed image.
         self.on_scrubbed: Callable[[Scrubbed], None] = lambda _: None
         self._conf = conf
         self._stage = stage
@@ -85,7 +88,7 @@ class Play:
     async def run(self) -> Outcome:
         """Play from the first upload to the last check; the agent must be running.
 
-        :raises DemoError: something that should happen did not.
+        :raises DemoError: an expected event did not happen.
         """
         with self._display:
             checks = await self._play()
@@ -93,7 +96,7 @@ class Play:
 
     async def _play(self) -> list[Check]:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._show_for_ever)
+            tasks.start_soon(self._show)
             await self._join()
             await self._upload()
             await self._delete()
@@ -107,10 +110,11 @@ class Play:
     # -- the acts
 
     async def _join(self) -> None:
+        listener = self.agent.listener
         with anyio.move_on_after(_JOIN_SECONDS):
-            while not self.agent.listener.statistics().joined:  # noqa: ASYNC110 - the agent tells nobody
+            while not listener.statistics().joined:  # noqa: ASYNC110 - the agent has no event for it
                 await anyio.sleep(0.02)
-        if not self.agent.listener.statistics().joined:
+        if not listener.statistics().joined:
             raise DemoError(f"the agent could not join the bus within {_JOIN_SECONDS:.0f} s")
 
     async def _upload(self) -> None:
@@ -157,7 +161,7 @@ class Play:
 
     @contextmanager
     def _no_notifications(self) -> Iterator[None]:
-        """Let Glance send no image.delete, by its own option."""
+        """Disable Glance's image.delete notifications by its option."""
         self._conf.set_override("disabled_notifications", ["image.delete"])
         try:
             yield
@@ -165,7 +169,7 @@ class Play:
             self._conf.clear_override("disabled_notifications")
 
     async def _wait(self) -> None:
-        self._act = "All are deleted; what is left falls due and is scrubbed"
+        self._act = "All are deleted; the rest falls due and is scrubbed"
         count = len(self._deleted_at)
         patience = self._stage.scrub_time + count / self._stage.rate + _PATIENCE_SECONDS
         with anyio.move_on_after(patience):
@@ -177,7 +181,7 @@ class Play:
             )
 
     def _why(self, image_id: str) -> str:
-        """Name an image and what the agent has against it."""
+        """Return an image's name with the reason why the agent has not scrubbed it."""
         found = self.agent.scrubber.images_in_trouble()
         reason = found.damaged.get(image_id)
         if trouble := found.troubles.get(image_id):
@@ -185,14 +189,14 @@ class Play:
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:
-        """See that no notification came after all."""
+        """Check that the lost image was indeed not announced on the bus."""
         missed = self.agent.statistics().scrubber.record.missed_by_bus
         return Check(
             "agent     the image without a notification was found by a sweep",
-            [] if missed else ["all images came by the bus"],
+            [] if missed else ["the bus announced all images"],
         )
 
-    # -- what is seen
+    # -- display
 
     def _on_scrubbed(self, scrubbed: Scrubbed) -> None:
         self.scrubbed[scrubbed.image_id] = scrubbed
@@ -201,13 +205,13 @@ class Play:
             self._all_scrubbed.set()
         self.on_scrubbed(scrubbed)
 
-    async def _show_for_ever(self) -> None:
+    async def _show(self) -> None:
         while True:
-            self._display.show(self.snapshot())
+            self._display.show(self.frame())
             await anyio.sleep(_FRAME_SECONDS)
 
-    def snapshot(self) -> Snapshot:
-        """Look at the demo and its agent."""
+    def frame(self) -> Frame:
+        """Return the current state of the demo and its agent."""
         now, wall = self._clock.boot(), self._clock.wall()
         while self._times and self._times[0] < now - _RATE_OVER_SECONDS:
             self._times.popleft()
@@ -217,7 +221,7 @@ class Play:
         by_owner = Counter(plan.owner for plan in self._to_delete)
         done = Counter(scrubbed.owner for scrubbed in self.scrubbed.values())
         known = queue.waiting + queue.ready + queue.taken + len(self.scrubbed)
-        return Snapshot(
+        return Frame(
             act=self._act,
             seconds=now - self._began,
             uploaded=len(self._plans),
@@ -248,5 +252,5 @@ def _nothing() -> Iterator[None]:
 
 
 async def _in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Run what blocks; on Ctrl-C it is left alone, since the process ends."""
+    """Run a blocking function in a thread; on Ctrl-C it is abandoned, as the process ends."""
     return await anyio.to_thread.run_sync(partial(function, *arguments), abandon_on_cancel=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the demo says at its end, and how to play on."""
+"""Print the result of the demo, and commands to continue with."""
 
 import shlex
 import sys
@@ -10,16 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from evscrub.demo.frame import lateness, size
 from evscrub.demo.images import STORM_OWNER, Fate
 from evscrub.demo.play import Outcome
-from evscrub.demo.snapshot import lateness, size
 from evscrub.demo.stage import Stage
 
 _MOST_WRONG = 5
 
 
 def title(stage: Stage) -> str:
-    """Say what the demo consists of, in a line."""
+    """Return a line with the parts and settings of the demo."""
     return (
         f"Glance {version('glance')}, {stage.database}, {stage.bus},"
         f" scrub time {stage.scrub_time} s, at most {stage.rate:g} deletes/s"
@@ -27,14 +27,14 @@ def title(stage: Stage) -> str:
 
 
 def report(console: Console, outcome: Outcome) -> bool:
-    """Print what came of the demo; returns whether all is as it should be."""
+    """Print the result of the demo; return whether all checks passed."""
     good = not any(check.wrong for check in outcome.checks)
     plans = outcome.plans.values()
     deleted = [plan for plan in plans if plan.fate is not Fate.KEPT]
     headline = (
         "Every deleted image's data is gone, and every kept image is untouched."
         if good
-        else "NOT as it should be: see below."
+        else "FAILED: see below."
     )
     _print(console, "")
     _print(console, f" {headline}", "bold green" if good else "bold red")
@@ -66,7 +66,7 @@ def _late(outcome: Outcome, fate: Fate) -> list[float]:
 
 
 def _program() -> str:
-    """Return how a shell starts this evscrub, which need not be on its path."""
+    """Return the shell command of this evscrub, which may not be on the path."""
     script = Path(sys.executable).with_name("evscrub")
     return (
         shlex.quote(str(script)) if script.exists() else f"{shlex.quote(sys.executable)} -m evscrub"
@@ -74,25 +74,25 @@ def _program() -> str:
 
 
 def print_commands(console: Console, stage: Stage) -> None:
-    """Print commands to go on with, ready to paste."""
+    """Print commands to paste."""
     folder = stage.folder
     _print(
         console,
         f"""
- All is left running until Ctrl-C, and deleted data is kept for {stage.scrub_time} s.
+ Everything runs until Ctrl-C, and deleted data is kept for {stage.scrub_time} s.
  In another terminal:
 
 export GLANCE={stage.url}/v2/images FOLDER={folder}
 ID=$(cat /proc/sys/kernel/random/uuid)
-# create an image, give it a megabyte of data, delete it
+# create an image, upload a megabyte of data, delete the image
 curl -s $GLANCE -H 'Content-Type: application/json' -d \\
   '{{"id": "'$ID'", "name": "mine", "disk_format": "raw", "container_format": "bare"}}'; echo
 head -c 1000000 /dev/urandom | curl -s -X PUT $GLANCE/$ID/file \\
   -H 'Content-Type: application/octet-stream' --data-binary @-
 curl -s -X DELETE $GLANCE/$ID
-# see the data: there for {stage.scrub_time} s, then gone
+# list the data: it exists for {stage.scrub_time} s, then it is gone
 ls -l $FOLDER/data/*/$ID
-# or take the delete back before that
+# or undo the delete before that
 {_program()} restore --config-file $FOLDER/{stage.agent_config.name} $ID
 
  data            {folder}/data

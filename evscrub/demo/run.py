@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the demo from nothing to nothing, and says by an exit code how it went."""
+"""Run the demo from setup to cleanup, and return an exit code."""
 
 import logging
 import secrets
@@ -22,13 +22,13 @@ from evscrub.telemetry.statistics import Scrubbed
 LOG = logging.getLogger(__name__)
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-#: A second's share of the deletes, at least: so that a storm is seen to fall due and be worked off.
+#: Lowest rate, and seconds in which all deletes are done: slow enough to watch the mass deletion.
 _RATE, _RATE_PART = 8.0, 6.0
 _POLL_SECONDS = 0.25
 
 
 class _Console(Console):
-    """A console whose reader may go away, as head does: that ends the demo as Ctrl-C does."""
+    """A console that ends the demo like Ctrl-C when the reader of its output goes away."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -38,13 +38,14 @@ class _Console(Console):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says.
+    """Options from the command line.
 
-    :param scrub_time: seconds that deleted images are kept while the demo plays.
-    :param keep: leave all running at the end, until Ctrl-C, and keep deleted images so many seconds
-        from then on; None to end with the demo.
-    :param transport_url: the bus; None is one within this process.
-    :param database_url: an empty database; None is SQLite.
+    :param images: number of images to upload.
+    :param scrub_time: seconds to keep deleted images during the demo.
+    :param keep: leave everything running at the end until Ctrl-C, and keep deleted images for this
+        many seconds from then on; None to end with the demo.
+    :param transport_url: URL of the bus; None for one in memory.
+    :param database_url: URL of an empty database; None for SQLite.
     """
 
     images: int
@@ -55,13 +56,13 @@ class Options:
 
 
 def run(options: Options) -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo; return the exit code."""
     console, errors = _Console(), _Console(stderr=True)
     session = _Session(options, console)
-    # A shell lets what it starts in the background ignore it, and all signals are told by it here.
+    # A shell makes background processes ignore SIGINT, and all signals are turned into SIGINT here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup has it
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         session.play()
@@ -75,17 +76,17 @@ def run(options: Options) -> int:
         cause = _cause(error)
         said = str(cause) if isinstance(cause, DemoError) else _describe(cause)
         if not isinstance(cause, DemoError):
-            LOG.exception("The demo broke")
+            LOG.exception("The demo failed unexpectedly")
         _say(errors, f"evscrub demo: {redact.redact(said)}\n{session.log_tails()}")
         session.code = FAILED
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the cleaning up is short
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # cleaning up takes little time
         session.close(errors)
     return FAILED if session.code is None else session.code
 
 
 class _Session:
-    """One run. `code` is None until it is known how it went."""
+    """One run of the demo; `code` is its exit code, None until that is known."""
 
     def __init__(self, options: Options, console: Console) -> None:
         self.code: int | None = None
@@ -104,7 +105,7 @@ class _Session:
             database_url=options.database_url,
             topic=f"evscrub_demo_{secrets.token_hex(4)}",
         )
-        starting = f"Starting a Glance of its own in {stage.folder}"
+        starting = f"Starting a Glance in {stage.folder}"
         if not console.is_terminal or console.is_dumb_terminal:
             _say(console, starting)
         with console.status(starting, spinner="line"):
@@ -125,11 +126,11 @@ class _Session:
                 stage.keep_deleted(self._options.keep)
                 play.agent.reload()
                 print_commands(self._console, stage)
-                await self._go_on(play)
+                await self._follow(play)
             play.agent.stop()
 
-    async def _go_on(self, play: Play) -> None:
-        """Tell what the agent does, a line for each change."""
+    async def _follow(self, play: Play) -> None:
+        """Print what the agent does until cancelled, a line per change."""
 
         def tell(scrubbed: Scrubbed) -> None:
             late = f"{scrubbed.late_seconds:.2f} s late"
@@ -152,14 +153,15 @@ class _Session:
             return
         try:
             self._stage.close()
-        except Exception as error:  # noqa: BLE001 - told, whatever it is
-            _say(errors, f"evscrub demo: not all was cleaned up: {redact.redact(_describe(error))}")
+        except Exception as error:  # noqa: BLE001 - any error is reported
+            said = redact.redact(_describe(error))
+            _say(errors, f"evscrub demo: cleanup failed, some files or tables remain: {said}")
         else:
             _say(self._console, f"\n Removed {self._stage.folder}")
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the first error in a group of them."""
+    """Return the first error of nested groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

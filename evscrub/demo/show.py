@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shows the demo while it runs: a screen on a terminal, plain lines elsewhere."""
+"""Display the demo while it runs: a live screen on a terminal, plain lines elsewhere."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from evscrub.demo.snapshot import Snapshot, lateness, size
+from evscrub.demo.frame import Frame, lateness, size
 
 _WIDEST = 100
 _LINE_EVERY_SECONDS = 2.0
@@ -20,7 +20,7 @@ _HEIGHTS_ASCII = ".:-=+*#@"
 
 
 class Display(Protocol):
-    """What a demo is shown on; a context manager."""
+    """Displays the demo; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -31,15 +31,15 @@ class Display(Protocol):
         traceback: TracebackType | None,
     ) -> None: ...
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Show this moment."""
+    def show(self, frame: Frame) -> None:
+        """Display the current state."""
 
 
 def display_for(console: Console, title: str, horizon_seconds: float) -> Display:
-    """Choose a display that the console can show.
+    """Return a display that suits the console.
 
-    :param title: what stays the same all along, in a line.
-    :param horizon_seconds: how far ahead images may fall due.
+    :param title: a line that is always shown.
+    :param horizon_seconds: the longest time until an image may fall due.
     """
     if console.is_terminal and not console.is_dumb_terminal:
         return Screen(console, title, horizon_seconds)
@@ -47,7 +47,7 @@ def display_for(console: Console, title: str, horizon_seconds: float) -> Display
 
 
 class Lines:
-    """Plain lines, one when something new begins and one every few seconds."""
+    """Print a line when a new act begins, and one every few seconds."""
 
     def __init__(self, console: Console, title: str) -> None:
         self._console = console
@@ -67,38 +67,38 @@ class Lines:
     ) -> None:
         pass
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Print a line if it is time for one."""
-        if snapshot.act != self._act:
-            self._act = snapshot.act
-            self._print(f"{snapshot.seconds:5.1f} s  {snapshot.act}")
-        elif snapshot.seconds < self._next:
+    def show(self, frame: Frame) -> None:
+        """Print a line if one is due."""
+        if frame.act != self._act:
+            self._act = frame.act
+            self._print(f"{frame.seconds:5.1f} s  {frame.act}")
+        elif frame.seconds < self._next:
             return
         else:
-            self._print(f"{snapshot.seconds:5.1f} s    {_line(snapshot)}")
-        self._next = snapshot.seconds + _LINE_EVERY_SECONDS
+            self._print(f"{frame.seconds:5.1f} s    {_line(frame)}")
+        self._next = frame.seconds + _LINE_EVERY_SECONDS
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _line(snapshot: Snapshot) -> str:
-    if not snapshot.deleted:
-        return f"uploaded {snapshot.uploaded}/{snapshot.images}"
+def _line(frame: Frame) -> str:
+    if not frame.deleted:
+        return f"uploaded {frame.uploaded}/{frame.images}"
     counts = {
-        "deleted": f"{snapshot.deleted}/{snapshot.to_delete}",
-        "unheard of": snapshot.unheard,
-        "waiting": snapshot.waiting,
-        "due": snapshot.due,
-        "in work": snapshot.in_work,
-        "scrubbed": snapshot.scrubbed,
+        "deleted": f"{frame.deleted}/{frame.to_delete}",
+        "unheard of": frame.unheard,
+        "waiting": frame.waiting,
+        "due": frame.due,
+        "in work": frame.in_work,
+        "scrubbed": frame.scrubbed,
     }
     said = "  ".join(f"{name} {count}" for name, count in counts.items())
-    return f"{said}  late {lateness(snapshot.late)}".rstrip()
+    return f"{said}  late {lateness(frame.late)}".rstrip()
 
 
 class Screen:
-    """A few lines on a terminal that are rewritten in place, and removed at the end."""
+    """Redraw a few lines of a terminal in place, and remove them at the end."""
 
     def __init__(self, console: Console, title: str, horizon_seconds: float) -> None:
         self._console = console
@@ -121,11 +121,11 @@ class Screen:
     ) -> None:
         self._live.stop()
 
-    def show(self, snapshot: Snapshot) -> None:
-        """Draw this moment."""
-        self._live.update(self._frame(snapshot), refresh=True)
+    def show(self, frame: Frame) -> None:
+        """Draw the current state."""
+        self._live.update(self._draw(frame), refresh=True)
 
-    def _frame(self, now: Snapshot) -> RenderableType:
+    def _draw(self, now: Frame) -> RenderableType:
         width = min(self._console.width, _WIDEST) - 2
         grid = Table.grid(padding=(0, 2, 0, 0))
         grid.add_column(width=10, no_wrap=True)
@@ -146,7 +146,7 @@ class Screen:
         lines = (Text(), act, title, Text(), self._bar(now, width), Text(), grid)
         return Padding(Group(*lines), (0, 0, 0, 1))
 
-    def _states(self, now: Snapshot) -> list[tuple[str, int, str, str]]:
+    def _states(self, now: Frame) -> list[tuple[str, int, str, str]]:
         uploaded = f"uploaded {now.uploaded} of {now.images} images" if not now.deleted else ""
         unheard = "deleted, and the agent does not know it yet" if now.unheard else ""
         return [
@@ -163,7 +163,7 @@ class Screen:
             ),
         ]
 
-    def _figures(self, now: Snapshot, width: int) -> list[tuple[str, Text]]:
+    def _figures(self, now: Frame, width: int) -> list[tuple[str, Text]]:
         ahead = f"in {self._horizon:.0f} s"
         axis = Text("now" + ahead.rjust(width - 3), "dim")
         owners = "   ".join(f"{name} {done}/{all_}" for name, (done, all_) in now.owners.items())
@@ -175,8 +175,8 @@ class Screen:
             ("owners", Text(owners)),
         ]
 
-    def _bar(self, now: Snapshot, width: int) -> Text:
-        """Draw where the images that are to be deleted are, as one bar."""
+    def _bar(self, now: Frame, width: int) -> Text:
+        """Draw the states of the images to be deleted as one bar."""
         parts = [
             (now.scrubbed, "green", "█", "#"),
             (now.in_work, "magenta", "█", "W"),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the demo plays: a temporary folder, an empty database, a Glance and the configuration.
+"""Set up the demo: a temporary folder, an empty database, a Glance and an agent's configuration.
 
-Whatever it makes it also removes: the folder, the tables in a database that it was given, and on a
-broker, by auto-delete, its own exchange and queue.
+Everything created is removed again: the folder, the tables in a given database and, by auto-delete,
+the exchange and the queue on a broker.
 """
 
 import configparser
@@ -28,19 +28,19 @@ from evscrub.telemetry import redact
 
 EMBEDDED_BUS = "kombu+memory://"
 _CONNECT_SECONDS = 5
-#: Long enough to see an image that the bus did not bring wait for the sweep.
+#: Long enough to watch an unannounced image wait for the sweep.
 _LONGEST_SWEEP_SECONDS = 4
 
 
 class Stage:
-    """A stage, which :meth:`build` sets up and :meth:`close` takes down.
+    """The surroundings of the demo: :meth:`build` sets them up, :meth:`close` removes them.
 
-    :param scrub_time: seconds that deleted images are kept.
+    :param scrub_time: seconds to keep deleted images.
     :param rate: deletes a second at most.
-    :param transport_url: the bus; None is one within this process.
-    :param database_url: an empty database; None is SQLite in the folder.
-    :param topic: the name of a topic and an exchange that nothing else on the bus uses, so that a
-        real broker's listeners hear nothing of this.
+    :param transport_url: URL of the bus; None for one in memory.
+    :param database_url: URL of an empty database; None for SQLite in the folder.
+    :param topic: name of a topic and an exchange that nothing else on the bus uses, so that other
+        consumers of a real broker are unaffected.
     :raises ConfigError: the bus or the database cannot be used.
     """
 
@@ -82,12 +82,12 @@ class Stage:
 
     @property
     def url(self) -> str:
-        """Where Glance's API is."""
+        """URL of Glance's API."""
         return self.glance.url
 
     @property
     def agent_log(self) -> Path:
-        """The agent's log file, which has what the libraries say too."""
+        """The agent's log file, with messages of the libraries too."""
         return self.folder / "evscrub.log"
 
     @property
@@ -101,9 +101,10 @@ class Stage:
         return self._given_database is None
 
     def build(self) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
-        """Start Glance and read the agent's configuration.
+        """Start Glance and load the agent's configuration.
 
-        :returns: what :class:`evscrub.agent.Agent` takes.
+        :returns: the whole configuration and evscrub's own options, for
+            :class:`evscrub.agent.Agent`.
         :raises RuntimeError: Glance could not be started.
         :raises ConfigError: the agent's configuration cannot be read.
         """
@@ -114,9 +115,9 @@ class Stage:
         self._server.start()
         if self.has_own_database:
             _queue_for_sqlite()
-        # Glance and the agent share cfg.CONF. Glance is first, because its start reads its own file
-        # alone; the agent then reads both, and its definitions of the options that they have in
-        # common take the place of Glance's.
+        # Glance and the agent share cfg.CONF. Glance starts first, because that reads only Glance's
+        # file; the agent then reads both, and its definitions of the options in common replace
+        # Glance's.
         cfg.CONF.clear()
         cfg.CONF.unregister_opts(options.glance_opts)
         conf, own = loader.load([str(self.agent_config)])
@@ -127,12 +128,12 @@ class Stage:
         return conf, own
 
     def keep_deleted(self, seconds: int) -> None:
-        """Let images be kept so long from when the agent reads its configuration again."""
+        """Set how long images are kept once the agent has reloaded its configuration."""
         self.scrub_time = seconds
         self._write_agent_config()
 
     def close(self) -> None:
-        """Stop Glance and remove what was made; may be called twice."""
+        """Stop Glance and remove everything created; may be called twice."""
         self._server.stop()
         try:
             if self._given_database is not None:
@@ -142,7 +143,7 @@ class Stage:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def connect(self) -> sa.Engine:
-        """Return an engine of its own on Glance's database."""
+        """Return a new engine for Glance's database."""
         return sa.create_engine(self.glance.database_url)
 
     def log_tails(self, lines: int = 12) -> str:
@@ -174,10 +175,10 @@ class Stage:
 
 
 def _queue_for_sqlite() -> None:
-    """Let Glance's transactions take SQLite's one write lock at once, and wait for it.
+    """Make Glance's transactions take SQLite's single write lock at their begin, and wait for it.
 
-    One that reads before it writes fails otherwise when another has written meanwhile; a database
-    server has no such trouble.
+    Otherwise a transaction that reads before it writes fails if another has written meanwhile; a
+    database server does not have this limitation.
     """
     # Imported here, because importing Glance registers options and takes a second.
     from glance.db.sqlalchemy import api
@@ -190,11 +191,14 @@ def _lock(connection: sa.Connection) -> None:
 
 
 def _check_bus(url: str) -> str | None:
-    """Say what to call a broker that lets us in; None is one within this process."""
+    """Return a description of a broker that accepts the login; None for a bus in memory.
+
+    :raises ConfigError: the URL is invalid, or no broker accepts the login.
+    """
     try:
         parsed = oslo_messaging.TransportURL.parse(cfg.ConfigOpts(), url)
     except (oslo_messaging.MessagingException, ValueError):
-        raise loader.ConfigError("--transport-url is not a URL of oslo.messaging's") from None
+        raise loader.ConfigError("--transport-url is not a URL of oslo.messaging's form") from None
     if url.startswith(EMBEDDED_BUS):
         return None
     if parsed.transport != "rabbit" or not parsed.hosts:
@@ -207,7 +211,7 @@ def _check_bus(url: str) -> str | None:
             trouble = f"{name}: {_first_line(error)}"
         else:
             return f"RabbitMQ at {name}"
-    raise loader.ConfigError(f"--transport-url: no broker lets us in: {trouble}")
+    raise loader.ConfigError(f"--transport-url: no broker accepts the connection: {trouble}")
 
 
 def _connect_to_broker(host: oslo_messaging.TransportHost, virtual_host: str | None) -> None:
@@ -226,7 +230,10 @@ def _connect_to_broker(host: oslo_messaging.TransportHost, virtual_host: str | N
 
 
 def _check_database(given: str) -> sa.URL:
-    """See that a database answers and is empty."""
+    """Return the URL of a database that answers and is empty.
+
+    :raises ConfigError: the URL is invalid, or the database does not answer or is not empty.
+    """
     try:
         url = sa.make_url(given)
         if url.get_backend_name() == "sqlite":
@@ -243,15 +250,15 @@ def _check_database(given: str) -> sa.URL:
         raise loader.ConfigError(
             f"--database {url.render_as_string()} cannot be used: {_first_line(error.orig)}"
         ) from None
-    except sa.exc.SQLAlchemyError:  # quotes the URL, password and all
+    except sa.exc.SQLAlchemyError:  # its text quotes the URL with the password
         raise loader.ConfigError(
-            "--database must be a URL of SQLAlchemy's, such as"
+            "--database must be a URL of SQLAlchemy's form, such as"
             " mysql+pymysql://USER:PASSWORD@HOST/DATABASE"
         ) from None
     if tables:
         raise loader.ConfigError(
-            f"--database {url.render_as_string()} is not empty: the demo wants a"
-            " database of its own, and drops at the end what it made there"
+            f"--database {url.render_as_string()} is not empty: the demo needs an empty"
+            " database, and drops the tables that it creates at the end"
         )
     return url
 
@@ -263,7 +270,7 @@ def _tables(url: sa.URL) -> set[str]:
 
 
 def _drop_glance_tables(url: sa.URL) -> None:
-    """Drop Glance's tables from a database that was empty before."""
+    """Drop Glance's tables from a database that was empty before the demo."""
     # Imported here, because importing Glance registers options and takes a second.
     from glance.db.sqlalchemy import models, models_metadef
 

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read what strangers put on the bus, within bounds of memory and time.
+"""Find images that may be due: announced on the message bus, or found by a sweep of the registry.
 
-Whoever may publish can put anything into a message. What goes up from here is small and checked:
+:mod:`evscrub.intake.listener` consumes Glance's notifications, :mod:`evscrub.intake.sweep` reads
+the registry. Anybody with access to the bus can publish any message, so each is read within bounds
+of memory and time, and only small, validated events leave this package:
 
 * :mod:`evscrub.intake.frames` keeps AMQP content that is too large, or that the client library
-  cannot decode, from the client library;
-* :mod:`evscrub.intake.decompression` unpacks a body up to a limit;
-* :mod:`evscrub.intake.envelope` decodes a body into an event, or says why it is none;
-* :mod:`evscrub.intake.transport` puts these into kombu's AMQP transport.
+  cannot decode, away from the client library;
+* :mod:`evscrub.intake.decompression` decompresses a body up to a size limit;
+* :mod:`evscrub.intake.envelope` decodes a body into an event, or rejects it with a reason;
+* :mod:`evscrub.intake.transport` plugs these into kombu's AMQP transport.
 """
 
-#: Bytes of a message's body, and of what it unpacks to. Glance sends a few kilobytes; an image with
-#: every property at its longest has more, and is left to the sweep.
+#: Largest body of a message in bytes, as sent and decompressed. Glance sends a few kilobytes; a
+#: larger notification, of an image with very long properties, is left to the sweep.
 MAX_BODY_BYTES = 4 << 20

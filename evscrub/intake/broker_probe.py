@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sees whether the bus can be used, for oslo.messaging tells nobody that it lost a broker.
+"""Detect outages of the message bus, which oslo.messaging only writes to its log.
 
-It logs so, a line a second: what it logs is taken in here and told once. And a look at whether a
-broker takes connections finds what oslo.messaging does not notice while no message comes.
+oslo.messaging logs a lost broker up to once a second; :class:`BrokerWatch` reads these records and
+reports each outage once. It also connects to the brokers from time to time, because oslo.messaging
+does not notice a dead connection while no message arrives.
 """
 
 import logging
@@ -21,8 +22,8 @@ from evscrub.telemetry.redact import redact
 INTERVAL_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
 _DEFAULT_PORT = 5672
-#: oslo.messaging waits at most 30 s between two tries (rabbit_interval_max): after as long without
-#: a complaint it has a connection.
+#: oslo.messaging waits at most 30 s between two attempts (rabbit_interval_max), so after a longer
+#: time without a complaint it is connected.
 _QUIET_SECONDS = 35.0
 
 _CLIENTS = ("amqp", "kombu", "oslo_messaging", "oslo.messaging")
@@ -34,9 +35,10 @@ _NEXT_TRY = re.compile(r"[.,]? *\(?(?:Trying again|retrying) in .*", re.IGNORECA
 
 
 def brokers(conf: cfg.ConfigOpts) -> list[Address]:
-    """Return where the bus's brokers are; none where it is no RabbitMQ.
+    """Return the addresses of the bus's brokers; an empty list if the bus is not RabbitMQ.
 
-    :param conf: one that a notification transport was made of, which registers the options.
+    :param conf: a configuration from which a notification transport was made, which registers the
+        options.
     """
     url = TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
     if not url.transport.startswith("rabbit"):
@@ -46,11 +48,11 @@ def brokers(conf: cfg.ConfigOpts) -> list[Address]:
 
 
 class BrokerWatch:
-    """Whether the bus can be used.
+    """Keep track of whether the bus can be used.
 
-    :param outage: told of each change.
-    :param now: seconds.
-    :param brokers: which complaints name, see :func:`brokers`.
+    :param outage: receives each change.
+    :param now: returns the time in seconds.
+    :param brokers: addresses to name in messages and to probe, see :func:`brokers`.
     """
 
     def __init__(
@@ -62,7 +64,10 @@ class BrokerWatch:
         self._complained_at = 0.0
 
     def is_told(self, record: logging.LogRecord) -> bool:
-        """Take in what the bus's client logs; return whether `outage` tells it. For any thread."""
+        """Evaluate a record of the bus's client; return whether `outage` reports the same.
+
+        Thread-safe.
+        """
         if not is_below(record.name, _CLIENTS):
             return False
         text = record.getMessage()
@@ -76,9 +81,9 @@ class BrokerWatch:
         return self.outage.is_on
 
     def complain(self, text: str) -> None:
-        """Take in that the bus cannot be used.
+        """Record that the bus cannot be used.
 
-        :param text: why.
+        :param text: the reason; credentials and connection ids in it are removed.
         """
         self._complained_at = self._now()
         words = redact(_NEXT_TRY.sub("", _CONNECTION_ID.sub("", " ".join(text.split()))))
@@ -88,16 +93,17 @@ class BrokerWatch:
         self.outage.away(words)
 
     async def run(self, on_change: Callable[[bool], None]) -> None:
-        """Look for ever whether any of the brokers takes connections; not where none is known.
+        """Probe the brokers until cancelled; return immediately if no broker is known.
 
-        :param on_change: told whether the bus can be used, when that changes; at first it can.
+        :param on_change: called with whether the bus can be used, each time that changes. The bus
+            is assumed to be usable at first.
         """
         was_there = True
         while self._brokers:
             await anyio.sleep(INTERVAL_SECONDS)
             if not await _is_any_reachable(self._brokers):
                 self.complain("no broker takes connections")
-                self._complained_at = 0.0  # a connection that is taken says the contrary
+                self._complained_at = 0.0  # an accepted connection refutes this at once
             elif self._now() >= self._complained_at + _QUIET_SECONDS:
                 self.outage.back()
             if self.outage.is_on == was_there:

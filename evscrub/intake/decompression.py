@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decompress a body up to a limit. Pure.
 
-Glance's host compresses where ``[oslo_messaging_rabbit] kombu_compression`` says so. A kilobyte of
-bzip2 can unpack to a gigabyte, so nothing is unpacked whole: each codec is asked for one byte more
-than the limit, and an answer that has it is too large.
+Glance compresses if ``[oslo_messaging_rabbit] kombu_compression`` is set. A kilobyte of bzip2 can
+decompress to a gigabyte, so each codec is asked for at most one byte more than the limit; a body
+that yields that byte is too large.
 """
 
 import bz2
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from evscrub.intake.notification import MalformedError
 
-#: Bytes that a decoder may use for itself; xz's and zstd's formats let the sender choose.
+#: Memory that a decoder may use, in bytes; in xz and zstd the sender chooses how much it needs.
 _DECODER_BYTES = 32 << 20
 _DECODER_BYTES_LOG2 = 25
 
@@ -40,12 +40,12 @@ class _Brotli:
         return bool(self._decompressor.is_finished())
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        # Before 1.2 it takes no limit: a TypeError, by which the message is refused.
+        # Before 1.2 there is no such parameter: the TypeError makes the message malformed.
         return bytes(self._decompressor.process(data, output_buffer_limit=max_length))
 
 
 def _zstd() -> _Decompressor:
-    # As kombu chooses, and installed where kombu knows this codec.
+    # The module that kombu uses; it is installed if kombu knows this codec.
     name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
     zstd: Any = import_module(name)
     window = zstd.DecompressionParameter.window_log_max
@@ -64,12 +64,12 @@ _DECOMPRESSORS: Mapping[str, Callable[[], _Decompressor]] = {
 
 
 def decompress(data: bytes, content_type: str, limit_bytes: int) -> bytes:
-    """Decompress one layer, whatever is inside.
+    """Decompress one layer of compression.
 
-    :param content_type: the codec's, such as ``application/x-bz2``.
-    :param limit_bytes: the most that may come out.
-    :raises MalformedError: the codec has no bounded decoder here, the data is damaged or ends too
-        early, or more than the limit comes out.
+    :param content_type: the codec's content type, such as ``application/x-bz2``.
+    :param limit_bytes: the largest result.
+    :raises MalformedError: there is no bounded decoder for the codec, the data is damaged or
+        truncated, or the result exceeds the limit.
     """
     make = _DECOMPRESSORS.get(content_type)
     if make is None:
@@ -78,7 +78,7 @@ def decompress(data: bytes, content_type: str, limit_bytes: int) -> bytes:
         decompressor = make()
         found = decompressor.decompress(data, limit_bytes + 1)
         complete = decompressor.eof
-    except Exception:  # noqa: BLE001 - each codec has errors of its own, MemoryError included
+    except Exception:  # noqa: BLE001 - codecs raise various errors, MemoryError included
         raise MalformedError("cannot be decompressed") from None
     if len(found) > limit_bytes:
         raise MalformedError("too large")

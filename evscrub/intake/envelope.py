@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode a message's body into an event. Pure.
 
-oslo.messaging writes JSON: the notification itself, or an envelope that holds it as JSON in a
-string. Nothing else is decoded, one envelope deep.
+oslo.messaging writes JSON: either the notification itself, or an envelope with the notification as
+a JSON string. Nothing else is decoded, and only one level of envelope.
 """
 
 import json
@@ -18,13 +18,13 @@ _MAJOR = "2"
 
 
 def read(body: bytes | str, content_type: str | None, now: datetime) -> DeleteEvent:
-    """Decode a body that is not compressed any more.
+    """Decode a decompressed body.
 
-    :param content_type: as the sender named it; it alone says how to decode the body.
-    :param now: about the present, aware.
-    :raises NotForUsError: it is of no concern.
-    :raises MalformedError: it is larger than :data:`MAX_BODY_BYTES`, or not as oslo.messaging and
-        Glance write it.
+    :param content_type: the content type given by the sender; only JSON is accepted.
+    :param now: the current time, timezone-aware; bounds the event's deletion time.
+    :raises NotForUsError: the notification needs no action.
+    :raises MalformedError: the body is larger than :data:`MAX_BODY_BYTES`, or not what
+        oslo.messaging and Glance write.
     """
     if len(body) > MAX_BODY_BYTES:
         raise MalformedError("too large")

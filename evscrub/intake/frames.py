@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep content that could harm the AMQP client from it.
+"""Keep harmful AMQP frames away from the client library.
 
 py-amqp decodes a message's properties while it reads the header frame, and collects the whole body
 in memory. Properties that it cannot decode (tables nested a thousand deep, a time in the year 292
-billion, text that is not UTF-8) raise out of its read loop with the message unacknowledged, so the
-consumer hears nothing more, and so does each that takes the message after it. RabbitMQ passes all
-that on. A message is acknowledged by its delivery tag, so it is enough to replace its header by one
-that can be decoded.
+billion, text that is not UTF-8) raise in its read loop and leave the message unacknowledged. The
+consumer then receives nothing more, nor does the next consumer that the broker gives the message
+to. RabbitMQ forwards such messages. Since a message is acknowledged by its delivery tag, replacing
+its header with one that can be decoded is enough.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from amqp.exceptions import UnexpectedFrame
 Frame = tuple[int, int, bytes]
 OnFrame = Callable[[Frame], bool]
 
-#: Content types of the headers that stand for what was kept back.
+#: Content types of the headers that replace those of withheld messages.
 TOO_LARGE = "application/x-evscrub-too-large"
 UNREADABLE = "application/x-evscrub-unreadable"
 EMPTY = "application/x-evscrub-empty"
@@ -30,19 +30,19 @@ _CONTENT_TYPE_FLAG = 1 << 15
 
 
 class FrameGuard:
-    """Hand frames to the client's handler, but none that it could choke on.
+    """Pass frames to the client's handler, with harmful content removed.
 
-    :param handler: takes a frame; returns whether that ended a method.
-    :param limit_bytes: the largest body that is handed on.
+    :param handler: handles a frame; returns whether the frame completed a method.
+    :param limit_bytes: the largest body that is passed on, in bytes.
     """
 
     def __init__(self, handler: OnFrame, limit_bytes: int) -> None:
         self._handler = handler
         self._limit_bytes = limit_bytes
-        self._to_skip: dict[int, int] = {}  #: bytes of body that are still to come, by channel
+        self._to_skip: dict[int, int] = {}  #: bytes of body still to discard, by channel
 
     def __call__(self, frame: Frame) -> bool:
-        """Handle a frame; returns whether it ended a method."""
+        """Handle a frame; return whether it completed a method."""
         frame_type, channel, payload = frame
         if frame_type == _METHOD and unpack_from(">HH", payload) == spec.Basic.Deliver:
             return self._handler((_METHOD, channel, _without_routing(payload)))
@@ -60,11 +60,12 @@ class FrameGuard:
         instead = TOO_LARGE
         if body_bytes <= self._limit_bytes:
             try:
-                # With a body to come this only decodes; what raises leaves the handler's state.
+                # As a body follows, this only decodes; an exception leaves the handler's state as
+                # is.
                 return self._handler((_HEADER, channel, payload))
             except UnexpectedFrame:
                 raise
-            except Exception:  # noqa: BLE001 - what decoding can raise is not documented
+            except Exception:  # noqa: BLE001 - decoding can raise undocumented errors
                 instead = UNREADABLE
         self._to_skip[channel] = body_bytes
         return self._handler((_HEADER, channel, _header_of(class_id, instead)))
@@ -76,13 +77,13 @@ class FrameGuard:
 
 
 def _header_of(class_id: int, content_type: str) -> bytes:
-    """Make a header of an empty body whose only property is its content type."""
+    """Return the header of an empty body whose only property is its content type."""
     name = content_type.encode("ascii")
     return pack(">HxxQHB", class_id, 0, _CONTENT_TYPE_FLAG, len(name)) + name
 
 
 def _without_routing(payload: bytes) -> bytes:
-    """Empty exchange and routing key of a delivery: nobody reads them, and they may be no UTF-8."""
-    # Class and method, the consumer tag with its length, the delivery tag, the redelivered bit.
+    """Remove the exchange and routing key of a delivery: unused, and possibly not UTF-8."""
+    # Class and method, consumer tag with its length, delivery tag, redelivered bit.
     end = 4 + 1 + payload[4] + 8 + 1
     return bytes(payload[:end]) + b"\0\0"

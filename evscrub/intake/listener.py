@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes Glance's notifications off the bus and hands them to the event loop.
+"""Consume Glance's notifications from the bus and pass them to the event loop.
 
-oslo.messaging runs in threads of its own, and with the broker away both its start and its stop
-block for as long as that lasts. So they happen in a thread that nobody waits for.
+oslo.messaging runs in its own threads, and while the broker is away, starting and stopping it
+block. Both therefore happen in a daemon thread, which a stop of the agent does not wait for.
 """
 
 import contextlib
@@ -42,13 +42,13 @@ _SILENCE_LOOK_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class ListenerStatistics:
-    """What came by the bus since the agent started.
+    """What the listener received since the agent started.
 
     :param joined: whether the bus is joined.
-    :param received: all notifications.
-    :param ignored: those of no concern.
-    :param malformed: those that Glance would not send, by reason.
-    :param last_at: when the last notification came, seconds since the epoch; None before the first.
+    :param received: number of notifications.
+    :param ignored: number of notifications that need no action.
+    :param malformed: number of notifications that Glance would not send, by reason.
+    :param last_at: when the last one arrived, seconds since the epoch; None before the first.
     """
 
     joined: bool
@@ -59,15 +59,15 @@ class ListenerStatistics:
 
 
 class Dispatcher:
-    """What oslo.messaging calls with each batch.
+    """Dispatch batches of messages for oslo.messaging.
 
-    Its own dispatcher fails a batch as a whole when one message in it is not as it should be; here
-    each stands for itself. Nothing is ever put back on the bus: what cannot be read now never can.
-    Called by one thread at a time.
+    oslo.messaging's dispatcher rejects a whole batch if one message in it is malformed; this one
+    handles each message by itself. No message is requeued, because one that cannot be read now
+    never can. Called by one thread at a time.
 
-    :param deliver: takes the events of a batch; when it returns, they are acknowledged.
-    :param clock: seconds on an axis that only goes forward.
-    :param wall: seconds since the epoch.
+    :param deliver: receives the events of a batch, which are acknowledged when it returns.
+    :param clock: returns monotonic seconds.
+    :param wall: returns seconds since the epoch.
     """
 
     supported_priorities = (_PRIORITY,)
@@ -81,15 +81,15 @@ class Dispatcher:
         self.malformed: Counter[str] = Counter()
         self.received = 0
         self.ignored = 0
-        self.last_at: float | None = None  #: when anything came last, seconds since the epoch
+        self.last_at: float | None = None  #: when the last message arrived, seconds since the epoch
         self._deliver = deliver
         self._clock = clock
         self._wall = wall
-        self._untold: Counter[str] = Counter()  #: dropped since the last line about it
+        self._untold: Counter[str] = Counter()  #: messages dropped since that was last logged
         self._limit = LogLimit(_TELL_SECONDS)
 
     def dispatch(self, incoming: Sequence[Any]) -> set[Any]:
-        """Read a batch; returns what was not processed, which is nothing."""
+        """Read a batch; return the messages to requeue, which are none."""
         self.last_at = self._wall()
         now = datetime.fromtimestamp(self.last_at, UTC)
         events = []
@@ -101,14 +101,18 @@ class Dispatcher:
                 self.ignored += 1
             except MalformedError as error:
                 self._drop(str(error))
-            except Exception as error:  # noqa: BLE001 - anybody may have sent anything
+            except Exception as error:  # noqa: BLE001 - a sender can provoke any error
                 self._drop(type(error).__name__)
         self._tell_of_dropped()
         if events:
             try:
                 self._deliver(events)
             except Exception as error:  # noqa: BLE001 - the loop may be ending
-                LOG.info("%d events came too late: %s", len(events), type(error).__name__)
+                LOG.info(
+                    "Dropped %d events, because the agent is stopping (%s)",
+                    len(events),
+                    type(error).__name__,
+                )
         return set()
 
     def _drop(self, reason: str) -> None:
@@ -118,17 +122,17 @@ class Dispatcher:
     def _tell_of_dropped(self) -> None:
         if self._untold and self._limit.allows(self._clock()):
             LOG.warning(
-                "Dropped notifications that Glance would not send (%s): look at who else may"
-                " publish on the bus; this is told once a minute at most",
+                "Dropped notifications that Glance would not send (%s): check who else may publish"
+                " on the bus; logged once a minute at most",
                 ", ".join(f"{reason}: {count}" for reason, count in self._untold.most_common()),
             )
             self._untold.clear()
 
 
-def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - anybody may have sent anything
-    """Return the event in a message: as :mod:`evscrub.intake.transport` read it, or read here.
+def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - untrusted input of any type
+    """Return the event in a message, read by :mod:`evscrub.intake.transport` or else here.
 
-    No JSON becomes one of these types, so a sender cannot pass something off as read.
+    JSON cannot decode to these types, so a sender cannot forge a message that looks read.
     """
     match body.get(READ):
         case DeleteEvent() as event:
@@ -139,13 +143,15 @@ def _event(body: Any, now: datetime) -> DeleteEvent:  # noqa: ANN401 - anybody m
 
 
 class Listener:
-    """The listener on the bus.
+    """Listen to Glance's notifications on the bus.
 
     :param clock: this host's clocks.
-    :param on_events: called in the event loop with each batch.
-    :param on_joined: called in the event loop with whether the bus is joined, when that changes.
-    :param missed: returns how many images sweeps found that the bus should have told of, ever.
-    :raises ValueError: the bus's configuration cannot be understood.
+    :param on_events: called in the event loop with the events of each batch.
+    :param on_joined: called in the event loop with whether the bus is joined, each time that
+        changes.
+    :param missed: returns how many images sweeps have found so far that the bus should have
+        announced.
+    :raises ValueError: the bus's configuration is invalid.
     """
 
     def __init__(
@@ -164,13 +170,13 @@ class Listener:
         self._on_joined = on_joined
         self._missed = missed
         self._stop = threading.Event()
-        self._leave = threading.Event()  #: stop, or only leave to join again
+        self._leave = threading.Event()  #: leave the bus, to stop or to join again
         self._token: EventLoopToken
         bounded.install()
         try:
             self._transport = oslo_messaging.get_notification_transport(conf)
         except (oslo_messaging.MessagingException, ValueError) as error:
-            # The URL holds the broker's password, and some of these errors quote it.
+            # Some of these errors quote the URL, which holds the broker's password.
             raise ValueError(
                 "the message bus cannot be used: check transport_url and"
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
@@ -183,7 +189,7 @@ class Listener:
         )
 
     def statistics(self) -> ListenerStatistics:
-        """Return what came so far; for any thread."""
+        """Return what was received so far. Thread-safe."""
         dispatcher = self.dispatcher
         return ListenerStatistics(
             joined=self._joined,
@@ -194,9 +200,9 @@ class Listener:
         )
 
     def is_told(self, record: LogRecord) -> bool:
-        """Take in what the bus's client logs; return whether the listener tells it.
+        """Evaluate a record of the bus's client; return whether the listener reports the same.
 
-        For any thread.
+        Thread-safe.
         """
         return self._watch.is_told(record)
 
@@ -235,7 +241,7 @@ class Listener:
             )
             try:
                 server.start(override_pool_size=1)
-            except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+            except Exception as error:  # noqa: BLE001 - the driver's or its client's
                 self._watch.complain(f"it cannot be joined, {type(error).__name__}")
                 self._stop.wait(_REJOIN_SECONDS)
                 continue
@@ -246,16 +252,16 @@ class Listener:
             server.wait()
 
     async def _watch_silence(self) -> None:
-        """Join again where the bus is silent and should not be."""
+        """Rejoin the bus if it is unexpectedly silent."""
         silence = Silence(anyio.current_time())
         while True:
             await anyio.sleep(_SILENCE_LOOK_SECONDS)
             received, missed = self.dispatcher.received, self._missed()
             if self._joined and silence.is_suspect(anyio.current_time(), received, missed):
                 LOG.warning(
-                    "Nothing comes by the bus, but sweeps found images that it should have told"
-                    " of: joining again; if that does not help, see that a topic of [listener]"
-                    " topics is one of Glance's [oslo_messaging_notifications] topics"
+                    "No notifications arrive, but sweeps found images that the bus should have"
+                    " announced: rejoining the bus; if that does not help, check that [listener]"
+                    " topics has one of Glance's [oslo_messaging_notifications] topics"
                 )
                 self._joined = False
                 self._on_joined(False)
@@ -276,12 +282,12 @@ class Listener:
         self._tell(self._on_events, events)
 
     def _tell(self, function: Callable[..., None], *arguments: object) -> None:
-        """Call a function in the event loop and wait for it, so that the bus is not outrun."""
+        """Call a function in the event loop and wait for it, which limits the rate of intake."""
         if not self._stop.is_set():
             anyio.from_thread.run_sync(function, *arguments, token=self._token)
 
     def _limit_prefetch(self, conf: cfg.ConfigOpts) -> None:
-        """Take a few batches ahead where nobody said how many; the driver would take all."""
+        """Prefetch a few batches unless configured; the driver's default has no limit."""
         with contextlib.suppress(cfg.Error):  # another driver has no such option
             conf.set_default(
                 "rabbit_qos_prefetch_count", 5 * conf.listener.batch_size, "oslo_messaging_rabbit"

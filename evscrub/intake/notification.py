@@ -1,30 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads Glance's ``image.delete`` notifications. Pure.
+"""Parse Glance's ``image.delete`` notifications. Pure.
 
-Whoever can publish on the bus can write anything into one, so it is only a hint: three fields are
-used, each checked, and the registry has the last word on all of them.
+Anybody with access to the bus can publish one with any content, so a notification is only a hint:
+three fields are used, each is validated, and the registry has the last word on all of them.
 """
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 EVENT_TYPE = "image.delete"
-#: The key of a message that was read as it arrived; its value is the event, or the error.
+#: Key of a message that was parsed on arrival; its value is the event or the error.
 READ = "evscrub.read"
 
 _ID_LENGTH = 36  # of images.id in Glance's schema
 _OWNER_LENGTH = 255  # of images.owner
 _TIME_LENGTH = 40
-#: A time further ahead than clocks differ is no time of a deletion.
+#: How far ahead a deletion time may be; clocks do not differ by more.
 _AHEAD = timedelta(days=1)
 _EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class DeleteEvent:
-    """An image was deleted.
+    """Announce that an image was deleted.
 
-    :param deleted_at: seconds since the epoch, by the clock of a Glance host, whole seconds.
+    :param deleted_at: whole seconds since the epoch, by the clock of a Glance host.
     """
 
     image_id: str
@@ -33,19 +33,19 @@ class DeleteEvent:
 
 
 class NotForUsError(Exception):
-    """A well-formed notification that asks for nothing: another event, or another status."""
+    """Raised for a well-formed notification that needs no action: another event or status."""
 
 
 class MalformedError(Exception):
-    """Something that Glance would not send. The message is one of a fixed set."""
+    """Raised for a message that Glance would not send; the text is one of a fixed set."""
 
 
 def parse(event_type: object, payload: object, now: datetime) -> DeleteEvent:
-    """Read a notification.
+    """Parse a notification.
 
-    :param now: about the present, aware.
-    :raises NotForUsError: it is of no concern.
-    :raises MalformedError: it is not as Glance writes it.
+    :param now: the current time, timezone-aware; bounds the event's deletion time.
+    :raises NotForUsError: it needs no action.
+    :raises MalformedError: Glance would not send it.
     """
     if event_type != EVENT_TYPE:
         raise NotForUsError("another event")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sweep: puts into the queue what the registry has and the bus did not bring.
+"""Queue images that the bus did not announce, by reading the registry.
 
-At start and every full interval it goes through the whole registry, and in between through what
-changed since the last time. What it finds takes the same way as what comes by the bus.
+A full sweep at start and every ``[sweep] full_interval`` reads all pending images; the sweeps
+between read only what changed since the last one. From the queue on, these images are handled like
+those from the bus.
 """
 
 import random
@@ -23,19 +24,27 @@ from evscrub.registry.pages import Found, Pages, Window
 
 LOG = logging.getLogger(__name__)
 
-#: What is not due yet is left to the agent that has its event for so long after it fell due.
+#: How long after its due time a sweep queues an image that is not due yet. The agent that received
+#: its event scrubs it first.
 HEAD_START_SECONDS = 1.0
-#: How far back a sweep looks beyond the last one: clocks of Glance's hosts differ, claims age.
+#: How far before the last sweep the next one starts, because the clocks of Glance's hosts differ
+#: and claims expire.
 _OVERLAP_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class SweepReport:
-    """One finished sweep."""
+    """Describe a finished sweep.
+
+    :param full: whether it read all pending images.
+    :param found: images in the range of the sweep that are waiting, due or left by a dead agent.
+    :param added: how many of them were new to the queue.
+    :param seconds: how long it took.
+    """
 
     full: bool
-    found: int  #: images that the registry has waiting, due or left over, as far as it looked
-    added: int  #: those of them that the queue did not know
+    found: int
+    added: int
     seconds: float
 
 
@@ -43,8 +52,8 @@ class SweepReport:
 class SweepStatistics:
     """What sweeps did since the agent started.
 
-    :param count: finished sweeps.
-    :param added: images that they put into the queue.
+    :param count: number of finished sweeps.
+    :param added: number of images that they queued.
     :param failing: whether the registry could not be read the last time.
     :param last_at: when the last sweep finished, seconds since the epoch; None before the first.
     :param last: the last sweep; None before the first.
@@ -58,12 +67,12 @@ class SweepStatistics:
 
 
 class Sweep:
-    """Reads pages of the registry into the queue.
+    """Read pages of the registry into the queue.
 
-    :param on_added: called when something was put into the queue.
+    :param on_added: called when images were queued.
     :param on_full: called before each full sweep.
-    :param uniform: draws a number between two, for jitter.
-    :param new_id: draws the id from which a full sweep begins.
+    :param uniform: draws a random number between two, for jitter.
+    :param new_id: draws the random id at which a full sweep starts.
     """
 
     def __init__(
@@ -99,7 +108,7 @@ class Sweep:
         self._changed = anyio.Event()
 
     def change(self, settings: SweepSettings) -> None:
-        """Apply changed options; they need a full sweep, for others may be due, or looked for."""
+        """Apply changed options, with a full sweep, because they may make other images due."""
         if settings != self._settings:
             self._settings = settings
             self._full_due = self._clock.boot()
@@ -119,7 +128,7 @@ class Sweep:
                 self._failing = True
                 pause = RETRY_SECONDS
             except Exception:
-                LOG.exception("The sweep failed; trying again in %.0f s", RETRY_SECONDS)
+                LOG.exception("The sweep failed; retrying in %.0f s", RETRY_SECONDS)
                 self._failing = True
                 pause = RETRY_SECONDS
             else:
@@ -130,7 +139,10 @@ class Sweep:
                 await self._changed.wait()
 
     async def once(self) -> SweepReport:
-        """Sweep one time, in full when that is due."""
+        """Sweep once, in full if a full sweep is due.
+
+        :raises RegistryAwayError: the registry cannot be read now.
+        """
         settings = self._settings
         began = self._clock.moment()
         now = await self._calls.call(self._pages.now)
@@ -140,7 +152,7 @@ class Sweep:
         window = Window(
             deleted_before=now - settings.policy.scrub_time + horizon,
             stale_before=now - settings.policy.claim_timeout,
-            # Several agents begin in different places, so that they share what there is.
+            # Agents start at different ids, so that they find different images first.
             start_at=str(self._new_id()) if full else "",
             changed_since=None if full else self._swept_until,
         )
@@ -157,7 +169,7 @@ class Sweep:
         overlap = _OVERLAP_SECONDS + 2 * settings.policy.claim_timeout.total_seconds()
         self._swept_until = now - timedelta(seconds=overlap)
         if self._queue.dropped_due is not None:
-            # What was turned away must come back before it is due.
+            # Find the images that the full queue dropped before they are due.
             ahead = self._queue.dropped_due - self._database_clock.now() - settings.interval
             self._full_due = min(self._full_due, self._clock.boot() + max(settings.interval, ahead))
         report = SweepReport(full, found, added, self._clock.since(began))
@@ -166,7 +178,7 @@ class Sweep:
         self._count += 1
         LOG.log(
             logging.INFO if added or full else logging.DEBUG,
-            "Sweep (%s) found %s, %d new to the queue, in %.2f s",
+            "Sweep (%s) found %s, %d of them new, in %.2f s",
             "full" if full else "recent",
             count(found, "image"),
             added,
@@ -180,7 +192,7 @@ class Sweep:
         added = 0
         for image in page:
             if image.image_id in self._queue:
-                continue  # and not sooner than it knows: it may be waiting for its next try
+                continue  # and keep its due time: it may be waiting for a retry
             due = now
             if image.deleted_at is not None:
                 due = epoch(image.deleted_at) + delay

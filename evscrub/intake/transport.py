@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A kombu transport for AMQP that reads a message within bounds, at the moment it arrives.
+"""A kombu AMQP transport that parses each message on arrival, within bounds.
 
-oslo.messaging's driver takes a message from kombu as it is, decodes it, and leaves three kinds of
-it unacknowledged: what it has seen the id of, what the client library cannot decode, and what ends
-the process. Each then waits for the next agent. So a message is read here, one layer below: the
-driver is handed a mapping with one key, whose value is the event, or the error that says why there
-is none. It is always well-formed for the driver and has no id, so it is acknowledged as any other.
+oslo.messaging's driver decodes messages after kombu and leaves three kinds unacknowledged: those
+with an id that it has seen, those that the client library cannot decode, and those that end the
+process. The broker would give each to the next agent. So messages are parsed here, one layer below:
+the driver receives a mapping with a single key, whose value is the event or an error. The driver
+can always read that mapping, and it has no message id, so the message is acknowledged.
 """
 
 import time
@@ -23,7 +23,7 @@ from evscrub.intake import MAX_BODY_BYTES, envelope, frames
 from evscrub.intake.decompression import decompress
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError
 
-_KEPT_BACK = {
+_WITHHELD = {
     frames.TOO_LARGE: "too large",
     frames.UNREADABLE: "unreadable properties",
     frames.EMPTY: "empty",
@@ -31,10 +31,10 @@ _KEPT_BACK = {
 
 
 class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
-    """A message that is read at once, so that nothing large stays until it is acknowledged.
+    """A message parsed on creation, so that no large body is kept until the acknowledgement.
 
-    :param acknowledged: whether it was acknowledged when it came.
-    :param wall: seconds since the epoch.
+    :param acknowledged: whether it was acknowledged on arrival.
+    :param wall: returns seconds since the epoch.
     """
 
     def __init__(
@@ -54,22 +54,22 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
 
     @property
     def payload(self) -> dict[str, object]:
-        """What the driver takes for the decoded body."""
+        """The mapping that the driver takes for the decoded body."""
         return {READ: self._outcome}
 
     def ack(self, multiple: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Acknowledge the message, unless it was when it came."""
+        """Acknowledge the message, unless that was done on arrival."""
         if not self._acknowledged_before:
             super().ack(multiple)
 
     def reject(self, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Reject the message, unless it was acknowledged when it came."""
+        """Reject the message, unless it was acknowledged on arrival."""
         if not self._acknowledged_before:
             super().reject(requeue)
 
     def _read(self, now: datetime) -> DeleteEvent | NotForUsError | MalformedError:
-        if self.content_type in _KEPT_BACK:
-            return MalformedError(_KEPT_BACK[self.content_type])
+        if self.content_type in _WITHHELD:
+            return MalformedError(_WITHHELD[self.content_type])
         if self.errors:  # kombu decompresses, with the decoders below
             error = self.errors[0][1]
             known = isinstance(error, MalformedError)
@@ -77,26 +77,26 @@ class Message(pyamqp.Message):  # type: ignore[misc] # kombu is not typed
         try:
             return envelope.read(self.body, self.content_type, now)
         except (NotForUsError, MalformedError) as error:
-            # Without traceback and context, which hold the body.
+            # A new exception, because traceback and context hold the body.
             return type(error)(str(error))
-        except Exception as error:  # noqa: BLE001 - anybody may have sent anything
+        except Exception as error:  # noqa: BLE001 - a sender can provoke any error
             return MalformedError(type(error).__name__)
 
 
 class Channel(pyamqp.Channel):  # type: ignore[misc] # kombu is not typed
-    """A channel whose messages are read within bounds."""
+    """A channel that parses messages within bounds."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - amqp is not typed
         super().__init__(*arguments, **options)
-        # Else py-amqp decodes bodies with whatever codec the sender names, such as punycode,
+        # Otherwise py-amqp decodes bodies with any codec that the sender names, such as punycode,
         # which takes hours for a few megabytes.
         self.auto_decode = False
 
     def message_to_python(self, raw_message: Any) -> Message:  # noqa: ANN401 - amqp is not typed
-        """Read a message; one that was delivered before is acknowledged first.
+        """Parse a message; acknowledge a redelivered one first.
 
-        Whoever had it then did not come to acknowledge it. Should reading it end this process too,
-        it is gone: a sweep finds what it told of.
+        The previous consumer did not get to acknowledge it. If parsing ends this process too, the
+        message does not come again, and a sweep finds its image.
         """
         again = bool(raw_message.delivery_info.get("redelivered"))
         if again:
@@ -105,7 +105,7 @@ class Channel(pyamqp.Channel):  # type: ignore[misc] # kombu is not typed
 
 
 class Connection(pyamqp.Connection):  # type: ignore[misc] # kombu is not typed
-    """A connection that keeps harmful content from the client library."""
+    """A connection that keeps harmful frames away from the client library."""
 
     Channel = Channel
 
@@ -114,7 +114,7 @@ class Connection(pyamqp.Connection):  # type: ignore[misc] # kombu is not typed
 
 
 class Transport(pyamqp.Transport):  # type: ignore[misc] # kombu is not typed
-    """kombu's transport for AMQP, with bounds."""
+    """kombu's AMQP transport, with bounds."""
 
     Connection = Connection
 
@@ -126,9 +126,9 @@ class SSLTransport(pyamqp.SSLTransport):  # type: ignore[misc] # kombu is not ty
 
 
 def install() -> None:
-    """Make kombu use these transports and bounded decoders, in the whole process.
+    """Register these transports and the bounded decoders with kombu, for the whole process.
 
-    Must come before the first connection: kombu remembers the transport that a name stands for.
+    Call it before the first connection, because kombu caches the transport of each name.
     """
     kombu.transport.TRANSPORT_ALIASES.update(
         amqp=f"{__name__}:Transport",

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The delay queue: which images wait, which are ready, and whose turn it is.
+"""A delay queue of images: waiting until due, then ready in a lane, owners in turn.
 
-Pure: no I/O, no clock, no locks. Times are seconds on whatever axis the caller uses, as long as it
-is one axis. An image is in exactly one place:
+Pure: no I/O, no clock, no locks. Times are seconds on a single axis chosen by the caller. An image
+is in exactly one state:
 
 * *waiting* until its due time, see :mod:`evscrub.queueing.waiting`;
-* *ready*, in its lane, dealt round-robin by owner, see :mod:`evscrub.queueing.turns`;
-* *taken* by a worker. An image that is added again while it is taken waits for
-  :meth:`DelayQueue.done`, so it is never worked on twice at once.
+* *ready* in its lane, dealt round-robin by owner, see :mod:`evscrub.queueing.turns`;
+* *taken* for work. If it is added again meanwhile, it enters the queue at :meth:`DelayQueue.done`,
+  so an image is never worked on twice at the same time.
 
-An entry is one integer (due time, source, group) under one integer key, about 130 bytes with its
-share of dictionary and bucket, because a registry can hold a million pending images.
+A registry can hold a million pending images, so an entry is one integer (due time, source, group)
+under one integer key: about 130 bytes with its share of dictionary and bucket.
 """
 
 from collections.abc import Hashable, Mapping
@@ -34,46 +34,51 @@ __all__ = [
 
 MAX_CAPACITY = (1 << 24) - 1
 
-# An entry, low bits first: group, source, ready, due in milliseconds from the queue's origin, which
-# may be negative. Due within 198 days keeps the integer at 32 bytes; beyond that only memory grows.
+# Layout of an entry, low bits first: group, source, ready, due time in milliseconds from the
+# queue's origin (may be negative). An entry due within 198 days takes 32 bytes; a later one takes
+# more.
 _GROUP_MASK = (1 << GROUP_BITS) - 1
 _EVENT = 1 << GROUP_BITS
 _READY = 1 << (GROUP_BITS + 1)
 
-#: The share of the queue that is kept for what sweeps find. Whoever may publish can send any number
-#: of events for images that do not exist; the registry's images need room beside them.
+#: Share of the queue reserved for images from sweeps: a publisher can send any number of events for
+#: images that do not exist.
 _KEPT_FOR_SWEEPS = 1 / 4
 
 
 class Source(Enum):
-    """What brought an image into the queue."""
+    """How an image entered the queue."""
 
     EVENT = "event"
     SWEEP = "sweep"
 
 
 class Added(Enum):
-    """What became of an add."""
+    """The result of adding an image."""
 
-    NEW = "new"  #: The image was not known and now waits.
-    EARLIER = "earlier"  #: It was waiting and now waits less.
-    KNOWN = "known"  #: It was waiting or ready already, no later than asked.
-    AGAIN = "again"  #: It is being worked on and will wait again after that.
-    DROPPED = "dropped"  #: The queue is full and nothing in it is due later.
+    NEW = "new"  #: The image was not in the queue and now waits.
+    EARLIER = "earlier"  #: It was waiting, and it is due earlier than before.
+    KNOWN = "known"  #: It was waiting or ready, and due no later; unchanged.
+    AGAIN = "again"  #: It is taken and enters the queue when that ends.
+    DROPPED = "dropped"  #: The queue is full, and all images in it are due earlier.
 
 
-# Members of an enumeration take a while to look up.
+# Looking up members of an enumeration is slow.
 _FROM_EVENT = Source.EVENT
 _NEW = Added.NEW
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """An image handed out for work."""
+    """An image handed out for work.
+
+    :param owner: the owner whose turn it took.
+    :param due: when it fell due, seconds on the queue's axis.
+    """
 
     image_id: str
-    owner: OwnerKey  #: whose turn it took
-    due: float  #: when it fell due, seconds on the queue's axis
+    owner: OwnerKey
+    due: float
     source: Source
 
 
@@ -81,12 +86,12 @@ class Taken:
 class QueueStatistics:
     """Numbers of images in a queue at one moment.
 
-    :param waiting: not due yet.
-    :param ready: due and not taken.
-    :param taken: being worked on.
-    :param adds: that entered since the queue was made.
-    :param dropped: that a full queue turned away since it was made.
-    :param capacity: that may wait or be ready.
+    :param waiting: images that are not due yet.
+    :param ready: images that are due and not taken.
+    :param taken: images that are being worked on.
+    :param adds: images that entered the queue so far.
+    :param dropped: images that the full queue dropped so far.
+    :param capacity: how many images may wait or be ready.
     """
 
     waiting: int
@@ -109,20 +114,21 @@ class DelayQueue:
     """A bounded, deduplicating delay queue, fair by owner within each lane.
 
     :param capacity: how many images may wait or be ready, from 1 to :data:`MAX_CAPACITY`. A full
-        queue turns away what is due last, to within :data:`GRANULE_SECONDS`; see
+        queue drops the image that is due last, to within :data:`GRANULE_SECONDS`; see
         :attr:`dropped_due`. Events may fill three quarters of it.
-    :param first_lane: the lane of what is added without one; see also :attr:`swept_lane`.
     :param origin: a time near the first due times, seconds; small differences take less memory.
+    :param first_lane: the lane of images added without one; see also :attr:`swept_lane`.
+    :raises ValueError: the capacity is out of bounds.
     """
 
     def __init__(self, capacity: int, origin: float = 0.0, first_lane: Hashable = None) -> None:
         if not 1 <= capacity <= MAX_CAPACITY:
             raise ValueError(f"capacity must be from 1 to {MAX_CAPACITY}, not {capacity}")
         self.capacity = capacity
-        #: The earliest due time that a full queue turned away, until :meth:`forget_dropped`.
+        #: The earliest due time of a dropped image since :meth:`forget_dropped`; None for none.
         self.dropped_due: float | None = None
         self.first_lane = first_lane
-        #: The same for what a sweep found, whose owner is the registry's.
+        #: The lane of images from a sweep, whose owner is known from the registry.
         self.swept_lane = first_lane
         self._event_capacity = max(1, capacity - int(capacity * _KEPT_FOR_SWEEPS))
         self._origin = origin
@@ -130,23 +136,23 @@ class DelayQueue:
         self._waiting = Waiting(self._entries)
         self._turns = Turns()
         self._taken: dict[ImageKey, _Again | None] = {}
-        self._events = 0  # entries that an event brought
-        self._left = 0  # images that were in it and are not, ever; an add is to cost little
+        self._events = 0  # entries from events
+        self._left = 0  # images that left the queue; counted here to keep add() cheap
         self._dropped = 0
 
-    # -- asking
+    # -- queries
 
     def __len__(self) -> int:
-        """How many images wait or are ready."""
+        """Return how many images are waiting or ready."""
         return len(self._entries)
 
     def __contains__(self, image_id: str) -> bool:
-        """Whether the image waits, is ready or is being worked on."""
+        """Return whether the image is waiting, ready or taken."""
         key = pack(image_id)
         return key in self._entries or key in self._taken
 
     def statistics(self) -> QueueStatistics:
-        """Return the numbers of images in the queue; takes the same time however many there are."""
+        """Return the numbers of images in the queue. O(1)."""
         return QueueStatistics(
             waiting=len(self._entries) - self._turns.count,
             ready=self._turns.count,
@@ -157,15 +163,15 @@ class DelayQueue:
         )
 
     def ready(self, lane: Hashable) -> int:
-        """How many images are ready in `lane`."""
+        """Return how many images are ready in `lane`."""
         return self._turns.ready(lane)
 
     def has_ready(self, lane: Hashable) -> bool:
-        """Whether an image is ready in `lane`."""
+        """Return whether an image is ready in `lane`."""
         return self._turns.has_ready(lane)
 
     def lanes(self) -> list[Hashable]:
-        """The lanes that an image is ready in."""
+        """Return the lanes with ready images."""
         return self._turns.lanes()
 
     def has_ready_of_others(self, lane: Hashable, owner: str | None) -> bool:
@@ -173,32 +179,35 @@ class DelayQueue:
         return self._turns.has_ready_of_others(lane, owner_key(owner))
 
     def is_taken(self, image_id: str) -> bool:
-        """Whether the image is being worked on."""
+        """Return whether the image is taken."""
         return pack(image_id) in self._taken
 
     def next_advance(self) -> float | None:
-        """When to call :meth:`advance` next; None when nothing waits.
+        """Return when to call :meth:`advance` next; None if no image waits.
 
-        Never after the next due time; before it when the bucket of that has not been sorted yet.
+        The time is at or before the next due time; before it if the bucket of that is not sorted
+        yet.
         """
         return self._seconds(self._waiting.first_ms())
 
     def oldest_ready(self) -> float | None:
-        """When the image fell due that has been ready longest; looks at all that are ready."""
+        """Return the earliest due time of the ready images; None if none is ready. O(ready)."""
         firsts = [min(map(self._entries.__getitem__, queue)) for queue in self._turns.queues()]
         return self._time(min(firsts)) if firsts else None
 
     def last_due(self) -> float | None:
-        """When the last waiting image falls due, to within :data:`GRANULE_SECONDS` after."""
+        """Return when the last waiting image is due, up to :data:`GRANULE_SECONDS` too late."""
         return self._seconds(self._waiting.last_ms())
 
     def forecast(self, start: float, width: float, count: int) -> list[int]:
-        """Count waiting images by when they fall due.
+        """Count the waiting images by due time.
 
-        :param start: where the first of `count` spans begins, each `width` seconds; what is due
-            before that counts as in the first, what is due after all of them as in the last.
-            Spans of :data:`GRANULE_SECONDS` or more are counted by bucket, so that an image may
-            count as in the span before its own; shorter ones look at every image.
+        :param start: beginning of the first span; earlier due times count in the first span, and
+            later ones than the last span in the last.
+        :param width: length of a span, seconds. Spans of :data:`GRANULE_SECONDS` or more are
+            counted by bucket, so an image may count in the span before its own; shorter ones are
+            O(waiting).
+        :param count: number of spans.
         """
         spans = [0] * count
 
@@ -215,7 +224,7 @@ class DelayQueue:
                 put(self._time(self._entries[key]), 1)
         return spans
 
-    # -- putting in and taking out
+    # -- changes
 
     def add(
         self,
@@ -226,11 +235,12 @@ class DelayQueue:
         lane: Hashable = None,
         source: Source = Source.EVENT,
     ) -> Added:
-        """Let an image wait until `due`; one that is known already keeps its earliest time.
+        """Add an image that is due at `due`; one that is in the queue keeps its earlier due time.
 
-        :param due: seconds on the queue's axis; what is past is ready at the next :meth:`advance`.
-        :param owner: whose turn it takes.
-        :param lane: which lane it becomes ready in; None for the first lane of its source.
+        :param due: seconds on the queue's axis; an image with a past time is ready at the next
+            :meth:`advance`.
+        :param owner: the owner whose turn it takes.
+        :param lane: the lane in which it becomes ready; None for the first lane of its source.
         """
         key = pack(image_id)
         if lane is None:
@@ -255,7 +265,7 @@ class DelayQueue:
             entry |= _EVENT
             self._events += 1
         entries[key] = entry
-        # What Waiting.add() does for most, without the call: this is what a storm of events costs.
+        # The common case of Waiting.add(), inlined because it dominates the cost of many events.
         bucket = self._waiting.far.get(due_ms >> BUCKET_SHIFT)
         if bucket is None:
             self._waiting.add(key)
@@ -264,9 +274,9 @@ class DelayQueue:
         return _NEW
 
     def cancel(self, image_id: str) -> bool:
-        """Forget an image, and that it was to come again if it is taken.
+        """Remove an image; if it is taken, it does not enter the queue again afterwards.
 
-        :returns: whether there was anything to forget.
+        :returns: whether there was anything to remove.
         """
         key = pack(image_id)
         if key in self._entries:
@@ -278,7 +288,7 @@ class DelayQueue:
         return False
 
     def advance(self, now: float) -> int:
-        """Make ready what is due at `now`; returns how many images that were."""
+        """Make the images ready that are due at `now`; return how many."""
         before = self._turns.count
         for key in self._waiting.take_due(floor((now - self._origin) * 1000)):
             entry = self._entries[key]
@@ -289,11 +299,11 @@ class DelayQueue:
     def take(
         self, lane: Hashable, count: int, at_most: Mapping[OwnerKey, int] | None = None
     ) -> list[Taken]:
-        """Hand out up to `count` ready images of `lane`, one of each owner in turn.
+        """Take up to `count` ready images of `lane`, one of each owner in turn.
 
-        Each must come back by :meth:`done`.
+        Each must be returned with :meth:`done`.
 
-        :param at_most: how many images of some owners; an owner who gets none keeps the turn.
+        :param at_most: limits for some owners; an owner at its limit keeps the turn.
         """
         taken = []
         for key, owner in self._turns.take(lane, count, at_most or {}):
@@ -304,7 +314,7 @@ class DelayQueue:
         return taken
 
     def done(self, image_id: str) -> None:
-        """End the work on an image; if it was added meanwhile it waits again from here.
+        """End the work on an image; if it was added meanwhile, it enters the queue.
 
         :raises KeyError: the image is not taken.
         """
@@ -313,14 +323,14 @@ class DelayQueue:
             self.add(image_id, again.due, owner=again.owner, lane=again.lane, source=again.source)
 
     def shift(self, seconds: float) -> None:
-        """Move the due time of all that waits, later or (negative) earlier, at no cost."""
+        """Move all due times later by `seconds`, or earlier if negative. O(1)."""
         self._origin += seconds
 
     def forget_dropped(self) -> None:
-        """Take note that somebody looks after what was turned away."""
+        """Reset :attr:`dropped_due`, because a sweep finds the dropped images."""
         self.dropped_due = None
 
-    # -- inside
+    # -- internals
 
     def _time(self, entry: int) -> float:
         return self._origin + (entry >> DUE_SHIFT) / 1000
@@ -349,7 +359,7 @@ class DelayQueue:
         self._leave(key)
 
     def _leave(self, key: ImageKey) -> int:
-        """Forget an entry, which is neither waiting nor ready any more, and return it."""
+        """Remove and return an entry that is no longer waiting or ready."""
         entry = self._entries.pop(key)
         self._left += 1
         if entry & _EVENT:
@@ -357,9 +367,11 @@ class DelayQueue:
         return entry
 
     def _make_room(self, due_ms: int, *, from_event: bool) -> bool:
-        """Drop what is due last, for something due at `due_ms`; False when that is the last.
+        """Drop the image that is due last to make room for one due at `due_ms`.
 
-        An event makes room only where an event had it: what a sweep found stays.
+        An event displaces only images from events.
+
+        :returns: False if the new image is the one to drop.
         """
         self._dropped += 1
         victim = self._waiting.last_after(due_ms)

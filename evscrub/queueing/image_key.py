@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A compact key for an image id.
+"""Pack image ids into compact keys.
 
-Glance ids are UUIDs in text, 85 bytes as a Python string. As an integer one takes 48. Glance keeps
-an id as its creator wrote it, and some databases compare with case, so anything that is not in the
-canonical lower-case form stays a string: the way back always gives the very same text.
+Glance's ids are UUIDs in text, 85 bytes as a Python string; as an integer one takes 48. Glance
+keeps an id as its creator wrote it, and some databases compare case-sensitively, so an id that is
+not in canonical lower-case form stays a string: unpacking always returns the identical text.
 """
 
 from binascii import unhexlify
@@ -13,7 +13,7 @@ ImageKey = int | str
 _LENGTH = 36
 _DIGITS = 32
 _DASHES = "----"
-_from_bytes = int.from_bytes  # the look-up takes as long as the call
+_from_bytes = int.from_bytes  # looking it up takes as long as the call
 
 
 def pack(image_id: str) -> ImageKey:
@@ -21,8 +21,8 @@ def pack(image_id: str) -> ImageKey:
     if len(image_id) == _LENGTH and image_id[8:24:5] == _DASHES:
         digits = image_id.replace("-", "")
         if len(digits) == _DIGITS and digits.lower() == digits:
-            # int() takes signs, underscores and other scripts' digits; to look for those in each
-            # event takes twice as long.
+            # int() also accepts signs, underscores and other scripts' digits, and rejecting those
+            # would take twice as long.
             try:
                 return _from_bytes(unhexlify(digits))
             except ValueError:

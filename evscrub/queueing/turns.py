@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ready images, in lanes, dealt to owners in turn. Pure.
+"""Deal ready images of each lane to their owners in turn. Pure.
 
-Owners are told apart by a checksum of :data:`OWNER_BITS` bits, as in stochastic fairness queueing:
-memory does not grow with what senders of events claim to be owners, and two owners share a turn
-once in sixteen thousand times. That an owner can be made to share one on purpose gives nobody more
-than they have by naming that owner.
+Owners are distinguished by a checksum of :data:`OWNER_BITS` bits, as in stochastic fairness
+queueing: memory does not grow with the number of owners that events claim, and two given owners
+share a turn with a probability of one in sixteen thousand. Forcing such a collision gains a
+publisher nothing that naming the other owner would not.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ from zlib import crc32
 
 from evscrub.queueing.image_key import ImageKey
 
-#: Whose turn an image takes: a number that stands for an owner.
+#: A number that stands for an owner.
 OwnerKey = int
 
 OWNER_BITS = 14
@@ -25,7 +25,7 @@ _OWNER_MASK = (1 << OWNER_BITS) - 1
 
 
 def owner_key(owner: str | OwnerKey | None) -> OwnerKey:
-    """Return the number that stands for an owner; a number stands for itself."""
+    """Return the key of an owner; a key is returned as it is."""
     if isinstance(owner, int):
         return owner
     if owner is None:
@@ -34,7 +34,7 @@ def owner_key(owner: str | OwnerKey | None) -> OwnerKey:
 
 
 class _Lane:
-    """Ready images of one lane: a queue for each owner, and the owners in turn."""
+    """Ready images of one lane: a queue per owner, and the order of their turns."""
 
     __slots__ = ("by_group", "turns")
 
@@ -66,7 +66,7 @@ class Turns:
         return number << OWNER_BITS | owner
 
     def add(self, key: ImageKey, group: int) -> None:
-        """Put a key behind those of its group."""
+        """Append a key to its group."""
         lane = self._lanes[group >> OWNER_BITS]
         queue = lane.by_group.get(group)
         if queue is None:
@@ -77,7 +77,10 @@ class Turns:
         self.count += 1
 
     def remove(self, key: ImageKey, group: int) -> None:
-        """Take a key out of its group."""
+        """Remove a key from its group.
+
+        :raises ValueError: it is not there.
+        """
         lane = self._lanes[group >> OWNER_BITS]
         queue = lane.by_group[group]
         queue.remove(key)
@@ -89,9 +92,9 @@ class Turns:
     def take(
         self, lane: Hashable, count: int, at_most: Mapping[OwnerKey, int]
     ) -> Iterator[tuple[ImageKey, OwnerKey]]:
-        """Take out up to `count` keys of a lane, one of each owner in turn.
+        """Remove and yield up to `count` keys of a lane, one of each owner in turn.
 
-        :param at_most: how many keys of some owners; an owner who gets none keeps the turn.
+        :param at_most: limits for some owners; an owner at its limit keeps the turn.
         """
         found = self._find(lane)
         left = dict(at_most)
@@ -117,28 +120,28 @@ class Turns:
             found.turns.extendleft(reversed(passed))
 
     def has_ready_of_others(self, lane: Hashable, owner: OwnerKey) -> bool:
-        """Return whether a key of another owner is in a lane."""
+        """Return whether a lane has a ready key of another owner."""
         found = self._find(lane)
-        # No owner has two turns.
+        # An owner has at most one turn, so two turns are enough to look at.
         turns = () if found is None else islice(found.turns, 2)
         return any(group & _OWNER_MASK != owner for group in turns)
 
     def ready(self, lane: Hashable) -> int:
-        """Return how many are in a lane."""
+        """Return the number of ready keys in a lane."""
         found = self._find(lane)
         return 0 if found is None else sum(map(len, found.by_group.values()))
 
     def has_ready(self, lane: Hashable) -> bool:
-        """Return whether any is in a lane."""
+        """Return whether a lane has a ready key."""
         found = self._find(lane)
         return found is not None and bool(found.turns)
 
     def lanes(self) -> list[Hashable]:
-        """Return the lanes that any is in."""
+        """Return the lanes with ready keys."""
         return [name for name, number in self._numbers.items() if self._lanes[number].turns]
 
     def queues(self) -> Iterator[deque[ImageKey]]:
-        """Return the queue of each group."""
+        """Yield the queue of each group."""
         for lane in self._lanes:
             yield from lane.by_group.values()
 

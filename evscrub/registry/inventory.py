@@ -7,7 +7,7 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from evscrub.domain.decisions import DELETED, PENDING_DELETE
-from evscrub.domain.listing import Listed
+from evscrub.domain.image_report import Listed
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.paging import keyset_pages

@@ -11,7 +11,7 @@ from prometheus_client.core import (
     Metric,
 )
 
-from evscrub.telemetry.histogram import SpreadStatistics
+from evscrub.telemetry.histogram import HistogramStatistics
 
 _PREFIX = "evscrub_"
 
@@ -41,12 +41,12 @@ def labeled(
     return metric
 
 
-def histogram(name: str, help_text: str, spread: SpreadStatistics) -> Metric:
-    sums = list(accumulate(spread.counts))
-    bounds = [*(str(bound) for bound in spread.bounds), "+Inf"]
+def histogram(name: str, help_text: str, durations: HistogramStatistics) -> Metric:
+    sums = list(accumulate(durations.counts))
+    bounds = [*(str(bound) for bound in durations.bounds), "+Inf"]
     return HistogramMetricFamily(
         _PREFIX + name,
         help_text,
         buckets=list(zip(bounds, sums, strict=True)),
-        sum_value=spread.total_seconds,
+        sum_value=durations.total_seconds,
     )

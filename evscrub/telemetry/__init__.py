@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What evscrub logs, counts and announces about itself, without credentials."""
+"""Log, count and announce what an agent does, without credentials."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells billing and audit on Glance's bus when an image's data is gone, or cannot be removed.
+"""Notify billing and audit services on Glance's bus about scrubbed and failed images.
 
-Sent at priority ``info`` as ``image.scrub`` and at ``error`` as ``image.scrub.error``, on the
-topics that Glance's own notifications go to, with the names that those use for the same things.
+Notifications are ``image.scrub`` at priority ``info`` and ``image.scrub.error`` at ``error``. They
+use the topics and the field names of Glance's own notifications.
 """
 
 import socket
@@ -20,24 +20,24 @@ from evscrub.telemetry.statistics import Scrubbed, Trouble
 
 LOG = logging.getLogger(__name__)
 
-#: Notifications kept while the bus is away; what comes on top is counted and lost.
+#: Notifications kept while the bus is away; further ones are dropped and counted.
 _KEPT = 10_000
 _RETRIES = 2
 _FINISH_SECONDS = 5.0
 
 
 class Audit:
-    """Sends notifications in the background.
+    """Send notifications in the background.
 
-    :param conf: Glance's configuration, for the bus and the topics.
-    :param wall: seconds since the epoch.
+    :param conf: a configuration with Glance's bus and topics.
+    :param wall: returns seconds since the epoch.
     """
 
     def __init__(self, conf: cfg.ConfigOpts, wall: Callable[[], float] = time.time) -> None:
         self.lost = 0
         self._wall = wall
         transport = oslo_messaging.get_notification_transport(conf)
-        # Not the topics' driver option: whoever turns this on wants it sent.
+        # Ignore Glance's driver option: [audit] notify alone decides whether to send.
         self._notifier = oslo_messaging.Notifier(
             transport,
             publisher_id=f"evscrub.{socket.gethostname()}",
@@ -52,7 +52,7 @@ class Audit:
         self._sent = anyio.Event()
 
     def scrubbed(self, image: Scrubbed) -> None:
-        """Tell that an image's data is gone."""
+        """Notify that an image's data is gone."""
         payload = {
             "id": image.image_id,
             "owner": image.owner,
@@ -63,7 +63,7 @@ class Audit:
         self._put("info", "image.scrub", payload)
 
     def failed(self, image_id: str, trouble: Trouble) -> None:
-        """Tell that an image's data cannot be removed without an operator."""
+        """Notify that an image's data cannot be deleted without an operator."""
         payload = {
             "id": image_id,
             "owner": trouble.owner,
@@ -82,12 +82,12 @@ class Audit:
                         partial(getattr(self._notifier, priority), {}, event_type, payload),
                         abandon_on_cancel=True,
                     )
-                except Exception as error:  # noqa: BLE001 - the driver's own and its client's
+                except Exception as error:  # noqa: BLE001 - the driver's or its client's
                     self._lose(type(error).__name__)
         self._sent.set()
 
     async def finish(self) -> None:
-        """Send what is left, as far as it goes in a few seconds."""
+        """Send the remaining notifications within a few seconds, and log how many were lost."""
         self._send.close()
         with anyio.move_on_after(_FINISH_SECONDS):
             await self._sent.wait()
@@ -95,15 +95,17 @@ class Audit:
         self.lost += self._receive.statistics().current_buffer_used
         self._receive.close()
         if self.lost:
-            LOG.warning("%d audit notifications were lost", self.lost)
+            LOG.warning("Lost %d audit notifications", self.lost)
 
     def _put(self, priority: str, event_type: str, payload: Mapping[str, object]) -> None:
         try:
             self._send.send_nowait((priority, event_type, payload))
         except anyio.WouldBlock:
-            self._lose("too many wait")
+            self._lose("too many are waiting")
 
     def _lose(self, reason: str) -> None:
         if not self.lost:
-            LOG.warning("An audit notification is lost: %s; how many is told at the end", reason)
+            LOG.warning(
+                "Lost an audit notification: %s; the agent logs the number when it stops", reason
+            )
         self.lost += 1

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides when to log what many images have in common: one line for all of them. Pure."""
+"""Log one line for many images with something in common. Pure."""
 
 import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
-#: How long the first line of a group waits, for images that come together.
+#: Delay of a group's first line, to include images that come together.
 FIRST_SECONDS = 1.0
-#: Between two lines of a group.
+#: Shortest time between two lines of a group.
 REPEAT_SECONDS = 60.0
 
 
 @dataclass(slots=True)
 class _Group:
-    """What was added since the last line.
+    """Images added to a group since its last line.
 
-    :param due_at: when the next line may be written, with what there is by then.
+    :param due_at: when the next line is due.
     """
 
     level: int
@@ -35,10 +35,11 @@ class GroupLine:
 
 
 class GroupLog:
-    """Images by what happened to them; times in seconds, all on one clock.
+    """Group images by what happened to them. All times are seconds on one clock.
 
-    A group's first line comes :data:`FIRST_SECONDS` after its first image, any other at least
-    :data:`REPEAT_SECONDS` after the one before. Groups must be few: a line's time is remembered.
+    The first line of a group is due :data:`FIRST_SECONDS` after its first image, each further line
+    at least :data:`REPEAT_SECONDS` after the one before. Use a bounded number of groups: the time
+    of each group's last line is kept.
     """
 
     def __init__(self) -> None:
@@ -48,11 +49,12 @@ class GroupLog:
     def add(
         self, group: Hashable, level: int, image_id: str, text: str, detail: str, now: float
     ) -> None:
-        """Add an image.
+        """Add an image to a group.
 
-        :param text: what all images of the group are, such as "not scrubbed from store a".
-        :param detail: what may be true of this image alone; the line has that of the image that it
-            names.
+        :param level: a level of :mod:`logging`.
+        :param text: what applies to all images of the group, such as "not scrubbed from store a".
+        :param detail: what may apply to this image only; the line has the detail of the image that
+            it names.
         """
         entry = self._groups.get(group)
         if entry is None:
@@ -63,11 +65,11 @@ class GroupLog:
 
     @property
     def next_due(self) -> float:
-        """When the next line is due, infinite without any."""
+        """When the next line is due; infinite if no image was added."""
         return min((entry.due_at for entry in self._groups.values()), default=math.inf)
 
     def due(self, now: float) -> Iterator[GroupLine]:
-        """Yield the lines that are due; an infinite time yields all that there are."""
+        """Yield the due lines; with an infinite time, all lines."""
         for group in [group for group, entry in self._groups.items() if now >= entry.due_at]:
             entry = self._groups.pop(group)
             again = group in self._told_at

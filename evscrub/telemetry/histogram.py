@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How durations are spread: counts in fixed buckets, so that any number of them takes no memory."""
+"""A histogram of durations with fixed buckets, which uses constant memory."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: From a tenth of a second, which is as prompt as it gets, to a day.
+#: Upper bounds in seconds, from a tenth of a second, the shortest expected lateness, to a day.
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21600.0, 86400.0)
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadStatistics:
+class HistogramStatistics:
     """A histogram at one moment.
 
     :param bounds: upper bounds of the buckets in seconds, ascending.
-    :param counts: durations in each bucket; one more than bounds, for those above the last.
+    :param counts: durations in each bucket, with one more bucket than bounds.
     :param total_seconds: the sum of all durations.
     """
 
@@ -23,10 +23,10 @@ class SpreadStatistics:
     total_seconds: float
 
 
-class Spread:
-    """Durations seen so far.
+class Histogram:
+    """Count durations by bucket.
 
-    :param bounds: upper bounds of the buckets in seconds, ascending; one without a bound follows.
+    :param bounds: upper bounds of the buckets in seconds, ascending; one more bucket has no bound.
     """
 
     def __init__(self, bounds: Sequence[float] = BOUNDS) -> None:
@@ -35,11 +35,11 @@ class Spread:
         self.total_seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Take in a duration; what clocks make negative counts as none."""
+        """Count a duration; a negative one, from clock differences, counts as 0."""
         seconds = max(0.0, seconds)
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total_seconds += seconds
 
-    def statistics(self) -> SpreadStatistics:
-        """Return the histogram as it is."""
-        return SpreadStatistics(self.bounds, tuple(self.counts), self.total_seconds)
+    def statistics(self) -> HistogramStatistics:
+        """Return the current histogram."""
+        return HistogramStatistics(self.bounds, tuple(self.counts), self.total_seconds)

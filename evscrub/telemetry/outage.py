@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells in the log that something is away: at the change, once a minute, and when it is back."""
+"""Log an outage: when it begins, once a minute while it lasts, and when it ends."""
 
 import math
 import threading
@@ -11,18 +11,18 @@ from evscrub.telemetry.log_limit import LogLimit
 
 LOG = logging.getLogger(__name__)
 
-#: How often a lasting outage is told.
+#: How often a lasting outage is logged.
 REMIND_SECONDS = 60.0
-#: What is away again this soon was not really back.
+#: An outage this soon after another counts as its continuation.
 _STEADY_SECONDS = 10.0
 
 
 class Outage:
-    """What is known of whether something is there; for any thread.
+    """Keep track of a service's outages and log them. Thread-safe.
 
-    :param name: what it is, as a sentence begins.
-    :param consequence: what its absence means for evscrub.
-    :param now: seconds, of a clock that runs on while the process is stopped.
+    :param name: the service, as a sentence starts with it.
+    :param consequence: what its absence means for evscrub, a sentence without a period.
+    :param now: returns seconds of a clock that also runs while the process is stopped.
     """
 
     def __init__(self, name: str, consequence: str, now: Callable[[], float]) -> None:
@@ -37,11 +37,11 @@ class Outage:
 
     @property
     def is_on(self) -> bool:
-        """Whether it is away."""
+        """Whether the service is away."""
         return self._since is not None
 
     def away(self, reason: str) -> None:
-        """Take in that it is away, or still is.
+        """Record that the service is away, or still away.
 
         :param reason: one line without credentials.
         """
@@ -61,7 +61,7 @@ class Outage:
             _warn("%s has been away for %.0f s: %s", self._name, seconds, reason)
 
     def back(self) -> None:
-        """Take in that it is there."""
+        """Record that the service works."""
         with self._lock:
             if self._since is None:
                 return
@@ -73,11 +73,12 @@ class Outage:
 
 
 def _warn(text: str, *arguments: object) -> None:
-    """Log a warning, which may be while an exception is handled that it speaks of already.
+    """Log a warning without the exception being handled, which the text already describes.
 
-    oslo.log would add that exception to the line; it does not add those of a few types.
+    oslo.log appends the current exception to a line, except those of a few types such as
+    ValueError.
     """
     try:
-        raise ValueError  # noqa: TRY301 - this is all that it is for
+        raise ValueError  # noqa: TRY301 - replaces the current exception
     except ValueError:
         LOG.warning(text, *arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Standard output and error whose reader may go away, as head does when it has seen enough."""
+"""Handle a reader of standard output or error that goes away, as ``head`` does."""
 
 import os
 import select
@@ -11,24 +11,26 @@ from typing import TextIO
 
 @contextmanager
 def reader_may_leave() -> Iterator[None]:
-    """Write out what is printed within, and end it quietly where nobody reads it any more.
+    """Flush what the block prints, and ignore that a reader has gone away.
 
-    What is printed after that goes nowhere, and the command goes on: what it does, and its exit
-    code, do not depend on who listens.
+    Further output is discarded and the command continues, so neither its work nor its exit code
+    depends on the reader.
+
+    :raises BrokenPipeError: another pipe than standard output or error broke.
     """
     try:
         yield
     except BrokenPipeError:
         if not silence():
-            raise  # it was another pipe
+            raise  # another pipe broke
     finally:
         silence()
 
 
 def silence() -> bool:
-    """Write out what is printed, and send it nowhere on each stream that nobody reads any more.
+    """Flush standard output and error, and redirect those without a reader to the null device.
 
-    :returns: whether there is such a stream.
+    :returns: whether a stream has lost its reader.
     """
     left = False
     for stream in (sys.stdout, sys.stderr):
@@ -47,9 +49,9 @@ def silence() -> bool:
 def _has_no_reader(stream: TextIO) -> bool:
     try:
         number = stream.fileno()
-    except OSError:  # it is no file, as in tests
+    except OSError:  # not a file, as in tests
         return False
-    # Not by a write that fails: what failed may be dropped, and the next flush succeeds.
+    # A failed write would not show it: the data may be dropped, and the next flush succeeds.
     poll = select.poll()
     poll.register(number, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

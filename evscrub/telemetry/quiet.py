@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps libraries from saying in the log what evscrub says itself, with many more lines."""
+"""Keep libraries from logging what evscrub logs itself in fewer lines."""
 
 import logging
 from collections.abc import Callable
@@ -8,14 +8,14 @@ from evscrub.telemetry import redact
 
 LOG = logging.getLogger(__name__)
 
-#: They log the traceback of an error that they also raise, or that was raised before, to evscrub.
+#: Loggers that write the traceback of an error that evscrub also receives as an exception.
 _RAISED = ("oslo_db", "sqlalchemy.pool")
 
 
 class Demote(logging.Filter):
-    """Lets records that evscrub's own say already through at DEBUG alone.
+    """Demote records that repeat what evscrub logs to DEBUG.
 
-    :param is_told: whether evscrub says what a record does. Called in any thread.
+    :param is_told: returns whether evscrub logs the content of a record; must be thread-safe.
     """
 
     def __init__(self, is_told: Callable[[logging.LogRecord], bool]) -> None:
@@ -23,8 +23,8 @@ class Demote(logging.Filter):
         self._is_told = is_told
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Demote the record if evscrub tells it; drop it then unless evscrub logs at DEBUG."""
-        if not getattr(record, "demoted", False):  # as another handler's filter did
+        """Demote a record that evscrub logs itself; drop it unless evscrub logs at DEBUG."""
+        if not getattr(record, "demoted", False):  # by the filter of another handler
             if record.levelno <= logging.DEBUG or not self._is_told(record):
                 return True
             record.demoted = True
@@ -33,17 +33,17 @@ class Demote(logging.Filter):
 
 
 def is_raised(record: logging.LogRecord) -> bool:
-    """Return whether a record is about an error of the database that evscrub gets itself."""
+    """Return whether a record has a database error that evscrub receives as an exception."""
     return bool(record.exc_info) and is_below(record.name, _RAISED)
 
 
 def is_below(name: str, loggers: tuple[str, ...]) -> bool:
-    """Return whether a logger is one of some, or below one."""
+    """Return whether a logger is one of `loggers`, or below one of them."""
     return any(name == logger or name.startswith(f"{logger}.") for logger in loggers)
 
 
 def install(demote: Demote) -> None:
-    """Let every handler there is demote, but for those that do already."""
+    """Add the demoting filter to every handler that lacks one."""
     for handler in redact.handlers():
         if not any(isinstance(known, Demote) for known in handler.filters):
             handler.addFilter(demote)

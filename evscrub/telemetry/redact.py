@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep credentials out of all output.
+"""Remove credentials from all output.
 
-The messages of evscrub never hold a location URL, but libraries quote one in a message or in an
-exception's text, and the URLs of S3 and Swift hold a user's key.
+evscrub's own messages never contain a location URL, but libraries quote URLs in messages and
+exceptions, and those of S3 and Swift contain a user's key.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 
 from oslo_log.formatters import JSONFormatter
 
-# What redacts takes time in proportion to the text, whatever that is: members of projects choose
-# names that libraries log, and a formatter holds up the whole process.
+# All patterns run in linear time on any text: project members choose names that libraries log, and
+# a formatter blocks the whole process.
 _WORD = re.compile(r"\S+")
 _LAST_AT = re.compile(r".*@(?=[\w\[])", re.DOTALL)
 # glance_store's s3 driver names hosts as user:key@host, without a scheme.
@@ -27,7 +27,7 @@ _NAMES = (
     r"|api_?key|access_?key(?:_?id)?|secret_?key)"
 )
 _PARAMETER = re.compile(rf"({_NAMES}=)[^&\s]+", re.IGNORECASE)
-# As in a dictionary or in JSON.
+# An item of a dictionary or of JSON.
 _ITEM = re.compile(rf"({_NAMES}[\"']: ?b?[\"'])[^\"']+", re.IGNORECASE)
 
 _ExceptionInfo = (
@@ -36,10 +36,10 @@ _ExceptionInfo = (
 
 
 def redact(text: str) -> str:
-    """Return `text` with the credentials in it replaced by ``***``.
+    """Return `text` with its credentials replaced by ``***``.
 
-    Credentials are ``user:key@`` of a URL or of a host, and the values of parameters that are named
-    after a password, a key, a token or a signature, as in ``?password=``, ``X-Amz-Signature=`` or
+    Credentials are ``user:key@`` of a URL or host, and the values of parameters whose name says
+    password, key, token or signature, as in ``?password=``, ``X-Amz-Signature=`` or
     ``'password': ``.
     """
     if "@" in text:
@@ -50,7 +50,8 @@ def redact(text: str) -> str:
 def _redact_logins(match: re.Match[str]) -> str:
     """Replace the login in a word without spaces.
 
-    A key may hold any character, a slash or a quote included, so all up to the last "@" goes.
+    A key may contain any character, slashes and quotes included, so everything up to the last "@"
+    is replaced.
     """
     word = match[0]
     begin, end = word.find("://"), word.rfind("@")
@@ -64,9 +65,9 @@ def _redact_logins(match: re.Match[str]) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """Redact what another formatter makes of a record, its traceback and error summary included.
+    """Redact the output of another formatter, including tracebacks and error summaries.
 
-    :param inner: the formatter of the handler; a JSON formatter's text stays valid JSON.
+    :param inner: the handler's formatter; the output of a JSON formatter stays valid JSON.
     """
 
     def __init__(self, inner: logging.Formatter) -> None:
@@ -76,7 +77,7 @@ class RedactingFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> Any:  # noqa: ANN401 - fluentd's is a dictionary
         """Return the redacted form of the record."""
         shown: Any = self._inner.format(record)
-        if record.exc_text:  # kept by logging; the journal's handler sends it beside the message
+        if record.exc_text:  # cached by logging, and sent separately by the journal's handler
             record.exc_text = redact(record.exc_text)
         if isinstance(self._inner, JSONFormatter):
             return json.dumps(_redact_values(json.loads(shown)))
@@ -88,9 +89,9 @@ class RedactingFormatter(logging.Formatter):
 
 
 def install() -> None:
-    """Make the formatter of every handler a redacting one.
+    """Wrap the formatter of every handler in a redacting one.
 
-    Call it after each change of the log's configuration, since that makes new handlers.
+    Call it after each change of the logging configuration, which creates new handlers.
     """
     for handler in handlers():
         if not isinstance(handler.formatter, RedactingFormatter):
@@ -104,7 +105,7 @@ def handlers() -> set[logging.Handler]:
 
 
 def install_excepthooks() -> None:
-    """Redact the tracebacks of exceptions that nothing catches, in any thread."""
+    """Redact the tracebacks of uncaught exceptions in all threads."""
 
     def show(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
         sys.stderr.write(redact("".join(traceback.format_exception(kind, error, where))))

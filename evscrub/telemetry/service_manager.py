@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells systemd how the agent is, by the protocol of sd_notify(3).
+"""Report the agent's state to systemd by the protocol of sd_notify(3).
 
-Own code, since it is one datagram: oslo.service tells readiness alone and knows no watchdog.
+Implemented here because it is a single datagram, and oslo.service supports no watchdog.
 """
 
 import os
@@ -12,9 +12,9 @@ import anyio
 
 
 class ServiceManager:
-    """The service manager that started this process, if any did.
+    """The service manager that started this process, if any.
 
-    :param environment: holds ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC`` where it did.
+    :param environment: environment variables; systemd sets ``NOTIFY_SOCKET`` and ``WATCHDOG_USEC``.
     """
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
@@ -23,7 +23,7 @@ class ServiceManager:
         self._watchdog_seconds = int(environment.get("WATCHDOG_USEC", "0")) / 1_000_000
 
     def tell(self, *states: str) -> None:
-        """Send states such as ``READY=1``; nobody listening is no error."""
+        """Send states such as ``READY=1``; do nothing if no service manager listens."""
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
@@ -33,7 +33,7 @@ class ServiceManager:
                 return
 
     async def watch(self) -> None:
-        """Show for ever that the event loop turns."""
+        """Send keep-alives from the event loop until cancelled, if the watchdog is enabled."""
         while self._watchdog_seconds:
             self.tell("WATCHDOG=1")
             await anyio.sleep(self._watchdog_seconds / 3)

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notice that the bus has gone silent. Pure.
+"""Detect that the bus is unexpectedly silent. Pure.
 
-A consumer can be joined by all appearances and hear nothing: its broker waits for acknowledgements
-that never come, or its queue is bound to nothing any more. What tells is the other way that images
-come in: sweeps find images that were deleted while the bus was joined, and no message has come.
+A consumer can look connected and still receive nothing, for instance because its broker waits for
+lost acknowledgements or its queue has lost its bindings. Sweeps reveal that: they find images that
+were deleted while the bus was joined, and no message arrived.
 """
 
-#: So many images that the bus did not tell of are no coincidence; another agent may have heard of
-#: a few and be late.
+#: Unannounced images that indicate silence; fewer may have been announced to an agent that is late.
 _MISSED_IMAGES = 10
-#: How long not one message may have come.
+#: Time without any message that indicates silence.
 _QUIET_SECONDS = 60.0
-#: Joining again is of no use where Glance sends nothing, so it is tried seldom.
+#: Shortest time between two attempts to rejoin, which are useless if Glance sends nothing.
 _AGAIN_SECONDS = 600.0
 
 
 class Silence:
-    """Decide when the bus should be joined again.
+    """Decide when to rejoin the bus.
 
-    :param now: seconds on an axis that only goes forward.
+    :param now: monotonic seconds.
     """
 
     def __init__(self, now: float) -> None:
@@ -28,10 +27,10 @@ class Silence:
         self._not_before = now
 
     def is_suspect(self, now: float, received: int, missed: int) -> bool:
-        """Return whether the bus is silent although it should not be; each case once.
+        """Return whether the bus is unexpectedly silent; each case is reported once.
 
-        :param received: messages that came, ever.
-        :param missed: images that the bus should have told of and did not, ever.
+        :param received: messages received so far.
+        :param missed: images found so far that the bus should have announced and did not.
         """
         if received != self._received:
             self._received, self._missed, self._heard_at = received, missed, now

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What happened so far: counts, and which images are in trouble or damaged."""
+"""Record what an agent did: counts, and the images that failed or are damaged."""
 
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -8,21 +8,22 @@ from heapq import nlargest
 from itertools import islice
 
 from evscrub.domain.verdict import Outcome, Verdict
-from evscrub.telemetry.histogram import Spread, SpreadStatistics
+from evscrub.telemetry.histogram import Histogram, HistogramStatistics
 
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """An image that nothing is left to do about.
+    """An image that is done.
 
-    :param data_went: whether a store had its data, or has it no more; it stays where a live image
-        shares it, or the store is not Glance's.
+    :param late_seconds: from when it was due to when its last location was gone.
+    :param data_went: whether its data is gone; False if the data stays, because another image
+        shares it or its store is not Glance's.
     """
 
     image_id: str
     owner: str | None
     size_bytes: int
-    late_seconds: float  #: from when it was due to when its last location was gone
+    late_seconds: float
     data_went: bool
 
 
@@ -30,7 +31,7 @@ class Scrubbed:
 class Trouble:
     """Why an image could not be scrubbed so far.
 
-    :param parked: only an operator can help; it is looked at rarely.
+    :param parked: whether only an operator can help, so that it is retried rarely.
     """
 
     verdict: Verdict
@@ -56,15 +57,15 @@ class RecordStatistics:
     bytes_reclaimed: Mapping[str, int]
     left_alone: Mapping[str, int]
     late_seconds: tuple[float, ...]
-    lateness: SpreadStatistics
-    queued: SpreadStatistics
-    worked: SpreadStatistics
+    lateness: HistogramStatistics
+    queued: HistogramStatistics
+    worked: HistogramStatistics
     damaged: int
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleGroup:
-    """What images in trouble for the same reason have in common."""
+    """What images that failed for the same reason have in common."""
 
     store: str
     reason: str
@@ -74,7 +75,7 @@ class TroubleGroup:
 
 @dataclass(frozen=True, slots=True)
 class TroubleStatistics:
-    """Images in trouble at one moment: how many of each kind, and some of them by id.
+    """Failed images at one moment: how many of each kind, and some of them by id.
 
     :param groups: the number of images in each group.
     :param parked: the parked images that were tried most often.
@@ -90,7 +91,7 @@ class TroubleStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ImagesInTrouble:
-    """All images in trouble, and the reasons of all damaged ones, by id."""
+    """All failed images, and the reasons of all damaged ones, by id."""
 
     troubles: Mapping[str, Trouble]
     damaged: Mapping[str, str]
@@ -98,28 +99,28 @@ class ImagesInTrouble:
 
 @dataclass(slots=True)
 class Record:
-    """The record of one agent since it started."""
+    """Record what one agent did since it started."""
 
     scrubbed: int = 0  #: images whose data is gone
     finished: Counter[str] = field(default_factory=Counter)
-    """Images that were finished without a delete of data, by reason."""
-    #: Images found by a sweep that the bus should have announced to some agent.
+    """Images finished without deleting data, by reason."""
+    #: Images found by a sweep that the bus should have announced to an agent.
     missed_by_bus: int = 0
     leases_lost: int = 0
-    retries: int = 0  #: images that are to be tried again, each time
+    retries: int = 0  #: scheduled retries of images
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """Locations by store, outcome and reason, counted when their claim is settled."""
+    """Locations by store, outcome and reason, counted when the claim is settled."""
     bytes_reclaimed: Counter[str] = field(default_factory=Counter)
     """By store, counted when the claim is settled."""
     left_alone: Counter[str] = field(default_factory=Counter)
-    """Images that were looked at and not claimed, by reason."""
+    """Images that were examined and not claimed, by reason."""
     late_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=10_000))
-    lateness: Spread = field(default_factory=Spread)
+    lateness: Histogram = field(default_factory=Histogram)
     """From when images were due to when their last location was gone."""
-    queued: Spread = field(default_factory=Spread)
-    """From when images were due, at first or again, to when their first delete began."""
-    worked: Spread = field(default_factory=Spread)
-    """From when images' first delete began to when their end was in the registry."""
+    queued: Histogram = field(default_factory=Histogram)
+    """From when images were due, first or again, to when their first delete began."""
+    worked: Histogram = field(default_factory=Histogram)
+    """From when images' first delete began to when they were settled."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
     """By image id."""
     damaged: dict[str, str] = field(default_factory=dict)
@@ -127,26 +128,26 @@ class Record:
     _damaged_lately: set[str] = field(default_factory=set)
 
     def found_damaged(self, image_id: str, reason: str) -> bool:
-        """An image is damaged; returns whether that is new."""
+        """Record a damaged image; return whether that is new."""
         new = image_id not in self.damaged
         self.damaged[image_id] = reason
         self._damaged_lately.add(image_id)
         return new
 
     def sweep_begins(self) -> None:
-        """A full sweep is to find anew what is damaged: what the last one did not is forgotten."""
+        """Prepare for a full sweep: forget damaged images not found since the last one."""
         self.damaged = {
             name: self.damaged[name] for name in self._damaged_lately & set(self.damaged)
         }
         self._damaged_lately.clear()
 
     def forget(self, image_id: str) -> None:
-        """An image is as it should be."""
+        """Forget an image's failures and damage, because it is in order."""
         self.troubles.pop(image_id, None)
         self.damaged.pop(image_id, None)
 
     def statistics(self) -> RecordStatistics:
-        """Return the counts; takes the same time however many images were scrubbed."""
+        """Return the counts. O(1) in the number of scrubbed images."""
         return RecordStatistics(
             scrubbed=self.scrubbed,
             finished=dict(self.finished),
@@ -164,9 +165,9 @@ class Record:
         )
 
     def trouble_statistics(self, shown: int) -> TroubleStatistics:
-        """Count the images in trouble; looks at each of them once.
+        """Count the failed images. O(failed).
 
-        :param shown: how many images of each kind to name, at most.
+        :param shown: how many images of each kind to name at most.
         """
         troubles = self.troubles
         parked = (item for item in troubles.items() if item[1].parked)
@@ -179,7 +180,7 @@ class Record:
         )
 
     def images_in_trouble(self) -> ImagesInTrouble:
-        """Return a copy of all that is known of images in trouble."""
+        """Return a copy of all failed and damaged images."""
         return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
 
 

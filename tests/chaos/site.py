@@ -19,8 +19,6 @@ import oslo_messaging
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
 from evscrub.registry.holds import Holds
 from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
@@ -28,6 +26,8 @@ from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
 
 DATABASES: Mapping[str, Callable[[], DatabaseServer | Galera]] = {

@@ -77,7 +77,9 @@ fi
 GLANCE_SERVER = """\
 import sys
 from pathlib import Path
-from evscrub.demo.glance import serve
+
+sys.path.insert(0, "{repository}")
+from tests.glance_process import serve
 
 serve(Path(sys.argv[sys.argv.index("--ini") + 1]).parent, {port})
 """
@@ -279,7 +281,7 @@ class DevStack:
         return done.returncode, output.read_text()
 
     def _write_programs(self) -> None:
-        values = {"root": self.root, "port": self.port}
+        values = {"root": self.root, "port": self.port, "repository": REPOSITORY}
         self._write_script("bin/sudo", f'exec bash {HERE / "sudo.sh"} "$@"')
         light = f"{sys.executable} -IS"  # they need nothing but the standard library
         for name, text, python in (
@@ -488,7 +490,7 @@ def test_failed_check_ends_the_stack(devstack: Start) -> None:
     """What keeps evscrub from its work is told by stack.sh, not found out later."""
     there = devstack(local_conf="[[post-config|$EVSCRUB_CONF]]\n[listener]\ntopics = elsewhere\n")
     output = there.run("stack", code=1)
-    assert "evscrub check found what keeps it from working" in output
+    assert "evscrub check found problems that keep it from working" in output
     assert "evscrub listens to the topic elsewhere" in re.sub(r"[ |\n]+", " ", output)
 
 
@@ -529,7 +531,7 @@ def test_disabled(devstack: Start) -> None:
 def test_glance_is_needed(devstack: Start) -> None:
     """Without glance-api there is nothing to run beside."""
     there = devstack("disable_service g-api")
-    assert "enable g-api here" in there.run("stack", code=1)
+    assert "enable g-api" in there.run("stack", code=1)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,12 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
 from tests.forking import GlancePython
 from tests.functional import store_servers
 from tests.functional.glance_tables import TEMPLATES
 from tests.functional.store_servers import BUCKET, FakeLibraries, StoreServer
+from tests.glance_process import GlanceProcess
 from tests.servers import MariaDB, PostgreSQL, RabbitMQ, free_port
 from tests.sharing import shared
 

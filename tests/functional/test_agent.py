@@ -18,10 +18,10 @@ import oslo_messaging
 import pytest
 from oslo_config import cfg
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from tests.functional.agents import DEADLINE_SECONDS, AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import RabbitMQ
 
 #: What the kind of database makes no difference to.
@@ -96,7 +96,7 @@ class Site:
             wait_for(f"scrubbing of {image_id}", partial(self.is_gone, image_id))
 
     def due(self, image_id: str) -> float:
-        """When a deleted image may be scrubbed, by the registry, seconds since the epoch."""
+        """Return when a deleted image is due by the registry, seconds since the epoch."""
         value = self.registry.scalar("SELECT deleted_at FROM images WHERE id = :id", id=image_id)
         moment = datetime.fromisoformat(str(value)) if not isinstance(value, datetime) else value
         return moment.replace(tzinfo=UTC).timestamp() + SCRUB_TIME
@@ -137,7 +137,7 @@ def site(
 
 @pytest.fixture(scope="class")
 def agent(site: Site) -> Iterator[AgentProcess]:
-    """One agent for the tests that do nothing to it; its sweeps are too rare to help the bus."""
+    """Start an agent for tests that do not disturb it; its rare sweeps do not replace the bus."""
     with site.agent({"sweep": {"interval": 3600}}) as running:
         yield running
         assert "Traceback" not in running.log
@@ -145,7 +145,7 @@ def agent(site: Site) -> Iterator[AgentProcess]:
 
 @pytest.mark.usefixtures("agent")
 class TestOneAgent:
-    def test_scrubs_when_due_and_never_before(self, site: Site) -> None:
+    def test_image_is_scrubbed_when_due_and_not_before(self, site: Site) -> None:
         kept, *images = [site.image(owner=f"owner{n % 3}") for n in range(7)]
         for image_id in images:
             site.delete(image_id)
@@ -163,14 +163,14 @@ class TestOneAgent:
         assert site.client.download(kept) == DATA
 
     @ON_SERVERS
-    def test_every_visibility(self, site: Site) -> None:
+    def test_images_of_every_visibility_are_scrubbed(self, site: Site) -> None:
         images = [site.image(visibility=v) for v in ("private", "shared", "community", "public")]
         for image_id in images:
             site.delete(image_id)
         site.wait_gone(*images)
 
     @ON_SERVERS
-    def test_doubled_event(self, site: Site, agent: AgentProcess) -> None:
+    def test_duplicate_event_is_harmless(self, site: Site, agent: AgentProcess) -> None:
         image_id = site.image()
         site.delete(image_id)
         for _ in range(3):
@@ -182,7 +182,7 @@ class TestOneAgent:
         assert len(told.findall(agent.log)) == 1
 
     @ON_SERVERS
-    def test_forged_event_for_an_active_image(self, site: Site) -> None:
+    def test_forged_event_does_not_delete_an_active_image(self, site: Site) -> None:
         image_id = site.image()
         site.notify_deleted(image_id, deleted_at="2015-01-01T00:00:00Z")
         # An image deleted after it is scrubbed later than the forged one would have been.
@@ -203,14 +203,14 @@ class TestOneAgent:
         site.wait_gone(image_id)
 
     @ON_SERVERS
-    def test_upper_case_id(self, site: Site) -> None:
+    def test_image_with_an_upper_case_id_is_scrubbed(self, site: Site) -> None:
         image_id = site.image(image_id=str(uuid.uuid4()).upper())
         site.delete(image_id)
         site.wait_gone(image_id)
 
 
 @ON_SERVERS
-def test_lost_event_is_found_by_the_sweep(site: Site) -> None:
+def test_sweep_finds_an_image_whose_event_was_lost(site: Site) -> None:
     with site.agent() as agent:
         agent.signal(signal.SIGSTOP)
         images = [site.image() for _ in range(3)]
@@ -224,7 +224,7 @@ def test_lost_event_is_found_by_the_sweep(site: Site) -> None:
 
 
 @ON_SERVERS
-def test_restart_with_images_waiting(site: Site) -> None:
+def test_waiting_images_are_scrubbed_after_a_restart(site: Site) -> None:
     agent = site.agent({"DEFAULT": {"scrub_time": 4}})
     with agent:
         images = [site.image() for _ in range(3)]
@@ -237,7 +237,7 @@ def test_restart_with_images_waiting(site: Site) -> None:
 
 
 @ON_SERVERS
-def test_killed_agent_leaves_nothing_behind(site: Site) -> None:
+def test_images_of_a_killed_agent_are_scrubbed_by_the_next(site: Site) -> None:
     images = [site.image() for _ in range(5)]
     for image_id in images:
         site.delete(image_id)
@@ -264,7 +264,7 @@ def test_pending_image_without_location_is_finished(site: Site) -> None:
 
 
 @ON_SERVERS
-def test_rows_purged_while_waiting(site: Site) -> None:
+def test_rows_may_be_purged_while_an_image_waits(site: Site) -> None:
     with site.agent() as agent:
         purged, other = site.image(), site.image()
         site.delete(purged)
@@ -278,8 +278,8 @@ def test_rows_purged_while_waiting(site: Site) -> None:
 
 
 @ON_SERVERS
-def test_sigterm_with_work_in_flight(site: Site) -> None:
-    """What is not begun when the agent is stopped goes back, and is scrubbed by the next one."""
+def test_sigterm_releases_unstarted_images(site: Site) -> None:
+    """A stopped agent releases unstarted images, and the next agent scrubs them."""
     images = [site.image() for _ in range(30)]
     for image_id in images:
         site.delete(image_id)
@@ -308,8 +308,8 @@ def test_reload_applies_a_shorter_delay(site: Site) -> None:
 
 
 @ON_MARIADB
-def test_reload_of_what_is_wrong_changes_nothing(site: Site) -> None:
-    """The agent names the option and its line, goes on with what it had, and takes the next one."""
+def test_reload_of_an_invalid_option_changes_nothing(site: Site) -> None:
+    """The agent logs the option and its line, keeps the old values, and accepts the next reload."""
     wrong = (
         ("DEFAULT", "scrub_tme", "86400"),
         ("DEFAULT", "scrub_time", ""),
@@ -347,7 +347,7 @@ def test_reload_of_what_is_wrong_changes_nothing(site: Site) -> None:
 
 
 @ON_MARIADB
-def test_broker_down_at_start_and_at_stop(site: Site, own_rabbitmq: RabbitMQ) -> None:
+def test_agent_starts_and_stops_without_a_broker(site: Site, own_rabbitmq: RabbitMQ) -> None:
     images = [site.image() for _ in range(2)]
     for image_id in images:
         site.delete(image_id)
@@ -371,7 +371,7 @@ def test_guru_meditation_report(site: Site) -> None:
 
 
 @ON_MARIADB
-def test_glance_log_is_left_alone(site: Site) -> None:
+def test_agent_does_not_write_to_glances_log(site: Site) -> None:
     log = site.glance.config.log_path
     with site.agent() as agent:
         assert "evscrub" not in log.read_text()
@@ -379,10 +379,10 @@ def test_glance_log_is_left_alone(site: Site) -> None:
 
 
 @ON_MARIADB
-def test_deleted_without_delayed_delete(
+def test_image_deleted_without_delayed_delete_is_ignored(
     site: Site, glance: GlanceFactory, database_url: str, rabbitmq: RabbitMQ
 ) -> None:
-    """Its event says so, and nothing happens but that Glance itself deletes the data."""
+    """The event says so, and only Glance deletes the data."""
     direct = glance(database_url=database_url, transport_url=rabbitmq.url, delayed_delete=False)
     with site.agent() as agent, GlanceClient(direct.url) as client:
         image_id = client.create("image")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audit notifications on real RabbitMQ, read back as billing would."""
+"""Audit notifications on a real RabbitMQ, consumed as a billing service would."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import kombu
 
-from evscrub.demo.client import GlanceClient
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory
+from tests.glance_client import GlanceClient
 from tests.servers import RabbitMQ
 
 
-def test_scrub_is_told(glance: GlanceFactory, rabbitmq: RabbitMQ, tmp_path: Path) -> None:
+def test_scrub_sends_an_audit_notification(
+    glance: GlanceFactory, rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
     process = glance(transport_url=rabbitmq.url, topics=("billing", "evscrub"))
     with (
         kombu.Connection(rabbitmq.url.replace("rabbit://", "amqp://")) as connection,
@@ -37,7 +39,7 @@ def test_scrub_is_told(glance: GlanceFactory, rabbitmq: RabbitMQ, tmp_path: Path
 
 
 def _read(told: kombu.Queue, events: list[dict[str, Any]], event_type: str) -> bool:
-    """Take one message; returns whether it was the event that is waited for."""
+    """Read one message; return whether it was the expected event."""
     message = told.get(no_ack=True)
     if message is None:
         return False

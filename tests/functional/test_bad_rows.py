@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows as nobody should have written them, on the databases that keep them."""
+"""Invalid rows, on the databases that can store them."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def database(registry_url: str) -> Iterator[Database]:
 
 
 def pending(rows: Rows, statement: str | None = None) -> str:
-    """Add an image, delete it, and spoil its rows."""
+    """Add an image, delete it, and corrupt its rows."""
     image_id = rows.add(("fast", "file:///fast/x"))
     rows.delete(image_id, ago=7200)
     if statement is not None:
@@ -113,7 +113,7 @@ def pending(rows: Rows, statement: str | None = None) -> str:
 
 
 def swept(database: Database, *, lately: bool) -> set[str]:
-    """Return what sweeps find."""
+    """Return the images that a sweep finds."""
     now = database.now()
     since = now - timedelta(hours=3) if lately else None
     window = Window(now, now, since)
@@ -121,9 +121,7 @@ def swept(database: Database, *, lately: bool) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", [*SOUND, "of this database"])
-def test_rows_that_are_odd_are_decided_about(
-    rows: Rows, database: Database, kind: str, backend: str
-) -> None:
+def test_odd_rows_are_classified(rows: Rows, database: Database, kind: str, backend: str) -> None:
     more = ON_MARIADB if backend == "mariadb" else ON_POSTGRESQL
     for statement in [SOUND[kind]] if kind in SOUND else more.values():
         odd, good = pending(rows, statement), pending(rows)
@@ -140,8 +138,8 @@ def test_rows_that_are_odd_are_decided_about(
         swept(database, lately=False)
 
 
-def test_a_location_that_is_long_is_not_read(rows: Rows, database: Database, backend: str) -> None:
-    """A project's members may fill the columns of thousands of locations."""
+def test_overlong_location_is_not_read(rows: Rows, database: Database, backend: str) -> None:
+    """Members of a project may write very long values into thousands of locations."""
     odd = pending(rows, SOUND["long URL"])
     pending(rows, SOUND["long metadata"])
     pending(rows)
@@ -159,7 +157,7 @@ def test_a_location_that_is_long_is_not_read(rows: Rows, database: Database, bac
     assert seen == {"", "file:///fast/x"}
 
 
-def test_a_location_in_other_letters_is_its_images(
+def test_location_matches_its_image_despite_case(
     rows: Rows, database: Database, backend: str
 ) -> None:
     if backend == "postgresql":  # its foreign key tells letters apart
@@ -173,7 +171,7 @@ def test_a_location_in_other_letters_is_its_images(
     assert len(listed.locations) == 1
 
 
-def test_rows_that_cannot_be_read_harm_nobody_else(
+def test_unreadable_rows_do_not_affect_other_images(
     rows: Rows, database: Database, backend: str
 ) -> None:
     claims = Claims(database)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub check`` beside a real Glance, RabbitMQ and MariaDB, with each thing broken once."""
+"""``evscrub check`` with a real Glance, RabbitMQ and MariaDB, each broken in turn."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kombu import Connection, Queue
 from sqlalchemy.engine import make_url
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig
 from tests.functional import commands
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import MariaDB, RabbitMQ, free_port
 
 KEY = "0123456789abcdef"
@@ -30,19 +30,19 @@ SUCCESS, WARNING, FAILURE = 0, 1, 2
 
 @dataclass
 class Checked:
-    """What a check said."""
+    """The output of a check."""
 
     code: int
     output: str
     errors: str
 
     def details(self, check: str) -> str:
-        """What it said of one thing."""
+        """Return the details of one check."""
         found = {one["check"]: one for one in json.loads(self.output)["checks"]}[check]
         return str(found["details"])
 
     def bad(self) -> list[str]:
-        """The names of the checks that did not succeed, without those that were not made."""
+        """Return the names of the checks that failed or warned, without those that did not run."""
         return [
             one["check"]
             for one in json.loads(self.output)["checks"]
@@ -51,7 +51,7 @@ class Checked:
 
 
 class Deployment:
-    """A Glance with four images, one of them deleted, that is checked and broken."""
+    """A Glance with four images, one of them deleted, to be checked and broken."""
 
     def __init__(self, home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB, python: str) -> None:
         self.home = home
@@ -75,14 +75,14 @@ class Deployment:
 
     @contextmanager
     def reader(self) -> Iterator[None]:
-        """Read Glance's own topic, as Ceilometer does."""
+        """Consume Glance's default topic, as Ceilometer does."""
         with Connection(self.rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
             queue = Queue("notifications.info", durable=False)
             with connection.Consumer(queue, on_message=lambda _: None, auto_declare=False):
                 yield
 
     def fill(self) -> None:
-        """Make the images and delete the first."""
+        """Create the images and delete the first."""
         with GlanceClient(self.process.url) as client:
             for number in range(4):
                 self.images.append(client.create(f"image {number}"))
@@ -96,7 +96,7 @@ class Deployment:
         delay: str = "scrub_time = 0\n",
         arguments: tuple[str, ...] = ("--json",),
     ) -> Checked:
-        """Check, with changes made to Glance's configuration and options of our own."""
+        """Run the check with changes to Glance's configuration and with options for evscrub."""
         text = self.glance_conf.read_text()
         for old, new in changes:
             assert old in text
@@ -115,7 +115,7 @@ class Deployment:
         return Checked(done.returncode, done.stdout, done.stderr)
 
     def sql(self, *statements: str) -> None:
-        """Run statements as the server's root, who alone may grant.
+        """Run statements as the server's root, the only user that may grant.
 
         :param statements: with `{db}` for the database's name.
         """
@@ -133,7 +133,7 @@ class Deployment:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Give the images back the rows that they have now."""
+        """Restore the current rows of the images at the end."""
         tables = ("images", "image_locations")
         self.sql(*(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}" for table in tables))
         try:
@@ -155,7 +155,7 @@ def deployment(
     mariadb: MariaDB,
     glance_python: str,
 ) -> Iterator[Deployment]:
-    """Return a deployment that works; who breaks it mends it."""
+    """Return a working deployment; a test that breaks it must repair it."""
     made = Deployment(tmp_path_factory.mktemp("check"), rabbitmq, mariadb, glance_python)
     with made.process:
         made.fill()
@@ -163,19 +163,19 @@ def deployment(
             yield made
 
 
-def test_all_is_well(deployment: Deployment) -> None:
-    """Nothing is wrong, and what is said fits."""
+def test_correct_deployment_passes_all_checks(deployment: Deployment) -> None:
+    """No check fails, and the notes are correct."""
     checked = deployment.check(own="scrub_time = 3600\n")
     assert (checked.code, checked.bad()) == (SUCCESS, [])
     # It was deleted a moment or a minute ago.
     backlog = r"1 image awaits scrubbing; the first is due in (59 min|1 h)\b"
     assert re.search(backlog, checked.details("Backlog"))
     assert checked.details("Stores") == "Loaded: cheap, fast."
-    assert checked.details("Locations") == "4 locations looked at."
+    assert checked.details("Locations") == "4 locations checked."
 
 
-def test_as_a_table(deployment: Deployment) -> None:
-    """Without --json it is oslo.upgradecheck's table."""
+def test_default_output_is_a_table(deployment: Deployment) -> None:
+    """Without --json the output is oslo.upgradecheck's table."""
     checked = deployment.check(own="scrub_time = 3600\n", arguments=())
     assert checked.code == SUCCESS
     assert "| Check: Delayed delete  " in checked.output
@@ -221,10 +221,10 @@ def test_as_a_table(deployment: Deployment) -> None:
         ("{home}/glance/data/cheap", "/nosuch", "Stores", "directory /nosuch does not exist"),
     ],
 )
-def test_glance_conf_is_wrong(
+def test_error_in_glance_conf_fails_one_check(
     deployment: Deployment, old: str, new: str, check: str, said: str
 ) -> None:
-    """One thing in glance-api.conf is wrong: that one check fails, and says it."""
+    """A single error in glance-api.conf fails a single check, which explains it."""
     values = {
         "home": deployment.home,
         "rabbit": deployment.rabbitmq.port,
@@ -263,27 +263,27 @@ def test_glance_conf_is_wrong(
         ),
     ],
 )
-def test_option_is_wrong(
+def test_wrong_option_is_reported(
     deployment: Deployment, own: str, code: int, check: str, said: str
 ) -> None:
-    """One option is wrong."""
+    """A single wrong option is explained."""
     checked = deployment.check(own=own + "\n")
     assert (checked.code, checked.bad()) == (code, check.split(" + "))
     assert said in checked.details(check.partition(" + ")[0])
 
 
-def test_nothing_is_made_on_the_bus(deployment: Deployment) -> None:
-    """A queue that is not there is not there afterwards."""
+def test_check_creates_nothing_on_the_bus(deployment: Deployment) -> None:
+    """A missing queue is still missing after the check."""
     checked = deployment.check(own="[listener]\ntopics = notifications\npool = mine\n")
     # The agents would listen to the pool alone, and Glance sends to the topic all the same.
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     assert "Nobody reads evscrub.info" in checked.details("Unread queues")
-    assert "The queue mine is not there yet" in checked.details("Exchange and queues")
+    assert "The queue mine does not exist yet" in checked.details("Exchange and queues")
     assert "mine" not in deployment.rabbitmq.list_queues()
 
 
-def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -> None:
-    """Its queue grows for good; so do those of evscrub's topic at other priorities."""
+def test_unread_topic_is_reported(deployment: Deployment, rabbitmq: RabbitMQ) -> None:
+    """Its queue keeps growing, and so do those of evscrub's topic at other priorities."""
     with Connection(rabbitmq.url.replace("rabbit:", "pyamqp:")) as connection:
         made = [
             Queue(name, durable=False, channel=connection.default_channel)
@@ -303,23 +303,23 @@ def test_a_topic_that_nobody_reads(deployment: Deployment, rabbitmq: RabbitMQ) -
     assert (checked.code, checked.bad()) == (WARNING, ["Unread queues"])
     said = checked.details("Unread queues")
     assert "Nobody reads ceilometer.info, where 1 message waits" in said
-    assert "take ceilometer out of" in said
+    assert "remove ceilometer from" in said
     assert "Nobody reads evscrub.error" in said
     assert "max-length" in said
     assert "notifications" not in said.replace("oslo_messaging_notifications", "")
     assert "evscrub.warn" not in said  # nothing is in it
 
 
-def test_one_of_two_brokers_is_away(deployment: Deployment) -> None:
-    """It works, but should be looked at."""
+def test_one_of_two_unreachable_brokers_is_a_warning(deployment: Deployment) -> None:
+    """One broker is enough, but an operator should know."""
     here = f"guest:guest@127.0.0.1:{deployment.rabbitmq.port}"
     checked = deployment.check((here, f"guest:guest@127.0.0.1:1,{here}"))
     assert (checked.code, checked.bad()) == (WARNING, ["Message bus"])
     assert "127.0.0.1:1 (ConnectionRefusedError" in checked.details("Message bus")
 
 
-def test_database_is_not_glances(deployment: Deployment) -> None:
-    """Tables or columns are missing."""
+def test_missing_tables_and_columns_are_reported(deployment: Deployment) -> None:
+    """The database is not Glance's: tables or columns are missing."""
     empty = deployment.mariadb.new_database("empty")
     checked = deployment.check((deployment.url, empty))
     assert (checked.code, checked.bad()) == (FAILURE, ["Schema"])
@@ -332,8 +332,8 @@ def test_database_is_not_glances(deployment: Deployment) -> None:
     assert "The table image_locations lacks updated_at" in checked.details("Schema")
 
 
-def test_privileges(deployment: Deployment) -> None:
-    """A user who may not do it all, and a server that nobody may write to."""
+def test_missing_privileges_are_reported(deployment: Deployment) -> None:
+    """The user lacks a privilege, or the server is read-only."""
     deployment.sql(
         "CREATE OR REPLACE USER little@'%' IDENTIFIED BY 'secret'",
         "GRANT SELECT ON {db}.* TO little@'%'",
@@ -353,8 +353,8 @@ def test_privileges(deployment: Deployment) -> None:
         deployment.sql("SET GLOBAL read_only = 0")
 
 
-def test_clock(deployment: Deployment) -> None:
-    """The database's clock is not this host's."""
+def test_clock_difference_is_reported(deployment: Deployment) -> None:
+    """The clocks of the database and of this host differ."""
     deployment.sql(
         "CREATE OR REPLACE USER late@'%' IDENTIFIED BY 'secret'",
         "GRANT SELECT, UPDATE ON {db}.* TO late@'%'",
@@ -370,8 +370,8 @@ def test_clock(deployment: Deployment) -> None:
     assert "ahead of the database's" in checked.details("Clock")
 
 
-def test_store_is_not_enabled(deployment: Deployment) -> None:
-    """Images lie in a store that this configuration does not know."""
+def test_locations_in_a_disabled_store_are_reported(deployment: Deployment) -> None:
+    """Images are in a store that this configuration lacks."""
     checked = deployment.check(
         ("fast:file,cheap:file", "cheap:file"),
         ("default_backend = fast", "default_backend = cheap"),
@@ -380,8 +380,8 @@ def test_store_is_not_enabled(deployment: Deployment) -> None:
     assert "'fast' is not in" in checked.details("Locations")
 
 
-def test_directory_of_the_backend_defaults(deployment: Deployment) -> None:
-    """What Glance uploads to is looked at, not what the driver does without it."""
+def test_directory_from_backend_defaults_is_checked(deployment: Deployment) -> None:
+    """The directory that Glance uploads to is checked, not the driver's default."""
     directory = f"filesystem_store_datadir = {deployment.home}/glance/data/cheap"
     text = deployment.glance_conf.read_text()
     assert directory in text
@@ -395,8 +395,8 @@ def test_directory_of_the_backend_defaults(deployment: Deployment) -> None:
 
 
 @pytest.mark.parametrize("default", ["", "default_backend = elsewhere"])
-def test_default_store(deployment: Deployment, default: str) -> None:
-    """With which Glance does not start, though evscrub does."""
+def test_invalid_default_store_is_reported(deployment: Deployment, default: str) -> None:
+    """Glance does not start with it, but evscrub does."""
     checked = deployment.check(("default_backend = fast", default))
     assert (checked.code, checked.bad()) == (WARNING, ["Stores"])
     said = "elsewhere" if default else "not set"
@@ -413,14 +413,16 @@ def test_default_store(deployment: Deployment, default: str) -> None:
         (KEY, KEY + "é", "must be 16, 24 or 32 bytes long, and is 18"),
     ],
 )
-def test_values_that_cannot_be_read(deployment: Deployment, old: str, new: str, said: str) -> None:
+def test_unreadable_values_are_reported(
+    deployment: Deployment, old: str, new: str, said: str
+) -> None:
     checked = deployment.check((old, new))
     assert (checked.code, checked.bad()) == (FAILURE, ["Configuration"])
     assert said in checked.details("Configuration")
 
 
-def test_missing_directory_is_not_made(deployment: Deployment) -> None:
-    """Loading a file store would make its directory, and hide that it is not mounted."""
+def test_missing_directory_is_not_created(deployment: Deployment) -> None:
+    """Loading a file store would create its directory and hide that it is not mounted."""
     there, away = (deployment.home / "glance/data" / name for name in ("cheap", "away"))
     there.rename(away)
     checked = deployment.check()
@@ -429,8 +431,8 @@ def test_missing_directory_is_not_made(deployment: Deployment) -> None:
     away.rename(there)
 
 
-def test_store_is_not_mounted(deployment: Deployment) -> None:
-    """The directory is there, and nothing is in it."""
+def test_empty_directory_of_an_unmounted_store_is_reported(deployment: Deployment) -> None:
+    """The directory exists and is empty."""
     there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
     there.rename(away)
     there.mkdir()
@@ -438,11 +440,11 @@ def test_store_is_not_mounted(deployment: Deployment) -> None:
     shutil.rmtree(there)
     away.rename(there)
     assert (checked.code, checked.bad()) == (FAILURE, ["Active images"])
-    assert "is its file system mounted here" in checked.details("Active images")
+    assert "its file system is mounted here" in checked.details("Active images")
 
 
 def test_another_file_system_is_mounted(deployment: Deployment) -> None:
-    """The directory has files, and they are others."""
+    """The directory has only other files."""
     there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
     there.rename(away)
     there.mkdir()
@@ -454,8 +456,8 @@ def test_another_file_system_is_mounted(deployment: Deployment) -> None:
     assert "Active images are there: fast." in deployment.check().details("Active images")
 
 
-def test_backlog_and_damage(deployment: Deployment) -> None:
-    """Images that should have gone long since, and those that only a person can judge."""
+def test_overdue_and_damaged_images_are_reported(deployment: Deployment) -> None:
+    """Images that are long overdue, and images that only a person can judge."""
     long_due, restored, broken_off = deployment.images[:3]
     with deployment.kept():
         with GlanceClient(deployment.process.url) as client:
@@ -485,8 +487,8 @@ def test_backlog_and_damage(deployment: Deployment) -> None:
         assert "the oldest has been due for 3 h" in deployment.check().details("Backlog")
 
 
-def test_no_delay_anywhere(deployment: Deployment) -> None:
-    """What is set nowhere is told with what it means."""
+def test_unset_scrub_time_is_reported(deployment: Deployment) -> None:
+    """An unset delay is reported with its effect."""
     checked = deployment.check(delay="")
     assert (checked.code, checked.bad()) == (WARNING, ["scrub_time and db purge"])
     assert "scrub_time is set nowhere" in checked.details("scrub_time and db purge")
@@ -500,8 +502,10 @@ def test_no_delay_anywhere(deployment: Deployment) -> None:
         ("scrub_tme = 86400\n", "did you mean scrub_time?"),
     ],
 )
-def test_configuration_errors(deployment: Deployment, own: str, said: str) -> None:
-    """They are a failed check, the only one."""
+def test_configuration_errors_are_the_only_failed_check(
+    deployment: Deployment, own: str, said: str
+) -> None:
+    """Configuration errors are reported as one failed check."""
     checked = deployment.check(own=own)
     assert (checked.code, checked.bad()) == (FAILURE, ["Configuration"])
     assert said in checked.details("Configuration")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The claim protocol under fire, on each kind of database."""
+"""The claim protocol under concurrency and failures, on each kind of database."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def rows(registry_url: str) -> Iterator[Rows]:
 
 @pytest.fixture
 def new_claims(registry_url: str) -> Iterator[Callable[[], Claims]]:
-    """Return a function that connects one more agent's claims."""
+    """Return a function that connects the claims of another agent."""
     with ExitStack() as stack:
         yield lambda: stack.enter_context(claims_on(registry_url))
 
 
 @contextmanager
 def claims_on(url: str) -> Iterator[Claims]:
-    """Connect an agent's claims with a registry."""
+    """Connect an agent's claims to a registry."""
     database = connect(url)
     yield Claims(database)
     database.dispose()
@@ -75,7 +75,7 @@ def pending(rows: Rows, *stores: str, ago: float = LONG) -> str:
 
 
 def orphaned(rows: Rows, *, ago: float = LONG) -> str:
-    """Add an image and take one of its two locations off."""
+    """Add an image and remove one of its two locations."""
     image_id = new_id()
     rows.add(
         ("fast", f"file:///fast/{image_id}"),
@@ -96,7 +96,7 @@ def decision(seen: Seen, image_id: str) -> object:
 
 
 def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
-    """Make a claim older than it is."""
+    """Make a claim older."""
     lease = claim.lease - timedelta(seconds=seconds)
     for location in claim.locations:
         rows.execute(
@@ -113,7 +113,7 @@ def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
 
 
 def settle(claims: Claims, claim: Claim, *, left: Sequence[int] = (), whole: bool = True) -> None:
-    """Settle a claim; what is not left is gone."""
+    """Settle a claim; all locations not in `left` are gone."""
     gone = [location.id for location in claim.locations if location.id not in left]
     end = Settlement(claim.image.id, claim.lease, gone, left, whole)
     claims.settle([end], POLICY.claim_timeout)
@@ -124,7 +124,7 @@ def ids_of(claim: Claim) -> list[int]:
 
 
 def stamps(rows: Rows, image_id: str) -> list[datetime]:
-    """Return the leases, or times of change, of an image's locations."""
+    """Return the leases (times of change) of an image's locations."""
     values = [row["updated_at"] for row in rows.rows("image_locations", image_id)]
     return [v if isinstance(v, datetime) else datetime.fromisoformat(str(v)) for v in values]
 
@@ -161,7 +161,9 @@ def test_each_image_is_claimed_exactly_once(rows: Rows, new_claims: Callable[[],
         assert rows.status(image_id) == ("active", ["active", "pending_delete"])
 
 
-def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Claims]) -> None:
+def test_image_is_restored_or_claimed_but_never_both(
+    rows: Rows, new_claims: Callable[[], Claims]
+) -> None:
     images = [pending(rows) for _ in range(30)]
     claims, holds = new_claims(), Holds(new_claims().database)
     barrier = Barrier(2)
@@ -201,9 +203,7 @@ def test_restore_or_claim_but_never_both(rows: Rows, new_claims: Callable[[], Cl
 
 @ON_A_SERVER
 @pytest.mark.parametrize("off", [15, -15])
-def test_nothing_is_claimed_on_a_node_whose_clock_is_off(
-    rows: Rows, registry_url: str, off: int
-) -> None:
+def test_node_with_a_wrong_clock_gets_no_claims(rows: Rows, registry_url: str, off: int) -> None:
     image_id = pending(rows, ago=POLICY.scrub_time.total_seconds() - 5 if off > 0 else LONG)
     clock = DatabaseClock(Clock(), several_nodes=True)
     database = connect(registry_url)
@@ -222,7 +222,7 @@ def test_nothing_is_claimed_on_a_node_whose_clock_is_off(
 
 
 @ON_A_SERVER
-def test_a_lease_that_a_node_which_is_behind_renews_is_young_elsewhere(
+def test_lease_renewed_on_a_lagging_node_is_fresh_on_other_nodes(
     rows: Rows, registry_url: str, new_claims: Callable[[], Claims]
 ) -> None:
     image_id = pending(rows)
@@ -241,7 +241,7 @@ def test_a_lease_that_a_node_which_is_behind_renews_is_young_elsewhere(
 
 
 def set_clock_off(engine: sa.Engine, seconds: int) -> None:
-    """Let the server tell an engine's transactions a time that is off."""
+    """Make the server report a wrong time to an engine's transactions."""
     if engine.dialect.name == "mysql":
         sql = [f"SET timestamp = UNIX_TIMESTAMP(SYSDATE(6)) + {seconds}"]
     else:
@@ -258,7 +258,7 @@ def set_clock_off(engine: sa.Engine, seconds: int) -> None:
             connection.execute(sa.text(statement))
 
 
-def test_due_by_the_clock_of_the_registry(
+def test_due_time_uses_the_clock_of_the_registry(
     rows: Rows, claims: Claims, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scrub_time = POLICY.scrub_time.total_seconds()
@@ -276,7 +276,7 @@ def test_due_by_the_clock_of_the_registry(
     assert rows.status(early) == ("pending_delete", ["pending_delete"])
 
 
-def test_a_look_changes_nothing(rows: Rows, claims: Claims) -> None:
+def test_look_changes_nothing(rows: Rows, claims: Claims) -> None:
     image_id, unknown = pending(rows), new_id()
     before = (rows.image(image_id), rows.rows("image_locations", image_id))
     seen = claims.look([image_id, unknown], POLICY)
@@ -286,8 +286,8 @@ def test_a_look_changes_nothing(rows: Rows, claims: Claims) -> None:
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == before
 
 
-def test_an_id_in_other_letters_claims_nothing(rows: Rows, claims: Claims) -> None:
-    """MariaDB compares without case, and finds the image by it."""
+def test_id_in_different_case_claims_nothing(rows: Rows, claims: Claims) -> None:
+    """MariaDB ignores case in comparisons, so the query finds the image."""
     image_id = pending(rows)
     other = image_id.upper()
     assert claims.look([other], POLICY).sights[other].image is None
@@ -296,7 +296,7 @@ def test_an_id_in_other_letters_claims_nothing(rows: Rows, claims: Claims) -> No
 
 
 @ON_A_SERVER
-def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None:
+def test_locked_images_are_skipped(rows: Rows, claims: Claims) -> None:
     locked, free = pending(rows), pending(rows)
     with rows.engine.begin() as connection:
         lock(connection, "images", locked)
@@ -307,8 +307,8 @@ def test_what_somebody_has_locked_is_skipped(rows: Rows, claims: Claims) -> None
 
 
 @ON_A_SERVER
-def test_a_claim_locks_the_locations_with_their_image(rows: Rows, claims: Claims) -> None:
-    """A renewal cannot come between the claim's look at the leases and its own stamp."""
+def test_claim_locks_the_locations_of_its_image(rows: Rows, claims: Claims) -> None:
+    """A renewal cannot happen between the claim's read of the leases and its own stamp."""
     image_id = pending(rows)
     with claims.database.transaction() as connection:
         read_images(connection, [image_id], lock=True)
@@ -324,7 +324,7 @@ def test_a_claim_locks_the_locations_with_their_image(rows: Rows, claims: Claims
     rows.engine.dispose()
 
 
-def test_the_image_of_an_orphan_is_left_as_it_is(rows: Rows, claims: Claims) -> None:
+def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims) -> None:
     image_id = orphaned(rows)
     long_ago = utc_now() - timedelta(days=30)
     rows.execute("UPDATE images SET updated_at = :at WHERE id = :id", at=long_ago, id=image_id)
@@ -339,7 +339,7 @@ def test_the_image_of_an_orphan_is_left_as_it_is(rows: Rows, claims: Claims) -> 
 # -- leases
 
 
-def test_a_lease_is_whole_seconds_of_the_registry(rows: Rows, claims: Claims) -> None:
+def test_lease_is_in_whole_seconds_of_the_registrys_clock(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     seen = claims.claim([image_id], POLICY)
     (claim,) = seen.claims
@@ -348,10 +348,10 @@ def test_a_lease_is_whole_seconds_of_the_registry(rows: Rows, claims: Claims) ->
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_release_that_is_repeated_does_not_release_the_next_claim(
+def test_repeated_release_does_not_release_the_next_claim(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims], whole: bool
 ) -> None:
-    """A commit's answer was lost, and somebody else claimed the image in the same second."""
+    """The answer to a commit was lost, and another agent claimed the image in the same second."""
     other = new_claims()
     for _ in range(5):
         image_id = pending(rows)
@@ -366,10 +366,10 @@ def test_a_release_that_is_repeated_does_not_release_the_next_claim(
 
 
 @pytest.mark.parametrize(("ahead", "follows"), [(30, True), (86400, False)])
-def test_a_lease_follows_the_one_before_but_no_time_far_ahead(
+def test_lease_is_later_than_the_previous_unless_that_is_far_ahead(
     rows: Rows, claims: Claims, ahead: float, follows: bool
 ) -> None:
-    """Far ahead is what a host with a wrong clock wrote: a later lease would not run out."""
+    """A lease far ahead comes from a wrong clock, and an even later one would not expire."""
     image_id = pending(rows)
     before = (utc_now() + timedelta(seconds=ahead)).replace(microsecond=0)
     rows.execute(
@@ -383,7 +383,7 @@ def test_a_lease_follows_the_one_before_but_no_time_far_ahead(
     )
 
 
-def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
+def test_renewal_compares_and_swaps(rows: Rows, claims: Claims) -> None:
     ours, lost = pending(rows, *STORES), pending(rows)
     claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))
     wrong = other.lease - timedelta(seconds=1)
@@ -394,7 +394,7 @@ def test_renewed_by_compare_and_swap(rows: Rows, claims: Claims) -> None:
     assert stamps(rows, lost) == [other.lease]
 
 
-def test_renewed_within_the_same_second(rows: Rows, claims: Claims) -> None:
+def test_lease_can_be_renewed_within_the_same_second(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     claim = claim_one(claims, image_id)
     held = claim.lease
@@ -403,7 +403,7 @@ def test_renewed_within_the_same_second(rows: Rows, claims: Claims) -> None:
         assert kept == [claim]
 
 
-def test_only_a_stale_lease_is_taken_over(
+def test_only_an_expired_lease_is_taken_over(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     image_id = pending(rows, *STORES[:2])
@@ -432,8 +432,8 @@ def test_only_a_stale_lease_is_taken_over(
     assert kept == [second]
 
 
-def test_what_is_settled_is_not_renewed(rows: Rows, claims: Claims) -> None:
-    """A settlement in the second of the lease leaves the time as it is."""
+def test_settled_claim_is_not_renewed(rows: Rows, claims: Claims) -> None:
+    """A settlement within the second of the lease does not change the time."""
     image_id = pending(rows)
     claim = claim_one(claims, image_id)
     rows.execute("UPDATE image_locations SET status = 'deleted' WHERE image_id = :id", id=image_id)
@@ -441,7 +441,7 @@ def test_what_is_settled_is_not_renewed(rows: Rows, claims: Claims) -> None:
 
 
 @pytest.mark.parametrize("status", ["pending_delete", "active"])
-def test_a_renewal_leaves_an_image_alone_that_is_not_deleted(
+def test_renewal_does_not_change_an_image_that_is_not_deleted(
     rows: Rows, claims: Claims, status: str
 ) -> None:
     image_id = pending(rows)
@@ -452,7 +452,7 @@ def test_a_renewal_leaves_an_image_alone_that_is_not_deleted(
     assert rows.rows("images", image_id) == before
 
 
-def test_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> None:
+def test_claim_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     claim = age(rows, claim_one(claims, image_id), 20)
     rows.execute(
@@ -463,7 +463,9 @@ def test_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> None:
     assert claims.renew([(claim, claim.lease)])[0] == []
 
 
-def test_a_stale_lease_is_taken_over_by_one(rows: Rows, new_claims: Callable[[], Claims]) -> None:
+def test_expired_lease_is_taken_over_by_one_agent(
+    rows: Rows, new_claims: Callable[[], Claims]
+) -> None:
     first = new_claims()
     images = [pending(rows) for _ in range(20)]
     for image_id in images:
@@ -487,14 +489,14 @@ def test_a_stale_lease_is_taken_over_by_one(rows: Rows, new_claims: Callable[[],
 # -- the end of a claim
 
 
-def test_finish(rows: Rows, claims: Claims) -> None:
+def test_settling_deleted_locations_finishes_the_image(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     settle(claims, claim_one(claims, image_id))
     assert rows.status(image_id) == ("deleted", ["deleted"] * 3)
     assert not claims.claim([image_id], POLICY).claims
 
 
-def test_release(rows: Rows, claims: Claims) -> None:
+def test_release_makes_the_image_pending_again(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     deleted_at = rows.image(image_id)["deleted_at"]
     claim = claim_one(claims, image_id)
@@ -504,10 +506,10 @@ def test_release(rows: Rows, claims: Claims) -> None:
     assert claim_one(claims, image_id).kind is Kind.PENDING
 
 
-def test_what_is_in_doubt_is_handed_back_and_cannot_be_restored(
+def test_claim_in_doubt_is_handed_back_and_cannot_be_restored(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
-    """Its data may be gone: only who deletes it again can tell."""
+    """Its data may be gone, which only another delete can tell."""
     image_id = pending(rows, *STORES)
     claim = claim_one(claims, image_id)
     gone, *left = ids_of(claim)
@@ -525,7 +527,7 @@ def test_what_is_in_doubt_is_handed_back_and_cannot_be_restored(
     assert gone not in left
 
 
-def test_one_of_three_is_left(rows: Rows, claims: Claims) -> None:
+def test_one_of_three_locations_is_released(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     claim = claim_one(claims, image_id)
     left = ids_of(claim)[1]
@@ -540,7 +542,7 @@ def test_one_of_three_is_left(rows: Rows, claims: Claims) -> None:
 def test_release_is_refused_after_a_takeover_and_a_restore(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
-    """An agent slept; its image was taken over, released and restored meanwhile."""
+    """While an agent slept, its image was taken over, released and restored."""
     image_id = pending(rows, *STORES[:2])
     slept = age(rows, claim_one(claims, image_id), 3600)
     other = new_claims()
@@ -557,8 +559,8 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
 
 @ON_A_SERVER
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_release_waits_for_a_takeover_under_way(rows: Rows, claims: Claims, whole: bool) -> None:
-    """It compares leases when the other agent has stamped its own."""
+def test_release_waits_for_a_concurrent_takeover(rows: Rows, claims: Claims, whole: bool) -> None:
+    """The release compares leases after the other agent has stamped its own."""
     image_id = pending(rows)
     slept = age(rows, claim_one(claims, image_id), 3600)
     lease = slept.lease + timedelta(seconds=3600)
@@ -574,7 +576,7 @@ def test_a_release_waits_for_a_takeover_under_way(rows: Rows, claims: Claims, wh
     assert stamps(rows, image_id) == [lease]
 
 
-def test_what_is_gone_is_written_down_whoever_has_the_claim(
+def test_deleted_location_is_recorded_even_after_a_lost_claim(
     rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     image_id = pending(rows)
@@ -588,8 +590,8 @@ def test_what_is_gone_is_written_down_whoever_has_the_claim(
 
 
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_release_leaves_alone_what_is_settled(rows: Rows, claims: Claims, whole: bool) -> None:
-    """Another agent may write down that a location is gone while this one holds the claim."""
+def test_release_does_not_change_settled_locations(rows: Rows, claims: Claims, whole: bool) -> None:
+    """Another agent may record that a location is gone while this one holds the claim."""
     image_id = pending(rows, *STORES[:2])
     claim = claim_one(claims, image_id)
     rows.execute(
@@ -602,7 +604,7 @@ def test_a_release_leaves_alone_what_is_settled(rows: Rows, claims: Claims, whol
     assert stamps(rows, image_id) == [claim.lease, released_at]
 
 
-def test_many_ends_in_one_transaction(rows: Rows, claims: Claims) -> None:
+def test_many_claims_settle_in_one_transaction(rows: Rows, claims: Claims) -> None:
     finished, released, doubtful, slept, napped = (pending(rows) for _ in range(5))
     orphan, kept = orphaned(rows), orphaned(rows)
     fresh = [finished, released, doubtful, orphan, kept]
@@ -631,7 +633,7 @@ def test_many_ends_in_one_transaction(rows: Rows, claims: Claims) -> None:
     assert stamps(rows, napped) == taken_over
 
 
-def test_rows_that_vanish_mid_way(rows: Rows, claims: Claims) -> None:
+def test_rows_may_vanish_during_a_claim(rows: Rows, claims: Claims) -> None:
     gone, stays = pending(rows, *STORES), pending(rows)
     first, second = (claim_one(claims, image_id) for image_id in (gone, stays))
     rows.purge(gone)
@@ -644,9 +646,7 @@ def test_rows_that_vanish_mid_way(rows: Rows, claims: Claims) -> None:
     assert claims.claim([gone], POLICY).sights == {}
 
 
-def test_lease_of_a_location_off_a_live_image(
-    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
-) -> None:
+def test_orphan_is_leased(rows: Rows, claims: Claims, new_claims: Callable[[], Claims]) -> None:
     image_id, other = orphaned(rows), new_claims()
     before = rows.image(image_id)
     claim = claim_one(claims, image_id)
@@ -693,7 +693,7 @@ def waiting(rows: Rows) -> list[int]:
 
 
 def cut(rows: Rows, connection: int) -> None:
-    """End a connection from another one."""
+    """Kill a connection from another one."""
     if rows.engine.dialect.name == "postgresql":
         rows.read("SELECT pg_terminate_backend(:number)", number=connection)
     else:
@@ -702,7 +702,7 @@ def cut(rows: Rows, connection: int) -> None:
 
 @contextmanager
 def counted_rollbacks(claims: Claims) -> Iterator[list[None]]:
-    """Count the transactions that failed."""
+    """Count failed transactions."""
     seen: list[None] = []
 
     def count(*_: object) -> None:
@@ -717,12 +717,12 @@ def counted_rollbacks(claims: Claims) -> Iterator[list[None]]:
 
 
 @ON_A_SERVER
-def test_a_deadlock_is_tried_again(rows: Rows, claims: Claims) -> None:
+def test_deadlocked_claim_is_retried(rows: Rows, claims: Claims) -> None:
     extra = [pending(rows) for _ in range(50)]
     update = sa.text("UPDATE images SET name = 'x' WHERE id = :id")
 
     def deadlock() -> bool:
-        """Let a claim and this test lock each other out; returns whether the claim was given up."""
+        """Deadlock a claim with this test; return whether the claim was the victim."""
         image_id = pending(rows)
         with counted_rollbacks(claims) as failed, ThreadPoolExecutor(1) as pool:
             with suppress(sa.exc.OperationalError), rows.engine.begin() as connection:
@@ -744,7 +744,7 @@ def test_a_deadlock_is_tried_again(rows: Rows, claims: Claims) -> None:
 
 @ON_A_SERVER
 @pytest.mark.parametrize("step", ["claim", "renew", "finish", "release", "restore"])
-def test_a_connection_cut_in_the_middle(
+def test_claim_is_retried_after_a_lost_connection(
     step: str, rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
 ) -> None:
     image_id = pending(rows, *STORES)
@@ -779,7 +779,7 @@ def test_a_connection_cut_in_the_middle(
 
 
 @pytest.mark.parametrize("kind", [MariaDB, PostgreSQL])
-def test_a_server_that_was_restarted(kind: type[DatabaseServer]) -> None:
+def test_claim_is_retried_after_a_server_restart(kind: type[DatabaseServer]) -> None:
     with kind() as server:
         url = server.new_database("restarted")
         make_tables(url)
@@ -817,7 +817,7 @@ def window(*, since: datetime | None = None, start_at: str = "") -> Window:
 
 
 @pytest.mark.parametrize("way", ["full", "from the middle", "recent"])
-def test_a_pass_is_complete_and_says_nothing_twice_while_rows_change(
+def test_pages_are_complete_and_without_duplicates_while_rows_change(
     way: str, rows: Rows, claims: Claims, pages: Pages
 ) -> None:
     chance = random.Random(5)
@@ -853,7 +853,7 @@ def test_a_pass_is_complete_and_says_nothing_twice_while_rows_change(
     assert max(counts.values()) == 1
 
 
-def test_recent_changes_alone(rows: Rows, claims: Claims, pages: Pages) -> None:
+def test_pages_of_recent_changes(rows: Rows, claims: Claims, pages: Pages) -> None:
     old, new, stale = pending(rows, ago=9000), pending(rows, ago=1000), pending(rows, ago=9000)
     age(rows, claim_one(claims, stale), 600)
     since = utc_now() - timedelta(seconds=2000)
@@ -863,7 +863,7 @@ def test_recent_changes_alone(rows: Rows, claims: Claims, pages: Pages) -> None:
     assert old not in {image.image_id for image in found}
 
 
-def test_pages_end_on_a_full_page(rows: Rows, pages: Pages) -> None:
+def test_paging_ends_after_a_full_last_page(rows: Rows, pages: Pages) -> None:
     images = {pending(rows) for _ in range(20)}
     found = [image.image_id for page in pages.read(window()) for image in page]
     assert sorted(found) == sorted(images)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What real servers' errors do to transactions and to pooled connections."""
+"""Effects of real servers' errors on transactions and pooled connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit.registry.test_errors import MYSQL, OTHERS, POSTGRESQL
 
 
 class Work:
-    """A transaction that the server ends with an error, at first."""
+    """A transaction that the server first aborts with an error."""
 
     def __init__(self, database: Database, connection_id: str, failing: str) -> None:
         self.connections: list[int] = []
@@ -57,7 +57,7 @@ SIGNALED = [number for number in (*MYSQL, *OTHERS) if not 2000 <= number < 3000]
 
 
 @pytest.mark.parametrize("number", SIGNALED)
-def test_mysql(mariadb: MariaDB, tmp_path: Path, number: int) -> None:
+def test_mysql_errors_are_retried(mariadb: MariaDB, tmp_path: Path, number: int) -> None:
     database = database_of(mariadb, tmp_path)
     failing = f"BEGIN NOT ATOMIC SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = {number}; END"
     check(Work(database, "CONNECTION_ID()", failing), MYSQL.get(number, Sort.OTHER))
@@ -65,7 +65,7 @@ def test_mysql(mariadb: MariaDB, tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("state", [*POSTGRESQL, "23505"])
-def test_postgresql(postgresql: PostgreSQL, tmp_path: Path, state: str) -> None:
+def test_postgresql_errors_are_retried(postgresql: PostgreSQL, tmp_path: Path, state: str) -> None:
     database = database_of(postgresql, tmp_path)
     failing = f"DO $$ BEGIN RAISE EXCEPTION 'words' USING ERRCODE = '{state}'; END $$"
     check(Work(database, "pg_backend_pid()", failing), POSTGRESQL.get(state, Sort.OTHER))
@@ -73,7 +73,7 @@ def test_postgresql(postgresql: PostgreSQL, tmp_path: Path, state: str) -> None:
 
 
 @pytest.mark.parametrize("family", ["mysql", "mariadb"])
-def test_real_deadlocks_are_retried_by_every_spelling(
+def test_deadlocks_are_retried_with_every_driver_name(
     mariadb: MariaDB, tmp_path: Path, family: str
 ) -> None:
     database = database_of(mariadb, tmp_path, family)
@@ -93,7 +93,7 @@ def test_real_deadlocks_are_retried_by_every_spelling(
     ],
     ids=["mariadb", "postgresql"],
 )
-def test_a_statement_that_takes_too_long_is_cut(
+def test_slow_statement_is_aborted(
     statement: str,
     ends: str,
     tmp_path: Path,
@@ -121,7 +121,7 @@ def test_a_statement_that_takes_too_long_is_cut(
         ("postgresql", "options=-c default_transaction_read_only=on"),
     ],
 )
-def test_a_server_that_takes_no_changes_refuses_a_change_of_no_row(
+def test_read_only_server_rejects_an_update_of_no_row(
     kind: str, option: str, tmp_path: Path, new_registry: RegistryFactory
 ) -> None:
     url = new_registry(kind, "read_only")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub demo`` from its start to its end, as a user sees it."""
+"""``evscrub demo`` from start to end, as a user sees it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _DEADLINE_SECONDS = 120.0
 
 
 class Demo:
-    """A demo that runs, with `home` as its folder for temporary files.
+    """A running demo, with `home` as its folder for temporary files.
 
-    :param command: what runs it as a user does; without, it is forked from a process that has
-        imported it, which costs less.
+    :param command: the command that runs it as a user does; by default it is forked from a process
+        that has imported it, which is faster.
     """
 
     def __init__(self, home: Path, arguments: Sequence[str], command: Sequence[str] = ()) -> None:
@@ -86,13 +86,13 @@ def assert_all_well(demo: Demo) -> None:
     assert demo.left() == []
 
 
-def test_alone(home: Path) -> None:
+def test_demo_with_sqlite_and_a_bus_in_memory(home: Path) -> None:
     demo = run(home, "--images", "20", "--scrub-time", "2", command=[sys.executable])
     assert_all_well(demo)
     assert "20 uploaded, 16 deleted" in demo.said
 
 
-def test_on_servers(home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
+def test_demo_on_servers(home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
     database = mariadb.new_database("demo")
     queues = rabbitmq.list_queues()
     places = ["--transport-url", rabbitmq.url, "--database", database]
@@ -109,7 +109,7 @@ def test_on_servers(home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:
 @pytest.mark.parametrize(
     "said", ["Starting a Glance", "deletes", "Checking"], ids=["first", "middle", "last"]
 )
-def test_interrupted(home: Path, said: str) -> None:
+def test_interrupted_demo_cleans_up(home: Path, said: str) -> None:
     demo = Demo(home, ["--images", "20", "--scrub-time", "2"])
     try:
         demo.wait_until_it_says(said)
@@ -121,7 +121,7 @@ def test_interrupted(home: Path, said: str) -> None:
     assert "Traceback" not in demo.said
 
 
-def test_kept_for_playing(home: Path) -> None:
+def test_demo_keeps_running_with_keep(home: Path) -> None:
     demo = Demo(home, ["--images", "20", "--scrub-time", "1", "--keep"])
     try:
         demo.wait_until_it_says("Ctrl-C")
@@ -133,10 +133,10 @@ def test_kept_for_playing(home: Path) -> None:
     assert_all_well(demo)
 
 
-def test_the_commands_to_play_on_with_work_where_they_are_pasted(home: Path) -> None:
-    """Where evscrub is not on the path, and by somebody who reads before pasting.
+def test_printed_commands_work_when_pasted(home: Path) -> None:
+    """They work if evscrub is not on the path, and some time after they were printed.
 
-    The demo runs in the background of a shell, which lets it ignore SIGINT.
+    The demo runs in the background of a shell, which makes it ignore SIGINT.
     """
     arguments = ["--images", "20", "--scrub-time", "1", "--keep"]
     demo = Demo(home, arguments, ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable])
@@ -167,7 +167,7 @@ def test_the_commands_to_play_on_with_work_where_they_are_pasted(home: Path) -> 
     assert_all_well(demo)
 
 
-def test_kept_images_live_longer_after_the_demo() -> None:
+def test_images_are_kept_longer_after_the_demo() -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
     assert scrub_times(parser.parse_args([])) == (5, None)
@@ -175,7 +175,7 @@ def test_kept_images_live_longer_after_the_demo() -> None:
     assert scrub_times(parser.parse_args(["--keep", "--scrub-time", "2"])) == (2, 2)
 
 
-def test_who_has_seen_enough_ends_it(home: Path) -> None:
+def test_demo_ends_when_the_reader_of_its_output_leaves(home: Path) -> None:
     command = f"{sys.executable} -m evscrub demo --images 10 --scrub-time 1"
     script = f'exec 3>&1; {{ {command}; echo "exit $?" >&3; }} | head -n 1'
     done = subprocess.run(
@@ -192,7 +192,7 @@ def test_who_has_seen_enough_ends_it(home: Path) -> None:
     assert list(home.iterdir()) == []
 
 
-def test_a_database_that_is_not_empty(home: Path, mariadb: MariaDB) -> None:
+def test_non_empty_database_is_refused(home: Path, mariadb: MariaDB) -> None:
     database = mariadb.new_database("mine")
     engine = sa.create_engine(database, poolclass=NullPool)
     with engine.begin() as connection:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What evscrub relies on in Glance, proved against a real one.
+"""Facts about Glance that evscrub relies on, verified with a real one.
 
-Where one of these fails with a new Glance, evscrub's rules need another look.
+If one of these fails with a new Glance, revise evscrub's rules.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from oslo_config import cfg
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import GlanceConfig, run_command
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import RabbitMQ, wait_until
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Registry:
 
 
 def _plain(name: str, value: object) -> object:
-    """Return a column's value as every kind of database could have said it."""
+    """Return a column's value in a form common to all kinds of database."""
     if name == "deleted":
         return bool(value)
     if name.endswith("_at") and isinstance(value, str):  # SQLite has no type for times
@@ -74,7 +74,7 @@ def _plain(name: str, value: object) -> object:
 
 @dataclass
 class Event:
-    """A notification, and what the registry said as it came in."""
+    """A notification, and the status in the registry when it arrived."""
 
     publisher: str
     type: str
@@ -84,7 +84,7 @@ class Event:
 
 @dataclass
 class Bus:
-    """Keep the notifications of priority info on evscrub's topic."""
+    """Collect the notifications of priority info on evscrub's topic."""
 
     registry: Registry
     events: list[Event] = field(default_factory=list)
@@ -92,19 +92,19 @@ class Bus:
     def info(
         self, _context: object, publisher: str, kind: str, payload: dict[str, Any], _meta: object
     ) -> None:
-        """Take in a notification."""
+        """Record a notification."""
         status = ""
         if kind == "image.delete":
             status = self.registry.image(payload["id"])["status"]
         self.events.append(Event(publisher, kind, payload, status))
 
     def wait(self, kind: str, image_id: str) -> Event:
-        """Return an image's first event of a type, when it has come."""
+        """Wait for an image's first event of a type, and return it."""
         wait_until(lambda: bool(self.find(kind, image_id)), 60, f"{kind} of {image_id}")
         return self.find(kind, image_id)[0]
 
     def find(self, kind: str, image_id: str) -> list[Event]:
-        """Return an image's events of a type that have come."""
+        """Return the events of a type that have arrived for an image."""
         return [e for e in self.events if e.type == kind and e.payload.get("id") == image_id]
 
 
@@ -147,7 +147,7 @@ def data(server: GlanceProcess, store: str, image_id: str) -> Path:
 
 
 def new_image(client: GlanceClient, *, copies: bool = False, **fields: Any) -> str:
-    """Make an image with data in the store `fast`, and in `archive` if `copies`."""
+    """Create an image with data in the store `fast`, and in `archive` if `copies`."""
     image_id = client.create("an image", **fields)
     client.upload(image_id, b"data")
     if copies:
@@ -156,7 +156,7 @@ def new_image(client: GlanceClient, *, copies: bool = False, **fields: Any) -> s
 
 
 def wait_past(moment: dt.datetime) -> None:
-    """Wait until a later moment differs even in MySQL, whose DATETIME has whole seconds."""
+    """Wait until the time differs even in MySQL, whose DATETIME has whole seconds."""
     until = moment.replace(tzinfo=dt.UTC).timestamp() + 1.6
     wait_until(lambda: time.time() > until, 5, "a later second")
 
@@ -167,7 +167,7 @@ def glance_scrubber(config: GlanceConfig, *arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_delete_tells_the_bus_once_it_is_committed(
+def test_delete_notifies_after_its_commit(
     client: GlanceClient, bus: Bus, rabbitmq: RabbitMQ
 ) -> None:
     image_id = new_image(client, owner="alice", copies=True)
@@ -188,7 +188,7 @@ def test_a_delete_tells_the_bus_once_it_is_committed(
     assert rabbitmq.list_queues()["notifications.info"] > 0
 
 
-def test_a_delete_leaves_the_rows_pending_and_the_data_in_place(
+def test_delete_leaves_rows_pending_and_data_in_place(
     client: GlanceClient, registry: Registry, server: GlanceProcess
 ) -> None:
     image_id = new_image(client, copies=True, properties={"colour": "red"}, tags=["old"])
@@ -213,7 +213,7 @@ def test_a_delete_leaves_the_rows_pending_and_the_data_in_place(
         assert all(row["deleted"] for row in rows)
 
 
-def test_a_delete_of_an_image_without_data_pends_without_locations(
+def test_deleted_image_without_data_is_pending_without_locations(
     client: GlanceClient, registry: Registry, bus: Bus
 ) -> None:
     image_id = client.create("empty")
@@ -226,7 +226,7 @@ def test_a_delete_of_an_image_without_data_pends_without_locations(
 
 
 @pytest.mark.parametrize("way", ["stores", "patch"])
-def test_a_location_off_a_live_image_pends_without_an_event(
+def test_location_removed_from_a_live_image_is_pending_without_an_event(
     way: str, client: GlanceClient, registry: Registry, server: GlanceProcess, bus: Bus
 ) -> None:
     image_id = new_image(client, copies=True)
@@ -254,7 +254,7 @@ def test_a_location_off_a_live_image_pends_without_an_event(
     assert len(bus.find("image.delete", image_id)) == 1
 
 
-def test_a_later_delete_does_not_move_the_time_of_a_location_taken_off_before(
+def test_later_delete_keeps_the_time_of_a_removed_location(
     client: GlanceClient, registry: Registry
 ) -> None:
     image_id = new_image(client, copies=True)
@@ -267,7 +267,7 @@ def test_a_later_delete_does_not_move_the_time_of_a_location_taken_off_before(
     assert locations["fast"]["deleted_at"] > first
 
 
-def test_a_restore_leaves_the_image_broken_and_a_further_delete_leaks_its_data(
+def test_glances_restore_breaks_the_image_and_a_second_delete_leaks_its_data(
     client: GlanceClient, registry: Registry, server: GlanceProcess
 ) -> None:
     image_id = new_image(client, properties={"colour": "red"}, tags=["old"])
@@ -291,7 +291,7 @@ def test_a_restore_leaves_the_image_broken_and_a_further_delete_leaks_its_data(
     assert data(server, "fast", image_id).read_bytes() == b"data"
 
 
-def test_a_scrubbed_image_cannot_be_restored(
+def test_scrubbed_image_cannot_be_restored(
     client: GlanceClient, registry: Registry, server: GlanceProcess
 ) -> None:
     image_id = new_image(client)
@@ -304,7 +304,7 @@ def test_a_scrubbed_image_cannot_be_restored(
         glance_scrubber(server.config, "--restore", image_id)
 
 
-def test_glance_scrubber_never_sees_a_community_image(
+def test_glance_scrubber_ignores_community_images(
     client: GlanceClient, registry: Registry, server: GlanceProcess
 ) -> None:
     image_id = new_image(client, visibility="community")
@@ -314,7 +314,7 @@ def test_glance_scrubber_never_sees_a_community_image(
     assert data(server, "fast", image_id).exists()
 
 
-def test_an_image_keeps_the_case_of_its_id(
+def test_image_keeps_the_case_of_its_id(
     client: GlanceClient, registry: Registry, server: GlanceProcess, bus: Bus
 ) -> None:
     wanted = str(uuid.uuid4()).upper()
@@ -327,7 +327,7 @@ def test_an_image_keeps_the_case_of_its_id(
     assert data(server, "fast", wanted).exists()
 
 
-def test_an_encrypted_location_is_aes_cbc_in_base64url(glance: GlanceFactory) -> None:
+def test_encrypted_location_is_aes_cbc_in_base64url(glance: GlanceFactory) -> None:
     server = glance(stores={"fast": "file"}, metadata_encryption_key=KEY)
     registry = Registry(server.config.database_url)
     with GlanceClient(server.url) as client:
@@ -342,7 +342,7 @@ def test_an_encrypted_location_is_aes_cbc_in_base64url(glance: GlanceFactory) ->
     assert len(text) + 1 + len(padding) == len(raw) - 16
 
 
-def test_without_delayed_delete_the_data_goes_at_once(
+def test_data_is_deleted_immediately_without_delayed_delete(
     glance: GlanceFactory, rabbitmq: RabbitMQ
 ) -> None:
     server = glance(delayed_delete=False, transport_url=rabbitmq.url, topics=("at_once",))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Restore, hold and release: through the command line, beside a real Glance, and in plain rows."""
+"""Restore, hold and release: through the command line, with a real Glance, and on plain rows."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from evscrub.demo.glance_config import run_command
 from evscrub.domain.hold_rules import AFTER, RefusedError
 from evscrub.registry.holds import Holds
@@ -23,6 +21,8 @@ from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 
 DATA = bytes(range(256)) * 40
 SCRUB_TIME = 2
@@ -35,7 +35,7 @@ def evscrub(config: Path, command: str, *image_ids: str) -> subprocess.Completed
 
 
 def refused(config: Path, command: str, image_id: str) -> str:
-    """Run a command that must be refused; returns the reason."""
+    """Run a command that must be refused; return the reason."""
     done = evscrub(config, command, image_id)
     assert done.returncode == 1, done.stdout + done.stderr
     assert done.stdout == ""
@@ -46,7 +46,7 @@ def refused(config: Path, command: str, image_id: str) -> str:
 
 
 def accepted(config: Path, command: str, *image_ids: str) -> str:
-    """Run a command that must succeed; returns what it says beside that."""
+    """Run a command that must succeed; return its further output."""
     done = evscrub(config, command, *image_ids)
     assert done.returncode == 0, done.stdout + done.stderr
     for image_id in image_ids:
@@ -113,7 +113,7 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def purge(self) -> None:
-        """Let Glance remove all rows that were deleted until now."""
+        """Run Glance's purge of all rows deleted so far."""
         for action in ("purge", "purge_images_table"):
             limits = ("--age_in_days", "0", "--max_rows", "-1")
             done = run_command(self.glance.config, "glance.cmd.manage", "db", action, *limits)
@@ -137,7 +137,7 @@ PROPERTIES = {"colour": "red", "hw_disk_bus": "scsi"}
 
 
 def assert_whole(site: Site, image_id: str) -> None:
-    """Check that an image made by `rich_image` is as it was."""
+    """Check that an image created by `rich_image` is unchanged."""
     shown = site.client.get(image_id)
     assert shown["status"] == "active"
     assert {name: shown.get(name) for name in PROPERTIES} == PROPERTIES
@@ -154,7 +154,7 @@ def assert_whole(site: Site, image_id: str) -> None:
 
 
 def rich_image(site: Site) -> str:
-    """Make an image that had a tag and a member more, long ago."""
+    """Create an image from which a tag and a member were removed long ago."""
     image_id = site.image(properties=PROPERTIES, tags=["old", "new", "dropped"])
     for member in ("bob", "carol", "dropped"):
         site.client.add_member(image_id, member)
@@ -174,8 +174,8 @@ def rich_image(site: Site) -> str:
     return image_id
 
 
-def test_a_restored_image_is_whole_and_lives_on(site: Site) -> None:
-    """Beside a running agent: restored, used, deleted again and only then scrubbed."""
+def test_restored_image_is_complete_and_usable(site: Site) -> None:
+    """While an agent runs, it is restored, used, deleted again and only then scrubbed."""
     image_id = rich_image(site)
     with site.agent(LONG) as agent:
         site.client.delete(image_id)
@@ -190,7 +190,7 @@ def test_a_restored_image_is_whole_and_lives_on(site: Site) -> None:
         assert refused(site.config, "restore", image_id) == "it is already scrubbed"
 
 
-def test_restored_twice(site: Site) -> None:
+def test_image_can_be_restored_twice(site: Site) -> None:
     image_id = rich_image(site)
     for _ in range(2):
         site.client.delete(image_id)
@@ -198,8 +198,8 @@ def test_restored_twice(site: Site) -> None:
         assert_whole(site, image_id)
 
 
-def test_a_property_removed_before_comes_back_too(site: Site) -> None:
-    """Glance's DELETE marks it anew: nothing in the registry tells it from the others."""
+def test_property_removed_before_the_delete_comes_back(site: Site) -> None:
+    """Glance's DELETE marks it again, so nothing in the registry tells it from the others."""
     image_id = site.image(properties=PROPERTIES | {"dropped": "x"})
     site.client.patch(image_id, [{"op": "remove", "path": "/dropped"}])
     assert "dropped" not in site.client.get(image_id)
@@ -218,7 +218,7 @@ def test_a_property_removed_before_comes_back_too(site: Site) -> None:
     assert shown["dropped"] == "x"
 
 
-def test_several_at_once_and_one_refused(site: Site) -> None:
+def test_one_refused_image_does_not_affect_the_others(site: Site) -> None:
     first, live, last = site.deleted(), site.image(), site.deleted()
     done = evscrub(site.config, "restore", first, live, last)
     assert done.returncode == 1
@@ -229,7 +229,7 @@ def test_several_at_once_and_one_refused(site: Site) -> None:
 
 
 @pytest.mark.parametrize("agent_first", [False, True])
-def test_an_image_that_glance_scrubber_restored_is_repaired(
+def test_image_restored_by_glance_scrubber_is_repaired(
     site: Site,
     agent_first: bool,
 ) -> None:
@@ -250,7 +250,7 @@ def test_an_image_that_glance_scrubber_restored_is_repaired(
         site.wait_gone(image_id)
 
 
-def test_a_held_image_is_left_by_agents_scrubber_and_purge(site: Site) -> None:
+def test_held_image_is_ignored_by_agents_scrubber_and_purge(site: Site) -> None:
     image_id = rich_image(site)
     site.client.delete(image_id)
     accepted(site.config, "hold", image_id)
@@ -281,7 +281,7 @@ def times(rows: Rows, image_id: str) -> tuple[datetime, datetime]:
     )
 
 
-def test_a_released_image_is_scrubbed_after_a_whole_delay(site: Site) -> None:
+def test_released_image_is_scrubbed_after_a_whole_delay(site: Site) -> None:
     image_id = site.deleted(tags=["a"])
     assert times(site.rows, image_id)[1] <= times(site.rows, image_id)[0]
     accepted(site.config, "hold", image_id)
@@ -326,7 +326,7 @@ def holds(registry_url: str) -> Iterator[Holds]:
 
 @pytest.fixture
 def config(registry_url: str, tmp_path: Path) -> Path:
-    """A configuration of evscrub's own, which knows the registry and nothing else."""
+    """Write a configuration for evscrub with only the registry."""
     path = tmp_path / "evscrub.conf"
     path.write_text(
         f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {registry_url}\n"
@@ -364,7 +364,7 @@ def without_location(rows: Rows) -> str:
     return image_id
 
 
-def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
+def test_restore_is_refused_with_a_reason(rows: Rows, config: Path) -> None:
     reasons = {
         rows.add(a_location(new_id())): "it is not pending delete but active",
         new_id(): "it is not in the registry",
@@ -386,7 +386,7 @@ def test_why_restore_is_refused(rows: Rows, config: Path) -> None:
 @pytest.mark.parametrize(
     "given", [str.lower, str.upper, str.title], ids=["lower", "upper", "mixed"]
 )
-def test_an_id_is_taken_in_any_letters(
+def test_id_is_accepted_in_upper_and_lower_case(
     rows: Rows, holds: Holds, kept: Callable[[str], str], given: Callable[[str], str]
 ) -> None:
     image_id = kept("abcdef01-" + new_id()[9:])
@@ -403,7 +403,7 @@ def test_upper_case_ids_are_held_released_and_restored(rows: Rows, config: Path)
     assert rows.status(image_id) == ("active", ["active"])
 
 
-def test_an_id_that_is_none_is_refused(rows: Rows, config: Path) -> None:
+def test_invalid_id_is_refused(rows: Rows, config: Path) -> None:
     for image_id in (new_id().upper(), "", "*", "x" * 300, "é", "a\nb", "\udcff"):
         done = evscrub(config, "hold", image_id)
         assert done.returncode == 1
@@ -411,10 +411,10 @@ def test_an_id_that_is_none_is_refused(rows: Rows, config: Path) -> None:
         assert "not held: it is " in done.stderr
 
 
-def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
+def test_exact_id_is_preferred_over_one_in_different_case(
     rows: Rows, holds: Holds, registry_url: str
 ) -> None:
-    """Where the database takes them for different ones, as MySQL does not."""
+    """On databases that distinguish them, which MySQL does not."""
     if registry_url.startswith("mysql"):
         return
     lower = "ab" + new_id()[2:]
@@ -426,7 +426,7 @@ def test_of_ids_that_differ_in_letters_alone_the_exact_one_is_taken(
         holds.find(lower.title())
 
 
-def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> None:
+def test_destroyed_encryption_key_is_reported(rows: Rows, config: Path) -> None:
     key = {
         "cinder_encryption_key_id": "a-key",
         "cinder_encryption_key_deletion_policy": "on_image_deletion",
@@ -438,7 +438,7 @@ def test_an_encryption_key_that_is_gone_is_told(rows: Rows, config: Path) -> Non
     assert rows.status(image_id) == ("active", ["active"])
 
 
-def test_only_what_went_with_the_image_comes_back(rows: Rows, holds: Holds) -> None:
+def test_restore_brings_back_only_rows_of_the_same_delete(rows: Rows, holds: Holds) -> None:
     image_id = new_id()
     rows.add(
         a_location(image_id, "fast"),
@@ -474,10 +474,10 @@ def test_only_what_went_with_the_image_comes_back(rows: Rows, holds: Holds) -> N
 
 
 @pytest.mark.parametrize("steps", [(), ("hold",), ("hold", "release")])
-def test_a_member_and_a_tag_that_were_taken_and_given_back_come_back_once(
+def test_re_added_member_and_tag_come_back_once(
     rows: Rows, holds: Holds, steps: tuple[str, ...]
 ) -> None:
-    """Just before the DELETE; Glance cannot delete an image that has one member twice."""
+    """Re-added just before the DELETE; Glance cannot delete an image with a duplicate member."""
     image_id = new_id()
     rows.add(a_location(image_id), image_id=image_id, members=["bob", "bob"], tags=["a", "a"])
     for table in ("image_members", "image_tags"):
@@ -497,7 +497,7 @@ def test_a_member_and_a_tag_that_were_taken_and_given_back_come_back_once(
     assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
 
 
-def test_what_is_scrubbed_in_part_comes_back_in_part(rows: Rows, holds: Holds) -> None:
+def test_partly_scrubbed_image_comes_back_in_part(rows: Rows, holds: Holds) -> None:
     image_id = new_id()
     rows.add(a_location(image_id, "fast"), a_location(image_id, "archive"), image_id=image_id)
     rows.delete(image_id)
@@ -507,7 +507,7 @@ def test_what_is_scrubbed_in_part_comes_back_in_part(rows: Rows, holds: Holds) -
     assert rows.status(image_id) == ("active", ["deleted", "active"])
 
 
-def test_a_delete_that_broke_off_can_be_restored_but_not_held(rows: Rows, holds: Holds) -> None:
+def test_interrupted_delete_can_be_restored_but_not_held(rows: Rows, holds: Holds) -> None:
     image_id = pending(rows)
     rows.execute(
         "UPDATE images SET deleted = :no, deleted_at = NULL WHERE id = :id", no=False, id=image_id
@@ -518,10 +518,10 @@ def test_a_delete_that_broke_off_can_be_restored_but_not_held(rows: Rows, holds:
     assert rows.status(image_id) == ("active", ["active"])
 
 
-def test_hold_takes_all_times_away_and_release_gives_them_back(
+def test_hold_clears_all_deletion_times_and_release_sets_them(
     rows: Rows, holds: Holds, config: Path
 ) -> None:
-    """What has no time, no purge takes: it compares each table's own."""
+    """A purge takes no row without a deletion time; it compares each table's own time."""
     image_id = pending(rows, ago=5, properties={"a": "b"}, tags=["t"], members=["m"])
     tables = ("images", "image_locations", "image_properties", "image_tags", "image_members")
     accepted(config, "hold", image_id)
@@ -541,5 +541,5 @@ def test_hold_takes_all_times_away_and_release_gives_them_back(
 
 
 def as_time(value: object) -> datetime:
-    """Return a time as every kind of database could have said it."""
+    """Return a time in a form common to all kinds of database."""
     return value if isinstance(value, datetime) else datetime.fromisoformat(str(value))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What anybody may publish, sent through a real RabbitMQ to a real agent.
+"""Malicious messages, sent through a real RabbitMQ to a real agent.
 
-After each message the agent must take the next event, and nothing may stay in the queue: what stays
-there waits for the next agent.
+After each message, the agent must process the next event, and the queue must be empty: a message
+that stays there would reach the next agent.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BOMB_BYTES = 200 << 20
 
 
 class Content:
-    """A message whose properties are sent as they are, whatever a client would make of them."""
+    """A message whose properties are sent unchanged, however invalid."""
 
     def __init__(self, body: bytes, properties: bytes) -> None:
         self.body = body
@@ -68,7 +68,7 @@ def compressed(by: bytes) -> bytes:
 
 
 def nested(kind: bytes, levels: int) -> bytes:
-    """Encode headers of tables (``F``) or arrays (``A``), one in the other."""
+    """Encode headers of nested tables (``F``) or arrays (``A``)."""
     value = b"t\x01"
     for _ in range(levels):
         inner = b"\x01a" + value if kind == b"F" else value
@@ -131,7 +131,7 @@ HOSTILE: dict[str, Callable[[], tuple[bytes, bytes]]] = {
 
 
 class Bus:
-    """Publishes, and looks at the queue."""
+    """Publish messages and inspect the queue."""
 
     def __init__(self, rabbitmq: RabbitMQ) -> None:
         self.rabbitmq = rabbitmq
@@ -151,12 +151,12 @@ class Bus:
         self._channel.basic_publish(Content(body, raw), EXCHANGE, routing_key)
 
     def wait_empty(self) -> None:
-        """Wait until nothing is left, ready or unacknowledged."""
+        """Wait until no message is ready or unacknowledged."""
         wait_for("an empty queue", lambda: self.rabbitmq.list_queues()[QUEUE] == 0, 30)
 
 
 class World:
-    """A registry without a Glance, an agent that only the bus tells of images, and the bus."""
+    """A registry without a Glance, the bus, and an agent that finds images only on the bus."""
 
     def __init__(self, seed: Seed, agent: AgentProcess, bus: Bus) -> None:
         self.seed = seed
@@ -170,7 +170,7 @@ class World:
         return image_id
 
     def check_hears(self) -> None:
-        """Check that the agent takes an event, and leaves nothing in the queue."""
+        """Check that the agent processes an event and empties the queue."""
         image_id = self.image()
         self.bus.publish(notification(image_id, uuid.uuid4().hex), properties())
         self.wait_gone(image_id)
@@ -182,7 +182,7 @@ class World:
 
     @property
     def peak_kb(self) -> int:
-        """The most memory that the agent had."""
+        """Peak memory of the agent in KiB."""
         assert self.agent.process is not None
         status = Path(f"/proc/{self.agent.process.pid}/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split()[0])
@@ -210,7 +210,7 @@ def world(rabbitmq: RabbitMQ, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_one_message_harms_nothing(world: World, name: str) -> None:
+def test_malicious_message_is_harmless(world: World, name: str) -> None:
     world.check_hears()
     before = world.peak_kb
     world.bus.publish(*HOSTILE[name]())
@@ -218,7 +218,7 @@ def test_one_message_harms_nothing(world: World, name: str) -> None:
     assert world.peak_kb - before < ROOM_KB
 
 
-def test_a_routing_key_that_is_no_text(world: World) -> None:
+def test_routing_key_that_is_not_text_is_harmless(world: World) -> None:
     # The queue is reached by a further key in the headers, as RabbitMQ allows.
     key = b"S" + long_string(QUEUE.encode())
     headers = b"\x02CC" + b"A" + long_string(key)
@@ -226,14 +226,14 @@ def test_a_routing_key_that_is_no_text(world: World) -> None:
     world.check_hears()
 
 
-def test_many_copies_of_one_message_do_not_deafen_the_agent(world: World) -> None:
+def test_agent_survives_many_copies_of_a_message(world: World) -> None:
     copy = notification(str(uuid.uuid4()), "the same")
     for _ in range(1100):
         world.bus.publish(copy, properties())
     world.check_hears()
 
 
-def test_a_message_that_was_delivered_before_is_taken_and_not_kept(world: World) -> None:
+def test_redelivered_message_is_acknowledged_first(world: World) -> None:
     image_id = world.image()
     world.agent.signal(signal.SIGSTOP)
     world.bus.publish(notification(image_id, uuid.uuid4().hex), properties())

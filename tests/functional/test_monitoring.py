@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prometheus's own tool on the alert rules and the dashboard."""
+"""Validate the alert rules and the dashboard with Prometheus's tool."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ import yaml
 from tests.unit.monitoring import RULES, expressions
 
 
-def test_promtool_likes_the_alerts_and_the_dashboard_s_queries(tmp_path: Path) -> None:
+def test_promtool_accepts_alerts_and_dashboard_queries(tmp_path: Path) -> None:
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True)
     queries = [
         re.sub(r"\$__\w+", "5m", text).replace("$job", "j").replace("$instance", ".*")

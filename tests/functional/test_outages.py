@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A database or a broker that is frozen, away or behind a virtual address: nothing hangs."""
+"""Databases and brokers that are frozen, away or behind a virtual IP address: nothing hangs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def site(directory: Path, url: str, bus: str = "kombu+memory://") -> GlanceConfi
 
 
 def agent_of(directory: Path, glance: GlanceConfig, port: int) -> AgentProcess:
-    """Return an agent as an operator has it: it does not log at DEBUG."""
+    """Return an agent with an operator's settings: it does not log at DEBUG."""
     options: dict[str, dict[str, object]] = {
         "DEFAULT": {"debug": False, "scrub_time": LATER},
         "status": {"listen": f"127.0.0.1:{port}"},
@@ -75,7 +75,7 @@ def frozen(server: DatabaseServer) -> Iterator[None]:
 
 
 def lines_after(agent: AgentProcess, seen: int) -> list[str]:
-    """Return what an agent logged after so many characters, without times."""
+    """Return an agent's log after the given number of characters, without times."""
     return [re.sub(r"^[\d :.-]+ \d+ ", "", line) for line in agent.log[seen:].splitlines()]
 
 
@@ -114,10 +114,10 @@ def test_commands_give_up_on_a_frozen_server(
                 assert len([line for line in said.splitlines() if "evscrub:" in line]) == 1, said
 
 
-def test_an_agent_tells_and_goes_to_the_server_that_answers(
+def test_agent_reports_a_frozen_server_and_uses_one_that_answers(
     server: DatabaseServer, url: str, tmp_path: Path
 ) -> None:
-    """Its connections lead to a node that is frozen, and later ones to one that answers."""
+    """Existing connections lead to a frozen node, new ones to a node that answers."""
     port = free_port()
     with Proxy(server.port) as proxy:
         near = server.database_url(url.rpartition("/")[2], port=proxy.port)
@@ -148,16 +148,14 @@ def test_an_agent_tells_and_goes_to_the_server_that_answers(
         registry.engine.dispose()
 
 
-def test_a_stopped_agent_ends_though_the_server_is_frozen(
+def test_agent_stops_while_the_server_is_frozen(
     server: DatabaseServer, url: str, tmp_path: Path
 ) -> None:
     with agent_of(tmp_path, site(tmp_path, url), free_port()) as agent, frozen(server):
         assert agent.stop(30) == 0
 
 
-def test_a_server_that_is_away_is_told_once(
-    server: DatabaseServer, url: str, tmp_path: Path
-) -> None:
+def test_database_outage_is_logged_once(server: DatabaseServer, url: str, tmp_path: Path) -> None:
     port = free_port()
     with agent_of(tmp_path, site(tmp_path, url), port) as agent:
         wait_for("readiness", lambda: get(port, "/readyz").status_code == 200)
@@ -190,7 +188,7 @@ def quiet_url(new_registry: RegistryFactory) -> str:
     return new_registry("sqlite", "outages")
 
 
-def test_a_broker_that_is_away_is_told_once(
+def test_broker_outage_is_logged_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
     own_rabbitmq.start()
@@ -214,7 +212,7 @@ def test_a_broker_that_is_away_is_told_once(
     assert 15 <= int(told[1]) <= away + 1
 
 
-def test_a_broker_that_is_away_at_the_start_is_told_once(
+def test_broker_outage_at_start_is_logged_once(
     own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
     agent = agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port())

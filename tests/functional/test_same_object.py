@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that share an object of S3 under different URLs, with a real Glance on MariaDB."""
+"""Images that share an S3 object under different URLs, with a real Glance on MariaDB."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from evscrub.demo.client import GlanceClient
-from evscrub.demo.glance import GlanceProcess
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import GlanceFactory, RegistryFactory
@@ -23,6 +21,8 @@ from tests.functional.store_servers import (
     s3_options,
     s3_url,
 )
+from tests.glance_client import GlanceClient
+from tests.glance_process import GlanceProcess
 from tests.servers import free_port
 
 DATA = b"data that an image still wants"
@@ -85,16 +85,16 @@ def url_of(registry: Registry, image_id: str) -> str:
 
 
 def aliased(client: GlanceClient, url: str) -> str:
-    """Make an image of somebody else's data."""
+    """Create an image with another project's data."""
     image_id = client.create("alias")
     client.add_location(image_id, url, {"store": "objects"})
     return image_id
 
 
-def test_glance_writes_one_of_two_rows_again(
+def test_data_shared_by_a_rewritten_row_stays(
     client: GlanceClient, registry: Registry, agent: AgentProcess, s3: StoreServer
 ) -> None:
-    """As rows of old releases are, which hold the credentials: Glance drops them where it reads."""
+    """Rows of old releases hold the credentials, which Glance removes when it rewrites a row."""
     doomed = uploaded(client)
     kept = aliased(client, url_of(registry, doomed))
     agent.signal(signal.SIGSTOP)
@@ -125,7 +125,7 @@ def test_glance_writes_one_of_two_rows_again(
         "s3://u:{secret}@ELSEWHERE.test//{bucket}/{key}",
     ],
 )
-def test_a_tenant_deletes_an_image_of_anothers_data(
+def test_deleting_an_image_with_anothers_data_keeps_the_data(
     client: GlanceClient, registry: Registry, agent: AgentProcess, s3: StoreServer, url: str
 ) -> None:
     wanted = uploaded(client)
@@ -136,7 +136,7 @@ def test_a_tenant_deletes_an_image_of_anothers_data(
     assert client.download(wanted) == DATA
 
 
-def test_what_lies_in_a_foreign_bucket_is_parked_until_it_is_allowed(
+def test_location_in_a_foreign_bucket_is_parked_until_allowed(
     client: GlanceClient, registry: Registry, agent: AgentProcess, s3: StoreServer
 ) -> None:
     ledger = f"/billing/{uuid.uuid4()}"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locations that another transaction adds while an agent looks for those that share their data."""
+"""Locations added by another transaction while an agent looks for shared data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WANTED = [LocationRow(10**9, URL, "fast", "pending_delete", True, None, None)]
 
 
 class Times:
-    """A clock that a test sets."""
+    """A clock set by a test."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -65,7 +65,7 @@ def insert(
 
 @contextmanager
 def uncommitted(rows: Rows, url: str) -> Iterator[Callable[[], None]]:
-    """Add a live location in a transaction of its own; gives what commits it."""
+    """Add a live location in a separate transaction; yield a function that commits it."""
     image_id = rows.add(("fast", "file:///else"))
     with ExitStack() as stack:
         connection = stack.enter_context(rows.engine.connect())
@@ -75,7 +75,7 @@ def uncommitted(rows: Rows, url: str) -> Iterator[Callable[[], None]]:
 
 @pytest.mark.parametrize("step", [1, 3])
 @pytest.mark.parametrize("looked_before", [False, True])
-def test_a_location_is_seen_that_commits_late(
+def test_location_that_commits_late_is_seen(
     rows: Rows, shared: SharedUrls, times: Times, step: int, looked_before: bool
 ) -> None:
     if looked_before:
@@ -93,7 +93,7 @@ def test_a_location_is_seen_that_commits_late(
         assert set(shared.among(WANTED)) == {WANTED[0].id}
 
 
-def test_one_that_commits_after_the_overlap_is_seen_by_the_next_full_reading(
+def test_location_that_commits_after_the_overlap_is_seen_by_the_next_full_read(
     rows: Rows, shared: SharedUrls, times: Times
 ) -> None:
     with uncommitted(rows, URL) as commit:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real agent's status: health, metrics and, in a real browser, the page."""
+"""The status port of a real agent: health, metrics and, in a real browser, the page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LATER = 3600
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Seed:
-    """Return an empty registry beside which no Glance runs."""
+    """Return an empty registry without a running Glance."""
     directory = tmp_path_factory.mktemp("glance")
     config = GlanceConfig(
         directory,
@@ -91,7 +91,7 @@ def get(port: int, path: str) -> httpx.Response:
 
 
 def scrape(port: int) -> dict[str, float]:
-    """Return the sum of each sample over its labels."""
+    """Return the sum of each metric over its labels."""
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(get(port, "/metrics").text):
         for sample in family.samples:
@@ -106,7 +106,7 @@ def named(port: int, kind: str) -> list[object]:
 
 @pytest.mark.usefixtures("agent")
 class TestBusyAgent:
-    def test_counts_are_true_after_scrubbing(self, port: int) -> None:
+    def test_counts_are_correct_after_scrubbing(self, port: int) -> None:
         seen = scrape(port)
         assert seen["evscrub_images_scrubbed_total"] == DUE
         assert seen["evscrub_reclaimed_bytes_total"] == DUE * 1000
@@ -130,11 +130,11 @@ class TestBusyAgent:
         assert seen["evscrub_last_sweep_timestamp_seconds"] > 1e9
         assert seen["process_resident_memory_bytes"] > 1e6
 
-    def test_it_is_well_and_ready(self, port: int) -> None:
+    def test_agent_is_healthy_and_ready(self, port: int) -> None:
         assert get(port, "/healthz").text == "ok\n"
         assert get(port, "/readyz").text == "ready\n"
 
-    def test_openmetrics_is_spoken_to_those_who_ask_for_it(self, port: int) -> None:
+    def test_openmetrics_is_served_on_request(self, port: int) -> None:
         answer = httpx.get(
             f"http://127.0.0.1:{port}/metrics",
             headers={"Accept": "application/openmetrics-text; version=1.0.0"},
@@ -143,20 +143,20 @@ class TestBusyAgent:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         assert answer.text.endswith("# EOF\n")
 
-    def test_no_url_and_no_secret_is_told(self, port: int, seeded: Seed) -> None:
+    def test_status_contains_no_url_and_no_secret(self, port: int, seeded: Seed) -> None:
         for path in ("/", "/status", "/metrics", "/troubles"):
             text = get(port, path).text
             assert "file:" not in text
             assert "sqlite" not in text
             assert str(seeded.glance.directory) not in text
 
-    def test_only_reading_is_possible(self, port: int) -> None:
+    def test_status_port_is_read_only(self, port: int) -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             answer = httpx.request(method, f"http://127.0.0.1:{port}/", trust_env=False)
             assert answer.status_code == 405
         assert get(port, "/nothing").status_code == 404
 
-    def test_a_second_agent_on_the_port_goes_on_without(
+    def test_second_agent_runs_without_the_occupied_port(
         self, port: int, seeded: Seed, tmp_path: Path, agent: AgentProcess
     ) -> None:
         options = agent.options
@@ -167,7 +167,7 @@ class TestBusyAgent:
 
     @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
     @pytest.mark.parametrize("width", [390, 1280])
-    def test_the_page_shows_it(
+    def test_page_shows_the_status(
         self,
         port: int,
         width: int,
@@ -242,10 +242,10 @@ CONTRAST = """(() => {
 })()"""
 
 
-def test_what_is_due_later_than_an_agent_looks_ahead_is_told(
+def test_images_due_beyond_the_horizon_are_counted(
     new_registry: RegistryFactory, tmp_path: Path
 ) -> None:
-    """The agent holds nothing; the registry does."""
+    """The registry has the image, the agent's queue does not."""
     port = free_port()
     url = new_registry("sqlite", "later")
     glance = GlanceConfig(tmp_path, free_port(), url, "kombu+memory://", stores={"fast": "file"})
@@ -268,7 +268,7 @@ def test_what_is_due_later_than_an_agent_looks_ahead_is_told(
 
 
 class TestReadiness:
-    def test_before_the_first_sweep_and_without_the_registry(
+    def test_not_ready_before_the_first_sweep_and_without_the_registry(
         self, own_mariadb: MariaDB, tmp_path: Path
     ) -> None:
         port = free_port()
@@ -310,7 +310,7 @@ class TestReadiness:
             agent.stop()
 
 
-def test_an_empty_listen_turns_it_off(seeded: Seed, tmp_path: Path) -> None:
+def test_listen_none_turns_the_port_off(seeded: Seed, tmp_path: Path) -> None:
     with AgentProcess(tmp_path, seeded.glance, {"status": {"listen": "none"}}) as agent:
         assert "Status page" not in agent.log
         assert agent.process is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The stores of kind file and http for real, rbd and cinder above fakes of their libraries."""
+"""Stores of type file and http, and rbd and cinder on fakes of their libraries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PENDING = ("pending_delete", {"pending_delete"})
 
 
 def seed_files(site: Site, count: int) -> dict[str, Path]:
-    """Make deleted images in a single file store; returns the paths of their data by id."""
+    """Create deleted images in a single file store; return the paths of their data by id."""
     names = [str(uuid.uuid4()) for _ in range(count)]
     images = [[Location(None, site.file(name))] for name in names]
     paths = [site.path(name) for name in names]
@@ -34,7 +34,7 @@ def seed_files(site: Site, count: int) -> dict[str, Path]:
 
 
 class TestFile:
-    def test_missing_directory_at_start_parks(self, new_site: SiteFactory) -> None:
+    def test_missing_directory_at_start_parks_images(self, new_site: SiteFactory) -> None:
         site = new_site()
         images = seed_files(site, 30)
         directory = site.config.data_directory()
@@ -49,7 +49,7 @@ class TestFile:
             site.wait_scrubbed(images)
         assert not any(path.exists() for path in images.values())
 
-    def test_a_directory_that_goes_away_while_it_runs_pauses(self, new_site: SiteFactory) -> None:
+    def test_directory_that_disappears_pauses_the_store(self, new_site: SiteFactory) -> None:
         site = new_site()
         directory = site.config.data_directory()
         with site.agent() as agent:
@@ -72,13 +72,13 @@ class TestFile:
             (True, "20 images are not there"),
         ],
     )
-    def test_an_emptied_directory_blows_the_fuse(
+    def test_emptied_directory_pauses_the_store(
         self,
         stray: bool,
         reason: str,
         new_site: SiteFactory,
     ) -> None:
-        """As when nothing is mounted there, whether somebody wrote to it or not."""
+        """An empty directory looks as if the file system is not mounted."""
         site = new_site()
         images = seed_files(site, 60)
         directory = site.config.data_directory()
@@ -99,7 +99,7 @@ class TestFile:
             site.wait_scrubbed(images)
         assert not any(path.exists() for path in images.values())
 
-    def test_what_the_system_refuses_is_tried_again(self, new_site: SiteFactory) -> None:
+    def test_refused_deletes_are_retried(self, new_site: SiteFactory) -> None:
         site = new_site()
         images = seed_files(site, 2)
         stuck, path = next(iter(images.items()))
@@ -115,7 +115,7 @@ class TestFile:
         assert not path.exists()
 
 
-def test_http_is_finished_and_counted_as_not_ours(new_site: SiteFactory) -> None:
+def test_http_locations_are_finished_and_counted(new_site: SiteFactory) -> None:
     site = new_site({"web": "http", "files": "file"})
     url = f"http://{URL_USER}:{URL_KEY}@127.0.0.1:9/image"
     images = site.images.add_many([[Location("web", f"{url}{n}")] for n in range(3)])
@@ -129,10 +129,10 @@ def test_http_is_finished_and_counted_as_not_ours(new_site: SiteFactory) -> None
             site.status(agent, page)
 
 
-def test_a_driver_that_does_not_load_stops_no_other_store(
+def test_driver_that_does_not_load_affects_no_other_store(
     libraries: FakeLibraries, tmp_path: Path, new_site: SiteFactory
 ) -> None:
-    """Its images are parked until what it needs is installed, which SIGHUP tells."""
+    """Its images are parked until the missing module is installed and SIGHUP is sent."""
     # All of them, for each brings the others.
     away = [path.rename(path.with_suffix(".away")) for path in (tmp_path / "libraries").iterdir()]
     site = new_site({"volumes": "cinder", "files": "file"}, volumes=CINDER)
@@ -159,7 +159,9 @@ def rbd_url(name: str, pool: str = "images") -> str:
 
 
 class TestRbd:
-    def test_what_each_answer_does(self, libraries: FakeLibraries, new_site: SiteFactory) -> None:
+    def test_each_answer_has_its_effect(
+        self, libraries: FakeLibraries, new_site: SiteFactory
+    ) -> None:
         site = new_site({"ceph": "rbd"})
         images = {
             name: site.images.add(Location("ceph", rbd_url(name)))
@@ -178,7 +180,7 @@ class TestRbd:
         # In use is no error, and waits for half an hour, whatever the sweep finds meanwhile.
         assert asked.count("watched") == asked.count("trashbusy") == 1
 
-    def test_a_cluster_that_fails_is_left_alone(
+    def test_failing_cluster_is_only_probed(
         self, libraries: FakeLibraries, new_site: SiteFactory
     ) -> None:
         site = new_site({"ceph": "rbd", "files": "file"})
@@ -211,7 +213,9 @@ def volume(start: str) -> str:
 
 
 class TestCinder:
-    def test_what_each_answer_does(self, libraries: FakeLibraries, new_site: SiteFactory) -> None:
+    def test_each_answer_has_its_effect(
+        self, libraries: FakeLibraries, new_site: SiteFactory
+    ) -> None:
         site = new_site({"volumes": "cinder"}, volumes=CINDER)
         fine, missing, limited = volume("aa"), volume("40"), volume("0f")
         images = {
@@ -232,7 +236,7 @@ class TestCinder:
         assert all(site.images.status(image_id) == PENDING for image_id in (parked, *attached))
         assert "does not work" not in agent.log
 
-    def test_a_service_that_fails_is_left_alone(
+    def test_failing_service_is_only_probed(
         self, libraries: FakeLibraries, new_site: SiteFactory
     ) -> None:
         site = new_site({"volumes": "cinder"}, volumes=CINDER)

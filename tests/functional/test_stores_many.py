@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several stores beside each other, limits and their tuning, encrypted locations, orphans."""
+"""Several stores, limits and their tuning, encrypted locations, and orphans."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ GRACE_SECONDS = 600
 
 @pytest.fixture
 def objects(memory_s3: StoreServer) -> Iterator[StoreServer]:
-    """Return an S3 that answers everything at once."""
+    """Return an S3 server that answers immediately."""
     yield memory_s3
     memory_s3.behave()
 
 
 def in_objects(server: StoreServer, count: int) -> list[list[Location]]:
-    """Make objects; returns a list of locations for each."""
+    """Create objects; return a list of locations for each."""
     names = [str(uuid.uuid4()) for _ in range(count)]
     server.put([f"/{BUCKET}/{name}" for name in names])
     return [[Location("objects", s3_url(server, name))] for name in names]
 
 
 def in_files(site: Site, count: int) -> list[list[Location]]:
-    """Write files; returns a list of locations for each."""
+    """Write files; return a list of locations for each."""
     return [[Location("files", site.file(str(uuid.uuid4()), "files"))] for _ in range(count)]
 
 
 class TestSeveralStores:
-    def test_only_the_location_that_failed_is_tried_again(
+    def test_only_the_failed_location_is_retried(
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(objects))
@@ -75,7 +75,7 @@ class TestSeveralStores:
             site.wait_scrubbed([image_id])
             assert site.path("first", "files").exists()
 
-    def test_a_store_that_hangs_holds_back_none_of_the_others(
+    def test_hanging_store_does_not_delay_the_others(
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(objects))
@@ -91,7 +91,7 @@ class TestSeveralStores:
             objects.behave()
             site.wait_scrubbed(hanging)
 
-    def test_a_store_that_fails_holds_back_none_of_the_others(
+    def test_failing_store_does_not_delay_the_others(
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(objects))
@@ -103,7 +103,7 @@ class TestSeveralStores:
             agent.wait_for_log("Store objects does not work")
             wait_for("release", lambda: site.images.at_rest() == set(failing))
 
-    def test_a_store_that_is_not_enabled_here_is_never_gone(
+    def test_data_in_a_disabled_store_is_never_taken_as_gone(
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site({"files": "file"})
@@ -139,7 +139,9 @@ class TestEncrypted:
     def encrypted(self, url: str) -> str:
         return str(crypt.urlsafe_encrypt(KEY, url, 64))
 
-    def test_with_the_right_key(self, objects: StoreServer, new_site: SiteFactory) -> None:
+    def test_encrypted_locations_with_the_right_key(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
         site = new_site(STORES, KEY, objects=s3_options(objects))
         plain, (secret,) = in_files(site, 1)[0], in_objects(objects, 1)[0]
         images = [
@@ -150,7 +152,9 @@ class TestEncrypted:
             site.wait_scrubbed(images)
         assert "/" + secret.url.split("/", 3)[3] not in objects.left()
 
-    def test_with_another_key(self, objects: StoreServer, new_site: SiteFactory) -> None:
+    def test_encrypted_locations_with_another_key(
+        self, objects: StoreServer, new_site: SiteFactory
+    ) -> None:
         site = new_site(STORES, KEY[::-1], objects=s3_options(objects))
         (secret,) = in_objects(objects, 1)[0]
         image_id = site.images.add(Location("objects", self.encrypted(secret.url)))
@@ -165,9 +169,7 @@ class TestEncrypted:
 
 
 class TestOrphans:
-    def test_a_location_removed_from_a_live_image_is_scrubbed_after_its_grace(
-        self, new_site: SiteFactory
-    ) -> None:
+    def test_orphan_is_scrubbed_after_its_grace_period(self, new_site: SiteFactory) -> None:
         site = new_site({"files": "file"})
         kept, removed, recent, kept_too = (
             site.file(name, "files") for name in ("kept", "removed", "recent", "kept_too")
@@ -195,7 +197,7 @@ class TestOrphans:
         there = {path.name for path in site.path("", "files").iterdir()}
         assert there == {"kept", "kept_too", "recent"}
 
-    def test_without_orphans_they_stay(self, new_site: SiteFactory) -> None:
+    def test_orphans_stay_if_disabled(self, new_site: SiteFactory) -> None:
         site = new_site({"files": "file"})
         removed = site.file("removed", "files")
         image_id = site.images.add(
@@ -210,10 +212,10 @@ class TestOrphans:
         assert site.images.locations(image_id)[removed] == "pending_delete"
         assert site.path("removed", "files").exists()
 
-    def test_a_live_image_without_a_live_location_is_reported_and_left_alone(
+    def test_live_image_without_a_live_location_is_reported_and_not_touched(
         self, new_site: SiteFactory
     ) -> None:
-        """As glance-scrubber --restore leaves it."""
+        """``glance-scrubber --restore`` leaves such an image."""
         site = new_site({"files": "file"})
         url = site.file("data", "files")
         image_id = site.images.add(Location("files", url), status="active", age=10 * GRACE_SECONDS)
@@ -226,7 +228,7 @@ class TestOrphans:
         assert site.path("data", "files").exists()
 
     @pytest.mark.parametrize("key", [None, KEY])
-    def test_data_that_a_live_image_shares_stays(
+    def test_data_shared_with_a_live_image_stays(
         self, new_site: SiteFactory, key: str | None
     ) -> None:
         site = new_site({"files": "file"}, key)
@@ -251,7 +253,7 @@ class TestOrphans:
             )
         assert site.path("data", "files").exists()
 
-    def test_data_that_a_pending_image_shares_goes_with_the_last_one(
+    def test_data_shared_with_a_pending_image_is_deleted_with_the_last(
         self, new_site: SiteFactory
     ) -> None:
         site = new_site({"files": "file"})
@@ -268,12 +270,12 @@ class TestOrphans:
 
 
 def deletes(requests: Sequence[Request]) -> list[float]:
-    """When deletes came."""
+    """Return the times of deletes."""
     return [request.at for request in requests if request.method == "DELETE"]
 
 
 def most_at_once(requests: Sequence[Request], seconds: float) -> int:
-    """How many requests there were at once, each of which took so long."""
+    """Return the largest number of concurrent requests, each of which took `seconds`."""
     ends = [(request.at, 1) for request in requests]
     ends += [(request.at + seconds, -1) for request in requests]
     most = now = 0
@@ -284,7 +286,7 @@ def most_at_once(requests: Sequence[Request], seconds: float) -> int:
 
 
 def check_windows(times: Sequence[float], rate: float, slack: float = 3.0) -> None:
-    """Check that no window has more than a burst of one and the rate allow.
+    """Check that no time window has more deletes than the rate and a burst of one allow.
 
     :param slack: seconds that a request may be on its way: on a busy machine those of some
         seconds arrive together.

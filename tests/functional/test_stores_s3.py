@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The s3 store through glance_store's own driver, on moto's S3 and on one in memory."""
+"""The s3 store through glance_store's driver, with moto's S3 and one in memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STORES = {"objects": "s3"}
 
 @pytest.fixture
 def bucket(moto: StoreServer) -> Iterator[StoreServer]:
-    """Return moto's S3 with the bucket in it."""
+    """Return moto's S3 with the bucket."""
     moto.behave()
     moto.make(f"/{BUCKET}")
     yield moto
@@ -39,7 +39,7 @@ def bucket(moto: StoreServer) -> Iterator[StoreServer]:
 
 
 def seed(site: Site, server: StoreServer, count: int, owner: str = "owner") -> dict[str, str]:
-    """Make deleted images of an owner with their objects; returns the paths by id."""
+    """Create deleted images of an owner with their objects; return the paths by id."""
     names = [f"{owner}-{uuid.uuid4()}" for _ in range(count)]
     paths = [f"/{BUCKET}/{name}" for name in names]
     server.put(paths)
@@ -48,7 +48,7 @@ def seed(site: Site, server: StoreServer, count: int, owner: str = "owner") -> d
 
 
 class TestOnMoto:
-    def test_deletes_what_is_there_and_finishes_what_is_not(
+    def test_existing_data_is_deleted_and_missing_data_is_finished(
         self, bucket: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(bucket))
@@ -65,7 +65,7 @@ class TestOnMoto:
         bucket.remove(kept)
 
     @pytest.mark.parametrize("status", [503, 429, 500])
-    def test_a_burst_of_refusals_is_waited_out(
+    def test_throttling_is_waited_out(
         self, bucket: StoreServer, new_site: SiteFactory, status: int
     ) -> None:
         site = new_site(STORES, objects=s3_options(bucket))
@@ -86,10 +86,10 @@ class TestOnMoto:
         assert refused <= 12 + 15  # each image at most once, and some probes
         assert not any(bucket.has(path) for path in images.values())
 
-    def test_refused_deletes_after_a_good_look(
+    def test_deletes_refused_after_a_successful_head(
         self, bucket: StoreServer, new_site: SiteFactory
     ) -> None:
-        """The driver looks whether the object is there, and lets the delete's error through."""
+        """The driver checks that the object exists, and passes on the error of the delete."""
         site = new_site(STORES, objects=s3_options(bucket))
         images = seed(site, bucket, 3)
         bucket.behave(refuse=403, refuse_methods=["DELETE"])
@@ -100,7 +100,7 @@ class TestOnMoto:
             bucket.behave()
             site.wait_scrubbed(images)
 
-    def test_a_vanished_bucket_pauses_the_store_until_it_is_acknowledged(
+    def test_missing_bucket_pauses_the_store_until_acknowledged(
         self, bucket: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(bucket))
@@ -127,7 +127,7 @@ class TestOnMoto:
             agent.reload()
             site.wait_scrubbed(images)
 
-    def test_a_paused_store_that_is_mended_goes_on_after_a_reload(
+    def test_repaired_store_resumes_after_a_reload(
         self, bucket: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(bucket))
@@ -147,9 +147,9 @@ class TestOnMoto:
 class Flood(NamedTuple):
     """How big the flood is.
 
-    :param images: of the one owner.
-    :param rate: requests a second that the server takes.
-    :param first: seconds in which the agent may find out what the server takes.
+    :param images: images of the one owner.
+    :param rate: requests a second that the server accepts.
+    :param first: seconds in which the agent may find out the server's limit.
     """
 
     images: int
@@ -162,7 +162,7 @@ FLOOD = Flood(300, 50, 5) if "EVSCRUB_FULL_FLOOD" not in os.environ else Flood(5
 
 
 def test_flood_of_one_owner(memory_s3: StoreServer, new_site: SiteFactory) -> None:
-    """One owner deletes thousands of images, fifty others one each, and the server throttles."""
+    """One owner deletes thousands of images, fifty others one each, while the server throttles."""
     site = new_site(STORES, objects=s3_options(memory_s3))
     flood = seed(site, memory_s3, FLOOD.images, owner="flood")
     others = {
@@ -199,5 +199,5 @@ def test_flood_of_one_owner(memory_s3: StoreServer, new_site: SiteFactory) -> No
 
 
 def share_refused(requests: list[Request]) -> float:
-    """Return the part of requests that was refused."""
+    """Return the share of refused requests."""
     return sum(request.status == 503 for request in requests) / max(1, len(requests))

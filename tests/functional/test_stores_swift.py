@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The swift store through glance_store's own driver, on OpenStack's own Swift."""
+"""The swift store through glance_store's driver, with OpenStack's Swift."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def new(server: StoreServer, new_site: SiteFactory) -> Site:
 
 
 def url(server: StoreServer, name: str) -> str:
-    """A location with the user and the key in it, as Glance writes them without references."""
+    """Return a location with user and key, as Glance writes it without references."""
     return f"swift+http://test%3Atester:{URL_KEY}@{server.address}/v3/{BUCKET}/{name}"
 
 
-def test_deletes_what_is_there_and_finishes_what_is_not(
+def test_existing_data_is_deleted_and_missing_data_is_finished(
     swift: StoreServer, new_site: SiteFactory
 ) -> None:
     site = new(swift, new_site)
@@ -52,7 +52,9 @@ def test_deletes_what_is_there_and_finishes_what_is_not(
     assert swift.has(f"/{BUCKET}/kept")
 
 
-def test_segments_of_a_large_object_go_with_it(swift: StoreServer, new_site: SiteFactory) -> None:
+def test_segments_of_a_large_object_are_deleted_with_it(
+    swift: StoreServer, new_site: SiteFactory
+) -> None:
     site = new(swift, new_site)
     segments = [f"/{BUCKET}/large-{number:05}" for number in range(3)]
     swift.put(segments)
@@ -63,9 +65,7 @@ def test_segments_of_a_large_object_go_with_it(swift: StoreServer, new_site: Sit
     assert not any(swift.has(path) for path in [*segments, f"/{BUCKET}/large"])
 
 
-def test_a_segment_of_anothers_large_object_stays(
-    swift: StoreServer, new_site: SiteFactory
-) -> None:
+def test_segment_of_another_large_object_stays(swift: StoreServer, new_site: SiteFactory) -> None:
     site = new(swift, new_site)
     name = str(uuid.uuid4())
     segments = [f"/{BUCKET}/{name}-{number:05}" for number in range(2)]
@@ -77,7 +77,7 @@ def test_a_segment_of_anothers_large_object_stays(
     assert all(swift.has(path) for path in segments)
 
 
-def test_refused_credentials_are_the_stores_trouble(
+def test_refused_credentials_count_against_the_store(
     swift: StoreServer, new_site: SiteFactory
 ) -> None:
     site = new(swift, new_site)
@@ -98,7 +98,7 @@ def test_refused_credentials_are_the_stores_trouble(
 
 
 def test_throttled_deletes_are_waited_out(swift: StoreServer, new_site: SiteFactory) -> None:
-    """Swiftclient itself tries 5 times more, for half a minute, before the driver hears of it."""
+    """Swiftclient retries 5 times, for half a minute, before the driver gets the error."""
     site = new(swift, new_site)
     path = f"/{BUCKET}/throttled"
     swift.put([path])

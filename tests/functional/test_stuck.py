@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that a file store cannot delete, beside others that it can, with a real agent."""
+"""Images that a file store cannot delete among others that it can, with a real agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ new_site = store_servers.new_site
 
 
 def add(site: Site, owner: str, count: int, *, stuck: bool) -> list[str]:
-    """Make deleted images of an owner; stuck ones have a directory as file."""
+    """Create deleted images of an owner; stuck ones have a directory in place of the file."""
     locations = []
     for _ in range(count):
         name = str(uuid.uuid4())
@@ -25,7 +25,7 @@ def add(site: Site, owner: str, count: int, *, stuck: bool) -> list[str]:
     return site.images.add_many(locations, owner=owner)
 
 
-def test_good_images_are_deleted_at_once(new_site: SiteFactory) -> None:
+def test_deletable_images_are_not_delayed(new_site: SiteFactory) -> None:
     site = new_site()
     owners = [f"owner{number}" for number in range(30)]
     stuck = [image for owner in owners for image in add(site, owner, 1, stuck=True)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stores that are not the right ones say that they do not have images' data: nothing is settled."""
+"""Wrong stores report images' data as missing, and nothing is settled."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ new_site = store_servers.new_site
 
 @dataclass
 class Store:
-    """A store of some kind, with a live image in it.
+    """A store with a live image.
 
-    :param seed: puts data of so many images into it, and returns their locations.
-    :param has: whether a location's data is there.
-    :param go_wrong: lets another store be in its place.
-    :param mend: puts the right one back.
-    :param said: what the agent's log says of it.
+    :param seed: stores the data of a number of images and returns their locations.
+    :param has: returns whether a location's data exists.
+    :param go_wrong: replaces the store with another one.
+    :param mend: restores the right store.
+    :param said: the text in the agent's log.
     """
 
     site: Site
@@ -49,7 +49,7 @@ class Store:
 
 
 def check(store: Store, count: int) -> None:
-    """Let images fall due while the store is wrong, and then mend it."""
+    """Let images fall due while the store is wrong, then restore the right store."""
     images = store.site.images
     (kept,) = store.seed(1)
     live = images.add(kept._replace(status="active"), status="active")
@@ -108,7 +108,7 @@ def test_no_file_system_is_mounted(new_site: SiteFactory) -> None:
 
 
 def in_objects(site: Site, server: StoreServer, locate: Callable[[str], str]) -> Store:
-    """A store of objects; a wrong one has the container, and none of them."""
+    """Return an object store; the wrong one has the container without the objects."""
     names: list[str] = []
 
     def seed(count: int) -> list[Location]:
@@ -127,7 +127,7 @@ def in_objects(site: Site, server: StoreServer, locate: Callable[[str], str]) ->
 
 
 @pytest.mark.parametrize("count", [1, 5])
-def test_another_bucket_has_the_name(
+def test_another_bucket_with_the_same_name(
     moto: StoreServer,
     new_site: SiteFactory,
     count: int,
@@ -138,11 +138,11 @@ def test_another_bucket_has_the_name(
     check(in_objects(site, moto, lambda name: s3_url(moto, name)), count)
 
 
-def test_another_endpoint_has_such_a_bucket(
+def test_another_endpoint_with_the_same_bucket(
     moto: StoreServer,
     new_site: SiteFactory,
 ) -> None:
-    """The agent is configured with it, so that it takes a restart to mend that."""
+    """The agent is configured with it, so a restart is needed to repair that."""
     moto.behave()
     moto.make(f"/{BUCKET}")
     with StoreServer("moto") as other:
@@ -163,14 +163,14 @@ def test_another_endpoint_has_such_a_bucket(
     assert store.has(kept)
 
 
-def test_another_container_has_the_name(
+def test_another_container_with_the_same_name(
     swift: StoreServer,
     new_site: SiteFactory,
 ) -> None:
     check(in_objects(new(swift, new_site), swift, lambda name: url(swift, name)), 5)
 
 
-def test_another_pool_has_the_name(
+def test_another_pool_with_the_same_name(
     libraries: store_servers.FakeLibraries,
     new_site: SiteFactory,
 ) -> None:
@@ -185,7 +185,7 @@ def test_another_pool_has_the_name(
     check(store, 5)
 
 
-def test_a_right_store_that_lost_three_images(new_site: SiteFactory) -> None:
+def test_right_store_that_lost_three_images(new_site: SiteFactory) -> None:
     site = new_site()
     store = in_directory(site, with_other_files)
     (kept,) = store.seed(1)

@@ -5,14 +5,14 @@ from tests.functional.test_agent import (
     TestOneAgent,
     agent,
     site,
-    test_deleted_without_delayed_delete,
-    test_lost_event_is_found_by_the_sweep,
+    test_image_deleted_without_delayed_delete_is_ignored,
+    test_sweep_finds_an_image_whose_event_was_lost,
 )
 
 __all__ = [
     "TestOneAgent",
     "agent",
     "site",
-    "test_deleted_without_delayed_delete",
-    "test_lost_event_is_found_by_the_sweep",
+    "test_image_deleted_without_delayed_delete_is_ignored",
+    "test_sweep_finds_an_image_whose_event_was_lost",
 ]

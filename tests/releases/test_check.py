@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """``evscrub check``: it finds nothing where all is well, and the one thing that is wrong."""
 
-from tests.functional.test_check import FAILURE, Deployment, deployment, test_all_is_well
+from tests.functional.test_check import (
+    FAILURE,
+    Deployment,
+    deployment,
+    test_correct_deployment_passes_all_checks,
+)
 
-__all__ = ["deployment", "test_all_is_well"]
+__all__ = ["deployment", "test_correct_deployment_passes_all_checks"]
 
 
 def test_notifications_are_off(deployment: Deployment) -> None:

@@ -4,16 +4,16 @@
 import subprocess
 from pathlib import Path
 
-from evscrub.demo.glance import GlanceProcess
 from tests.functional.test_glance_facts import (
     bus,
     client,
     registry,
     server,
-    test_a_delete_leaves_the_rows_pending_and_the_data_in_place,
-    test_a_delete_tells_the_bus_once_it_is_committed,
-    test_a_location_off_a_live_image_pends_without_an_event,
+    test_delete_leaves_rows_pending_and_data_in_place,
+    test_delete_notifies_after_its_commit,
+    test_location_removed_from_a_live_image_is_pending_without_an_event,
 )
+from tests.glance_process import GlanceProcess
 from tests.releases.environments import Release
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "client",
     "registry",
     "server",
-    "test_a_delete_leaves_the_rows_pending_and_the_data_in_place",
-    "test_a_delete_tells_the_bus_once_it_is_committed",
-    "test_a_location_off_a_live_image_pends_without_an_event",
+    "test_delete_leaves_rows_pending_and_data_in_place",
+    "test_delete_notifies_after_its_commit",
+    "test_location_removed_from_a_live_image_is_pending_without_an_event",
 ]
 
 

@@ -3,9 +3,9 @@
 
 import pytest
 
-from tests.functional.test_agent import site, test_lost_event_is_found_by_the_sweep
+from tests.functional.test_agent import site, test_sweep_finds_an_image_whose_event_was_lost
 
-__all__ = ["site", "test_lost_event_is_found_by_the_sweep"]
+__all__ = ["site", "test_sweep_finds_an_image_whose_event_was_lost"]
 
 
 @pytest.fixture(scope="module")

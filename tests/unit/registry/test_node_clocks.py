@@ -85,7 +85,7 @@ def test_clocks_that_agree_are_no_failure(
 def test_says_which_nodes_could_not_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = check(monkeypatch, 0.0, None, 0.1)
     assert code is Code.SUCCESS
-    assert "Not reached from here, so not compared: 10.0.0.1:3306." in said
+    assert "Not reachable from here, so not compared: 10.0.0.1:3306." in said
 
 
 def test_single_node_has_no_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,12 +85,12 @@ def test_a_paused_store_fails_the_check(answering: Answering, busy: Sources) -> 
     assert "The store fast is paused: its directory is missing; 8 images wait" in said
     assert "The store slow does not work for the agent on 127.0.0.1" in said
     assert "timeout; 0 images wait" in said
-    assert "2 images parked" in said
+    assert "has parked 2 images" in said
 
 
 def test_an_owner_who_is_stopped_warns(answering: Answering, busy: Sources) -> None:
     found = checked(answering(200, json.dumps(status_of(busy))))
-    assert "Images of 1 project in the store slow wait" in (found.details or "")
+    assert "has stopped 1 project in the store slow" in (found.details or "")
 
 
 def test_an_agent_that_is_well_passes_the_check(answering: Answering) -> None:
@@ -162,7 +162,7 @@ def test_nobody_need_run_where_nobody_was_named(answering: Answering) -> None:
     for listen, said in (
         ("none", "no agent was asked"),
         ("127.0.0.1:0", "no agent was asked"),
-        (str(address), "Whether a store is paused is not known."),
+        (str(address), "Paused stores are therefore unknown."),
     ):
         found = checked(listen=listen)
         assert found.code is Code.SUCCESS

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit a listing's table to the terminal: an id stays on one line, for it is copied.
+"""Fit the table of images to the terminal, keeping each id on one line so that it can be copied.
 
-cliff's own formatter narrows every column alike, down to eight characters, so an id takes five
-lines, and ten columns are wider than 80 characters all the same. Here the columns that tell least
-are left out first, and texts are wrapped in the room that ids, times and numbers leave.
+cliff's formatter narrows all columns equally, down to eight characters: an id takes five lines, and
+ten columns still need more than 80 characters. This one omits the least useful columns first, and
+wraps texts in the width that ids, times and numbers leave.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any, TextIO
 
 from cliff.formatters.table import TableFormatter
 
-#: Columns, the most telling ones first.
+#: Columns, the most useful first.
 _BY_IMPORTANCE = (
     "ID",
     "State",
@@ -28,18 +28,18 @@ _BY_IMPORTANCE = (
     "Due At",
     "Deleted At",
 )
-#: Columns whose text may be wrapped, and the least width that still reads well, in characters.
+#: Columns whose text may be wrapped, with the smallest readable width in characters.
 _WRAPPED = {"Name": 12, "Owner": 12, "Stores": 8, "Reason": 20}
-#: What a column takes beside its text, and a line beside its columns.
+#: Characters that a column takes beside its text, and a line beside its columns.
 _COLUMN_FRAME, _LINE_FRAME = 3, 1
 
 _Row = Sequence[Any]
 
 
 class FittedTableFormatter(TableFormatter):
-    """Write tables as wide as the terminal, where there is one, or as ``--max-width`` says.
+    """Write tables as wide as the terminal, if there is one, or as ``--max-width``.
 
-    Of a table that is written in parts, all parts have the columns of the first one.
+    All batches of a table have the columns chosen for the first batch.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class FittedTableFormatter(TableFormatter):
         stdout: TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Write rows; columns that the command line names are all shown."""
+        """Write rows; show all columns that the command line names, whatever their width."""
         rows = list(data)
         self._room = _room(parsed_args)
         if self._shown is None:
@@ -68,7 +68,7 @@ class FittedTableFormatter(TableFormatter):
         super().emit_list(self._shown, picked, stdout, parsed_args)
 
     def add_rows(self, table: Any, column_names: Sequence[str], data: Iterable[_Row]) -> None:  # noqa: ANN401 - prettytable's, which only cliff knows
-        """Fill the table and, if there is a room to fit, bound the columns of text."""
+        """Fill the table; if the width is limited, limit the columns of text."""
         rows = list(data)
         super().add_rows(table, column_names, rows)
         if self._room is not None:
@@ -76,11 +76,11 @@ class FittedTableFormatter(TableFormatter):
 
 
 def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[str]:
-    """Return the columns that fit, the most telling ones, in the order of `widths`.
+    """Return the most useful columns that fit, in the order of `widths`.
 
-    :param widths: characters that each column takes if nothing is wrapped.
-    :param empty: columns without any text, which tell least.
-    :param room: characters of a line.
+    :param widths: width of each column in characters if nothing is wrapped.
+    :param empty: columns without any text, which are omitted first.
+    :param room: width of a line in characters.
     """
     last = set(empty)
     taken: set[str] = set()
@@ -95,9 +95,9 @@ def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[s
 
 
 def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
-    """Return how wide each column of text may be, so that a line fits in `room` if it can.
+    """Return the largest width of each column of text with which a line fits in `room` if possible.
 
-    Narrow columns keep their width, and the others share what is left alike.
+    Narrow columns keep their width, and the others share the rest equally.
     """
     left = room - _LINE_FRAME - _COLUMN_FRAME * len(widths)
     left -= sum(width for name, width in widths.items() if name not in _WRAPPED)
@@ -111,7 +111,7 @@ def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
 
 
 def _room(parsed_args: argparse.Namespace) -> int | None:
-    """Return the characters of a line; None where any number will do. As cliff decides it."""
+    """Return the width of a line in characters, as cliff decides it; None for no limit."""
     if parsed_args.max_width > 0:
         return int(parsed_args.max_width)
     if not (parsed_args.fit_width or sys.stdout.isatty()):
@@ -136,7 +136,7 @@ def _empty(column_names: Sequence[str], rows: Sequence[_Row]) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Return how many characters of a terminal a text takes, or a few more."""
+    """Return how many terminal cells a text takes, or an upper bound of it."""
     if text.isascii():
         return len(text)
     return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describe the state of an image that awaits scrubbing to an operator. Pure."""
+"""Describe an image that awaits scrubbing to an operator: its state, due time and reason. Pure."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,17 +24,16 @@ from evscrub.domain.decisions import (
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
 
-#: Longest time between the first and the last row that a DELETE changes.
+#: A DELETE changes an image and its properties, tags and members within this time.
 _WITH_THE_IMAGE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An image as the registry has it.
+    """An image as in the registry, read at the database's time `now`.
 
-    :param now: the database's time of the read, naive UTC.
-    :param children_deleted_at: for a held image the latest deletion time of its properties, tags
-        and members; None if there is none or they were not read.
+    :param children_deleted_at: for an image without a deletion time, the latest one of its deleted
+        properties, tags and members; None if there is none or they were not read.
     """
 
     image: ImageRow
@@ -45,10 +44,11 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageReport:
-    """What an agent reports about an image that it could not scrub.
+class ReportedTrouble:
+    """Why an agent could not scrub an image.
 
-    :param state: ``parked``, ``in use`` or ``retrying``; the last is shown only as a reason.
+    :param state: ``parked``, ``in use`` or ``retrying``; the last is shown as the reason of
+        ``due``.
     """
 
     state: str
@@ -57,24 +57,23 @@ class ImageReport:
 
 @dataclass(frozen=True, slots=True)
 class AgentReports:
-    """What the agents report.
+    """What agents reported.
 
-    :param images: images that could not be scrubbed, by id.
-    :param stores: why a store is paused or slowed down, by its name.
+    :param images: troubles by image id.
+    :param stores: by name of the store, why little or nothing is deleted from it now.
     """
 
-    images: Mapping[str, ImageReport] = field(default_factory=dict)
+    images: Mapping[str, ReportedTrouble] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of the listing.
+class ImageReport:
+    """The state of one image, as shown to an operator.
 
-    :param size: bytes.
-    :param due_at: when the image may be scrubbed, naive UTC; None if that is not known.
-    :param due_in: time until then; negative if it has passed.
-    :param reason: why the image is in its state; may be empty.
+    :param due_at: when it may be scrubbed; None if unknown or never.
+    :param due_in: time until then, negative if it is past.
+    :param reason: why it is in this state; empty if the state explains itself.
     """
 
     id: str
@@ -89,36 +88,37 @@ class Line:
     reason: str
 
 
-def line(
-    seen: Listed, policy: Policy, reports: AgentReports, store_of: Callable[[LocationRow], str]
-) -> Line | None:
-    """Return the line of an image, or None if it has nothing to scrub.
+def describe(
+    seen: Listed, policy: Policy, reported: AgentReports, store_of: Callable[[LocationRow], str]
+) -> ImageReport | None:
+    """Return the report on an image; None if it has nothing to scrub.
 
+    :param reported: what agents reported.
     :param store_of: returns the name of a location's store.
     """
     image, locations, now = seen.image, seen.locations, seen.now
     decision = decide(image, locations, now, policy)
     pending = [row for row in locations if row.status == PENDING_DELETE]
     stores = tuple(dict.fromkeys(map(store_of, pending)))
-    report = reports.images.get(image.id)
+    trouble = reported.images.get(image.id)
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
             state, reason = _waiting(image, pending)
-            if state == CLAIMED:  # the wait is for the lease to expire; the image is due already
+            if state == CLAIMED:  # it waits for the claim to expire; the image is due
                 due_at = _due_since(image, pending, now, policy)
             else:
                 due_at = now + timedelta(seconds=seconds)
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
-            reason = _OF_KIND[kind] if pending else "no location is left; only its row is pending"
-            if report is not None:
-                reason = report.reason
-                state = report.state if report.state in {PARKED, IN_USE} else DUE
+            reason = _OF_KIND[kind] if pending else "no location left, will only be finished"
+            if trouble is not None:
+                reason = trouble.reason
+                state = trouble.state if trouble.state in {PARKED, IN_USE} else DUE
             if state == DUE:
                 reasons = [
                     reason,
-                    *(reports.stores[name] for name in stores if name in reports.stores),
+                    *(reported.stores[name] for name in stores if name in reported.stores),
                 ]
                 reason = "; ".join(filter(None, reasons))
         case Damaged(reason):
@@ -127,7 +127,7 @@ def line(
             state, reason = HOLD, "until it is released"
         case Leave():
             return None
-    return Line(
+    return ImageReport(
         id=image.id,
         name=seen.name,
         owner=image.owner,
@@ -145,8 +145,8 @@ def line(
 
 _OF_KIND = {
     Kind.PENDING: "",
-    Kind.EXPIRED: "its claim expired; another agent will take it over",
-    Kind.HANDED_BACK: "a delete failed and will be retried",
+    Kind.EXPIRED: "its claim expired, will be taken over",
+    Kind.HANDED_BACK: "a delete failed, will be retried",
     Kind.ORPHAN: "location removed from a live image",
 }
 
@@ -155,15 +155,15 @@ def _waiting(image: ImageRow, pending: Collection[LocationRow]) -> tuple[str, st
     if image.status == PENDING_DELETE:
         return WAITING, ""
     if image.status == DELETED:
-        # A DELETE after glance-scrubber --restore looks the same until scrub_time is over.
-        return CLAIMED, f"by an agent, {len(pending)} of its locations left"
+        # A DELETE after glance-scrubber --restore looks the same until its delay is over.
+        return CLAIMED, f"by an agent, {len(pending)} locations left"
     return WAITING, _OF_KIND[Kind.ORPHAN]
 
 
 def _due_since(
     image: ImageRow, pending: Collection[LocationRow], now: datetime, policy: Policy
 ) -> datetime:
-    """Return when an image became due."""
+    """Return since when a due image has been due."""
     since = image.deleted_at or _removed_at(pending)
     if since is None:
         return now
@@ -176,9 +176,9 @@ def _removed_at(pending: Collection[LocationRow]) -> datetime | None:
 
 
 def _time_of_held(seen: Listed) -> datetime | None:
-    """Return when a held image was deleted, or None if no row has the time any more."""
+    """Return when a held image was deleted; None if no row tells, as after ``evscrub hold``."""
     at, of_child = hold_rules.deletion_time(seen.image, seen.locations), seen.children_deleted_at
     if at is not None or of_child is None or seen.image.updated_at is None:
         return at
-    # A tag or member that was removed long before the DELETE keeps its time during a hold.
+    # A tag or member removed long before keeps its time through a hold.
     return of_child if abs(seen.image.updated_at - of_child) <= _WITH_THE_IMAGE else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What there is to see of the demo at one moment."""
+"""The state of the demo at one moment, as displayed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,14 +7,16 @@ from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The demo at one moment.
+class Frame:
+    """The state of the demo at one moment.
 
-    :param act: what goes on, in words.
-    :param unheard: images deleted that the agent does not know of.
-    :param falls_due: seconds from now at which images fall due.
-    :param late: seconds that each scrubbed image was late, latest last.
-    :param owners: images scrubbed and to be deleted, by owner.
+    :param act: what happens now, in words.
+    :param seconds: time since the beginning.
+    :param unheard: deleted images that the agent does not know of yet.
+    :param per_second: images scrubbed a second, lately.
+    :param falls_due: seconds from now until each waiting image is due.
+    :param late: lateness of each scrubbed image in seconds, in the order of scrubbing.
+    :param owners: number of images scrubbed, and of all to be deleted, by owner.
     """
 
     act: str
@@ -37,14 +39,14 @@ class Snapshot:
 
 
 def lateness(late: Sequence[float]) -> str:
-    """Say how late images were."""
+    """Return median and maximum of the lateness as text."""
     if not late:
         return "-"
     return f"p50 {_seconds(median(late)):<6}  max {_seconds(max(late)):<6}"
 
 
 def size(count: int) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes as text."""
     if count < 1 << 20:
         return f"{count / (1 << 10):.1f} KiB"
     return f"{count / (1 << 20):.1f} MiB"

@@ -20,10 +20,10 @@ from cliff.formatters.json_format import JSONFormatter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.commands import listing_output
-from evscrub.domain import listing
+from evscrub.commands import list_output
+from evscrub.domain import image_report
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy
-from evscrub.domain.listing import AgentReports, ImageReport, Line, Listed
+from evscrub.domain.image_report import AgentReports, ImageReport, Listed, ReportedTrouble
 from evscrub.stores.names import StoreNames
 
 ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
@@ -39,13 +39,13 @@ POLICY = Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2))
 def line(
     row: ImageRow,
     locations: Sequence[LocationRow],
-    troubles: Mapping[str, ImageReport] | None = None,
+    troubles: Mapping[str, ReportedTrouble] | None = None,
     stores: Mapping[str, str] | None = None,
     children_deleted_at: datetime | None = None,
-) -> Line | None:
+) -> ImageReport | None:
     seen = Listed(row, "name", tuple(locations), NOW, children_deleted_at)
     names = StoreNames({"fast": "file", "slow": "file", "swift": "swift"})
-    return listing.line(seen, POLICY, AgentReports(troubles or {}, stores or {}), names.of)
+    return image_report.describe(seen, POLICY, AgentReports(troubles or {}, stores or {}), names.of)
 
 
 def image(status: str = "pending_delete", deleted_at: datetime | None = NOW - 2 * HOUR) -> ImageRow:
@@ -65,7 +65,7 @@ def location(**fields: object) -> LocationRow:
     return LocationRow(**(values | fields))  # type: ignore[arg-type] # a stand-in
 
 
-def state(found: Line | None) -> str:
+def state(found: ImageReport | None) -> str:
     assert found is not None
     return found.state
 
@@ -121,8 +121,7 @@ class TestStates:
     def test_no_location_is_left(self) -> None:
         found = line(image(), [location(status="deleted")])
         assert found is not None
-        assert found.state == "due"
-        assert found.reason == "no location is left; only its row is pending"
+        assert (found.state, found.reason) == ("due", "no location left, will only be finished")
 
     @pytest.mark.parametrize("rows", [[location()], [location(store="slow"), location(id=2)]])
     def test_due_image_shows_that_its_store_is_paused(self, rows: list[LocationRow]) -> None:
@@ -134,12 +133,13 @@ class TestStates:
         assert elsewhere is not None
         assert elsewhere.reason == ""
 
-    def test_paused_store_is_shown_beside_other_reasons(self) -> None:
-        known, paused = {"id": ImageReport("retrying", "timeout")}, {"fast": "store fast is paused"}
+    def test_a_paused_store_is_told_beside_what_else_is_known(self) -> None:
+        known = {"id": ReportedTrouble("retrying", "timeout")}
+        paused = {"fast": "store fast is paused"}
         found = line(image(), [location()], known, paused)
         assert found is not None
         assert found.reason == "timeout; store fast is paused"
-        parked = line(image(), [location()], {"id": ImageReport("parked", "why")}, paused)
+        parked = line(image(), [location()], {"id": ReportedTrouble("parked", "why")}, paused)
         assert parked is not None
         assert parked.reason == "why"
 
@@ -157,7 +157,7 @@ class TestStates:
         stale = line(image("deleted"), [location()])
         assert state(stale) == "due"
         assert stale is not None
-        assert "another agent will take it over" in stale.reason
+        assert "will be taken over" in stale.reason
 
     def test_damaged(self) -> None:
         found = line(image("active", None), [location()])
@@ -175,19 +175,19 @@ class TestStates:
         assert found.due_at == NOW - HOUR + POLICY.orphan_grace
 
     @pytest.mark.parametrize(("told", "wanted"), [("parked", "parked"), ("in use", "in use")])
-    def test_reports_of_agents(self, told: str, wanted: str) -> None:
-        known = {"id": ImageReport(told, "why")}
+    def test_what_agents_know(self, told: str, wanted: str) -> None:
+        known = {"id": ReportedTrouble(told, "why")}
         found = line(image(), [location()], known)
         assert found is not None
         assert (found.state, found.reason) == (wanted, "why")
 
-    def test_retrying_image_is_due(self) -> None:
-        found = line(image(), [location()], {"id": ImageReport("retrying", "why")})
+    def test_what_agents_only_retry_is_due(self) -> None:
+        found = line(image(), [location()], {"id": ReportedTrouble("retrying", "why")})
         assert found is not None
         assert (found.state, found.reason) == ("due", "why")
 
-    def test_reports_about_images_not_due_are_ignored(self) -> None:
-        known = {"id": ImageReport("parked", "why")}
+    def test_what_agents_knew_of_an_image_that_is_not_due_says_nothing(self) -> None:
+        known = {"id": ReportedTrouble("parked", "why")}
         held = line(image(deleted_at=None), [location(deleted_at=None)], known)
         assert state(held) == "held"
 
@@ -207,10 +207,10 @@ class TestStates:
         assert found.stores == (wanted,)
 
 
-def lines(count: int) -> Iterator[Line]:
+def lines(count: int) -> Iterator[ImageReport]:
     for number in range(count):
         due = timedelta(seconds=number)
-        yield Line(
+        yield ImageReport(
             f"id{number}", "a\x1b[2Jb", None, 3 << 30, ("x", "y"), NOW, NOW + due, due, "due", ""
         )
 
@@ -224,17 +224,17 @@ def write(count: int, *arguments: str, stdout: io.TextIOBase | None = None) -> s
 
 
 def write_lines(
-    written: Iterable[Line], *arguments: str, stdout: io.TextIOBase | None = None
+    written: Iterable[ImageReport], *arguments: str, stdout: io.TextIOBase | None = None
 ) -> str:
     parser = argparse.ArgumentParser()
-    listing_output.add_arguments(parser)
+    list_output.add_arguments(parser)
     out = io.StringIO() if stdout is None else stdout
-    listing_output.write(written, out, parser.parse_args(arguments))  # type: ignore[arg-type] # a stand-in
+    list_output.write(written, out, parser.parse_args(arguments))  # type: ignore[arg-type] # a stand-in
     return out.getvalue() if isinstance(out, io.StringIO) else ""
 
 
 class TestFormats:
-    @pytest.mark.parametrize("count", [0, 1, 2, listing_output.BATCH_ROWS + 1])
+    @pytest.mark.parametrize("count", [0, 1, 2, list_output.BATCH_ROWS + 1])
     @pytest.mark.parametrize("how", ["json", "yaml"])
     def test_structured_formats_are_one_list(self, how: str, count: int) -> None:
         text = write(count, "-f", how, "-c", "ID", "-c", "Stores")
@@ -245,10 +245,10 @@ class TestFormats:
     @pytest.mark.parametrize("indent", [[], ["--noindent"]])
     def test_json_is_written_as_cliff_writes_it(self, count: int, indent: list[str]) -> None:
         parser = argparse.ArgumentParser()
-        listing_output.add_arguments(parser)
+        list_output.add_arguments(parser)
         rows = [("é", number, [1, {}], None) for number in range(count)]
         wrote = []
-        for formatter in (JSONFormatter(), listing_output.StreamedJSONFormatter()):
+        for formatter in (JSONFormatter(), list_output.StreamedJSONFormatter()):
             out = io.StringIO()
             formatter.emit_list(["a", "b", "c", "d"], iter(rows), out, parser.parse_args(indent))
             wrote.append(out.getvalue())
@@ -288,10 +288,10 @@ class TestFormats:
         assert text.count("| ID") == 1
         assert text.count("| id") == 2
 
-    def test_long_table_repeats_its_head(self) -> None:
-        assert write(listing_output.BATCH_ROWS + 1, "-c", "ID").count("| ID") == 2
+    def test_a_long_table_begins_anew(self) -> None:
+        assert write(list_output.BATCH_ROWS + 1, "-c", "ID").count("| ID") == 2
 
-    @pytest.mark.parametrize("how", listing_output.FORMATTERS)
+    @pytest.mark.parametrize("how", list_output.FORMATTERS)
     def test_no_name_steers_the_terminal(self, how: str) -> None:
         text = write(1, "-f", how)
         assert "\x1b" not in text
@@ -348,7 +348,7 @@ class TestFormats:
         assert REASON in write_lines(written, "-f", "value")
 
     def test_all_parts_of_a_table_have_the_same_columns(self) -> None:
-        written = [*lines(listing_output.BATCH_ROWS), replace(next(lines(1)), reason=REASON)]
+        written = [*lines(list_output.BATCH_ROWS), replace(next(lines(1)), reason=REASON)]
         text = write_lines(written, "--max-width", "80").splitlines()
         heads = [line.replace("|", "").split() for line in text if "ID" in line]
         assert len(heads) == 2
@@ -359,7 +359,7 @@ class TestFormats:
             write(1, "-c", "colour")
 
     @pytest.mark.costly
-    @pytest.mark.parametrize("how", listing_output.FORMATTERS)
+    @pytest.mark.parametrize("how", list_output.FORMATTERS)
     def test_many_rows_take_no_more_memory_than_few(self, how: str) -> None:
         class Nowhere(io.TextIOBase):
             def write(self, text: str) -> int:
@@ -376,6 +376,6 @@ class TestFormats:
                 tracemalloc.stop()
 
         peak(10)  # what is imported stays
-        batch = listing_output.BATCH_ROWS
+        batch = list_output.BATCH_ROWS
         # Now and then a thread that another test left takes memory meanwhile.
         assert any(peak(5 * batch) < 1.2 * peak(2 * batch) + 100_000 for _ in range(3))

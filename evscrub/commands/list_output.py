@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a listing in the formats of the OpenStack client, with its own formatters, as it comes.
+"""Write images in the formats of the OpenStack client, with its formatters, while they are read.
 
-Any number of rows takes no more memory than a batch of them: JSON, CSV and plain values stream row
-by row, YAML batch by batch, and a table begins anew, with its head, after each batch.
+Memory is bounded by a batch of rows: JSON, CSV and plain values are written row by row, YAML batch
+by batch, and each batch of a table starts with a header.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from cliff.formatters.json_format import JSONFormatter
 from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
-from evscrub.commands.listing_table import FittedTableFormatter
-from evscrub.domain.listing import Line
+from evscrub.commands.list_table import FittedTableFormatter
+from evscrub.domain.image_report import ImageReport
 from evscrub.domain.words import in_words
 
 BATCH_ROWS = 1000
@@ -29,7 +29,7 @@ _Cell = str | int | list[str] | None
 
 
 class StreamedJSONFormatter(JSONFormatter):
-    """Writes what cliff's writes, without having it all first."""
+    """Write the same JSON as cliff's formatter, row by row."""
 
     def emit_list(
         self,
@@ -61,7 +61,8 @@ FORMATTERS: dict[str, type[ListFormatter]] = {
 _BATCHED = {"table", "yaml"}
 _STRUCTURED = {"json", "yaml"}
 _FOR_PEOPLE = {"table"}
-#: With these a spreadsheet takes a cell of a CSV file for a formula, which an apostrophe prevents.
+#: A spreadsheet reads a CSV cell that starts with one of these as a formula; an apostrophe in front
+#: prevents that.
 _FORMULA = tuple("=+-@\t\r\n")
 
 
@@ -84,16 +85,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COLUMN",
         help="specify the column(s) to include, can be repeated to show multiple columns (default:"
-        " all, but of a table on a terminal the most telling ones that fit)",
+        " all; for a table on a terminal, the most useful ones that fit)",
     )
     for formatter in FORMATTERS.values():
         formatter().add_argument_group(parser)
 
 
 def choose_columns(wanted: Sequence[str]) -> list[str]:
-    """Return the columns that are asked for, all of them for none; in the listing's order.
+    """Return the requested columns in their fixed order, or all if none is requested.
 
-    :raises ValueError: there is no such column.
+    :param wanted: names in any case, with spaces or underscores.
+    :raises ValueError: a column is unknown.
     """
     if not wanted:
         return list(_COLUMNS)
@@ -104,8 +106,11 @@ def choose_columns(wanted: Sequence[str]) -> list[str]:
     return [name for name in _COLUMNS if _plain(name) in names]
 
 
-def write(lines: Iterable[Line], stdout: TextIO, arguments: argparse.Namespace) -> None:
-    """Write lines as `arguments` say, see :func:`add_arguments`."""
+def write(lines: Iterable[ImageReport], stdout: TextIO, arguments: argparse.Namespace) -> None:
+    """Write a line for each image.
+
+    :param arguments: parsed arguments of :func:`add_arguments`.
+    """
     columns = choose_columns(arguments.columns)
     how: str = arguments.formatter
     formatter = FORMATTERS[how]()
@@ -128,7 +133,7 @@ def _plain(name: str) -> str:
 
 _Value = str | int | tuple[str, ...] | datetime | timedelta | None
 
-_COLUMNS: dict[str, Callable[[Line], _Value]] = {
+_COLUMNS: dict[str, Callable[[ImageReport], _Value]] = {
     "ID": lambda line: line.id,
     "Name": lambda line: line.name,
     "Owner": lambda line: line.owner,
@@ -152,8 +157,8 @@ def _cell(value: _Value, how: str) -> _Cell:
         case tuple():
             return list(value) if how in _STRUCTURED else _cell(",".join(value), how)
         case str():
-            # Names are whatever their makers wrote: nothing in them is to steer a terminal, or to
-            # be a formula of a spreadsheet.
+            # Users choose names freely: keep terminal control characters and spreadsheet formulas
+            # out of the output.
             if how in _STRUCTURED:
                 return value
             printable = _printable(value)
@@ -175,7 +180,7 @@ def _until(seconds: int) -> str:
 
 def _in_units(size: float) -> str:
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1023.5:  # noqa: PLR2004 - what would read 1024
+        if size < 1023.5:  # noqa: PLR2004 - rounds to 1024
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} PiB"
