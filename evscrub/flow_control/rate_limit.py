@@ -33,23 +33,22 @@ class RateLimit:
             self.change(rate, self.burst)
             self._is_full = self._limiter is not None
 
-    async def acquire(self, count: int = 1) -> None:
-        """Wait until `count` acquisitions are allowed.
+    async def acquire(self) -> None:
+        """Wait until an acquisition is allowed.
 
-        :param count: at least 1; more than the burst are acquired one burst after another.
+        Always one: aiolimiter lets smaller amounts pass a larger one that waits.
         """
-        while count > 0 and (limiter := self._limiter) is not None:
-            some = min(count, max(1, int(self.burst)))
+        while (limiter := self._limiter) is not None:
             with anyio.CancelScope() as scope:
                 self._waiting.add(scope)
                 try:
                     if self._is_full:
                         self._is_full = False
                         await limiter.acquire(self.burst)  # at once: nothing is used up yet
-                    await limiter.acquire(some)
+                    await limiter.acquire()
                 finally:
                     self._waiting.discard(scope)
-                count -= some
+                return
 
 
 def _limiter(rate: float, burst: float) -> AsyncLimiter | None:

@@ -40,12 +40,13 @@ class Batch:
     :param now: seconds since boot.
     """
 
-    __slots__ = ("_jobs", "answers", "current", "heard_at", "owner", "waits")
+    __slots__ = ("_jobs", "answers", "current", "heard_at", "owner", "stalled", "waits")
 
     def __init__(self, jobs: Iterable[Job], owner: Owner, now: float) -> None:
         self.owner = owner
         self.answers: list[Answer] = []
         self.current: Job | None = None  #: in the thread's hands
+        self.stalled: Job | None = None  #: last found to take long
         self.heard_at = now  #: when it was begun, or the last answer came
         self.waits = False  #: for its turns at the rates
         self._jobs = deque(jobs)

@@ -128,12 +128,15 @@ class Deleter:
             if verdict is None and answer.defect is None:
                 continue
             if verdict is None or not (verdict == GONE or verdict.is_missing):
-                return
+                break
+        batch.current = None
 
     def _delete(self, job: Job, location: Location, target: Target, began: float) -> Answer:
         # Either may have run out since the loop asked.
         if not self._leases.has_time(job) or not self._last_look.is_fresh(job):
             return self._answer(job, location, None, began)
+        if job.begun_at is None:
+            job.begun_at = self._context.database_clock.now()
         try:
             verdict = self._stores.delete(target)
         except Exception as error:  # noqa: BLE001 - it belongs to its image alone

@@ -104,9 +104,10 @@ class Job:
 
     WAITING, it is in one lane's backlog, or on its way to one. DELETING, one worker has it, and
     deletes one location after another. ENDED, the settler has it. Only the event loop changes a
-    job; a worker's thread reads its locations and its lease.
+    job; a worker's thread reads its locations and its lease, and sets `begun_at`.
 
     :param looked: when it was last asked who else needs the data; before the claim at first.
+    :param needed_elsewhere: what that look told of pending locations, by row id.
     :param due: when the image fell due, seconds since the epoch.
     :param ready_at: since when it could have begun, seconds since the epoch.
     :param first: the image had not failed before, so that a failure is evidence against its store.
@@ -124,6 +125,7 @@ class Job:
     first: bool = True
     state: JobState = JobState.WAITING
     looked: Moment = field(init=False)
+    needed_elsewhere: Mapping[int, Verdict] = field(default_factory=dict)
     trouble: tuple[str, Verdict] | None = None
     begun_at: float | None = None
     ended_at: float = 0.0

@@ -281,9 +281,9 @@ class Lane:
     @property
     def may_be_blocked(self) -> bool:
         """Whether jobs wait for workers that are thought to be fast."""
-        return self.delete_seconds < _FAST_SECONDS and bool(
-            self.batches and (self.backlog or any(map(len, self.batches)))
-        )
+        if any(map(len, self.batches)):
+            return True
+        return self.delete_seconds < _FAST_SECONDS and bool(self.batches and self.backlog)
 
     def unblock(self, now: float) -> None:
         """Let other workers do what waits behind deletes that take long.
@@ -295,7 +295,9 @@ class Lane:
         for batch in self.batches:
             job = batch.current
             if job is not None and now - batch.heard_at >= STALL_SECONDS:
-                self.took(now - batch.heard_at)
+                if batch.stalled is not job:
+                    batch.stalled = job
+                    self.took(now - batch.heard_at)
                 self._leave_slot(batch.owner)
                 batch.owner = job.owner
                 self._take_slot(batch.owner)

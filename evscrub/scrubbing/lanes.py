@@ -105,7 +105,10 @@ class Lanes:
         if limits := [limit for limit in (self._rates[lane.name], self._rate) if limit.rate]:
             lane.waits(batch)
             for limit in limits:
-                await limit.acquire(len(batch))
+                got = 0
+                while got < len(batch):  # which gets shorter where the lane takes jobs back
+                    await limit.acquire()
+                    got += 1
             lane.goes(batch, self._context.clock.boot())
             self._context.wakeup.set()
 
@@ -150,8 +153,6 @@ class Lanes:
         job, location = answer.job, answer.location
         part = "" if location.target is None else location.target.endpoint
         lane.took(answer.ended - answer.began)
-        if job.begun_at is None:
-            job.begun_at = answer.ended_at - (answer.ended - answer.began)
         if lane.is_outdated(answer.began, verdict):
             job.judge(location, lane.name, UNPROVEN, answer.ended_at)
             return []
@@ -172,7 +173,7 @@ class Lanes:
     def _follow(self, lane: Lane, change: Change) -> list[Job]:
         """Tell of a change, and take out jobs that it stops."""
         tell(lane, change)
-        if change.event is Event.SLOWED:
+        if change.event in {Event.SLOWED, Event.OPENED, Event.REFUSING}:
             lane.slow_down()
         if change.scope is Scope.OWNER and change.event in {Event.OPENED, Event.REFUSING}:
             return lane.drain_owner(change.owner)

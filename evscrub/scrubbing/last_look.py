@@ -5,7 +5,7 @@ A claimed image may wait: for its turn at a rate, for a worker, for another of i
 deleted in a store that hangs. Meanwhile a live image may get the URL.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import anyio
 from oslo_log import log as logging
@@ -39,49 +39,48 @@ class LastLook:
         self._context = context
         self._asking = anyio.Lock()
         self._waiting: list[Job] = []
-        #: What was found for jobs that were asked about, by image.
-        self._shared: dict[str, dict[int, Verdict]] = {}
 
     def is_fresh(self, job: Job) -> bool:
         """Return whether the last look is young enough to delete now; for any thread."""
         return self._context.clock.since(job.looked) <= LOOK_SECONDS
 
-    async def renew(self, jobs: Sequence[Job]) -> dict[str, dict[int, Verdict]]:
-        """Look again unless the last look is fresh.
+    async def renew(self, jobs: Sequence[Job]) -> dict[str, Mapping[int, Verdict]]:
+        """Look again at the jobs whose last look is too old.
 
-        :returns: what holds of the jobs' rows whose data may be wanted elsewhere, by image id and
+        :returns: what holds of the jobs' rows whose data may be needed elsewhere, by image id and
             row id, of those jobs for which there is a fresh answer.
         """
-        shared: dict[str, dict[int, Verdict]] = {job.image_id: {} for job in jobs}
         for _ in range(_TRIES):
             old = [job for job in jobs if not self.is_fresh(job)]
             if not old:
-                return shared
+                break
             try:
-                shared |= await self._look(old)
+                await self._look(old)
             except RegistryAwayError:
                 break
             except Exception:
                 names = " ".join(job.image_id for job in old)
                 LOG.exception("No last look tells who needs their data; not deleted: %s", names)
                 break
-        fresh = {job.image_id for job in jobs if self.is_fresh(job)}
-        return {image_id: found for image_id, found in shared.items() if image_id in fresh}
+        return {job.image_id: job.needed_elsewhere for job in jobs if self.is_fresh(job)}
 
-    async def _look(self, jobs: Sequence[Job]) -> dict[str, dict[int, Verdict]]:
+    async def _look(self, jobs: Sequence[Job]) -> None:
         """Look, together with all others that wait for a look under way to end."""
         self._waiting += jobs
         async with self._asking:
             if any(job in jobs for job in self._waiting):
                 waiting, self._waiting = self._waiting, []
                 await self._look_at(waiting)
-        return {job.image_id: self._shared.pop(job.image_id, {}) for job in jobs}
 
     async def _look_at(self, jobs: list[Job]) -> None:
         rows = [location.row for job in jobs for location, _ in job.pending]
         asked = self._context.clock.moment()
         shared = await self._context.calls.call(self._among, rows)
         for job in jobs:
+            # The answer stays with its job, whichever worker has that when it comes.
             job.looked = asked
-            ids = [location.row.id for location, _ in job.pending]
-            self._shared[job.image_id] = {row: shared[row] for row in ids if row in shared}
+            job.needed_elsewhere = {
+                location.row.id: shared[location.row.id]
+                for location, _ in job.pending
+                if location.row.id in shared
+            }

@@ -16,19 +16,14 @@ bursts = st.floats(1, 50)
 workers = st.integers(1, 20)
 
 
-def acquisitions(
-    rate: float, burst: float, count: int, workers: int, several: int = 1
-) -> list[float]:
-    """When each of `count` acquisitions came, by so many workers who want as many as they can.
-
-    :param several: how many each takes at once.
-    """
+def acquisitions(rate: float, burst: float, count: int, workers: int) -> list[float]:
+    """When each of `count` acquisitions came, by so many workers who want as many as they can."""
     times: list[float] = []
 
     async def work(limit: RateLimit) -> None:
         while len(times) < count:
-            await limit.acquire(several)
-            times.extend([anyio.current_time()] * several)
+            await limit.acquire()
+            times.append(anyio.current_time())
 
     async def main() -> None:
         limit = RateLimit(rate, burst)
@@ -41,11 +36,11 @@ def acquisitions(
 
 
 @settings(max_examples=60)
-@given(rates, bursts, workers, st.integers(1, 8))
+@given(rates, bursts, workers)
 def test_no_window_has_more_than_the_burst_and_the_rate(
-    rate: float, burst: float, workers: int, several: int
+    rate: float, burst: float, workers: int
 ) -> None:
-    times = acquisitions(rate, burst, 150, workers, min(several, int(burst)))
+    times = acquisitions(rate, burst, 150, workers)
     # A few turns of the loop lie between the limiter's look at the clock and the test's.
     slack = 20 * workers * TURN_SECONDS
     for first, start in enumerate(times):
@@ -55,11 +50,11 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
 
 
 @settings(max_examples=20)
-@given(rates, bursts, workers, st.integers(1, 8))
+@given(rates, bursts, workers)
 def test_over_a_long_time_the_rate_is_what_was_asked_for(
-    rate: float, burst: float, workers: int, several: int
+    rate: float, burst: float, workers: int
 ) -> None:
-    times = acquisitions(rate, burst, 1000, workers, min(several, int(burst)))
+    times = acquisitions(rate, burst, 1000, workers)
     start = int(burst) + 1  # when the burst is spent
     measured = (len(times) - 1 - start) / (times[-1] - times[start])
     assert measured == pytest.approx(rate, rel=0.02)
@@ -212,31 +207,7 @@ def test_without_a_rate_there_is_always_a_turn() -> None:
     async def main() -> None:
         limit = RateLimit(0, 1)
         with anyio.fail_after(0):
-            for count in (1, 1000):
-                await limit.acquire(count)
+            for _ in range(1000):
+                await limit.acquire()
 
     run(main)
-
-
-@pytest.mark.parametrize(("count", "seconds"), [(1, 0), (3, 0), (4, 0.1), (9, 0.6), (0, 0)])
-def test_more_than_the_burst_take_as_long_as_one_by_one(count: int, seconds: float) -> None:
-    async def main() -> float:
-        await RateLimit(10, 3).acquire(count)
-        return anyio.current_time()
-
-    assert run(main) == pytest.approx(seconds, abs=1e-3)
-
-
-def test_a_smaller_burst_while_many_are_waited_for_is_kept() -> None:
-    """Aiolimiter refuses to acquire more than its capacity."""
-
-    async def main() -> float:
-        limit = RateLimit(0.001, 10)
-        await limit.acquire(10)
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(limit.acquire, 10)
-            await anyio.sleep(1)
-            limit.change(10, 2)
-        return anyio.current_time()
-
-    assert run(main) == pytest.approx(1.8, abs=1e-3)

@@ -328,3 +328,18 @@ def test_what_an_operator_says_is_gone_is_gone(verdict: Verdict, limit: int, gon
     (job,) = bench.work()
     assert job.is_complete is gone
     assert bool(job.settlement().gone) is gone
+
+
+def test_a_delete_that_hangs_is_in_work_from_its_beginning() -> None:
+    bench = Bench(("a",))
+    seen: list[tuple[int, float]] = []
+
+    def hang(_: int) -> Verdict:
+        bench.now += 60
+        told = bench.scrubber.statistics().leases
+        seen.append((told.in_work, told.longest_seconds))
+        return GONE
+
+    bench.meanwhile = hang
+    bench.work()
+    assert seen == [(1, 60)]

@@ -29,6 +29,7 @@ from evscrub.flow_control.health import Change, Event, Health
 from evscrub.queueing.delay_queue import Source, Taken
 from evscrub.queueing.turns import owner_key
 from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.job import JobState
 from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
 from evscrub.scrubbing.slots import Slots
 from tests.unit.world import new_job
@@ -561,6 +562,47 @@ class TestOwners:
         assert lane.may_begin(STALL_SECONDS)
         lane.end(batch)
         assert lane.running == 0
+
+    def test_what_waits_behind_a_later_hang_goes_to_others_too(self) -> None:
+        """The first one has made the store look slow by then."""
+        lane = new_lane(4)
+        fill(lane, 12, "ab")
+        lane.took(0.0001)
+        first, second = lane.begin(0, 6), lane.begin(0, 6)
+        assert first is not None
+        assert second is not None
+        first.take()
+        lane.unblock(STALL_SECONDS)
+        assert (len(first), lane.delete_seconds >= 0.005) == (0, True)
+        second.heard_at = 2 * STALL_SECONDS
+        second.take()
+        assert lane.may_be_blocked
+        lane.unblock(3 * STALL_SECONDS)
+        assert len(second) == 0
+        assert len(lane.backlog) == 10
+
+    def test_one_hang_counts_once(self) -> None:
+        lane = new_lane(4)
+        fill(lane, 2, "a")
+        lane.took(0.0001)
+        batch = lane.begin(0, 1)
+        assert batch is not None
+        batch.take()
+        for number in range(1, 100):
+            lane.unblock(number)
+            lane.took(0.0001)  # another worker's
+        lane.unblock(1000)
+        assert lane.delete_seconds == 0.0001
+
+    def test_refusals_take_back_what_workers_have_not_begun(self) -> None:
+        lane = new_lane(4)
+        fill(lane, 6, "a")
+        lane.took(0.0001)
+        batch = lane.begin(0, 6)
+        assert batch is not None
+        lane.slow_down()
+        assert [job.state for job in lane.drain_owner("a")] == [JobState.WAITING] * 6
+        assert not batch
 
 
 def test_no_more_begin_than_the_pace_allows() -> None:

@@ -191,6 +191,18 @@ class TestTurns:
         return run(main)
 
 
+def test_fast_lane_gets_turns_while_a_slow_one_wants_them_all() -> None:
+    settings = replace(SETTINGS, rate=200.0, burst=20.0, concurrency=64)
+    world = World(settings, a=instant, b=lambda _: (0.1, GONE))
+    for number in range(12_000):
+        world.add(f"o{number % 9}", "a" if number < 6000 else "b")
+    world.run(30)
+    counts = Counter(one.store for one in world.asked if one.at > 10)
+    assert sum(counts.values()) == pytest.approx(200 * 20, rel=0.05)
+    assert counts["a"] > 500
+    assert counts["b"] > 500
+
+
 def test_more_at_a_time_takes_effect() -> None:
     world = World(replace(SETTINGS, concurrency=1), a=lambda _: (1.0, GONE))
     for _ in range(170):

@@ -155,7 +155,7 @@ def test_those_that_wait_for_a_look_share_the_next() -> None:
 
     async def renew_all() -> None:
         async def renew(index: int) -> None:
-            spared.append((await look.renew([bench.jobs[index]]))[bench.jobs[index].image_id])
+            spared.append(dict((await look.renew([bench.jobs[index]]))[bench.jobs[index].image_id]))
 
         async with anyio.create_task_group() as tasks:
             for index in range(len(bench.jobs)):
@@ -228,3 +228,25 @@ def test_nothing_is_deleted_after_a_look_that_raised(caplog: pytest.LogCaptureFi
     assert looks == 1
     assert job.trouble == ("a", NO_LAST_LOOK)
     assert f"not deleted: {job.image_id}" in caplog.text
+
+
+def test_answer_stays_with_a_job_that_another_worker_gets() -> None:
+    """As where the pace is cut, and jobs taken back, while their last look is under way."""
+    bench = Bench(("a",))
+    (row,) = bench.jobs[0].claim.locations
+    looks: list[int] = []
+
+    def among(_rows: object) -> dict[int, Verdict]:
+        looks.append(1)
+        bench.lane.slow_down()
+        return {row.id: SHARED}
+
+    bench.look._among = among
+    bench.now += LOOK_SECONDS + 0.1
+    bench.work_once()
+    assert list(bench.lane.backlog.drain()) == bench.jobs
+    bench.lane.push(bench.jobs[0])
+    assert bench.work() == bench.jobs
+    assert looks == [1]
+    assert not bench.deleted
+    assert bench.jobs[0].is_complete
