@@ -310,7 +310,7 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """The third image is given up, the two before it are done."""
     third = bench.jobs[2]
     assert [record.getMessage() for record in caplog.records] == [
-        f"Image {third.image_id} cannot be worked on"
+        f"Cannot process image {third.image_id}"
     ]
     assert third.trouble is not None
     assert third.trouble[1].outcome is Outcome.UNKNOWN

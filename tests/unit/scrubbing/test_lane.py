@@ -209,21 +209,21 @@ class TestAnswered:
     @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
     def test_a_directory_that_is_not_mounted_pauses_it(self, verdict: Verdict) -> None:
         lane = new_lane()
-        assert lane.believed(verdict) == verdict
+        assert lane.effective_verdict(verdict) == verdict
         assert events(answers(lane, verdict, 2)) == [Event.PAUSED, None]
         assert lane.is_shut(1e9)
 
     def test_one_below_the_stores_harms_nobody_else(self) -> None:
         lane = new_lane(limit=3)
-        assert lane.believed(MISSING_BELOW) == MISSING_BELOW
+        assert lane.effective_verdict(MISSING_BELOW) == MISSING_BELOW
         assert events(answers(lane, MISSING_BELOW, 100)) == [None] * 100
         assert not lane.is_shut(0)
 
     @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
     def test_such_a_directory_is_believed_where_not_found_is(self, verdict: Verdict) -> None:
         lane = new_lane(limit=0)
-        assert lane.believed(verdict) == NOT_FOUND
-        assert lane.believed(THROTTLED) == THROTTLED
+        assert lane.effective_verdict(verdict) == NOT_FOUND
+        assert lane.effective_verdict(THROTTLED) == THROTTLED
 
     @pytest.mark.parametrize(
         ("verdict", "count", "event"),

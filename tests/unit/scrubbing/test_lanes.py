@@ -221,7 +221,7 @@ def test_a_defect_of_a_worker_ends_it_alone(
         world.add("o", "a")
     world.run(10)
     assert len(finished(world, "a")) == 100
-    assert "A worker of store a has ended" in caplog.text
+    assert "A worker of store a failed" in caplog.text
 
 
 class TestStoreThatIsDown:

@@ -166,4 +166,4 @@ def test_an_unforeseen_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> No
 
     site.meanwhile = fail
     assert site.prove() == [Proof(ProofResult.UNKNOWN)]
-    assert "No live image of store fast can be looked for" in caplog.text
+    assert "Cannot look for a live image of store fast" in caplog.text
