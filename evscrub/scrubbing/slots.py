@@ -15,8 +15,9 @@ class Slots:
     """A number of slots, and how many each owner holds.
 
     An owner may always take a first free slot. An owner who would hold more than half of the slots
-    leaves one free, and one for every four held if others compete. With four slots or more, the
-    deletes of one owner therefore never occupy all of them, even if they hang.
+    leaves one free, unless alone with fewer than four slots, and one for every four held if others
+    compete. With four slots or more, the deletes of one owner therefore never occupy all of them,
+    even if they hang.
 
     :param total: number of slots, at least 1; may be changed.
     """

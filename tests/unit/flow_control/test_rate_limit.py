@@ -56,7 +56,7 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
 
 @settings(max_examples=20)
 @given(rates, bursts, workers, st.integers(1, 8))
-def test_over_a_long_time_the_rate_is_what_was_asked_for(
+def test_long_term_rate_is_the_configured_one(
     rate: float, burst: float, workers: int, several: int
 ) -> None:
     times = acquisitions(rate, burst, 1000, workers, min(several, int(burst)))
@@ -66,16 +66,14 @@ def test_over_a_long_time_the_rate_is_what_was_asked_for(
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.01, 100), (0.5, 2), (1, 1), (10, 0.1)])
-def test_without_a_burst_one_comes_after_another_from_the_first_on(
-    rate: float, seconds: float
-) -> None:
+def test_burst_of_one_spaces_from_the_start(rate: float, seconds: float) -> None:
     times = acquisitions(rate, 1, 20, 5)
     assert times[0] == pytest.approx(0, abs=1e-3)
     for before, after in pairwise(times):
         assert after - before == pytest.approx(seconds, abs=1e-3)
 
 
-def test_a_burst_comes_at_once_and_again_after_a_quiet_time() -> None:
+def test_burst_is_available_again_after_an_idle_time() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -92,7 +90,7 @@ def test_a_burst_comes_at_once_and_again_after_a_quiet_time() -> None:
     assert second == pytest.approx([101, 101, 101, 101, 101, 101.5, 102], abs=1e-3)
 
 
-def test_a_rate_of_nought_is_no_limit() -> None:
+def test_zero_rate_is_no_limit() -> None:
     assert acquisitions(0, 1, 10_000, 3)[-1] < 0.1
 
 
@@ -110,9 +108,7 @@ async def _wait(limit: RateLimit, times: list[float]) -> None:
         pytest.param(0.0001, 1, [10, 10_010, 20_010, 30_010], id="slower"),
     ],
 )
-def test_a_change_is_felt_by_those_who_wait(
-    rate: float, burst: float, expected: list[float]
-) -> None:
+def test_change_affects_waiting_tasks(rate: float, burst: float, expected: list[float]) -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -130,7 +126,7 @@ def test_a_change_is_felt_by_those_who_wait(
     assert times == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_limit_can_be_set_where_there_was_none() -> None:
+def test_limit_can_be_set_later() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -145,7 +141,7 @@ def test_a_limit_can_be_set_where_there_was_none() -> None:
     assert times == pytest.approx([0, 0, 0, 0, 1, 2], abs=1e-3)
 
 
-def test_a_change_to_the_same_gives_nobody_a_new_burst() -> None:
+def test_change_to_the_same_values_gives_no_new_burst() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -158,7 +154,7 @@ def test_a_change_to_the_same_gives_nobody_a_new_burst() -> None:
     assert times == pytest.approx([0, 0, 0, 0, 0, 1, 2, 3, 4, 5], abs=1e-3)
 
 
-def test_who_is_cancelled_takes_no_token() -> None:
+def test_cancelled_task_takes_no_token() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -175,7 +171,7 @@ def test_who_is_cancelled_takes_no_token() -> None:
     assert times == pytest.approx([10], abs=1e-3)
 
 
-def test_who_is_cancelled_as_the_rate_changes_is_cancelled() -> None:
+def test_cancellation_during_a_change_is_delivered() -> None:
     async def main() -> bool:
         limit = RateLimit(0.1, 1)
         await limit.acquire()
@@ -191,7 +187,7 @@ def test_who_is_cancelled_as_the_rate_changes_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("shared", [1, 2, 50])
-def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
+def test_repeated_changes_keep_the_number_of_turns(shared: int) -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -208,7 +204,7 @@ def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
     assert times == pytest.approx([1 + 2 * number for number in range(shared)], abs=1e-3)
 
 
-def test_without_a_rate_there_is_always_a_turn() -> None:
+def test_without_a_rate_acquire_returns_at_once() -> None:
     async def main() -> None:
         limit = RateLimit(0, 1)
         with anyio.fail_after(0):
@@ -219,7 +215,9 @@ def test_without_a_rate_there_is_always_a_turn() -> None:
 
 
 @pytest.mark.parametrize(("count", "seconds"), [(1, 0), (3, 0), (4, 0.1), (9, 0.6), (0, 0)])
-def test_more_than_the_burst_take_as_long_as_one_by_one(count: int, seconds: float) -> None:
+def test_more_than_the_burst_takes_as_long_as_single_acquisitions(
+    count: int, seconds: float
+) -> None:
     async def main() -> float:
         await RateLimit(10, 3).acquire(count)
         return anyio.current_time()
@@ -227,7 +225,7 @@ def test_more_than_the_burst_take_as_long_as_one_by_one(count: int, seconds: flo
     assert run(main) == pytest.approx(seconds, abs=1e-3)
 
 
-def test_a_smaller_burst_while_many_are_waited_for_is_kept() -> None:
+def test_smaller_burst_applies_to_a_waiting_task() -> None:
     """Aiolimiter refuses to acquire more than its capacity."""
 
     async def main() -> float:

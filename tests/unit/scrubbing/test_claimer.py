@@ -40,7 +40,7 @@ class SlowWorld(World):
 
 @pytest.mark.parametrize("step", ["claim_seconds", "sharing_seconds"])
 @pytest.mark.parametrize(("part", "lost"), [(0.6, 0), (0.7, 1)])
-def test_a_lease_ages_while_its_claim_is_under_way(step: str, part: float, lost: int) -> None:
+def test_lease_age_starts_before_the_claim_query(step: str, part: float, lost: int) -> None:
     """It may have been written as soon as it was asked for, and be old when the answer comes."""
     world = SlowWorld(a=fast)
     setattr(world, step, part * TIMEOUT_SECONDS)

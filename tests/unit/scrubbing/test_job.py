@@ -57,7 +57,7 @@ def claimed(kind: Kind, count: int = 1) -> Job:
         ([NOT_OURS, GONE], True),
     ],
 )
-def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
+def test_data_went(verdicts: list[Verdict], went: bool) -> None:
     job = claimed(Kind.PENDING, len(verdicts))
     for location, verdict in zip(job.locations, verdicts, strict=True):
         job.judge(location, "s", verdict, 0.0)
@@ -96,7 +96,7 @@ def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
         (Verdict(Outcome.UNKNOWN, "unexpected"), False),
     ],
 )
-def test_only_what_is_known_to_be_there_is_pending_again(
+def test_settlement_is_whole_only_if_data_is_intact(
     kind: Kind, verdict: Verdict | None, there: bool
 ) -> None:
     """Of what was taken over nobody knows what its first owner did."""
@@ -106,7 +106,7 @@ def test_only_what_is_known_to_be_there_is_pending_again(
     assert job.settlement().whole is (there and kind is Kind.PENDING)
 
 
-def test_what_a_defect_met_may_be_gone() -> None:
+def test_given_up_job_is_not_whole() -> None:
     job = claimed(Kind.PENDING)
     job.give_up(("s", DOWN))
     assert not job.settlement().whole
@@ -124,25 +124,25 @@ class TestTwins:
     def judge(self, job: Job, verdict: Verdict) -> None:
         job.judge(job.locations[0], "s", verdict, 0.0)
 
-    def test_gone(self, job: Job) -> None:
+    def test_deleted(self, job: Job) -> None:
         self.judge(job, GONE)
         assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_there(self, job: Job) -> None:
+    def test_missing(self, job: Job) -> None:
         self.judge(job, NOT_FOUND)
         assert job.missing_in == {"s"}
         assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_proven(self, job: Job) -> None:
+    def test_unproven(self, job: Job) -> None:
         self.judge(job, UNPROVEN)
         assert job.missing_in == set()
         assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_left(self, job: Job) -> None:
+    def test_failed(self, job: Job) -> None:
         self.judge(job, DOWN)
         assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_untried(self, job: Job) -> None:
+    def test_pending(self, job: Job) -> None:
         assert job.settlement().left == [1, 2, 3]
 
     def test_given_up(self, job: Job) -> None:
@@ -210,7 +210,7 @@ class TestDataThatIsNotDeleted:
             assert troubles[image].verdict.reason == reason
 
     @pytest.mark.parametrize("verdict", [SHARED, None])
-    def test_is_counted_under_the_name_of_a_store_or_none(self, verdict: Verdict | None) -> None:
+    def test_is_counted_under_a_configured_store_or_none(self, verdict: Verdict | None) -> None:
         """A row may name anything, and a metric keeps each name that it was given."""
         world = self.World(a=fast)
         world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
@@ -226,7 +226,7 @@ class TestDataThatIsNotDeleted:
         world.run(11, watch)
         assert counted == {"a", ""}
 
-    def test_is_parked_where_its_location_breaks_something(self) -> None:
+    def test_is_parked_if_its_location_raises(self) -> None:
         """The claim is made by then: the image must not be finished, with its data left."""
         world = self.World(a=fast)
         image = world.add("o", "a")
@@ -266,7 +266,7 @@ class TestStates:
 
     @pytest.mark.parametrize("state", JobState)
     @pytest.mark.parametrize("transition", TRANSITIONS)
-    def test_a_wrong_transition_raises(self, transition: str, state: JobState) -> None:
+    def test_wrong_transition_raises(self, transition: str, state: JobState) -> None:
         job = claimed(Kind.PENDING)
         job.state = state
         before, after = TRANSITIONS[transition]
@@ -278,7 +278,7 @@ class TestStates:
                 getattr(job, transition)()
             assert job.state is state
 
-    def test_no_location_is_judged_twice(self) -> None:
+    def test_location_cannot_be_judged_twice(self) -> None:
         job = claimed(Kind.PENDING)
         job.judge(job.locations[0], "s", GONE, 0.0)
         with pytest.raises(WrongStateError):
@@ -286,7 +286,7 @@ class TestStates:
         assert job.settlement().gone == [1]
 
     @pytest.mark.parametrize("state", [JobState.ENDED, JobState.SETTLED])
-    def test_nothing_is_judged_when_it_has_ended(self, state: JobState) -> None:
+    def test_ended_job_cannot_be_judged(self, state: JobState) -> None:
         job = claimed(Kind.PENDING)
         job.state = state
         with pytest.raises(WrongStateError):
@@ -306,7 +306,7 @@ class TestStates:
             (Verdict(Outcome.CONFIGURATION, "bad_url"), LocationState.FAILED),
         ],
     )
-    def test_a_verdict_makes_a_state(self, verdict: Verdict, state: LocationState) -> None:
+    def test_state_follows_from_the_verdict(self, verdict: Verdict, state: LocationState) -> None:
         job = claimed(Kind.PENDING)
         job.judge(job.locations[0], "s", verdict, 0.0)
         assert job.locations[0].state is state

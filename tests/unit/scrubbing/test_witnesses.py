@@ -88,7 +88,9 @@ class Site:
         ([ABSENT, ABSENT, ABSENT], ProofResult.WRONG, 6),
     ],
 )
-def test_what_answers_mean(presences: list[Presence], result: ProofResult, asked: int) -> None:
+def test_result_follows_from_the_presences(
+    presences: list[Presence], result: ProofResult, asked: int
+) -> None:
     site = Site(**{f"w{n}": presence for n, presence in enumerate(presences)})
     (proof,) = site.prove()
     assert proof.result is result
@@ -96,19 +98,19 @@ def test_what_answers_mean(presences: list[Presence], result: ProofResult, asked
     assert (proof.image_id, proof.size_bytes) == (("w0", 7) if result.name == "WRONG" else ("", 0))
 
 
-def test_all_that_wait_share_a_question() -> None:
+def test_concurrent_callers_share_a_proof() -> None:
     site = Site(w=THERE)
     assert {proof.result for proof in site.prove(100)} == {ProofResult.RIGHT}
     assert len(site.asked) <= 2
 
 
-def test_all_that_wait_share_a_bad_answer() -> None:
+def test_concurrent_callers_share_a_failed_proof() -> None:
     site = Site(w=ABSENT)
     assert {proof.result for proof in site.prove(100)} == {ProofResult.WRONG}
     assert len(site.asked) <= 4
 
 
-def test_no_question_counts_that_was_asked_before() -> None:
+def test_older_proof_does_not_count() -> None:
     site = Site(w=THERE)
 
     async def main() -> None:
@@ -135,7 +137,7 @@ def test_no_question_counts_that_was_asked_before() -> None:
         (lambda site: setattr(site, "away", True), ProofResult.UNKNOWN),
     ],
 )
-def test_what_is_deleted_or_restored_while_it_is_looked_for_is_no_proof(
+def test_image_that_changes_meanwhile_is_no_proof(
     meanwhile: Callable[[Site], None], result: ProofResult
 ) -> None:
     site = Site(w=ABSENT)
@@ -144,7 +146,7 @@ def test_what_is_deleted_or_restored_while_it_is_looked_for_is_no_proof(
     assert proof.result is result
 
 
-def test_parts_and_stores_are_asked_apart() -> None:
+def test_parts_and_stores_are_proven_separately() -> None:
     site = Site(w=THERE)
 
     async def main() -> None:
@@ -158,7 +160,7 @@ def test_parts_and_stores_are_asked_apart() -> None:
     assert len(site.asked) == 3
 
 
-def test_an_unforeseen_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(w=THERE)
 
     def fail() -> None:
