@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a store is asked, second by second."""
+"""The adaptive limit, second by second."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ rates = st.just(0.0) | st.floats(0.001, 10_000)
 
 
 def answer(pace: Pace, since: float, seconds: float, per_second: float) -> float:
-    """Give good answers for so long; returns the time after them."""
+    """Record good answers for some time; returns the time after the last one."""
     count = int(seconds * per_second)
     for number in range(1, count + 1):
         pace.answered(since + number / per_second)
@@ -54,7 +54,7 @@ def test_store_without_a_rate_gets_half_of_its_measured_rate() -> None:
 
 
 def test_answers_of_the_current_second_count() -> None:
-    """A first second that went by with loading the driver says little of the store."""
+    """A first second spent loading the driver is no measure of the store."""
     pace = Pace(16)
     pace.answered(0)
     pace.answered(1.5)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a store may be asked: the breaker."""
+"""The circuit breaker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def breaker() -> Breaker:
 
 
 def trip(breaker: Breaker, now: float) -> None:
-    """Fail for one owner after another until it opens."""
+    """Record failures of different owners until the breaker opens."""
     assert not any(breaker.failed(now, f"o{n}", "backend") for n in range(FAILURES - 1))
     assert breaker.failed(now, "last", "backend")
 
@@ -205,7 +205,7 @@ class TestForcedOpen:
 def test_breaker_that_is_not_closed_lets_at_most_one_through(  # noqa: C901, PLR0912 - an event a branch
     happens: list[tuple[float, str, str | None, bool]], of_one: bool
 ) -> None:
-    """However answers and beginnings come, beside those under way when it shut."""
+    """For any order of starts and answers, not counting requests in flight when it opened."""
     breaker = Breaker(middle, of_one_owner=of_one)
     now, running, before = 0.0, 0, 0
     for seconds, event, owner, first in happens:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cap on one owner's images a second."""
+"""The rate limit of each owner."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rate limit, in simulated time: so windows and rates can be told exactly."""
+"""The rate limit, in simulated time, in which windows and rates are exact."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ workers = st.integers(1, 20)
 def acquisitions(
     rate: float, burst: float, count: int, workers: int, several: int = 1
 ) -> list[float]:
-    """When each of `count` acquisitions came, by so many workers who want as many as they can.
+    """Return the times of `count` acquisitions by several workers that never pause.
 
     :param several: how many each takes at once.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker: what its thread deletes, and what becomes of each job of its batch."""
+"""A worker: what its thread deletes, and where each job of its batch goes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Bench:
 
     @property
     def look(self) -> Any:
-        """What looks for shared data before a delete."""
+        """The last look for shared data."""
         return self.scrubber._deleter._last_look
 
     @property
@@ -84,14 +84,14 @@ class Bench:
         return verdict
 
     def delete(self) -> list[Answer]:
-        """Let one thread do what it does."""
+        """Run the deletes of one worker thread."""
         batch = self.lane.begin(self.now, 100)
         assert batch is not None
         self.scrubber._deleter._delete_all(batch)
         return batch.answers
 
     def work(self) -> list[Job]:
-        """Let workers go on until none has anything to do; returns the jobs that ended."""
+        """Run workers until none has work; returns the jobs that ended."""
 
         async def work() -> None:
             with anyio.fail_after(WORK_SECONDS):
@@ -106,7 +106,7 @@ class Bench:
         return self.ended
 
     def work_once(self) -> None:
-        """Let one worker go through one batch."""
+        """Run one worker with one batch."""
 
         async def work() -> None:
             batch = self.lane.begin(self.now, 100)
@@ -159,7 +159,7 @@ def test_one_proof_covers_all_missing_data(bench: Bench) -> None:
 
 
 def test_expired_leases_delete_nothing(bench: Bench) -> None:
-    """As where it ran out while the thread was waited for."""
+    """For instance if they expired while the worker waited for a thread."""
     bench.now += 81
     assert given(bench.delete()) == [None] * 5
     assert not bench.deleted
@@ -187,7 +187,7 @@ def test_thread_skips_an_aged_lease(bench: Bench) -> None:
 
 
 def test_lost_lease_stops_the_second_location() -> None:
-    """As when its renewal, beside the thread, tells that another agent has it."""
+    """For instance if a concurrent renewal finds that another agent took it over."""
     bench = Bench(("a", "a"))
 
     def lose(_: int) -> Verdict:
@@ -211,7 +211,7 @@ def test_job_without_lease_ends_undeleted(bench: Bench) -> None:
 
 
 def test_jobs_taken_back_by_the_lane_are_not_started(bench: Bench) -> None:
-    """As when the store is paused, or the agent ends."""
+    """For instance if the store is paused or the agent stops."""
 
     def release(number: int) -> Verdict:
         if number == 1:
@@ -305,7 +305,7 @@ def test_job_is_given_up_if_no_thread_starts(bench: Bench, monkeypatch: pytest.M
 
 
 def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The third image is given up, the two before it are done."""
+    """Check that the third image is given up and the two before it are complete."""
     third = bench.jobs[2]
     assert [record.getMessage() for record in caplog.records] == [
         f"Cannot process image {third.image_id}"
@@ -321,7 +321,7 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
 def test_acknowledged_store_reports_missing_data_as_gone(
     verdict: Verdict, limit: int, gone: bool
 ) -> None:
-    """By a limit of 0; otherwise a directory that is not mounted tells nothing of the data."""
+    """The limit is 0 there; otherwise an unmounted directory is no evidence about the data."""
     bench = Bench(("a",))
     bench.lane.missing.limit = limit
     bench.meanwhile = lambda _: verdict

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A claimed image: whether any data of it went, and whether all that is left is there."""
+"""A claimed image: its states, and its settlement."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -37,7 +37,7 @@ ROW = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
 
 
 def claimed(kind: Kind, count: int = 1) -> Job:
-    """A job with so many locations."""
+    """Return a job with this number of locations."""
     rows = tuple(ROW._replace(id=number) for number in range(1, count + 1))
     claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, rows, NOW)
     locations = [Location(row, Target("s", row.value, "file")) for row in rows]
@@ -99,7 +99,7 @@ def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
 def test_settlement_is_whole_only_if_data_is_intact(
     kind: Kind, verdict: Verdict | None, there: bool
 ) -> None:
-    """Of what was taken over nobody knows what its first owner did."""
+    """A claim that was taken over is never whole: the first agent may have deleted data."""
     job = claimed(kind)
     if verdict is not None:
         job.judge(job.locations[0], "s", verdict, 0.0)
@@ -113,7 +113,7 @@ def test_given_up_job_is_not_whole() -> None:
 
 
 class TestTwins:
-    """Several locations of one object: what becomes of it becomes of each of them."""
+    """Several locations of one object share its result."""
 
     @pytest.fixture
     def job(self) -> Job:
@@ -162,10 +162,10 @@ class TestTwins:
 
 
 class TestDataThatIsNotDeleted:
-    """What the store is not even asked about."""
+    """Locations whose store is not asked."""
 
     class World(World):
-        """One in which other locations want the data of all rows, or no store may delete it."""
+        """A world in which all rows share their data, or no store can delete."""
 
         verdict: Verdict | None = None
         refusal = ""
@@ -211,7 +211,7 @@ class TestDataThatIsNotDeleted:
 
     @pytest.mark.parametrize("verdict", [SHARED, None])
     def test_is_counted_under_a_configured_store_or_none(self, verdict: Verdict | None) -> None:
-        """A row may name anything, and a metric keeps each name that it was given."""
+        """A row may name any store, and a metric keeps every label."""
         world = self.World(a=fast)
         world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
         for name in ("a", "b", "A", "x" * 255):
@@ -227,7 +227,7 @@ class TestDataThatIsNotDeleted:
         assert counted == {"a", ""}
 
     def test_is_parked_if_its_location_raises(self) -> None:
-        """The claim is made by then: the image must not be finished, with its data left."""
+        """It is claimed by then, and must not be finished while its data is left."""
         world = self.World(a=fast)
         image = world.add("o", "a")
         resolve, calls = world.resolve, [0]
@@ -262,7 +262,7 @@ TRANSITIONS = {
 
 
 class TestStates:
-    """What a job may do in which state."""
+    """Transitions of a job."""
 
     @pytest.mark.parametrize("state", JobState)
     @pytest.mark.parametrize("transition", TRANSITIONS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one store may be asked for at a time, and what its answers change."""
+"""A lane: its limits, and the effects of answers."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
 
 
 def shared_lane(limit: int = 20) -> Lane:
-    """One that several owners have images in."""
+    """Return a lane with images of several owners."""
     lane = new_lane(limit=limit)
     answers(lane, GONE, 2)
     return lane
 
 
 def fill(lane: Lane, count: int, owners: str = "abcd") -> None:
-    """Let so many claimed images wait, of some owners in turn."""
+    """Add claimed images of several owners to the backlog."""
     for number in range(count):
         lane.push(new_job(str(number), owners[number % len(owners)]))
 
 
 def run(lane: Lane, count: int, owners: str = "abcd") -> list[Batch]:
-    """Let so many workers run."""
+    """Start workers."""
     slots = []
     for number in range(count):
         lane.push(new_job(f"r{number}", owners[number % len(owners)]))
@@ -79,7 +79,7 @@ def run(lane: Lane, count: int, owners: str = "abcd") -> list[Batch]:
 def answers(
     lane: Lane, verdict: Verdict, count: int, now: float = 0.0, *, first: bool = True
 ) -> list[Change | None]:
-    """Give an answer to an image each of so many owners."""
+    """Apply an answer to one image of each of several owners."""
     origins = [Origin(f"o{number}", "p", first=first) for number in range(count)]
     return [lane.answered(verdict, origin, now) for origin in origins]
 
@@ -89,7 +89,7 @@ def events(changes: list[Change | None]) -> list[Event | None]:
 
 
 def of_one(lane: Lane, verdict: Verdict, count: int, now: float = 0.0, part: str = "p") -> Change:
-    """Give an answer to so many images of one owner; returns the last change of it all."""
+    """Apply an answer to several images of one owner; returns the last change."""
     changes = [lane.answered(verdict, Origin("one", part), now) for _ in range(count)]
     return [change for change in changes if change][-1]
 
@@ -182,7 +182,7 @@ class TestAnswered:
         assert lane.takes("one", 1)
 
     def test_unknown_part_does_not_open_the_store(self) -> None:
-        """As another's server that several owners' locations name."""
+        """For instance a foreign server that locations of several owners name."""
         lane = new_lane()
         lane.answered(GONE, Origin("o", "main"), 0)
         for number in range(100):
@@ -351,7 +351,7 @@ class TestAnswered:
         assert (lane.pace.concurrent, lane.pace.rate) == (16, 40)
 
     def test_failed_probes_do_not_slow_the_store_further(self) -> None:
-        """They tell that it is still down, not how much it would bear."""
+        """They show that it is still down, not how much load it can take."""
         lane = new_lane(16, 40)
         answers(lane, THROTTLED, FAILURES)
         slowed = lane.pace.concurrent, lane.pace.rate
@@ -443,7 +443,7 @@ class TestClaimSize:
         assert lane.claim_size(10, 100, 0) == 0
 
     def busy_lane(self) -> Lane:
-        """One whose deletes are fast, with all slots in use."""
+        """Return a lane with fast deletes and no free slot."""
         lane = new_lane(4)
         for number in range(20_000):
             lane.answered(GONE, Origin("o", "p"), number / 2000)
@@ -544,7 +544,7 @@ class TestOwners:
         assert lane.claim_size(0, 100, 0) == 0
 
     def test_stalled_delete_is_charged_to_its_owner(self) -> None:
-        """And what waits behind it in its batch goes to other workers."""
+        """The jobs behind it in its batch go to other workers."""
         lane = new_lane(4)
         fill(lane, 6, "ab")
         lane.took(0.0001)
@@ -617,10 +617,10 @@ def test_concurrency_never_exceeds_the_pace_or_one_probe(
 
 
 class TestWorkers:
-    """How many workers a lane has."""
+    """Number of workers of a lane."""
 
     def begun(self, lane: Lane, now: float = 1.0) -> int:
-        """Begin what may be begun; returns how many workers that makes."""
+        """Start as many workers as allowed; returns their number."""
         count = 0
         while lane.may_begin(now):
             assert lane.begin(now, 1) is not None
@@ -654,7 +654,7 @@ class TestWorkers:
         assert self.begun(lane) == 15
 
     def test_another_worker_starts_after_the_first_ends_untimed(self) -> None:
-        """As when its image's lease had run out."""
+        """For instance if the lease of its image had expired."""
         lane = self.lane(None)
         slot = lane.begin(1, 1)
         assert slot is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lanes under the whole scrubber, in simulated time, on stores that do as a test says."""
+"""The lanes in a whole scrubber, in simulated time, with scripted stores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def share_refused(asked: Sequence[Asked]) -> float:
 
 
 def finished(world: World, store: str) -> list[float]:
-    """When a store was asked for what it deleted."""
+    """Return the times of a store's successful deletes."""
     return [one.at for one in world.asked if one.store == store and one.verdict is GONE]
 
 
@@ -103,11 +103,11 @@ class TestStoreThatTakesNoTime:
 
 
 class TestSettling:
-    """Ends of images are written down together."""
+    """Jobs are settled in batches."""
 
     @pytest.fixture
     def settled(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """How many images each settlement was of."""
+        """Sizes of the settlements."""
         sizes: list[int] = []
         settle = World.settle
 
@@ -149,7 +149,7 @@ class TestSettling:
 
 
 class TestTurns:
-    """A batch waits for a turn at the rates for each of its jobs."""
+    """A batch acquires a token for each of its jobs."""
 
     def test_batch_of_fast_deletes_follows_the_rate(self) -> None:
         assert self.turns(0.001, rate=200.0) == pytest.approx((10, 10, 0.05), abs=0.01)
@@ -167,7 +167,7 @@ class TestTurns:
     def turns(
         self, delete_seconds: float, rate: float, store_rate: float = 0.0, burst: float = 10.0
     ) -> tuple[float, float, float]:
-        """Take two batches; returns how many jobs they have, and how long the second waited."""
+        """Take two batches; returns their sizes and how long the second waited."""
 
         async def main() -> tuple[float, float, float]:
             settings = replace(SETTINGS, rate=rate, burst=burst, store_rate={"a": store_rate})
@@ -206,7 +206,7 @@ def test_raised_concurrency_takes_effect() -> None:
 def test_defect_of_a_worker_ends_only_that_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it had is tried again."""
+    """Its jobs are retried."""
     delete = Deleter.delete
     defects = iter([LookupError("no such thing")])
 
@@ -282,7 +282,7 @@ class TestStoreThatIsDown:
         assert took < 300 + 75 + 300
 
     def test_failed_images_are_not_settled_as_gone(self) -> None:
-        """As when it comes back without its mount, or with another bucket."""
+        """For instance if it returns without its mount, or with another bucket."""
         world = World(a=lambda now: (0.01, NOT_FOUND if now > 7200 else DOWN))
         for number in range(60):
             world.add(f"o{number}", "a")
@@ -315,7 +315,7 @@ class TestStoreThatIsDown:
 
 class TestSlowStore:
     def test_does_not_delay_another(self) -> None:
-        """Here all slots are taken by one store before the other one's first image comes."""
+        """One store holds all slots before the first image of the other arrives."""
         world = World(a=lambda _: (5.0, GONE), b=fast)
         for _ in range(300):
             world.add("o", "a")
@@ -396,7 +396,7 @@ class TestLimits:
             assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.02)
 
     def test_the_rate_is_kept_while_the_pace_climbs(self) -> None:
-        """However large the burst, and however often the pace changes."""
+        """For any burst and any number of changes of the pace."""
         settings = replace(SETTINGS, store_rate={"a": 20.0}, burst=10.0)
         trouble = iter([10.0, 25.0, 40.0, 1e9])
         following = next(trouble)
@@ -415,7 +415,7 @@ class TestLimits:
         check_windows(world, "a", 10.0, 20.0)
 
     def test_throttled_store_gets_no_more_than_its_pace(self) -> None:
-        """A cut to half is one: a new burst at each change of the pace would undo it."""
+        """A new burst at each change of the pace would undo the cut."""
         world = World(replace(SETTINGS, burst=50.0), a=Throttle(20.0))
         for number in range(1500):
             world.add(f"o{number % 5}", "a")
@@ -525,7 +525,7 @@ def test_lifted_owner_rate_makes_all_images_due() -> None:
 
 
 def test_lifted_owner_rate_does_not_shorten_retries() -> None:
-    """Of an image that waited for its owner's turn, had it, and failed."""
+    """The image waited for its owner's turn, had it, and failed."""
     in_use = Verdict(Outcome.IN_USE, "in_use")
     world = World(replace(SETTINGS, owner_rate=1.0), a=lambda _: (0.02, in_use))
     images = {world.add("o", "a") for _ in range(3)}
@@ -655,7 +655,7 @@ class TestMissing:
         assert all("a" in world.left(image_id) for image_id in world.images[::2])
 
     def test_answers_from_before_a_repair_are_retried(self) -> None:
-        """Also where the store is proven afterwards."""
+        """This holds even if the store is proven afterwards."""
         world = World(a=lambda now: (1.0, GONE if now > 0.5 else NOT_FOUND))
         world.live["a"] = there
         for number in range(16):

@@ -24,13 +24,13 @@ HANG_SECONDS = 75.0
 
 
 def let_time_pass(look: LastLook, times: list[float]) -> None:
-    """Give a last look a clock of its own."""
+    """Give a last look its own clock."""
     clock = Clock(lambda: times[0], lambda: times[0])
     look._context = replace(look._context, database_clock=DatabaseClock(clock))
 
 
 class SharingWorld(World):
-    """A world in which somebody gets the URL of a location at some time."""
+    """A world in which another image gets the URL of a location at a given time."""
 
     shared_since = 10.0
     looks = 0
@@ -185,7 +185,7 @@ def test_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) -> N
 
 
 def test_look_covers_all_pending_locations() -> None:
-    """A thread deletes several without another look."""
+    """A thread deletes several locations without another look."""
     bench = Bench(("a", "a", "b"))
     look = bench.look
     asked: list[int] = []

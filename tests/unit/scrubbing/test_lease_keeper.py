@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases: renewed in time, and lost when the registry says so."""
+"""Leases: renewed in time, and lost if the registry says so."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_only_aging_leases_are_renewed(seconds: float, asked: int) -> None:
 
 
 def test_lease_age_starts_before_the_renewal_query() -> None:
-    """It may have been written as soon as it was asked for."""
+    """The lease may be stamped right after the request."""
     bench = Bench(kept={"one", "two"})
     bench.call_seconds = 15.0
     bench.renew(30)

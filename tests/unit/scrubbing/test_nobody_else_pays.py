@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that fail by themselves, and owners whose images do, in simulated time: others go on."""
+"""Isolation: bad images and failing owners do not delay others; in simulated time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.world import DOWN, NOT_FOUND, SETTINGS, THROTTLED, Behavior, Wor
 
 
 def file_verdict(cause: OSError) -> Verdict:
-    """Return the verdict on what the file driver makes of an error of unlink."""
+    """Return the verdict on the file driver's exception for an error of unlink."""
     error = store_exceptions.Forbidden(message="You cannot delete file /x")
     error.__context__ = cause
     return judge(error, "file")
@@ -53,7 +53,7 @@ def stuck(world: World, owners: Iterable[str], each: int, verdict: Verdict) -> N
 
 
 def gone_at(world: World, images: Iterable[str]) -> list[float]:
-    """When each of these images was deleted."""
+    """Return the times when these images were deleted."""
     wanted = set(images)
     return [one.at for one in world.asked if one.image_id in wanted and one.verdict is GONE]
 
@@ -87,7 +87,7 @@ class TestStuckImages:
 
     @pytest.mark.parametrize("verdict", [*OWN, *LIKE_STORE], ids=lambda verdict: verdict.reason)
     def test_do_not_delay_later_good_images(self, verdict: Verdict) -> None:
-        """What failed before is told apart from the store."""
+        """Images that failed before are no evidence against the store."""
         world = World(a=fast)
         stuck(world, [f"o{number}" for number in range(30)], 1, verdict)
         good = [world.add(f"o{number % 30}", "a") for number in range(40)]
@@ -286,7 +286,7 @@ class TestOneOwner:
     def test_with_aliases_of_one_object_pauses_no_other(
         self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
-        """Although none of the others' slower deletes ends between theirs."""
+        """This holds even if no slower delete of another owner ends between theirs."""
         world = World(a=always(GONE, 1.0))
         if live:
             world.live["a"] = lambda _: Presence.THERE
@@ -302,7 +302,7 @@ class TestOneOwner:
 
 
 class TestForgedEvents:
-    """Whoever may publish names the owner in an event, and can do so before the real one comes."""
+    """Any publisher can send an event with any owner, even before the real one."""
 
     def test_naming_a_stopped_owner_delay_no_other(self) -> None:
         world = World(a=fast)
@@ -368,7 +368,7 @@ class TestClaimsTakenOver:
     def test_are_trusted_if_their_remaining_data_exists(
         self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
-        """As after the death of an agent that had deleted many and not written it down."""
+        """For instance after an agent died between its deletes and their settlement."""
         world = World(a=fast)
         if live:
             world.live["a"] = lambda _: Presence.THERE
@@ -405,7 +405,7 @@ _verdicts = st.sampled_from([*OWN, *LIKE_STORE, THROTTLED])
 def test_good_image_waits_at_most_a_minute(
     bad: list[tuple[int, Verdict]], owners: list[int], later: float
 ) -> None:
-    """Whatever fails beside it and before it, as long as what fails came long before."""
+    """This holds whatever else fails, if the failing images arrived long before."""
     world = World(a=fast)
     for owner, verdict in bad:
         world.of_images[world.add(f"o{owner}", "a")] = always(verdict)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted when claims are settled."""
+"""Settlement: what is written, counted and logged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ended(
 
 
 class Registry:
-    """Settles whatever it is given."""
+    """Accepts every settlement."""
 
     def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
         pass
@@ -77,7 +77,7 @@ def settle(
     beside: Callable[[LeaseKeeper], Coroutine[Any, Any, None]] | None = None,
     seconds: float = 1,
 ) -> tuple[Record, list[Scrubbed]]:
-    """Settle jobs; returns the record, and what was told of each image.
+    """Settle jobs; returns the record, and what the observers received.
 
     The bus is joined since an hour before the images were deleted.
 
@@ -236,7 +236,7 @@ class ComparingRegistry(Registry):
 
 @pytest.mark.parametrize("after", [-REGISTRY_SECONDS / 2, REGISTRY_SECONDS / 2])
 def test_lease_is_not_renewed_while_its_claim_is_released(after: float) -> None:
-    """Whichever call begins first: compared with an old lease, the claim would be nobody's."""
+    """Whichever call starts first: a comparison with an outdated lease would lose the claim."""
     registry = ComparingRegistry()
     job = ended("a", TIMEOUT)
     job.lease.asked = Moment(-30, NOW - 30)  # old enough to be renewed
@@ -277,7 +277,7 @@ def test_later_event_does_not_shorten_the_retry(
 
 
 class AwayRegistry(Registry):
-    """Takes the third settlement that it is asked for."""
+    """Accepts only the third settlement."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots of workers, and who waits for them."""
+"""Worker slots and the backlog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.world import new_job
 
 
 def fill(slots: Slots, owner: str, *, alone: bool) -> int:
-    """Give an owner all it may have; returns how many those are."""
+    """Take all slots that an owner may have; returns their number."""
     count = 0
     while slots.has_room(owner, alone=alone):
         slots.take(owner)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live images that prove a part of a store: which are remembered, and which are found again."""
+"""Witnesses: which live images are remembered, and which are found."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TestSamples:
 
 
 class Site:
-    """A registry, and what finds witnesses in it."""
+    """A registry with a witness finder."""
 
     def __init__(self) -> None:
         self.registry = Registry()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions for live images: how many, and what their answers mean."""
+"""Proofs: how often a store is asked, and the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THERE, ABSENT, UNKNOWN = Presence
 
 
 class Site:
-    """Live images, and what their store says of them."""
+    """Live images, and what their store answers about them."""
 
     def __init__(self, **presences: Presence) -> None:
         self.presences = presences
@@ -55,7 +55,7 @@ class Site:
         return Witnesses(self.find, self, Context(SETTINGS, DatabaseClock(clock), calls))
 
     def prove(self, count: int = 1) -> list[Proof]:
-        """Ask so many times at once."""
+        """Request several proofs concurrently."""
         proofs: list[Proof] = []
 
         async def main() -> None:
