@@ -102,6 +102,7 @@ class Play:
             await self._delete()
             await self._wait()
             self._act = "Checking on disk, in the database and through the API"
+            self._display.show(self.frame())  # checks may end before the next frame is due
             checks = await _in_thread(check_all, self._stage, self.client, self._plans)
             checks.append(self._check_lost())
             tasks.cancel_scope.cancel()
