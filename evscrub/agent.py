@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: puts the parts together and runs them as one tree of tasks.
+"""The agent: assembles the parts and runs them in one tree of tasks.
 
-Nothing here waits for the broker, and nothing but the sweep waits for the registry: whichever of
-them is away, the other goes on, and what was missed is found when it is back.
+No part waits for the broker, so an outage of it stops nothing but events; sweeps find the images
+that were missed. During an outage of the registry, events are still received and queued.
 """
 
 import signal
@@ -41,8 +41,8 @@ from evscrub.telemetry.statistics import Scrubbed, Trouble
 
 LOG = logging.getLogger(__name__)
 
-#: Glance sends whole seconds, taken a little after those in the registry: look that much earlier.
-#: The registry then says when exactly, and the image waits for that.
+#: Glance's events carry whole seconds, read a little later than the registry's ``deleted_at``. Look
+#: this much earlier; the image then waits for the registry's exact time.
 _EVENT_EARLY_SECONDS = 1.0
 
 
@@ -50,9 +50,9 @@ class Agent:
     """An agent, ready to run.
 
     :param conf: the whole configuration; must be ``cfg.CONF``.
-    :param own: evscrub's own files, for logging.
-    :param on_scrubbed: told of each image when its data is gone.
-    :raises ConfigError: the configuration names something that does not work.
+    :param own: evscrub's own configuration files, for logging.
+    :param on_scrubbed: called with each image that is complete.
+    :raises ConfigError: an option has a value that does not work.
     """
 
     def __init__(
@@ -146,24 +146,24 @@ class Agent:
                 intake.start_soon(status.run, self._status_address, self._sources)
                 task_status.started()
                 await self._stop.wait()
-                LOG.info("Stopping: finishing what is under way")
+                LOG.info("Stopping: waiting for running deletes")
                 intake.cancel_scope.cancel()
         self._database.dispose()
         LOG.info("Stopped")
 
     def statistics(self) -> AgentStatistics:
-        """Return what the agent's parts say; costs little however much there is to do."""
+        """Return the statistics of all parts; the cost does not grow with the number of images."""
         return self._sources.statistics()
 
     def stop(self) -> None:
-        """Stop intake, finish what is under way, release the rest."""
+        """Stop intake, finish running deletes, and release the other jobs. Returns at once."""
         if self._stop is not None:
             self._stop.set()
 
     async def handle_signals(self) -> None:
-        """Stop on SIGTERM and SIGINT, reload on SIGHUP; for the main thread only."""
+        """Stop on SIGTERM and SIGINT, reload on SIGHUP; call this in the main thread only."""
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            # One that came while the agent started has waited until here.
+            # A SIGHUP during startup was blocked until here.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             async for number in signals:
                 if number == signal.SIGHUP:
@@ -172,9 +172,9 @@ class Agent:
                     self.stop()
 
     def reload(self) -> None:
-        """Read the configuration again, apply what is mutable, and load stores that failed to.
+        """Reload the configuration, apply mutable options, and retry stores that failed to load.
 
-        Changes nothing if anything is wrong.
+        If the configuration is invalid, log the error and change nothing.
         """
         wrong = None
         try:
@@ -182,10 +182,10 @@ class Agent:
             settings, sweep = scrubber_settings(self._conf), sweep_settings(self._conf)
         except loader.ConfigError as error:
             wrong = str(error)
-        if wrong is not None:  # not above, where oslo.log would add the exception and say it twice
+        if wrong is not None:  # outside the handler, where oslo.log would repeat the exception
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
             return
-        # oslo.log may have made new handlers.
+        # oslo.log may have created new handlers.
         redact.install()
         quiet.install(self._demote)
         options = self._conf.scrubber
@@ -227,7 +227,7 @@ class Agent:
             unknown = sorted(set(stores) - set(self.stores.names))
             if unknown:
                 LOG.warning(
-                    "[scrubber] %s names %s, which is no store here: there are %s",
+                    "[scrubber] %s names %s, which is not a store of this agent; its stores are %s",
                     option,
                     ", ".join(unknown),
                     ", ".join(self.stores.names),
@@ -242,7 +242,7 @@ class Agent:
         scrub_time = self.scrubber.settings.policy.scrub_time.total_seconds()
         for event in events:
             if self.scrubber.is_in_trouble(event.image_id):
-                continue  # waiting for its next try, which an event cannot hasten
+                continue  # an event does not shorten the wait for a retry
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)
         self.scrubber.wake()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What limits requests to a store: rates, concurrency that adapts, and circuit breakers.
+"""Limits on requests to a store: rate limits, adaptive limits and circuit breakers.
 
-Pure: time is passed in.
+All but :mod:`~evscrub.flow_control.rate_limit` are pure: time is passed in.
 """

@@ -1,39 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a store may be asked: additive increase, multiplicative decrease. Pure.
+"""An adaptive limit of concurrency and rate. Pure.
 
-A store that throttles or times out gets half the requests, at a time and a second; while it answers
-well it gets a little more each second, up to what the operator allows.
+A store that throttles or times out gets half as many concurrent requests and half the rate. While
+it answers well, both grow a little each second, up to what the operator allows.
 """
 
 from dataclasses import dataclass
 
-#: Growth of the rate each second without trouble. From half to whole takes 14 s.
+#: Growth of the rate per second without trouble: it doubles in about 14 s.
 _GROWTH = 1.05
 _LOWEST_RATE = 0.1
-#: A store without a limit of its own is free of one again at so many times the rate that it could
-#: not bear.
+#: A store without a configured rate is unlimited again at this multiple of the rate at which it was
+#: overloaded.
 _FREE_AGAIN = 4.0
-#: Answers to requests that were under way at a cut say nothing new.
+#: Minimum interval between cuts: requests in flight at a cut are no evidence of another overload.
 _CUT_EVERY_SECONDS = 1.0
-#: What a rate is measured over; less at first, so that there is one soon.
+#: Measuring period of a rate; the first is a tenth of it, to have an estimate soon.
 _MEASURE_SECONDS = 1.0
-#: A cut that is older says little of what the store bears now; where answers come all the time, the
-#: pace is back before that.
+#: Age at which a cut is forgotten; with a steady load the limits have recovered before.
 _FORGET_CUT_SECONDS = 60.0
-#: A rate measured over longer than this says little of how fast the store is.
+#: A measuring period longer than this is discarded: the store was idle in it.
 _FORGET_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class PaceStatistics:
-    """The limits of a store at one moment; rates in deletes a second, 0 for no limit.
+    """The limits of a store at one moment; rates in deletes per second, 0 for no limit.
 
-    :param concurrent: deletes at a time.
-    :param most_concurrent: deletes at a time that the operator allows.
-    :param rate: the limit of the rate.
-    :param most_rate: the limit that the operator set.
-    :param per_second: good answers a second, lately.
-    :param is_slowed: whether the store gets less than the operator allows.
+    :param concurrent: current limit of concurrent deletes.
+    :param most_concurrent: concurrent deletes that the operator allows.
+    :param rate: current rate limit.
+    :param most_rate: rate limit that the operator set.
+    :param per_second: recent rate of good answers, measured.
+    :param is_slowed: whether a limit is below what the operator allows.
     """
 
     concurrent: int
@@ -46,16 +45,17 @@ class PaceStatistics:
 
 @dataclass(slots=True)
 class Pace:
-    """Limits of one store that follow its answers.
+    """Limits of one store that adapt to its answers.
 
-    :param most_concurrent: what the operator allows at a time, at least 1.
-    :param most_rate: what the operator allows a second, 0 for no limit.
+    :param most_concurrent: concurrent deletes that the operator allows, at least 1.
+    :param most_rate: deletes per second that the operator allows; 0 for no limit.
+    :param concurrent: current limit of concurrent deletes.
     """
 
     most_concurrent: int
     most_rate: float = 0.0
     concurrent: int = 0
-    rate: float = 0.0  #: deletes a second now, 0 for no limit
+    rate: float = 0.0  #: current limit, deletes per second; 0 for no limit
     _troubled_rate: float = 0.0
     _cut_at: float = float("-inf")
     _second: float = float("-inf")
@@ -68,16 +68,16 @@ class Pace:
 
     @property
     def per_second(self) -> float:
-        """Good answers a second, lately."""
+        """Recent rate of good answers per second; 0 until measured."""
         return self._per_second
 
     @property
     def is_slowed(self) -> bool:
-        """Whether the store gets less than the operator allows."""
+        """Whether a limit is below what the operator allows."""
         return self.concurrent < self.most_concurrent or self.rate != self.most_rate
 
     def statistics(self) -> PaceStatistics:
-        """Return the limits as they are."""
+        """Return the current limits."""
         return PaceStatistics(
             self.concurrent,
             self.most_concurrent,
@@ -88,7 +88,11 @@ class Pace:
         )
 
     def allow(self, most_concurrent: int, most_rate: float) -> None:
-        """Take over what the operator allows now; a slowed store keeps its pace below that."""
+        """Change what the operator allows; a slowed store keeps its lower limits.
+
+        :param most_concurrent: at least 1.
+        :param most_rate: deletes per second; 0 for no limit.
+        """
         slowed = self.is_slowed
         self.most_concurrent, self.most_rate = most_concurrent, most_rate
         if not slowed:
@@ -99,11 +103,14 @@ class Pace:
             self.rate = min(self.rate or most_rate, most_rate)
 
     def restore(self) -> None:
-        """Take back all cuts."""
+        """Restore the limits that the operator allows."""
         self.concurrent, self.rate = self.most_concurrent, self.most_rate
 
     def answered(self, now: float) -> None:
-        """Take in a good answer."""
+        """Record a good answer.
+
+        :param now: seconds, by the same monotonic clock in all calls.
+        """
         self._answers += 1
         if self.is_slowed and now - self._cut_at >= _FORGET_CUT_SECONDS:
             self.restore()
@@ -117,12 +124,16 @@ class Pace:
             self._grow()
 
     def troubled(self, now: float) -> bool:
-        """Take in a sign of overload; returns whether the pace was cut for it."""
+        """Record a sign of overload; cut the limits unless they were cut within the last second.
+
+        :param now: seconds, by the same monotonic clock in all calls.
+        :returns: whether the limits were cut.
+        """
         if now - self._cut_at < _CUT_EVERY_SECONDS:
             return False
         self._cut_at = now
         self.concurrent = max(1, self.concurrent // 2)
-        # The last whole second may have gone by with loading the driver.
+        # The last full period may have been spent loading the driver.
         lately = max(self._per_second, float(self._answers))
         borne = self.rate or lately or float(self.concurrent)
         self._troubled_rate = borne

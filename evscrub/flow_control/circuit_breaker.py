@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a store, or one owner's images in it, may be asked at all: a circuit breaker.
+"""A circuit breaker, for a store or for one owner's images in it. Pure.
 
-Pure. The breaker opens after some failures in a row and lets one request through now and then until
-the store answers. A store that answers but refuses one image after another is not down: it is asked
-for one image at a time, without a pause, until it deletes one.
+The breaker opens after several failures in a row; then it lets one probe through after each pause,
+until the store answers. A store that answers but refuses one image after another is not down: its
+breaker is half-open without a pause, and lets one image through at a time until one is deleted.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from enum import Enum
 
 from evscrub.domain.evidence import Owner, Tally
 
-#: Failures in a row that open the breaker of a store; one owner's count for three at most, so that
-#: it takes two of them.
+#: Failures in a row that open the breaker of a store; at most three of one owner count, so that it
+#: takes two owners.
 FAILURES = 5
 _FAILURES_OF_OWNER = 3
-#: Refusals in a row after which images go one at a time; one owner's count for ten at most.
+#: Refusals in a row that make a breaker half-open; at most ten of one owner count.
 REFUSALS = 20
 _REFUSALS_OF_OWNER = 10
-#: Pauses grow slowly, so that images that fail by themselves delay the first good one behind them
-#: by little: fourteen of them by 13 s. A store that is down gets some 20 requests in the first
-#: minute and one a minute later.
+#: Pauses grow slowly, so that bad images delay the first good one behind them only a little:
+#: fourteen of them by 13 s. A store that is down gets about 20 requests in the first minute, and
+#: one a minute later.
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 60.0
 _PAUSE_GROWTH = 1.3
@@ -28,12 +28,12 @@ _MOST_PAUSES = 30
 
 
 class State(Enum):
-    """What a breaker lets through; the values are those in metrics and on the status page."""
+    """State of a breaker; the values are used in metrics and on the status page."""
 
-    CLOSED = "closed"  #: everything
-    OPEN = "open"  #: nothing, until a time
-    HALF_OPEN = "probing"  #: one request at a time
-    FORCED_OPEN = "blown"  #: nothing, until an operator says so
+    CLOSED = "closed"  #: lets everything through
+    OPEN = "open"  #: lets nothing through until its pause is over
+    HALF_OPEN = "probing"  #: lets one request through at a time
+    FORCED_OPEN = "blown"  #: lets nothing through until it is reset
 
 
 class Breaker:
@@ -46,14 +46,15 @@ class Breaker:
           ^  │                           ^            the probe fails     │   ^
           │  │                           └────────────────────────────────┤   │
           │  └── refusals in a row ───────────────────────────────────────┼───┘
-          └──────────────────────── the probe does well ──────────────────┘
+          └───────────────────────── the probe succeeds ──────────────────┘
 
         any ── force_open() ──> FORCED_OPEN ── reset() ──> CLOSED
 
-    A question changes nothing: that a pause is over follows from the time that is passed in.
+    Queries do not change it: whether a pause is over follows from the time that is passed in.
+    All times are seconds of one monotonic clock.
 
-    :param uniform: draws a number between two, for jitter.
-    :param of_one_owner: whether it is for one owner's images, and not for a whole store.
+    :param uniform: returns a random number between two bounds, for jitter.
+    :param of_one_owner: whether it is for one owner's images rather than for a whole store.
     """
 
     __slots__ = ("_failures", "_pauses", "_refusals", "_uniform", "opened_until", "reason", "state")
@@ -70,30 +71,34 @@ class Breaker:
         self._pauses = 0
 
     def lets_through(self, now: float, running: int) -> int | None:
-        """Return how many requests may begin now; None for any number.
+        """Return how many requests may start now, 0 or 1; None for any number.
 
-        :param running: requests under way.
+        :param running: requests in flight.
         """
         if self.state is State.CLOSED:
             return None
         return 1 if self.state_at(now) is State.HALF_OPEN and not running else 0
 
     def state_at(self, now: float) -> State:
-        """Return its state at a time, seconds."""
+        """Return the state at a time; :attr:`state` does not reflect the end of a pause."""
         over = self.state is State.OPEN and now >= self.opened_until
         return State.HALF_OPEN if over else self.state
 
     def answered(self) -> bool:
-        """Take in that the store did what it was asked; returns whether that closes the breaker."""
+        """Record a success.
+
+        :returns: whether it closed the breaker.
+        """
         self._failures.clear()
         self._refusals.clear()
         self._pauses = 0
         return self._close()
 
     def refused(self, owner: Owner, reason: str, *, first: bool) -> bool:
-        """Take in that the store refused an image; returns whether that changes the state.
+        """Record that the store refused an image.
 
-        :param first: whether the image had not failed before.
+        :param first: whether the image had not failed before; only then does it count.
+        :returns: whether the breaker closed, or changed from closed to half-open.
         """
         self._failures.clear()
         self._pauses = 0
@@ -110,10 +115,12 @@ class Breaker:
     def failed(
         self, now: float, owner: Owner, reason: str, *, first: bool = True, at_once: bool = False
     ) -> bool:
-        """Take in that the store failed; returns whether that opens a closed breaker.
+        """Record a failure.
 
-        :param first: whether the image had not failed before; one that had is no new evidence.
-        :param at_once: one failure is enough.
+        :param first: whether the image had not failed before; only then does it count towards
+            opening a closed breaker.
+        :param at_once: whether this failure alone opens the breaker.
+        :returns: whether it opened a closed breaker.
         """
         if self.state is State.FORCED_OPEN:
             return False
@@ -132,13 +139,16 @@ class Breaker:
         return opens
 
     def force_open(self, reason: str) -> bool:
-        """Let nothing through until :meth:`reset`; returns whether that is new."""
+        """Let nothing through until :meth:`reset`.
+
+        :returns: whether the state changed.
+        """
         new = self.state is not State.FORCED_OPEN
         self.state, self.reason = State.FORCED_OPEN, reason
         return new
 
     def reset(self) -> None:
-        """Take in that an operator, or a proof, says that the store may be asked again."""
+        """Close the breaker if it was forced open; otherwise do nothing."""
         if self.state is State.FORCED_OPEN:
             self.state, self.reason = State.CLOSED, ""
 

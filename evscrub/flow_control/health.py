@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a store's answers say: of the store, of one owner's images in it, or of one image alone.
+"""The health of a store: attributes failures to the store, to one owner, or to one image. Pure.
 
-Pure, O(1) an answer, and bounded whatever the answers are. The store's breaker and pace follow what
-several owners' images have in common; what only one owner's images meet with stops that owner.
+O(1) per answer, in bounded memory. Failures that several owners share change the store's breaker
+and pace; failures of one owner's images stop only that owner.
 
-* What the store says of an image alone, that it is in use or may not be deleted, is an answer.
+* An answer about one image, for instance that it is in use, counts as an answer of the store.
 * An image that failed before is no new evidence when it fails again.
-* What is concluded from an owner who is alone with the store is said of the store, and becomes that
-  owner's again as soon as another's image comes: see :meth:`Health.make_way`.
-* A part of the store that gave no good answer for a while, such as another's server that an image's
-  location names, speaks for its images' owners while another part does well.
+* Failures of an owner who is alone in the store are attributed to the store, and to that owner as
+  soon as another owner's image arrives; see :meth:`Health.make_way`.
+* A part of the store without a recent good answer, for instance a foreign server named in an
+  image's location, is evidence only against its images' owners while another part works.
 """
 
 from collections.abc import Callable
@@ -30,15 +30,15 @@ from evscrub.domain.verdict import (
 from evscrub.flow_control.adaptive_limit import Pace, PaceStatistics
 from evscrub.flow_control.circuit_breaker import Breaker, State
 
-#: Owners whose images failed and none of which did well since.
+#: Maximum number of owners whose failures are tracked.
 _OWNERS = 1000
-#: Parts of a store that gave a good answer, and for how long that counts.
+#: Maximum number of working parts of a store that are tracked, and how long a good answer counts.
 _PARTS = 64
 _GOOD_SECONDS = 600.0
-#: Owners who got an answer in this time share the store; two who met with overload in this time
-#: are evidence of it.
+#: Owners answered within this time share the store; overload of two of them within this time is
+#: evidence of overload of the store.
 _TOGETHER_SECONDS = 10.0
-#: Why a file store is paused at once.
+#: Verdicts that pause a file store at once, and the reason to show.
 NOT_MOUNTED = {
     MISSING_DIRECTORY: "its directory is missing",
     EMPTY_DIRECTORY: "its directory is empty",
@@ -46,7 +46,7 @@ NOT_MOUNTED = {
 
 
 class Event(Enum):
-    """What an answer changed."""
+    """Kind of a :class:`Change`."""
 
     SLOWED = "slowed"
     RECOVERED = "recovered"
@@ -58,9 +58,10 @@ class Event(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an answer changed, and for whom.
+    """Change of a store's health that an answer caused.
 
-    :param owner: whose images, where they are one owner's.
+    :param owner: the owner, if the scope is one owner's images.
+    :param reason: cause of the change; empty for a recovery.
     """
 
     event: Event
@@ -74,8 +75,8 @@ class HealthStatistics:
     """The health of a store at one moment.
 
     :param breaker: the state of the store's circuit breaker.
-    :param reason: why the breaker is not closed; empty while it is.
-    :param owners_stopped: owners whose images fail one after another, and wait.
+    :param reason: why the breaker is not closed; empty if it is.
+    :param owners_stopped: number of owners whose breaker is not closed.
     """
 
     breaker: State
@@ -87,14 +88,14 @@ class HealthStatistics:
 class Health:
     """The breaker and pace of a store, and the breakers of owners in it.
 
-    :param uniform: draws a number between two, for jitter.
+    :param uniform: returns a random number between two bounds, for jitter.
     """
 
     def __init__(self, pace: Pace, uniform: Callable[[float, float], float]) -> None:
         self.pace = pace
         self.breaker = Breaker(uniform)
-        self.shut: dict[Owner, Breaker] = {}  #: owners whose images may not all go on
-        # The owner who was alone and slowed the store, or shut it, in a tuple; None if several did.
+        self.shut: dict[Owner, Breaker] = {}  #: breakers that are not closed, by owner
+        # The lone owner who slowed the store, or shut it, in a tuple, for None is an owner too.
         self._slowed_by: tuple[Owner] | None = None
         self._shut_by: tuple[Owner] | None = None
         self._uniform = uniform
@@ -105,7 +106,7 @@ class Health:
         self._overloaded: tuple[Owner, float] = (None, float("-inf"))
 
     def statistics(self, now: float) -> HealthStatistics:
-        """Return the store's health as it is.
+        """Return the current statistics.
 
         :param now: seconds since boot.
         """
@@ -120,9 +121,11 @@ class Health:
     def answered(
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
     ) -> Change | None:
-        """Take in what the store answered to a delete; returns what that changes.
+        """Record the answer to a delete.
 
-        :param alone: whether no other owner's image waits or is in work.
+        :param now: seconds since boot.
+        :param alone: whether no other owner's image waits or is being deleted.
+        :returns: the change of state that the answer caused; None without one.
         """
         if self._last != (origin.owner,):
             if self._last is not None:
@@ -148,7 +151,7 @@ class Health:
     def _in_trouble(
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
     ) -> Change | None:
-        """Stop the store at once."""
+        """Open the store's breaker at once, for trouble that one answer proves."""
         if verdict.reason in PAUSING_ALONE:
             if not alone or self.breaker.state is State.FORCED_OPEN:
                 return None
@@ -162,33 +165,39 @@ class Health:
         return Change(Event.OPENED, reason=verdict.reason) if opened else None
 
     def force_open(self, reason: str) -> Change | None:
-        """Ask nothing of the store until an operator says so."""
+        """Pause the store until :meth:`reset`.
+
+        :returns: the change; None if it was paused already.
+        """
         self._shut_by = None
         return Change(Event.PAUSED, reason=reason) if self.breaker.force_open(reason) else None
 
     def reset(self) -> None:
-        """Take in that an operator says that the store may be asked again."""
+        """Resume a paused store, on behalf of the operator."""
         if self.breaker.state is State.FORCED_OPEN:
             self._new_breaker()
 
     @property
     def blamed(self) -> tuple[Owner] | None:
-        """The owner, in a tuple, who was alone when the store was slowed or shut; None if none."""
+        """The lone owner who caused the store's limits, in a tuple; None if no single owner did."""
         return self._slowed_by or self._shut_by
 
     def make_way(self) -> None:
-        """Let others go on than the owner who was alone when the store was slowed or shut."""
+        """Restrict limits caused by a lone owner to that owner; call it when others arrive.
+
+        The pace is restored, and the store's breaker becomes the owner's.
+        """
         if self._slowed_by is not None:
             self._slowed_by = None
             self.pace.restore()
         if self._shut_by is not None:
             (owner,) = self._shut_by
-            # Forced open, each image waits for a proof anyway.
+            # A forced-open breaker is dropped: each image waits for a proof anyway.
             if self.breaker.state is not State.FORCED_OPEN:
                 self._failing[owner] = self.shut[owner] = self.breaker
             self._new_breaker()
 
-    # -- inside
+    # -- internal
 
     def _good(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
         was_slowed = self.pace.is_slowed
@@ -239,7 +248,7 @@ class Health:
             return None
         of_store = self._is_of_store(origin.endpoint, now)
         if of_store and self.breaker.failed(now, owner, reason):
-            # What the owners' images met with was the store's doing.
+            # The store caused the owners' failures.
             self._failing.clear()
             self.shut.clear()
             return Change(Event.OPENED, reason=reason)
@@ -251,8 +260,8 @@ class Health:
     def _follow_overload(
         self, verdict: Verdict, origin: Origin, now: float, *, alone: bool
     ) -> Change | None:
-        """Slow down for what several owners, or the only one there is, meet with."""
-        # A failed probe tells that the store is still down, not how much it would bear.
+        """Cut the pace for overload that several owners meet, or a lone one."""
+        # A failed probe shows that the store is still down, not how much load it can take.
         closed = self.breaker.state is State.CLOSED and origin.owner not in self.shut
         if not (verdict.tells_overload and origin.first and closed):
             return None
@@ -271,7 +280,7 @@ class Health:
         return None if was_slowed else Change(Event.SLOWED)
 
     def _shut(self, event: Event, owner: Owner, *, alone: bool) -> Change:
-        """Let an owner's breaker, which has just changed, hold for the owner, or for the store."""
+        """Apply an owner's changed breaker to the owner, or to the store if the owner is alone."""
         breaker = self._failing[owner]
         if not alone:
             self.shut[owner] = breaker
@@ -283,7 +292,7 @@ class Health:
         return Change(event, reason=breaker.reason)
 
     def _new_breaker(self) -> None:
-        """Begin again with the store."""
+        """Replace the store's breaker by a closed one."""
         self.breaker = Breaker(self._uniform)
         self._shut_by = None
 
@@ -307,7 +316,7 @@ class Health:
         self._good_at[endpoint] = now
 
     def _is_of_store(self, endpoint: str, now: float) -> bool:
-        """Whether a part of the store may speak for all of it."""
+        """Return whether a failure of a part of the store is evidence against the whole store."""
         at = self._good_at.get(endpoint)
         if at is not None and now - at < _GOOD_SECONDS:
             return True

@@ -1,26 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A rate limit that can be changed while it is waited for."""
+"""A token bucket whose rate can change while tasks wait for it."""
 
 import anyio
 from aiolimiter import AsyncLimiter
 
 
 class RateLimit:
-    """At most `rate` acquisitions a second, with `burst` of them at once after a quiet time.
+    """A token bucket.
 
-    :param rate: a second; 0 is no limit.
-    :param burst: at least 1.
+    :param rate: acquisitions per second; 0 for no limit.
+    :param burst: size of the bucket, at least 1: acquisitions allowed at once after an idle time.
     """
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate = rate
         self.burst = burst
         self._limiter = _limiter(rate, burst)
-        self._is_full = False  # the burst of a new limiter is still to be used up
+        self._is_full = False  # whether to consume the burst of a new limiter first
         self._waiting: set[anyio.CancelScope] = set()
 
     def change(self, rate: float, burst: float) -> None:
-        """Set another rate, also for those who wait already."""
+        """Change rate and burst, also for waiting tasks; the bucket starts full."""
         if (rate, burst) != (self.rate, self.burst):
             self.rate, self.burst = rate, burst
             self._limiter, self._is_full = _limiter(rate, burst), False
@@ -28,7 +28,7 @@ class RateLimit:
                 scope.cancel()
 
     def follow(self, rate: float) -> None:
-        """Set another rate, also for those who wait already, but give nobody a new burst."""
+        """Change the rate, also for waiting tasks; the bucket starts empty."""
         if rate != self.rate:
             self.change(rate, self.burst)
             self._is_full = self._limiter is not None
@@ -44,7 +44,7 @@ class RateLimit:
                 try:
                     if self._is_full:
                         self._is_full = False
-                        await limiter.acquire(self.burst)  # at once: nothing is used up yet
+                        await limiter.acquire(self.burst)  # returns at once: the bucket is full
                     await limiter.acquire()
                 finally:
                     self._waiting.discard(scope)

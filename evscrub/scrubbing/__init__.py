@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scrubs images: claims them, deletes their data, and settles the result in the registry.
 
-:mod:`~evscrub.scrubbing.scrubber` takes due images from the queue,
-:mod:`~evscrub.scrubbing.claimer` claims them, each store's :mod:`~evscrub.scrubbing.lane` holds
-those that wait for it, :mod:`~evscrub.scrubbing.workers` delete, and
-:mod:`~evscrub.scrubbing.settler` settles. A :class:`~evscrub.scrubbing.job.Work` is one image on
-this way.
+:mod:`~evscrub.scrubbing.scrubber` runs the loop, and :mod:`~evscrub.scrubbing.scheduler` decides
+what it starts. The steps of one image are in :mod:`~evscrub.scrubbing.pipeline`:
+:mod:`~evscrub.scrubbing.claimer` claims it, the :mod:`~evscrub.scrubbing.lane` of its store holds
+it until a worker is free, :mod:`~evscrub.scrubbing.deleter` deletes its data, and
+:mod:`~evscrub.scrubbing.settler` settles. A :class:`~evscrub.scrubbing.job.Job` is one claimed
+image.
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs that are handed to a worker's thread together."""
+"""Jobs that a worker thread processes in one go."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -12,13 +12,13 @@ from evscrub.scrubbing.job import Job, Location
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a store answered to a delete.
+    """Result of one delete.
 
-    :param verdict: None where the delete was not tried, or raised.
-    :param began: when the delete began, seconds since boot.
-    :param ended: when it ended, seconds since boot.
-    :param ended_at: the same, seconds since the epoch, by the database's clock.
-    :param defect: what was raised that no driver should raise.
+    :param verdict: None if the delete was not attempted, or raised.
+    :param began: start of the delete, seconds since boot.
+    :param ended: end of the delete, seconds since boot.
+    :param ended_at: end of the delete by the database's clock, seconds since the epoch.
+    :param defect: unexpected exception, one that ``Stores.delete`` did not turn into a verdict.
     """
 
     job: Job
@@ -31,12 +31,13 @@ class Answer:
 
 
 class Batch:
-    """Jobs that one worker goes through, a location of each.
+    """Jobs of one worker, which deletes one location of each.
 
-    The thread takes them out one by one. The event loop reads :attr:`answers` when the thread has
-    returned; before, it may take back those that were not begun, since either takes atomically.
+    The thread pops jobs one at a time, while the event loop may take back jobs that have not
+    started: both pop from a deque, which is atomic. The event loop reads :attr:`answers` after the
+    thread has returned.
 
-    :param owner: holds the worker's slot.
+    :param owner: owner to whom the worker's slot is charged.
     :param now: seconds since boot.
     """
 
@@ -45,23 +46,23 @@ class Batch:
     def __init__(self, jobs: Iterable[Job], owner: Owner, now: float) -> None:
         self.owner = owner
         self.answers: list[Answer] = []
-        self.current: Job | None = None  #: in the thread's hands
-        self.stalled: Job | None = None  #: last found to take long
-        self.heard_at = now  #: when it was begun, or the last answer came
-        self.waits = False  #: for its turns at the rates
+        self.current: Job | None = None  #: the job that the thread is deleting
+        self.stalled: Job | None = None  #: the job that was last found to take long
+        self.heard_at = now  #: creation or latest answer, seconds since boot
+        self.waits = False  #: whether it waits for the rate limits
         self._jobs = deque(jobs)
 
     def __len__(self) -> int:
-        """Return how many jobs were not begun."""
+        """Return the number of jobs that have not started."""
         return len(self._jobs)
 
     @property
     def jobs(self) -> list[Job]:
-        """The jobs that were not begun."""
+        """The jobs that have not started."""
         return list(self._jobs)
 
     def take(self) -> Job | None:
-        """Take out the next job; None without one."""
+        """Remove and return the next job; None if there is none."""
         try:
             self.current = self._jobs.popleft()
         except IndexError:
@@ -69,7 +70,7 @@ class Batch:
         return self.current
 
     def take_back(self) -> list[Job]:
-        """Take out all jobs that were not begun."""
+        """Remove and return all jobs that have not started."""
         jobs = []
         while self._jobs:
             try:
@@ -79,10 +80,10 @@ class Batch:
         return jobs
 
     def put(self, jobs: Iterable[Job]) -> None:
-        """Put in jobs, before a thread has the batch."""
+        """Append jobs; call this before a thread gets the batch."""
         self._jobs.extend(jobs)
 
     def answer(self, answer: Answer) -> None:
-        """Add the answer for the current job."""
+        """Record the answer for the current job."""
         self.answers.append(answer)
         self.heard_at = answer.ended

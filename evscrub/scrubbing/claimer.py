@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds out what ready images need: looks for their stores, claims them, makes jobs of them."""
+"""Assigns ready images to lanes, claims them, and makes jobs of the claims."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -29,19 +29,19 @@ from evscrub.telemetry.log_limit import LogLimit
 
 LOG = logging.getLogger(__name__)
 
-#: The lane of images whose store is not known yet.
+#: Lane of images whose store is not known yet.
 UNKNOWN_LANE = "?"
-#: The lane of images that no usable store has a location of; claims end at once there.
+#: Lane of images without a location in a usable store; their jobs end right after the claim.
 NO_STORE = ""
 _LOCKED_SECONDS = 1.0
-#: How long no image is claimed after the database's clock disagreed.
+#: Pause of claims after a reading of the database's clock was disputed.
 _DISPUTE_SECONDS = 1.0
-#: Why claims are refused is logged so often.
+#: Interval of the warning that claims are refused.
 _TELL_SECONDS = 60.0
 
 
 class Claimer:
-    """Turns ready images into jobs, or sets them aside."""
+    """Turns ready images into jobs, and drops or delays those that are not to be scrubbed."""
 
     def __init__(
         self,
@@ -61,8 +61,8 @@ class Claimer:
             self._shared_urls.live_ids, LiveImages(claims.database).read, stores.resolve
         )
         self._owners = OwnerPace(context.settings.owner_rate)
-        self._paced: set[str] = set()  #: images that wait for their owner's turn
-        # An event may name any owner: what it tells of takes its turn once the registry was asked.
+        self._paced: set[str] = set()  #: images delayed by their owner's rate
+        # An event's owner is not trusted: the registry is asked before an owner's rate is charged.
         queue.first_lane = UNKNOWN_LANE
         queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
@@ -79,10 +79,10 @@ class Claimer:
             self._change_owner_rate(settings.owner_rate)
 
     def _known_lane(self) -> str:
-        """Return the lane of images whose owner the registry has told.
+        """Return the queue lane for images whose owner is known from the registry.
 
-        Where there is one store they need not be looked at for theirs, but for a cap by owner,
-        which is charged then.
+        With a single store there is nothing to look up, unless there is a rate per owner: it is
+        charged during the look.
         """
         stores = self._stores.deletable
         return (
@@ -92,7 +92,7 @@ class Claimer:
         )
 
     def _change_owner_rate(self, rate: float) -> None:
-        """Let images that wait for a turn at the old rate come for one at the new."""
+        """Make images due that were delayed by the old rate, so that the new one schedules them."""
         self._owners = OwnerPace(rate)
         now = self._context.database_clock.now()
         paced, self._paced = self._paced, set()
@@ -101,7 +101,12 @@ class Claimer:
                 self._queue.add(image_id, now)
 
     async def look(self, taken: Sequence[Taken]) -> None:
-        """Send each image to its lane, or wherever else it belongs."""
+        """Queue each image in the lane of its store, or set it aside if it is not to be scrubbed.
+
+        If the registry is unavailable, the images return to the queue.
+
+        :param taken: images of :data:`UNKNOWN_LANE`.
+        """
         asked = self._context.clock.moment()
         ids = [image.image_id for image in taken]
         try:
@@ -112,7 +117,7 @@ class Claimer:
             self.put_back(taken, UNKNOWN_LANE)
             return
         self._context.database_clock.observe(seen.now, asked)
-        # What may raise comes first: its batch is taken apart then, and looked at again.
+        # What may raise comes before any change: the batch is split then and looked at again.
         lanes = {
             image_id: self._lane_of(sight.decision)
             for image_id, sight in seen.sights.items()
@@ -126,7 +131,13 @@ class Claimer:
                 self._set_aside(image, sight)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Job]:
-        """Claim images; returns the jobs that they make."""
+        """Claim images and return their jobs.
+
+        Images that cannot be claimed are set aside or returned to the queue; all of them if the
+        registry is unavailable or refuses claims.
+
+        :param lane: the lane that the images were taken from.
+        """
         asked = self._context.clock.moment()
         ids = [image.image_id for image in taken]
         self._paced.difference_update(ids)
@@ -135,7 +146,7 @@ class Claimer:
                 self._claim, ids, self._context.settings.policy
             )
         except RegistryAwayError:
-            # Claims that were made, if any, run out and are taken over.
+            # If the commit went through after all, those claims expire and are taken over.
             self.put_back(taken, lane.name)
             return []
         self._context.database_clock.observe(seen.now, asked)
@@ -154,16 +165,16 @@ class Claimer:
             elif sight is not None and not isinstance(sight.decision, Scrub):
                 self._set_aside(image, sight)
             else:
-                # Locked by somebody, or gone from the registry: a look will tell.
+                # Locked by another transaction, or purged: look at it again later.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
-        # Not before all are made: what raises here is given back when its lease expires.
+        # Only once all jobs are made: if that raises, the claims must expire, not be renewed.
         for job in jobs:
             self._leases.add(job)
         return jobs
 
     @property
     def refused_seconds(self) -> float:
-        """How long to claim nothing, since the database's clock disagreed; 0 else."""
+        """Remaining pause of claims after a disputed clock reading, seconds; 0 without one."""
         return max(0.0, self._refused_until - self._context.clock.boot())
 
     def _refuse(self) -> None:
@@ -178,14 +189,17 @@ class Claimer:
             LOG.info("The database's clock agrees with the estimate: images are claimed again")
 
     def _claim(self, image_ids: Sequence[str], policy: Policy) -> tuple[Seen, dict[int, Verdict]]:
-        """Claim images, and tell which of their locations' data another one may want."""
+        """Claim images, and find out which of their locations share their data; blocks."""
         seen = self._claims.claim(image_ids, policy)
         return seen, self._look_for_shared(seen.claims)
 
     def _look_for_shared(self, claims: Sequence[Claim]) -> dict[int, Verdict]:
-        """Tell whose data another one may want; where that raises, of half of the claims at a time.
+        """Return verdicts of locations that share their data, by row id; blocks.
 
-        They are made: those that it does not raise for are to go on.
+        The claims are committed already, so a row that makes the query raise must not stop the
+        others: the claims are halved until it is alone, and then get a verdict of their own.
+
+        :raises Exception: one of :data:`UNAVAILABLE` that is not about the rows.
         """
         rows = [row for claim in claims for row in claim.locations]
         try:
@@ -199,13 +213,17 @@ class Claimer:
         return self._look_for_shared(claims[:middle]) | self._look_for_shared(claims[middle:])
 
     def look_again(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
-        """Return what holds of locations claimed before whose data one may want by now; blocks."""
+        """Return verdicts of claimed locations that share their data by now, by row id; blocks."""
         return self._shared_urls.among(rows, just_claimed=False)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0
     ) -> None:
-        """Return images to the queue that nothing was done about, as far as they are out of it."""
+        """Return taken images to the queue unchanged; skip those that are not taken any more.
+
+        :param lane: the store whose lane they wait in, or :data:`UNKNOWN_LANE`.
+        :param after_seconds: minimum delay; 0 keeps the due time.
+        """
         now = self._context.database_clock.now()
         for image in filter(lambda image: self._queue.is_taken(image.image_id), taken):
             self._queue.done(image.image_id)
@@ -219,14 +237,14 @@ class Claimer:
             )
 
     def _lane_of(self, decision: Scrub) -> str:
-        """Return the lane of the first location that a usable store has."""
+        """Return the store of the first location that resolves; :data:`NO_STORE` if none does."""
         for row in decision.locations:
             with suppress(StoreNotUsableError):
                 return self._stores.resolve(row).store
         return NO_STORE
 
     def _route(self, taken: Taken, lane: str, sight: Sight) -> None:
-        # From here on the registry's owner counts, not what the event said.
+        # The registry's owner replaces the event's.
         owner = None if sight.image is None else sight.image.owner
         now = self._context.database_clock.now()
         turn = self._owners.turn(owner, now)
@@ -241,13 +259,13 @@ class Claimer:
     def _queue_lane(
         self, image_id: str, store: str | None, *, failed_before: bool = False
     ) -> str | Again | None:
-        """Return the queue's lane of an image."""
+        """Return the queue lane of an image: images that failed before have one of their own."""
         if store in {None, UNKNOWN_LANE}:
             return store
         return Again(store) if failed_before or image_id in self._context.record.troubles else store
 
     def _set_aside(self, taken: Taken, sight: Sight) -> None:
-        """Let go of an image that is not to be scrubbed now."""
+        """Remove an image that is not to be scrubbed now; requeue it if it is due soon."""
         self._queue.done(taken.image_id)
         match sight.decision:
             case Wait(seconds):
@@ -297,12 +315,12 @@ class Claimer:
     def _target(
         self, claim: Claim, row: LocationRow, shared: Verdict | None
     ) -> Target | tuple[str, Verdict]:
-        """Return where to delete a location's data, or the verdict that needs no store's answer.
+        """Return the target of a location, or its store and verdict if nothing is to be deleted.
 
-        :param shared: what holds of the location, whose data another may need.
-        :returns: a verdict comes with the store that has the data, where that is known.
+        :param shared: verdict if the location may share its data; None if it does not.
+        :returns: with a verdict, the store is empty if it is unknown.
         """
-        # A name from the registry would give the metric as many labels as people can think of.
+        # Only configured names: the registry's would make the metric's labels unbounded.
         known = row.store if row.store and row.store in self._stores.names else NO_STORE
         if shared is SHARED:
             return known, shared
@@ -311,22 +329,23 @@ class Claimer:
         except StoreNotUsableError as error:
             return error.store or known, judge(error, "")
         except Exception as error:
-            # The claim is made: it is to be released, whatever its rows hold.
-            LOG.exception("A location of image %s cannot be resolved", claim.image.id)
+            # The claim is committed and must be settled, whatever its rows contain.
+            LOG.exception("Cannot resolve a location of image %s", claim.image.id)
             unusable = StoreNotUsableError(verdicts.BAD_URL, type(error).__name__)
             return known, judge(unusable, "")
         return target if shared is None else (known, shared)
 
 
 def disputed(seconds: float | None) -> str:
-    """Say that the database's clock cannot be right, and what to do.
+    """Return a message about a disputed database clock and what to do about it.
 
-    :param seconds: how far it is ahead of the estimate; None if a reading has settled that since.
+    :param seconds: how far it is ahead of the estimate, negative if behind; None if a later reading
+        has settled the dispute.
     """
     seconds = seconds or 0.0
     return (
         f"the database's clock is {abs(seconds):.1f} s {'ahead of' if seconds > 0 else 'behind'}"
-        " what this agent takes for its time. Has the connection moved to a node whose clock is"
-        " off? Let NTP set the clocks of all database nodes and of this host; 'evscrub check' tells"
+        " this agent's estimate of it. Has the connection moved to a node whose clock is"
+        " off? Let NTP set the clocks of all database nodes and of this host; 'evscrub check' shows"
         " how far they are apart. If the database is right, restart the agent"
     )

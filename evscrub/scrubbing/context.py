@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all parts of a scrubber share."""
+"""State and services that all parts of a scrubber share."""
 
 import random
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from evscrub.telemetry.statistics import Record, Scrubbed, Trouble
 
 
 class Observers(NamedTuple):
-    """Who is told of images.
+    """Callbacks for the end of an image.
 
-    :param on_scrubbed: told of each image that nothing is left to do about.
-    :param on_parked: told of each image, by id, that only an operator can help.
+    :param on_scrubbed: called once an image is complete, whether or not data was deleted.
+    :param on_parked: called with the id of an image when it is parked.
     """
 
     on_scrubbed: Callable[[Scrubbed], None] = lambda _: None
@@ -30,32 +30,35 @@ NOBODY = Observers()
 
 
 class Wakeup:
-    """Lets one task sleep until there is something to do."""
+    """An event that one task waits for repeatedly."""
 
     def __init__(self) -> None:
         self._event = anyio.Event()
 
     def set(self) -> None:
-        """Wake the task, or keep it from sleeping next."""
+        """Wake the task, or make its next :meth:`wait` return at once."""
         self._event.set()
 
     def clear(self) -> None:
-        """Forget what was set before."""
+        """Discard an earlier :meth:`set`."""
         self._event = anyio.Event()
 
     async def wait(self, seconds: float) -> None:
-        """Sleep until :meth:`set` is called, at most so long."""
+        """Wait until :meth:`set` is called, or until the timeout.
+
+        :param seconds: the timeout.
+        """
         with anyio.move_on_after(seconds):
             await self._event.wait()
 
 
 @dataclass(slots=True)
 class Context:
-    """What all parts of a scrubber share.
+    """State and services that all parts of a scrubber share.
 
-    :param settings: replaced when options change; read at each use.
-    :param wakeup: set where there is something to start.
-    :param uniform: draws a number between two, for jitter.
+    :param settings: current options; replaced when they change, so read them at each use.
+    :param wakeup: set when a step may be started.
+    :param uniform: returns a random number between two bounds, for jitter.
     """
 
     settings: Settings
@@ -69,7 +72,7 @@ class Context:
     def create(
         cls, settings: Settings, database: Database, database_clock: DatabaseClock
     ) -> "Context":
-        """Return a context whose calls time out before a lease does."""
+        """Return a context whose registry calls count as silent before a lease can expire."""
         silent_seconds = min(SILENT_SECONDS, settings.policy.claim_timeout.total_seconds() / 2)
         calls = RegistryGateway(database_clock.clock, database, silent_seconds)
         return cls(settings, database_clock, calls)
@@ -80,5 +83,5 @@ class Context:
 
     @property
     def lease_seconds(self) -> float:
-        """How old a lease may get."""
+        """Age at which a lease expires, ``claim_timeout`` in seconds."""
         return self.settings.policy.claim_timeout.total_seconds()

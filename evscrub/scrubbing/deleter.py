@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Deletes data: looks once more who needs it, lets a thread delete, proves what is missing.
+"""Deletes data: a last look for shared data, the delete in a thread, proofs for missing data.
 
-The store's driver blocks, so a worker's thread calls it. The thread goes through the batch that it
-was given and changes nothing else.
+Store drivers block, so a worker thread calls them. The thread changes nothing but its batch.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Deleter:
-    """Deletes batches of jobs, as many at a time as the lanes give it."""
+    """Deletes batches of jobs; the lanes bound how many run at a time."""
 
     def __init__(
         self,
@@ -44,21 +43,25 @@ class Deleter:
         self._threads = anyio.CapacityLimiter(context.settings.concurrency)
 
     def change(self, concurrency: int) -> None:
-        """Let another number of threads delete at a time."""
+        """Set the number of threads.
+
+        :param concurrency: deletes at a time, at least 1.
+        """
         self._threads.total_tokens = concurrency
 
     async def select(self, lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
-        """Look again who needs the data of a batch's jobs, and take out what is not deleted now.
+        """Check a batch right before its deletes, and remove the jobs that must not be deleted now.
 
-        :returns: jobs that end, since their lease has run out or nobody can tell who needs their
-            data, and jobs that have nothing left in this lane, or whose lane has been shut.
+        :returns: jobs to end, because their lease expired or the registry could not say whether
+            their data is shared; and jobs to forward, because nothing of them is left in this lane
+            or the lane is shut for them.
         """
         shared = await self._last_look.renew(batch.jobs)
         now = self._context.clock.boot()
         may: list[Job] = []
         end: list[Job] = []
         elsewhere: list[Job] = []
-        for job in batch.jobs:  # without those that the lane took back meanwhile
+        for job in batch.jobs:  # the lane may have taken some back meanwhile
             found = shared.get(job.image_id)
             if found:
                 job.keep(found, self._context.database_clock.now())
@@ -76,9 +79,11 @@ class Deleter:
         return end, elsewhere
 
     async def delete(self, batch: Batch) -> None:
-        """Let a thread go through a batch, and return when it has.
+        """Delete the next location of each job of a batch in a thread, and wait for it.
 
-        The next location of each job is in the batch's lane.
+        Answers are added to the batch; nothing is raised for a failed delete.
+
+        :param batch: jobs that :meth:`select` left in it.
         """
         if not batch:
             return
@@ -87,11 +92,11 @@ class Deleter:
                 self._delete_all,
                 batch,
                 limiter=self._threads,
-                # Cancelled only when the process ends, drained or not; otherwise the slot is kept
-                # for as long as the thread runs.
+                # Cancelled only when the process stops; until then the slot is held for as long
+                # as the thread runs.
                 abandon_on_cancel=True,
             )
-        except Exception as error:  # noqa: BLE001 - no thread could be had, so its first job failed
+        except Exception as error:  # noqa: BLE001 - no thread could start, so the first job failed
             job = batch.current or batch.take()
             if job is not None:
                 location, _ = next(job.pending)
@@ -99,7 +104,10 @@ class Deleter:
                 batch.answer(self._answer(job, location, None, now, error))
 
     async def prove(self, lane: Lane, answers: Sequence[Answer]) -> dict[str, Proof]:
-        """Return what live images tell of the parts of a store that did not have some data."""
+        """Return a proof for each part of a store that reported data missing.
+
+        :returns: proofs by endpoint; empty if "not found" is trusted without proof.
+        """
         if not lane.missing.limit:
             return {}
         missing = {
@@ -113,10 +121,10 @@ class Deleter:
         }
 
     def _delete_all(self, batch: Batch) -> None:
-        """Delete in a worker's thread.
+        """Delete the jobs of a batch; runs in a worker thread.
 
-        Nothing follows what is neither gone nor missing: the loop decides what that means for the
-        rest. One proof serves for all that is missing.
+        Stops at the first answer that is neither gone nor missing, because the event loop decides
+        what it means for the rest. Missing data does not stop it: one proof covers all of it.
         """
         began = self._context.clock.boot()
         while (job := batch.take()) is not None:
@@ -132,14 +140,14 @@ class Deleter:
         batch.current = None
 
     def _delete(self, job: Job, location: Location, target: Target, began: float) -> Answer:
-        # Either may have run out since the loop asked.
+        # Either may have expired since the event loop checked.
         if not self._leases.has_time(job) or not self._last_look.is_fresh(job):
             return self._answer(job, location, None, began)
         if job.begun_at is None:
             job.begun_at = self._context.database_clock.now()
         try:
             verdict = self._stores.delete(target)
-        except Exception as error:  # noqa: BLE001 - it belongs to its image alone
+        except Exception as error:  # noqa: BLE001 - it concerns this image only
             return self._answer(job, location, None, began, error)
         return self._answer(job, location, verdict, began)
 

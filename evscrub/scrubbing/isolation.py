@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keep a bad member of a batch from holding up the others."""
+"""Keeps a bad member of a batch from failing the others."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -14,17 +14,17 @@ async def apart(
     act: Callable[[Sequence[T]], Awaitable[object]],
     refuse: Callable[[T, Exception], object],
 ) -> None:
-    """Act on a batch, and where that raises, on its halves, until what is bad is alone.
+    """Call `act` with a batch; if that raises, with its halves, until the bad members are alone.
 
     :param act: may be called again for members of a batch for which it raised.
-    :param refuse: told of each member that `act` raises for when it is alone.
-    :raises RegistryAwayError: `act` raised it, which says nothing of its batch.
+    :param refuse: called with each member for which `act` raises when it is alone.
+    :raises RegistryAwayError: `act` raised it, which is not about a member.
     """
     try:
         await act(batch)
     except RegistryAwayError:
         raise
-    except Exception as error:  # noqa: BLE001 - it is handed on
+    except Exception as error:  # noqa: BLE001 - passed to refuse
         if len(batch) == 1:
             refuse(batch[0], error)
             return

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A claimed image: its locations, its lease, and how far it is."""
+"""A claimed image: its locations, its lease and its state."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ from evscrub.queueing.delay_queue import Source
 from evscrub.registry.claims import Claim, Settlement
 from evscrub.stores.backends import Target
 
-#: Why an image is finished without a delete that has no location left.
+#: Reason of an image that is finished without a delete because it has no location left.
 NO_LOCATION = "no_location"
 
 
 class JobState(Enum):
-    """How far a job is; see :class:`Job`."""
+    """State of a job; see :class:`Job`."""
 
     WAITING = "waiting"
     DELETING = "deleting"
@@ -27,17 +27,17 @@ class JobState(Enum):
 
 
 class LocationState(Enum):
-    """What is known of the data at a location."""
+    """State of the data at a location."""
 
-    PENDING = "pending"  #: not tried
+    PENDING = "pending"  #: not attempted
     DELETED = "deleted"  #: the store deleted it
-    MISSING = "missing"  #: the store does not have it, and is the right one
-    KEPT = "kept"  #: it stays: another location needs it, or the store is not one to delete in
-    UNPROVEN = "unproven"  #: the store does not have it, and may be the wrong one
+    MISSING = "missing"  #: the store does not have it, and is proven
+    KEPT = "kept"  #: stays: another location shares it, or it is not ours to delete
+    UNPROVEN = "unproven"  #: the store does not have it, and is not proven
     FAILED = "failed"  #: the delete failed
 
 
-#: States of locations whose rows are done with.
+#: States of locations whose rows are settled as deleted.
 _DONE = frozenset({LocationState.DELETED, LocationState.MISSING, LocationState.KEPT})
 
 
@@ -45,10 +45,10 @@ _DONE = frozenset({LocationState.DELETED, LocationState.MISSING, LocationState.K
 class Location:
     """A location of a job.
 
-    :param target: where the data is; None where no usable store has it.
-    :param twins: ids of further rows for the same object, which share its state.
-    :param store: the store that the verdict came from; empty for none.
-    :param verdict: of the delete, or of what forbade it; None before.
+    :param target: the data to delete; None if there is nothing to delete, or no usable store.
+    :param twins: ids of other rows for the same object, which share its state.
+    :param store: store that the verdict is about; empty if none.
+    :param verdict: result of the delete, or why it was not attempted; None until judged.
     """
 
     row: LocationRow
@@ -60,12 +60,12 @@ class Location:
 
     @property
     def ids(self) -> list[int]:
-        """Ids of its row and of its twins'."""
+        """Ids of the location's row and its twins."""
         return [self.row.id, *self.twins]
 
     @property
     def is_whole(self) -> bool:
-        """Whether the data is known to be as it was."""
+        """Whether the data is known to be untouched by a failed delete."""
         if self.state is LocationState.FAILED:
             return self.verdict is not None and self.verdict.outcome not in UNSURE
         return True
@@ -76,8 +76,8 @@ class Lease:
     """A claim's lease.
 
     :param stamp: its time in the registry, as last renewed.
-    :param asked: when that was asked for; the lease is no older than that.
-    :param is_lost: it ran out, or another agent took the claim over: nothing more may be deleted.
+    :param asked: when the claim or renewal was requested; upper bound of the lease's age.
+    :param is_lost: whether it expired or was taken over; nothing more may be deleted then.
     """
 
     stamp: datetime
@@ -86,7 +86,7 @@ class Lease:
 
 
 class WrongStateError(RuntimeError):
-    """A job was told to do what it cannot do in its state: a defect of evscrub."""
+    """Raised for a transition that a job's state does not allow; a defect of evscrub."""
 
 
 @dataclass(slots=True, eq=False)
@@ -102,18 +102,20 @@ class Job:
                                 │
                                 └──settled()──> SETTLED
 
-    WAITING, it is in one lane's backlog, or on its way to one. DELETING, one worker has it, and
-    deletes one location after another. ENDED, the settler has it. Only the event loop changes a
-    job; a worker's thread reads its locations and its lease, and sets `begun_at`.
+    WAITING: in a lane's backlog, or about to be. DELETING: one worker has it and deletes its next
+    location. ENDED: the settler has it. Only the event loop changes a job; a worker thread reads
+    its locations and its lease, and sets `begun_at`.
 
-    :param looked: when it was last asked who else needs the data; before the claim at first.
-    :param needed_elsewhere: what that look told of pending locations, by row id.
+    :param looked: when the registry was last asked whether the data is shared; initially the time
+        of the claim.
+    :param needed_elsewhere: the answer for pending locations, by row id.
     :param due: when the image fell due, seconds since the epoch.
-    :param ready_at: since when it could have begun, seconds since the epoch.
-    :param first: the image had not failed before, so that a failure is evidence against its store.
-    :param trouble: the last failure, with the store it came from.
-    :param begun_at: when its first delete began, seconds since the epoch; None before.
-    :param ended_at: when the last location was judged, seconds since the epoch; 0 before.
+    :param ready_at: when the image was ready for this attempt, seconds since the epoch.
+    :param first: whether the image had not failed before; only then is a failure evidence against
+        its store.
+    :param trouble: store and verdict of the last failure; None without one.
+    :param begun_at: start of the first delete, seconds since the epoch; None until then.
+    :param ended_at: when the last location was judged, seconds since the epoch; 0 until then.
     """
 
     claim: Claim
@@ -143,55 +145,67 @@ class Job:
 
     @property
     def pending(self) -> Iterator[tuple[Location, Target]]:
-        """The locations that are still to be deleted, each with its target, in order."""
+        """The locations still to be deleted, in order, each with its target."""
         for location in self.locations:
             if location.state is LocationState.PENDING and location.target is not None:
                 yield location, location.target
 
     @property
     def next_store(self) -> str | None:
-        """The store of the next location; None when there is none left."""
+        """The store of the next pending location; None if none is left."""
         return next((target.store for _, target in self.pending), None)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every location is gone, or needs no deleting."""
+        """Whether the image is done: each location is deleted, missing or kept."""
         return self.trouble is None and all(each.state in _DONE for each in self.locations)
 
     @property
     def data_went(self) -> bool:
-        """Whether a store had data of it, or has it no more."""
+        """Whether at least one location was deleted or is proven missing."""
         return any(
             each.state in {LocationState.DELETED, LocationState.MISSING} for each in self.locations
         )
 
     @property
     def missing_in(self) -> set[str]:
-        """The stores that did not have data of it and were proven."""
+        """The stores in which a location was proven missing."""
         return {each.store for each in self.locations if each.state is LocationState.MISSING}
 
     @property
     def why_nothing_went(self) -> str:
-        """Why no data was deleted: a verdict's reason, or :data:`NO_LOCATION`."""
+        """Why no data was deleted: the first verdict's reason, or :data:`NO_LOCATION`."""
         reasons = (each.verdict.reason for each in self.locations if each.verdict is not None)
         return next(reasons, NO_LOCATION)
 
     # -- transitions
 
     def start(self) -> None:
-        """Take in that a worker has it."""
+        """Move from WAITING to DELETING: a worker takes the job.
+
+        :raises WrongStateError: the job is not WAITING.
+        """
         self._go({JobState.WAITING}, JobState.DELETING)
 
     def stop(self) -> None:
-        """Take in that its worker is done with it."""
+        """Move from DELETING to WAITING: the worker returns the job.
+
+        :raises WrongStateError: the job is not DELETING.
+        """
         self._go({JobState.DELETING}, JobState.WAITING)
 
     def end(self) -> None:
-        """Take in that nothing more is deleted under this claim."""
+        """Move from WAITING to ENDED: nothing more is deleted under this claim.
+
+        :raises WrongStateError: the job is not WAITING.
+        """
         self._go({JobState.WAITING}, JobState.ENDED)
 
     def settled(self) -> None:
-        """Take in that the registry has its result."""
+        """Move from ENDED to SETTLED: the result is in the registry.
+
+        :raises WrongStateError: the job is not ENDED.
+        """
         self._go({JobState.ENDED}, JobState.SETTLED)
 
     def _go(self, allowed: Collection[JobState], state: JobState) -> None:
@@ -202,13 +216,14 @@ class Job:
     # -- locations
 
     def judge(self, location: Location, store: str, verdict: Verdict, now: float) -> None:
-        """Take in the verdict on a location.
+        """Record the verdict on a pending location.
 
+        :param store: store that the verdict is about; empty if none.
         :param now: seconds since the epoch.
-        :raises WrongStateError: it has one, or the job has ended.
+        :raises WrongStateError: the location is not pending, or the job has ended.
         """
         if location.state is not LocationState.PENDING or self.state in _OVER:
-            raise WrongStateError(f"Job {self.image_id}: a location is judged twice, or too late")
+            raise WrongStateError(f"Job {self.image_id}: location judged twice, or after the end")
         self.ended_at = now
         location.store, location.verdict = store, verdict
         location.state = _state_of(verdict)
@@ -216,22 +231,26 @@ class Job:
             self.trouble = (store, verdict)
 
     def keep(self, shared: Mapping[int, Verdict], now: float) -> None:
-        """Judge pending locations whose data another location may need.
+        """Judge the pending locations that may share their data with others.
 
-        :param shared: what holds of them, by row id.
+        :param shared: verdicts by row id.
+        :param now: seconds since the epoch.
         """
         for location, target in list(self.pending):
             if location.row.id in shared:
                 self.judge(location, target.store, shared[location.row.id], now)
 
     def give_up(self, trouble: tuple[str, Verdict]) -> None:
-        """Leave the pending locations for another claim: what became of them is not known."""
+        """Mark the pending locations as failed, because the state of their data is unknown.
+
+        :param trouble: the failure, with its store.
+        """
         self.trouble = trouble
         for location, _ in list(self.pending):
             location.state = LocationState.FAILED
 
     def settlement(self) -> Settlement:
-        """Return how this ends: what was not deleted is left, whether it was tried or not."""
+        """Return what to write to the registry: locations that are done and those left pending."""
         return Settlement(
             self.image_id,
             self.lease.stamp,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lane: what one store may be asked for at a time.
+"""A lane: schedules the work of one store within its limits.
 
-It counts and decides, it never waits. The event loop alone uses it.
+It only counts and decides, and never waits. Not thread-safe: only the event loop uses it.
 """
 
 from collections import Counter
@@ -22,24 +22,24 @@ from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.slots import Backlog, Slots
 
-#: How much work is claimed ahead of the workers, so that they do not wait for the database.
+#: Work to claim ahead of the workers, in seconds, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
-#: Claims under way at a time: while one waits for the database, the other computes.
+#: Concurrent claims: one computes while the other waits for the database.
 _CLAIMS = 2
 _LEAST_YIELD = 0.01
-#: Deletes that take less are fast: a way to a thread and back for each would cost more than the
-#: delete, and deletes in several threads contend for the GIL.
+#: Shorter deletes are fast: a thread hop for each would cost more than the delete itself, and
+#: several threads would contend for the GIL.
 _FAST_SECONDS = 0.005
-#: Fast deletes are handed to a worker so many seconds' worth at a time.
+#: Work in a batch of fast deletes, in seconds.
 BATCH_SECONDS = 0.05
-#: Jobs behind a delete that takes longer go to other workers.
+#: Jobs queued behind a longer delete are given to other workers.
 STALL_SECONDS = 0.1
 #: EWMA weight of a delete that is slower than the estimate.
 _WEIGHT = 0.05
 
 
 class Again(NamedTuple):
-    """The queue's lane of a store's images that failed before: the others are its probes."""
+    """Queue lane of a store's images that failed before; the others make better probes."""
 
     store: str
 
@@ -48,12 +48,12 @@ class Again(NamedTuple):
 class LaneStatistics:
     """The lane of a store at one moment.
 
-    :param store: its name; empty for images that no usable store has a location of.
-    :param ready: due images that are not claimed, whether they failed before or not.
-    :param claimed: images claimed ahead of the workers.
+    :param store: its name; empty for images without a location in a usable store.
+    :param ready: due images that are not claimed, including those that failed before.
+    :param claimed: jobs in the backlog.
     :param running: workers.
-    :param is_provable: whether there was a live image to ask the store for, the last time; None
-        before that.
+    :param is_provable: False if the last proof found no live image to ask the store for; None
+        before the first proof.
     """
 
     store: str
@@ -67,9 +67,9 @@ class LaneStatistics:
 class Lane:
     """Backlog, slots and health of one store.
 
-    :param name: the store; empty for images that no usable store has a location of.
+    :param name: the store; empty for images without a location in a usable store.
+    :param all_slots: slots shared by all stores; None for slots of this lane alone.
     :param not_found_limit: see :class:`evscrub.domain.proof.Missing`.
-    :param all_slots: those of all stores together.
     """
 
     def __init__(
@@ -82,21 +82,21 @@ class Lane:
     ) -> None:
         self.name = name
         self.health = health
-        self.delete_seconds = 0.0  #: how long a delete takes, lately; 0 before the first
-        self.reset_at = float("-inf")  #: when an operator last saw to the store, since boot
-        self.batches: set[Batch] = set()  #: one for each worker
-        self.waiting = 0  #: jobs that workers have and that wait for a turn at the rates
-        self.claims = 0  #: under way
-        self.claiming: Counter[OwnerKey] = Counter()  #: images that they ask for
-        #: Which part of what was asked for lately was there to claim; little where other agents
-        #: go through the same images.
+        self.delete_seconds = 0.0  #: estimated duration of a delete; 0 until known
+        self.reset_at = float("-inf")  #: last reload by an operator, seconds since boot
+        self.batches: set[Batch] = set()  #: one per worker
+        self.waiting = 0  #: jobs of workers that wait for the rate limits
+        self.claims = 0  #: claims in progress
+        self.claiming: Counter[OwnerKey] = Counter()  #: images of these claims
+        #: Moving average of the share of images that claims obtain; low if other agents claim
+        #: the same images.
         self.yielded = 1.0
         self.backlog = Backlog()
         self.missing = Missing(not_found_limit)
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
         self._waiting_workers = 0
-        self._working: dict[Owner, int] = {}  # jobs that workers have
+        self._working: dict[Owner, int] = {}  # jobs of workers
         self._claimed = 0
 
     @property
@@ -109,13 +109,13 @@ class Lane:
 
     @property
     def running(self) -> int:
-        """Workers, each with one job, or with several whose deletes are fast."""
+        """Number of workers; each has one job, or a batch of jobs if deletes are fast."""
         return self._slots.taken
 
     def statistics(self, ready: int, now: float) -> LaneStatistics:
-        """Return the lane as it is.
+        """Return the current statistics.
 
-        :param ready: its due images in the queue.
+        :param ready: due images of this lane in the queue.
         :param now: seconds since boot.
         """
         return LaneStatistics(
@@ -130,11 +130,11 @@ class Lane:
     # -- claiming
 
     def claim_size(self, now: float, batch_size: int, rate: float) -> int:
-        """Return how many images to claim now; 0 while there is enough claimed to go on with.
+        """Return how many images to claim now; 0 if enough are claimed.
 
-        :param now: seconds, for the breaker.
-        :param batch_size: the most in one transaction.
-        :param rate: deletes a second that all stores together are allowed, 0 for no limit.
+        :param now: seconds since boot.
+        :param batch_size: maximum for one transaction.
+        :param rate: rate limit of all stores together, deletes per second; 0 for no limit.
         """
         claiming = sum(self.claiming.values())
         probes = self.breaker.lets_through(now, len(self.backlog) + claiming + self.running)
@@ -142,12 +142,12 @@ class Lane:
             return probes
         if self.claims == _CLAIMS:
             return 0
-        # Images of owners who may not begin another yet hold nobody else back.
+        # Images of owners without a free slot do not count, or they would hold back the others.
         ahead = len(self.backlog) + claiming - sum(map(self.backlog.count, self._held_up()))
         wanted = self._wanted(ahead, batch_size)
         rates = [limit for limit in (rate, self.pace.rate) if limit]
         if rates:
-            # What only waits for its turn is better left to other agents, and to other owners.
+            # Images that would only wait for the rate are left to other agents and owners.
             turns = max(1, int(min(rates) * _AHEAD_SECONDS))
             wanted = min(wanted, turns - ahead - self.waiting)
         wanted -= ahead
@@ -156,27 +156,30 @@ class Lane:
         return min(batch_size, wanted if rates else ceil(wanted / self.yielded))
 
     def _wanted(self, ahead: int, batch_size: int) -> int:
-        """How many claimed images to have ahead of the workers."""
+        """Return the target number of images claimed ahead of the workers."""
         free = max(0, self.pace.concurrent - ahead - self.running)
         return max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
 
     def claim_limits(self, now: float, batch_size: int) -> dict[OwnerKey, int]:
-        """Return how many images of some owners may be claimed now; of others, any number."""
+        """Return how many images of each limited owner may be claimed now; others are not limited.
+
+        :param now: seconds since boot.
+        """
         limits: dict[OwnerKey, int] = {}
         for owner in self._held_up():
             key = owner_key(owner)
             ahead = self.backlog.count(owner) + self.claiming[key]
             more = self._wanted(0, batch_size) - ahead
-            limits[key] = more if more > ahead else 0  # many at a time rather than one by one
+            limits[key] = more if more > ahead else 0  # in bulk rather than one by one
         for owner, breaker in self.health.shut.items():
             limits[owner_key(owner)] = breaker.lets_through(now, self._in_flight(owner)) or 0
         return limits
 
     def claim_order(self) -> tuple[str | Again, str | Again]:
-        """Return which of the queue's lanes to claim from first, and what to fill up from.
+        """Return the queue lanes to claim from, in order of preference.
 
-        Images that failed before come second, and now and then first, so that they come at all; a
-        store that is probed gets none of them while there is another.
+        Images that failed before come second, but first in every fourth claim to avoid starvation.
+        While the breaker is not closed they always come second, because they make poor probes.
         """
         first, again = self.name, Again(self.name)
         self._claimed += 1
@@ -185,39 +188,43 @@ class Lane:
         return first, again
 
     def claim_begins(self, taken: Sequence[Taken]) -> None:
-        """Take in that these images are being claimed."""
+        """Count the start of a claim of these images."""
         self.claims += 1
         self.claiming.update(image.owner for image in taken)
 
     def claim_ends(self, taken: Sequence[Taken], got: int) -> None:
-        """Take in that a claim of these images got so many."""
+        """Count the end of a claim of these images.
+
+        :param taken: the images passed to :meth:`claim_begins`.
+        :param got: how many of them were claimed.
+        """
         self.claims -= 1
         self.claiming -= Counter(image.owner for image in taken)
         self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
 
-    # -- beginning
+    # -- starting workers
 
     def takes(self, owner: Owner, now: float) -> bool:
-        """Return whether a claimed image of an owner may wait here for a worker."""
+        """Return whether the lane accepts a job of an owner: neither's breaker forbids it."""
         if self.is_shut(now):
             return False
         breaker = self.health.shut.get(owner)
         return breaker is None or breaker.lets_through(now, self._in_flight(owner)) != 0
 
     def push(self, job: Job) -> None:
-        """Let a job wait for a worker."""
+        """Add a job to the backlog."""
         self.backlog.push(job)
 
     def drain(self) -> list[Job]:
-        """Take out all jobs that wait, or that a worker has not begun."""
+        """Remove and return all jobs that no worker has started."""
         return self.backlog.drain() + [job for each in self.batches for job in self._undo(each)]
 
     def drain_owner(self, owner: Owner) -> list[Job]:
-        """Take out all jobs of an owner that wait."""
+        """Remove and return an owner's jobs in the backlog."""
         return self.backlog.drain_owner(owner)
 
     def may_begin(self, now: float) -> bool:
-        """Return whether there is a job that another worker may begin."""
+        """Return whether another worker may start, and has a job to start."""
         return (
             bool(self.backlog)
             and self.running < self.pace.concurrent
@@ -227,10 +234,11 @@ class Lane:
         )
 
     def begin(self, now: float, most: float) -> Batch | None:
-        """Take the next jobs for another worker, whose slot is given back by :meth:`end`.
+        """Start the next jobs on another worker, whose slot :meth:`end` frees.
 
         :param now: seconds since boot.
-        :param most: how many, at most.
+        :param most: maximum number of jobs, at least 1.
+        :returns: None if no owner in the backlog has a free slot.
         """
         first = self.backlog.pop(self._has_room)
         if first is None:
@@ -250,18 +258,18 @@ class Lane:
         return batch
 
     def waits(self, batch: Batch) -> None:
-        """Take in that a worker waits for its turns at the rates."""
+        """Count a worker that waits for the rate limits."""
         batch.waits = True
         self.waiting += len(batch)
         self._waiting_workers += 1
 
     def goes(self, batch: Batch, now: float) -> None:
-        """Take in that a worker has its turns at the rates."""
+        """Count a worker that the rate limits let go on, at `now` seconds since boot."""
         self._stop_waiting(batch)
         batch.heard_at = now
 
     def stops(self, *jobs: Job) -> None:
-        """Take in that a worker is done with jobs."""
+        """Take jobs from their worker."""
         for job in jobs:
             job.stop()
             left = self._working[job.owner] - 1
@@ -271,7 +279,7 @@ class Lane:
                 del self._working[job.owner]
 
     def end(self, batch: Batch) -> list[Job]:
-        """Take back a worker's slot; returns the jobs that it did not begin."""
+        """Free a worker's slot and return the jobs that it did not start."""
         left = self._undo(batch)
         self._stop_waiting(batch)
         self.batches.discard(batch)
@@ -280,15 +288,17 @@ class Lane:
 
     @property
     def may_be_blocked(self) -> bool:
-        """Whether jobs wait for workers that are thought to be fast."""
+        """Whether jobs wait behind deletes, or for workers that are expected to be fast."""
         if any(map(len, self.batches)):
             return True
         return self.delete_seconds < _FAST_SECONDS and bool(self.batches and self.backlog)
 
     def unblock(self, now: float) -> None:
-        """Let other workers do what waits behind deletes that take long.
+        """Return the jobs behind a stalled delete to the backlog.
 
-        A slot is charged to the owner of the image that is being deleted.
+        The worker's slot is charged to the owner of the image that is being deleted.
+
+        :param now: seconds since boot.
         """
         if not self.may_be_blocked:
             return
@@ -305,7 +315,7 @@ class Lane:
                     self.push(waiting)
 
     def slow_down(self) -> None:
-        """Take back what workers have not begun, after the pace was cut."""
+        """Return jobs that no worker has started to the backlog; called after the pace was cut."""
         for batch in self.batches:
             for job in self._undo(batch):
                 self.push(job)
@@ -332,10 +342,10 @@ class Lane:
         self._all_slots.leave(owner)
 
     def _has_room(self, owner: Owner) -> bool:
-        """Whether an owner may have one more slot."""
+        """Return whether an owner may have one more slot."""
         slots, all_slots = self._slots, self._all_slots
         slots.total = self.pace.concurrent
-        if owner not in all_slots.by_owner:  # as of most, where each delete is fast
+        if owner not in all_slots.by_owner:  # the common case when deletes are fast
             return slots.taken < slots.total and all_slots.taken < all_slots.total
         alone = self._is_alone(owner)
         return slots.has_room(owner, alone=alone) and all_slots.has_room(
@@ -343,25 +353,25 @@ class Lane:
         )
 
     def _is_alone(self, owner: Owner) -> bool:
-        """Whether no other owner's image waits or is in work here."""
+        """Return whether all jobs of this lane belong to the owner."""
         working = self._working
         return self.backlog.owners - bool(self.backlog.count(owner)) + len(working) == (
             owner in working
         )
 
     def _held_up(self) -> list[Owner]:
-        """Owners who may not begin another image although there are slots."""
+        """Return the owners who may not start another image although slots are free."""
         if self._slots.taken >= self.pace.concurrent:
             return []
         return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
 
     def _in_flight(self, owner: Owner) -> int:
-        """How many images of an owner are being claimed, wait or are in work."""
+        """Return how many images of an owner are being claimed, in the backlog or with a worker."""
         claiming = self.claiming[owner_key(owner)]
         return claiming + self.backlog.count(owner) + self._working.get(owner, 0)
 
     def _needs_worker(self) -> bool:
-        """Whether another worker does more than those there are."""
+        """Return whether another worker would increase throughput."""
         busy = self.running - self._waiting_workers
         return (
             not busy
@@ -370,7 +380,7 @@ class Lane:
         )
 
     def _worth_taking(self) -> int:
-        """How many jobs a worker takes: more than one where deletes are known to be fast."""
+        """Return the batch size for a worker: more than 1 only if deletes are known to be fast."""
         if not 0 < self.delete_seconds < _FAST_SECONDS or self.breaker.state is not State.CLOSED:
             return 1
         return int(BATCH_SECONDS / self.delete_seconds)
@@ -378,10 +388,10 @@ class Lane:
     # -- answers
 
     def took(self, seconds: float) -> None:
-        """Take in how long a delete took.
+        """Update the estimate with the duration of a delete.
 
-        The fastest count most: those that are slow now and then are so because of other threads, or
-        because of their images.
+        A faster delete replaces the estimate, a slower one only moves it a little: occasional slow
+        deletes are due to other threads, or to their images.
         """
         seconds = max(seconds, 1e-6)
         if seconds > self.delete_seconds > 0:
@@ -389,31 +399,39 @@ class Lane:
         self.delete_seconds = seconds
 
     def answered(self, verdict: Verdict, origin: Origin, now: float) -> Change | None:
-        """Take in what the store answered to a delete; returns what that changes."""
-        # Of data that is gone it does not matter, and that is nearly all.
+        """Update the store's health with the answer to a delete.
+
+        :param now: seconds since boot.
+        :returns: the change of state that the answer caused; None without one.
+        """
+        # Irrelevant, and therefore not computed, for successful deletes: nearly all answers.
         alone = verdict is not GONE and self._is_alone(origin.owner)
         return self.health.answered(verdict, origin, now, alone=alone)
 
     def is_shut(self, now: float) -> bool:
-        """Return whether nothing may begin here, so that there is no use in holding claims."""
+        """Return whether no delete may start, so that the lane's claims should be released."""
         return self.breaker.lets_through(now, 0) == 0
 
     def is_shut_for(self, owner: Owner, now: float) -> bool:
-        """Return whether an owner's image that is in work here may not go on; a probe may."""
+        """Return whether a started job must not go on; a probe, alone in flight, may."""
         if self.breaker.lets_through(now, self.running - 1) == 0:
             return True
         breaker = self.health.shut.get(owner)
         return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
 
     def is_outdated(self, began: float, verdict: Verdict) -> bool:
-        """Return whether data was not there before an operator last saw to the store.
+        """Return whether a verdict of missing data predates the operator's last reload.
 
-        :param began: when it was asked for, seconds since boot.
+        :param began: start of the delete, seconds since boot.
         """
         return began < self.reset_at and (verdict in NOT_MOUNTED or verdict.is_missing)
 
-    def believed(self, verdict: Verdict) -> Verdict:
-        """What an answer means where an operator may have said that the data is really gone."""
+    def effective_verdict(self, verdict: Verdict) -> Verdict:
+        """Return the verdict to act on.
+
+        A missing or empty directory means :data:`NOT_FOUND` in a store whose missing data the
+        operator has acknowledged; every other verdict is returned unchanged.
+        """
         if not self.missing.limit and verdict in {*NOT_MOUNTED, MISSING_BELOW}:
             return NOT_FOUND
         return verdict

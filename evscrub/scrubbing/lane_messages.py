@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is logged of a lane: changes of its state. What goes on in between is counted."""
+"""Logs state changes of lanes; everything in between is only counted."""
 
 from oslo_log import log as logging
 
@@ -11,7 +11,7 @@ LOG = logging.getLogger(__name__)
 
 
 def tell(lane: Lane, change: Change) -> None:
-    """Log a change of state."""
+    """Log a change of a lane's state."""
     if change.scope is Scope.OWNER:
         _tell_of_owner(lane, change)
         return
@@ -27,7 +27,7 @@ def tell(lane: Lane, change: Change) -> None:
             LOG.info("Store %s is at its full pace again", lane.name)
         case Event.OPENED:
             LOG.warning(
-                "Store %s does not work (%s): its images wait, and it is probed now and then",
+                "Store %s does not work (%s): its images wait, and it is probed periodically",
                 lane.name,
                 change.reason,
             )
@@ -44,7 +44,7 @@ def tell(lane: Lane, change: Change) -> None:
             LOG.error(
                 "Store %s is paused: %s. Is its file system mounted, is its bucket, container or"
                 " pool the right one? Nothing more is deleted in it, and these images stay pending."
-                " Mend it and send the agents SIGHUP; if the data is really gone, add %s to"
+                " Repair it and send the agents SIGHUP; if the data is really gone, add %s to"
                 " [scrubber] acknowledged_stores first",
                 lane.name,
                 change.reason,
@@ -53,12 +53,12 @@ def tell(lane: Lane, change: Change) -> None:
 
 
 def _tell_of_owner(lane: Lane, change: Change) -> None:
-    """Log what concerns one owner's images."""
+    """Log a change that concerns one owner's images."""
     match change.event:
         case Event.OPENED:
             LOG.warning(
-                "Store %s fails for images of project %s (%s): they wait, and one is tried now and"
-                " then; those of others go on",
+                "Store %s fails for images of project %s (%s): they wait, and one is tried"
+                " periodically; other projects' images go on",
                 lane.name,
                 change.owner,
                 change.reason,
@@ -66,7 +66,7 @@ def _tell_of_owner(lane: Lane, change: Change) -> None:
         case Event.REFUSING:
             LOG.warning(
                 "Store %s refuses one image of project %s after another (%s): they are tried one"
-                " at a time; those of others go on",
+                " at a time; other projects' images go on",
                 lane.name,
                 change.owner,
                 change.reason,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All lanes: makes them, tunes them, and says what an answer changes about one."""
+"""The lanes of all stores: creates and configures them, and applies the stores' answers."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,7 +30,7 @@ _IDLE_SECONDS = 60.0
 class Lanes:
     """The lanes by store.
 
-    :param stores: the stores that data may be deleted from.
+    :param stores: the stores that data may be deleted from; each gets a lane at once.
     """
 
     def __init__(self, stores: Iterable[str], context: Context) -> None:
@@ -47,7 +47,7 @@ class Lanes:
         return iter(self._lanes.values())
 
     def of(self, store: str) -> Lane:
-        """Return the lane of a store."""
+        """Return the lane of a store, created on first use."""
         lane = self._lanes.get(store)
         if lane is None:
             settings = self._context.settings
@@ -62,23 +62,23 @@ class Lanes:
         return lane
 
     def statistics(self, queue: DelayQueue) -> tuple[LaneStatistics, ...]:
-        """Return each lane as it is.
+        """Return the current statistics of each lane.
 
-        :param queue: has the ready images.
+        :param queue: holds the ready images.
         """
         now = self._context.clock.boot()
         return tuple(lane.statistics(_ready(queue, lane), now) for lane in self)
 
     @property
     def running(self) -> int:
-        """How many workers there are."""
+        """Number of workers of all lanes."""
         return self._slots.taken
 
     def next_batch(self, now: float) -> tuple[Lane, Batch] | None:
-        """Take what another worker may begin; None while no slot is free, or nothing waits.
+        """Return the next batch to start, with its lane; None if no slot is free or no job waits.
 
-        The lane with the fewest in work is first. A slot is kept for each other store that has
-        nothing in work, at most half of all, so that a store that hangs never has all of them.
+        The lane with the fewest workers comes first. One slot is reserved for each other store
+        that has no worker, up to half of all slots, so that a store that hangs cannot occupy all.
 
         :param now: seconds since boot.
         """
@@ -94,14 +94,14 @@ class Lanes:
         return None if batch is None else (chosen, batch)
 
     def _most_turns(self, lane: Lane) -> float:
-        """Return how many turns at the rates a worker may wait for: what comes one by one."""
+        """Return the maximum batch size: what the rate limits allow in one batch's time."""
         settings = self._context.settings
         rates = [rate for rate in (settings.rate, lane.pace.rate) if rate]
         return min(settings.burst, max(1, min(rates) * BATCH_SECONDS)) if rates else math.inf
 
     async def turns(self, lane: Lane, batch: Batch) -> None:
-        """Wait until the lane's rate, and that of all together, allow what a batch has."""
-        # The slot was first: a token is not spent on waiting for one.
+        """Wait until the rate limits, of the lane and of all stores, allow a batch."""
+        # The slot comes first, so that no token is spent while waiting for one.
         if limits := [limit for limit in (self._rates[lane.name], self._rate) if limit.rate]:
             lane.waits(batch)
             for limit in limits:
@@ -113,7 +113,7 @@ class Lanes:
             self._context.wakeup.set()
 
     def change(self, settings: Settings) -> None:
-        """Apply changed options, and ask stores again that are paused."""
+        """Apply changed options and resume paused stores."""
         self._slots.total = settings.concurrency
         self._rate.change(settings.rate, settings.burst)
         for lane in self:
@@ -125,24 +125,27 @@ class Lanes:
             self._rates[lane.name].change(lane.pace.rate, settings.burst)
 
     def make_way(self, lane: Lane) -> None:
-        """Let a lane go on for others than the owner who was alone when it was slowed or shut."""
+        """Undo limits of a lane that were based on one owner only.
+
+        See :meth:`evscrub.flow_control.health.Health.make_way`.
+        """
         lane.health.make_way()
         self._rates[lane.name].follow(lane.pace.rate)
 
-    def take_in(self, lane: Lane, answer: Answer, proofs: Mapping[str, Proof]) -> list[Job]:
-        """Judge the location that a store gave an answer for, and let its lane follow.
+    def apply(self, lane: Lane, answer: Answer, proofs: Mapping[str, Proof]) -> list[Job]:
+        """Judge the location that was deleted, and update its lane's limits and health.
 
-        :param proofs: of the parts of the store that did not have some data.
-        :returns: other jobs, which go no further in this lane.
+        :param proofs: proofs by endpoint, for the parts of the store that reported data missing.
+        :returns: other jobs that this answer removed from the lane, to be settled.
         """
         job, defect = answer.job, answer.defect
         if defect is None and answer.verdict is not None:
             try:
                 return self._judge(lane, answer, answer.verdict, proofs)
-            except Exception as error:  # noqa: BLE001 - it belongs to its image alone
+            except Exception as error:  # noqa: BLE001 - it concerns this image only
                 defect = error
         if defect is not None:
-            LOG.error("Image %s cannot be worked on", job.image_id, exc_info=defect)
+            LOG.error("Cannot process image %s", job.image_id, exc_info=defect)
             job.give_up((lane.name, judge(defect, "")))
         return []
 
@@ -156,7 +159,7 @@ class Lanes:
         if lane.is_outdated(answer.began, verdict):
             job.judge(location, lane.name, UNPROVEN, answer.ended_at)
             return []
-        meaning = lane.believed(verdict)
+        meaning = lane.effective_verdict(verdict)
         if verdict.is_missing:
             proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
             meaning = lane.missing.judge(proof, part, job.owner, job.image_id, now)
@@ -171,7 +174,7 @@ class Lanes:
         return released + (lane.drain() if lane.is_shut(now) else [])
 
     def _follow(self, lane: Lane, change: Change) -> list[Job]:
-        """Tell of a change, and take out jobs that it stops."""
+        """Log a change and return the jobs that it stops."""
         tell(lane, change)
         if change.event in {Event.SLOWED, Event.OPENED, Event.REFUSING}:
             lane.slow_down()
@@ -180,7 +183,7 @@ class Lanes:
         return []
 
     def unblock(self, now: float) -> None:
-        """Let others do what waits behind deletes that take long.
+        """Return jobs behind stalled deletes to the backlogs.
 
         :param now: seconds since boot.
         """
@@ -188,7 +191,7 @@ class Lanes:
             lane.unblock(now)
 
     def next_look(self) -> float:
-        """Return the seconds until a probe is due, or a worker may have been held up."""
+        """Return the seconds until a probe is due or a delete may have stalled, at most 60."""
         now = self._context.clock.boot()
         pause = _IDLE_SECONDS
         for lane in self:
@@ -200,7 +203,7 @@ class Lanes:
         return max(0.01, pause)
 
     def release(self) -> list[Job]:
-        """Return all that is claimed and not begun; nobody waits for a turn any more."""
+        """Remove and return all jobs that have not started; lifts the rate limits for the rest."""
         self._rate.change(0, 1)
         released = []
         for lane in self:
@@ -210,5 +213,5 @@ class Lanes:
 
 
 def _ready(queue: DelayQueue, lane: Lane) -> int:
-    """Return how many images are ready in a lane, at first or again."""
+    """Return how many images are ready in a lane, including those that failed before."""
     return queue.ready(lane.name) + queue.ready(Again(lane.name))

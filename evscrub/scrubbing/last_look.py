@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask again whether other locations want the data, when the answer of the claim has grown old.
+"""Checks right before a delete whether other locations share the data.
 
-A claimed image may wait: for its turn at a rate, for a worker, for another of its locations to be
-deleted in a store that hangs. Meanwhile a live image may get the URL.
+The claim checks it too, but a claimed image may wait: for a rate limit, a worker, or another of its
+locations in a store that hangs. Meanwhile a live image may get the same URL.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,9 +18,9 @@ from evscrub.scrubbing.job import Job
 
 LOG = logging.getLogger(__name__)
 
-#: A delete begins at most so long after it was asked who else wants the data.
+#: Maximum age of the answer when a delete starts.
 LOOK_SECONDS = 2.0
-#: A look that takes longer than that is of no use. The first of an hour reads all locations.
+#: Attempts: an answer that takes longer than that is too old. The first in an hour reads all rows.
 _TRIES = 3
 
 NO_LAST_LOOK = Verdict(Outcome.TRANSIENT, "no_last_look", "the registry answers too late or not")
@@ -29,7 +29,7 @@ NO_LAST_LOOK = Verdict(Outcome.TRANSIENT, "no_last_look", "the registry answers 
 class LastLook:
     """Looks for shared data right before deletes.
 
-    :param among: returns what holds of those rows whose data another location may want; blocks.
+    :param among: returns verdicts of those rows that may share their data, by row id; blocks.
     """
 
     def __init__(
@@ -41,14 +41,14 @@ class LastLook:
         self._waiting: list[Job] = []
 
     def is_fresh(self, job: Job) -> bool:
-        """Return whether the last look is young enough to delete now; for any thread."""
+        """Return whether the last look is recent enough to delete now. Thread-safe."""
         return self._context.clock.since(job.looked) <= LOOK_SECONDS
 
     async def renew(self, jobs: Sequence[Job]) -> dict[str, Mapping[int, Verdict]]:
-        """Look again at the jobs whose last look is too old.
+        """Look again for the jobs whose last look is not fresh.
 
-        :returns: what holds of the jobs' rows whose data may be needed elsewhere, by image id and
-            row id, of those jobs for which there is a fresh answer.
+        :returns: for each job with a fresh look, by image id, the verdicts of those of its rows
+            that may share their data, by row id. Jobs without a fresh look are absent.
         """
         for _ in range(_TRIES):
             old = [job for job in jobs if not self.is_fresh(job)]
@@ -60,7 +60,7 @@ class LastLook:
                 break
             except Exception:
                 names = " ".join(job.image_id for job in old)
-                LOG.exception("No last look tells who needs their data; not deleted: %s", names)
+                LOG.exception("The last look for shared data failed; not deleted: %s", names)
                 break
         return {job.image_id: job.needed_elsewhere for job in jobs if self.is_fresh(job)}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the leases of the jobs: says whether one is still ours, renews those that age."""
+"""Tracks the leases of jobs: checks them before deletes and renews them as they age."""
 
 from collections.abc import Collection, Sequence
 from contextlib import suppress
@@ -16,8 +16,8 @@ from evscrub.scrubbing.job import Job, Lease
 
 LOG = logging.getLogger(__name__)
 
-#: A delete is begun, and a lease renewed, only while it is younger than this part of the time-out,
-#: so that no other agent can have taken it over, whatever this process was kept from doing.
+#: A delete is started, and a lease renewed, only while the lease is younger than this share of the
+#: timeout: however long this process was stopped, no other agent can have taken it over by then.
 _AMPLE = 2 / 3
 _RENEW = 1 / 3
 
@@ -27,10 +27,10 @@ class LeaseStatistics:
     """The jobs at one moment.
 
     :param claims: images claimed and not settled.
-    :param in_work: those of them whose first delete has begun.
-    :param in_work_seconds: how long those have been in work, taken together.
-    :param longest_seconds: age of the longest-running of them; 0 without any.
-    :param oldest_ready_at: when the first of all claimed images was due, at first or again,
+    :param in_work: those of them whose first delete has started.
+    :param in_work_seconds: sum of the times since their first deletes started.
+    :param longest_seconds: the longest of these times; 0 without any.
+    :param oldest_ready_at: earliest time at which a claimed image was due or ready for its retry,
         seconds since the epoch; None without any.
     """
 
@@ -42,16 +42,15 @@ class LeaseStatistics:
 
 
 class LeaseKeeper:
-    """The jobs that are not settled yet, and their leases.
+    """The unsettled jobs and their leases.
 
-    Jobs are added by :meth:`add` when they are claimed and removed by :meth:`remove` when they are
-    settled.
+    The claimer adds jobs by :meth:`add`; the settler removes them by :meth:`remove`.
     """
 
     def __init__(self, claims: Claims, context: Context) -> None:
         self.timeout = context.lease_seconds
-        #: Held while the registry is asked to compare leases with the jobs': one that is renewed
-        #: meanwhile would be nobody's.
+        #: Held while renewals and settlements compare leases with the registry's: a lease renewed
+        #: during a settlement would not match.
         self.compared = anyio.Lock()
         self._claims = claims
         self._context = context
@@ -59,13 +58,13 @@ class LeaseKeeper:
 
     @property
     def jobs(self) -> Collection[Job]:
-        """All jobs that are not settled."""
+        """All unsettled jobs."""
         return self._jobs.values()
 
     def statistics(self, now: float) -> LeaseStatistics:
         """Return the jobs' number and age.
 
-        :param now: by the database's clock, seconds since the epoch.
+        :param now: time by the database's clock, seconds since the epoch.
         """
         begun = [now - job.begun_at for job in self.jobs if job.begun_at is not None]
         return LeaseStatistics(
@@ -77,23 +76,23 @@ class LeaseKeeper:
         )
 
     def add(self, job: Job) -> None:
-        """Keep a job's lease."""
+        """Start to renew a job's lease."""
         self._jobs[job.image_id] = job
 
     def remove(self, job: Job) -> None:
-        """Keep a job's lease no more."""
+        """Stop renewing a job's lease."""
         self._jobs.pop(job.image_id, None)
 
     def is_ours(self, job: Job) -> bool:
-        """Return whether a lease has ample time left; asked right before every delete."""
+        """Return whether a lease has ample time left; if not, mark it as lost and log that once."""
         if not job.lease.is_lost and not self.has_time(job):
             job.lease.is_lost = True
             self._context.record.leases_lost += 1
-            LOG.warning("The claim of image %s ran out before its data was deleted", job.image_id)
+            LOG.warning("The claim of image %s expired before its data was deleted", job.image_id)
         return not job.lease.is_lost
 
     def has_time(self, job: Job) -> bool:
-        """Return whether a lease has ample time left and is not known to be lost; any thread."""
+        """Return whether a lease has ample time left and is not known to be lost. Thread-safe."""
         age = self._context.clock.since(job.lease.asked)
         return not job.lease.is_lost and age <= self.timeout * _AMPLE
 
@@ -101,12 +100,12 @@ class LeaseKeeper:
         """Renew leases until cancelled."""
         pause = self.timeout / 6
         while True:
-            # A renewal that failed is soon tried again: leases age meanwhile.
+            # A failed renewal is retried soon, because leases keep aging.
             await anyio.sleep(min(pause, self._context.calls.away_seconds or pause))
             await self.renew()
 
     async def renew(self) -> None:
-        """Renew the leases that have aged."""
+        """Renew the aging leases, and mark those that were taken over as lost."""
         async with self.compared:
             await self._renew()
 
@@ -125,10 +124,8 @@ class LeaseKeeper:
             await apart(aging, self._renew_all, self._refuse)
 
     def _refuse(self, job: Job, error: Exception) -> None:
-        """Drop a claim whose rows take no new lease."""
-        LOG.warning(
-            "The claim of image %s cannot be renewed (%s)", job.image_id, type(error).__name__
-        )
+        """Mark a lease as lost whose rows the database refuses to update."""
+        LOG.warning("Cannot renew the claim of image %s (%s)", job.image_id, type(error).__name__)
         job.lease.is_lost = True
         self._context.record.leases_lost += 1
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One image's way from the delay queue to its settlement, from top to bottom.
+"""The life of one image from the delay queue to its settlement, from top to bottom.
 
 ::
 
     ready ─> look ─> ready in a lane ─> claim ─> delete ─> settle
 
-An image whose store is not known is looked at first. A claimed image is a job, which waits in the
-lane of its next location until a worker has deleted that, and ends with the settler. Each step
-moves only what the step before found fit, so any of them may fail, or the process die: the image is
-found again by the queue or by a sweep. All that blocks runs in threads.
+An image whose store is not known is looked up first. A claimed image is a job. It waits in the lane
+of its next location until a worker deletes that, and in the end goes to the settler. Any step may
+fail, and the process may die between two: the queue, or a later sweep, finds the image again.
+Blocking calls run in threads.
 """
 
 from collections.abc import Sequence
@@ -30,12 +30,12 @@ from evscrub.scrubbing.settler import Settler
 
 LOG = logging.getLogger(__name__)
 
-#: How long images wait that something unforeseen happened to.
+#: Delay of images whose step raised an unexpected exception.
 _DEFECT_SECONDS = 60.0
 
 
 class Pipeline:
-    """The steps of images' way; the scrubber starts them."""
+    """The steps of an image; the scrubber starts them."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Pipeline:
         self._scheduler = scheduler
 
     async def look(self, taken: Sequence[Taken]) -> None:
-        """Send images to the lanes of their stores, or wherever else they belong."""
+        """Queue images in the lanes of their stores, or set them aside."""
         await apart(taken, self._claimer.look, self._refuse)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> None:
-        """Claim images, and let the jobs that they make wait for workers."""
+        """Claim images and forward their jobs to the lanes."""
         jobs: list[Job] = []
 
         async def claim(some: Sequence[Taken]) -> None:
@@ -67,7 +67,10 @@ class Pipeline:
         self._forward(*jobs)
 
     async def delete(self, lane: Lane, batch: Batch) -> None:
-        """Delete a location of each job of a batch, and take each to where it goes next."""
+        """Delete one location of each job of a batch, and forward or settle each job.
+
+        Raises nothing: if a step fails, the jobs of the batch are given up and settled.
+        """
         try:
             await self._lanes.turns(lane, batch)
             ended, elsewhere = await self._deleter.select(lane, batch)
@@ -77,12 +80,12 @@ class Pipeline:
             await self._deleter.delete(batch)
             proofs = await self._deleter.prove(lane, batch.answers)
             for answer in batch.answers:
-                self.settle(*self._lanes.take_in(lane, answer, proofs))
+                self.settle(*self._lanes.apply(lane, answer, proofs))
                 lane.stops(answer.job)
                 self._forward(answer.job)
             self._forward(*lane.end(batch))
         except Exception as error:
-            LOG.exception("A worker of store %s has ended", lane.name)
+            LOG.exception("A worker of store %s failed", lane.name)
             left = [one.job for one in batch.answers if one.job.state is JobState.DELETING]
             lane.stops(*left)
             for job in (*left, *lane.end(batch)):
@@ -90,7 +93,7 @@ class Pipeline:
                 self.settle(job)
 
     def _forward(self, *jobs: Job) -> None:
-        """Send jobs to the lane of their next location, or to be settled where there is none."""
+        """Send jobs to the lane of their next location, or settle them if there is none."""
         for job in jobs:
             lane = self._scheduler.lane_for(job)
             if lane is not None:
@@ -99,14 +102,14 @@ class Pipeline:
                 self.settle(job)
 
     def settle(self, *jobs: Job) -> None:
-        """End jobs: what is left of them is another claim's."""
+        """End jobs and hand them to the settler; a later claim handles what is left of them."""
         for job in jobs:
             self._settler.add(job)
 
     def _refuse(self, taken: Taken, error: Exception) -> None:
-        """Park an image whose rows cannot be read; others that raise wait for a while."""
+        """Park an image whose rows raise; delay one that fails for any other reason."""
         if is_of_rows(error):
             self._settler.park(taken.image_id, taken.source, error)
         else:
-            LOG.error("Image %s cannot be worked on", taken.image_id, exc_info=error)
+            LOG.error("Cannot process image %s", taken.image_id, exc_info=error)
             self._claimer.put_back([taken], UNKNOWN_LANE, after_seconds=_DEFECT_SECONDS)

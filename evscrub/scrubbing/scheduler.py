@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides what is started next: which images are looked at, claimed, deleted, and in which lane."""
+"""Decides which images to look at and to claim next, and to which lane a job goes."""
 
 from collections.abc import Hashable, Iterator
 
@@ -15,20 +15,20 @@ _LOOK_SIZE = 500
 
 
 class Scheduler:
-    """Takes images out of the queue for lanes that run short, and jobs out of lanes for workers."""
+    """Takes images out of the queue for lanes that need them, and assigns jobs to lanes."""
 
     def __init__(self, queue: DelayQueue, lanes: Lanes, context: Context) -> None:
-        self.draining = False  #: no job goes to another lane any more
+        self.draining = False  #: whether the agent stops: jobs are not forwarded then
         self._queue = queue
         self._lanes = lanes
         self._context = context
 
     def images_to_look_at(self) -> list[Taken]:
-        """Take out ready images whose store is not known."""
+        """Take ready images whose store is not known, up to one batch."""
         return self._queue.take(UNKNOWN_LANE, _LOOK_SIZE)
 
     def claims(self) -> Iterator[tuple[Lane, list[Taken]]]:
-        """Take out ready images that are to be claimed, with their lane."""
+        """Take the ready images to claim, and yield them in batches with their lane."""
         now = self._context.clock.boot()
         settings = self._context.settings
         for store in {_store_of(name) for name in self._queue.lanes() if name != UNKNOWN_LANE}:
@@ -45,7 +45,7 @@ class Scheduler:
                 yield lane, taken
 
     def lane_for(self, job: Job) -> Lane | None:
-        """Return the lane of a job's next location; None where it goes no further."""
+        """Return the lane of a job's next location; None if the job must be settled."""
         store = job.next_store
         if store is None or job.lease.is_lost or self.draining:
             return None
@@ -56,7 +56,7 @@ class Scheduler:
         return lane if lane.takes(job.owner, now) and not self._is_poor_probe(lane, job) else None
 
     def pause_seconds(self) -> float:
-        """Return how long nothing can be started unless something happens."""
+        """Return the seconds until something can start without a wake-up."""
         pause = self._lanes.next_look()
         due = self._queue.next_advance()
         if due is not None:
@@ -64,7 +64,7 @@ class Scheduler:
         return pause
 
     def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
-        """Take ready images of a lane out of the queue, no more than their owners may have."""
+        """Take ready images of a lane, within the limits of their owners."""
         taken: list[Taken] = []
         for name in lane.claim_order():
             if len(taken) < size:
@@ -76,11 +76,11 @@ class Scheduler:
         return taken
 
     def _is_poor_probe(self, lane: Lane, job: Job) -> bool:
-        """Whether a store that does not work would be probed with an image that failed before."""
+        """Return whether the job would probe its store although a better image is ready."""
         probing = lane.breaker.state is not State.CLOSED
         return probing and not job.first and self._queue.has_ready(lane.name)
 
 
 def _store_of(lane: Hashable) -> str:
-    """The store of one of the queue's lanes."""
+    """Return the store of a queue lane."""
     return lane.store if isinstance(lane, Again) else str(lane)

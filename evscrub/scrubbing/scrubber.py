@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The consumer of a delay queue: starts each step of images' way when there is something to do."""
+"""The consumer of a delay queue: starts the steps of the pipeline when there is work for them."""
 
 from collections.abc import Awaitable, Callable, Collection
 
@@ -31,7 +31,7 @@ LOG = logging.getLogger(__name__)
 class Scrubber:
     """The consumer of a delay queue.
 
-    :param queue: times in it are the database's, seconds since the epoch.
+    :param queue: due times in it are by the database's clock, seconds since the epoch.
     """
 
     def __init__(
@@ -60,14 +60,14 @@ class Scrubber:
         self._draining = False
         self._tasks: TaskGroup
 
-    # -- what others ask and tell
+    # -- interface to the other parts of the agent
 
     @property
     def settings(self) -> Settings:
         return self._context.settings
 
     def statistics(self) -> ScrubberStatistics:
-        """Return what the parts say; costs little, however many images are in trouble."""
+        """Return the parts' statistics; the cost does not grow with the images in trouble."""
         return ScrubberStatistics(
             settings=self.settings,
             record=self._record.statistics(),
@@ -84,39 +84,42 @@ class Scrubber:
         return self._record.trouble_statistics(shown)
 
     def images_in_trouble(self) -> ImagesInTrouble:
-        """Return a copy of all that is known of images in trouble."""
+        """Return a copy of the records of all images in trouble."""
         return self._record.images_in_trouble()
 
     def is_in_trouble(self, image_id: str) -> bool:
-        """Return whether an image failed and waits for its next try."""
+        """Return whether an image has failed and waits for its retry."""
         return image_id in self._record.troubles
 
     def sweep_begins(self) -> None:
-        """Take in that a full sweep begins, which finds the damaged images again."""
+        """Prepare for a full sweep: forget damaged images that the last one did not find."""
         self._record.sweep_begins()
 
     def bus_changed(self, *, joined: bool) -> None:
-        """Take in whether the bus announces images from this moment on."""
+        """Record whether the bus announces images from now on.
+
+        :param joined: whether the listener is connected.
+        """
         self._settler.bus_since = self._context.database_clock.now() if joined else None
 
     def try_parked(self, stores: Collection[str]) -> int:
-        """Try images at once that were parked since these stores could not be used.
+        """Retry the images that were parked because these stores could not be used.
 
-        :returns: how many.
+        :returns: the number of images.
         """
         tried = self._settler.try_parked(stores)
         self.wake()
         return tried
 
     def wake(self) -> None:
-        """Look at the queue again: something was put in."""
+        """Wake the loop, for instance after images were added to the queue."""
         self._context.wakeup.set()
 
     def change(self, settings: Settings) -> None:
         """Apply changed options at once."""
         old, self._context.settings = self._context.settings, settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
-        if moved < 0:  # what is looked at too early is told how long to wait
+        if moved < 0:  # images looked at too early learn their due time from the registry
             self._queue.shift(moved)
         self._claimer.change(old)
         self._lanes.change(settings)
@@ -126,9 +129,9 @@ class Scrubber:
     # -- running
 
     async def run(self, drain_seconds: float, stop: anyio.Event) -> None:
-        """Scrub until `stop`, then finish what is under way and release what was not begun.
+        """Scrub until `stop`, then finish the running deletes and release the other jobs.
 
-        :param drain_seconds: how long deletes under way may take after `stop`.
+        :param drain_seconds: how long to wait for running deletes after `stop`.
         """
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
@@ -160,16 +163,16 @@ class Scrubber:
         self._looking = False
 
     def _start_in_lanes(self) -> None:
-        """Let workers begin, and claim more images where jobs run short."""
+        """Start workers, and claim more images for lanes that need them."""
         while (begun := self._lanes.next_batch(self._context.clock.boot())) is not None:
             self._tasks.start_soon(self._do, self._pipeline.delete, *begun)
-        # A registry that takes no settlements gets no more claims either.
+        # Do not claim while settlements pile up: the registry is not accepting them.
         if self._may_ask_registry() and len(self._settler) <= 2 * self.settings.batch_size:
             for lane, taken in self._scheduler.claims():
                 self._tasks.start_soon(self._do, self._pipeline.claim, lane, taken)
 
     async def _do(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Do a step, and then start what it made possible."""
+        """Run a step, then wake the loop to start what the step made possible."""
         await step(*arguments)
         self.wake()
 
@@ -178,13 +181,13 @@ class Scrubber:
 
     @property
     def _pause_seconds(self) -> float:
-        """How long to ask the registry for nothing."""
+        """How long to make no registry calls, seconds."""
         return max(self._context.calls.away_seconds, self._claimer.refused_seconds)
 
     async def _drain(self, seconds: float) -> None:
-        """Release what was not begun and wait for what was."""
+        """Release jobs that have not started, and wait for the others, at most `seconds`."""
         self._draining = self._scheduler.draining = True
-        self.wake()  # the pump, for the last time: from here the wake-up is waited for below
+        self.wake()  # end the pump: only the loop below waits for the wake-up from here
         with anyio.move_on_after(seconds):
             while True:
                 self._pipeline.settle(*self._lanes.release())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the end of jobs into the registry, as many as have come together at a time."""
+"""Writes the results of jobs to the registry in batches."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
@@ -27,17 +27,17 @@ from evscrub.telemetry.statistics import Scrubbed, Trouble
 
 LOG = logging.getLogger(__name__)
 
-#: What has ended is settled after so long, or when it is so many: a transaction for each image
-#: would cost the agent and the database more than all else that is done for it.
+#: Ended jobs are settled after this time, or as soon as there are this many: a transaction for each
+#: image would cost the agent and the database more than everything else done for it.
 _GATHER_SECONDS = 0.1
 _GATHER_IMAGES = 100
-#: What was scrubbed is logged so often, or when it is so many.
+#: Scrubbed images are logged at this interval, or as soon as there are this many.
 _TRACE_SECONDS = 5.0
 _TRACE_IMAGES = 100
 
 
 class Settler:
-    """Settles jobs and tells what becomes of their images."""
+    """Settles jobs, and logs and counts their results."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Settler:
         observers: Observers,
         context: Context,
     ) -> None:
-        #: Images deleted since this time should have come by the bus; None while it is away.
+        #: The bus should have announced images deleted since this time; None while it is down.
         self.bus_since: float | None = None
         self._queue = queue
         self._claims = claims
@@ -56,22 +56,25 @@ class Settler:
         self._context = context
         self._made_at = context.database_clock.now()
         self._ended: list[Job] = []
-        #: Images to log, by why no data was deleted; empty for those whose data is gone.
+        #: Images to log, by the reason that no data was deleted; empty if data was deleted.
         self._untold: dict[str, list[str]] = {}
-        #: Images whose data was not there, by store.
+        #: Images to log whose data was missing, by store.
         self._absent: dict[str, list[str]] = {}
         self._groups = GroupLog()
         self._told_at = 0.0
-        self._dropped = 0  #: by the queue, when the last batch was settled
+        self._dropped = 0  #: images dropped by the queue up to the last settlement
         self._some = anyio.Event()
         self._many = anyio.Event()
 
     def __len__(self) -> int:
-        """How many jobs wait to be settled."""
+        """Return the number of jobs that wait to be settled."""
         return len(self._ended)
 
     def add(self, job: Job) -> None:
-        """Take over a job under whose claim nothing more is deleted."""
+        """End a job and queue it for settlement.
+
+        :raises WrongStateError: the job is not WAITING.
+        """
         job.end()
         self._ended.append(job)
         self._some.set()
@@ -112,7 +115,7 @@ class Settler:
             async with self._leases.compared:
                 await apart(jobs, self._write, refused)
         except RegistryAwayError:
-            # What is deleted must be written down, however long that takes.
+            # Deletions must be recorded, so retry until the registry is back.
             self._ended = jobs + self._ended
             self._some.set()
             await anyio.sleep(self._context.calls.away_seconds)
@@ -122,16 +125,16 @@ class Settler:
             job.settled()
             self._leases.remove(job)
             if job.image_id in bad:
-                # Its claim runs out, and the next to claim it finds what was deleted missing.
+                # Its claim expires, and the next claim finds the deleted data missing.
                 owner = job.claim.image.owner
                 self.park(job.image_id, job.source, bad[job.image_id], owner)
                 continue
             if not job.is_complete:
-                self._queue.cancel(job.image_id)  # what came meanwhile: it has its own time now
+                self._queue.cancel(job.image_id)  # drop a newer entry: the retry sets the time
             self._queue.done(job.image_id)
             self._count(job)
             if job.begun_at is not None:
-                # What fell due before this agent was there waited for others.
+                # Time before this agent started is not its queue's.
                 self._context.record.queued.add(job.begun_at - max(job.ready_at, self._made_at))
                 self._context.record.worked.add(self._context.database_clock.now() - job.begun_at)
             if job.is_complete:
@@ -148,9 +151,9 @@ class Settler:
         )
 
     def try_parked(self, stores: Collection[str]) -> int:
-        """Make images due that were parked since these stores could not be used.
+        """Make the images due that were parked because these stores could not be used.
 
-        :returns: how many.
+        :returns: the number of images.
         """
         now = self._context.database_clock.now()
         parked = [
@@ -165,15 +168,18 @@ class Settler:
     def park(
         self, image_id: str, source: Source, error: Exception, owner: str | None = None
     ) -> None:
-        """Park an image whose rows cannot be read, or take no change."""
+        """Park an image whose rows cannot be read or updated; do nothing if it is not taken.
+
+        :param error: what the rows raised.
+        """
         if not self._queue.is_taken(image_id):
-            return  # it was dealt with before its batch raised
+            return  # it was handled before its batch raised
         verdict = bad_row(error)
         known = self._context.record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self._context.settings.delays, self._context.uniform)
         trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)
         self._context.record.troubles[image_id] = trouble
-        self._queue.cancel(image_id)  # what came meanwhile: it has its own time now
+        self._queue.cancel(image_id)  # drop a newer entry: the retry sets the time
         self._queue.done(image_id)
         self._queue.add(
             image_id, self._context.database_clock.now() + pause, owner=owner, source=source
@@ -185,20 +191,20 @@ class Settler:
                 logging.WARNING,
                 image_id,
                 "left alone, since rows in images or image_locations cannot be read or changed",
-                f"mend them ({verdict.detail}); next try in {in_words(pause)}",
+                f"repair them ({verdict.detail}); next try in {in_words(pause)}",
                 self._context.clock.boot(),
             )
-            self._some.set()  # so that it is told when that is due
+            self._some.set()  # so that run() logs the group when it is due
 
     def _count(self, job: Job) -> None:
-        """Count what the registry holds of a work: what is judged may yet be taken back."""
+        """Count the verdicts of a settled job; before it is settled they are not final."""
         for store, verdict in _verdicts(job):
             self._context.record.outcomes[store, verdict.outcome.value, verdict.reason] += 1
             if verdict == GONE:
                 self._context.record.bytes_reclaimed[store] += max(0, job.claim.image.size or 0)
 
     def _tell(self) -> None:
-        """Leave a trace of what cannot be undone: one line for many."""
+        """Log finished images, many to a line: deletions cannot be undone and need a trace."""
         for reason, ids in self._untold.items():
             if reason:
                 LOG.info(
@@ -211,7 +217,7 @@ class Settler:
                 LOG.info("Scrubbed %s: %s", count(len(ids), "image"), " ".join(ids))
         for store, told in self._absent.items():
             LOG.warning(
-                "Store %s had no data of %s: somebody else removed it, or it was lost: %s",
+                "Store %s had no data of %s: something else removed it, or it was lost: %s",
                 store,
                 count(len(told), "scrubbed image"),
                 ", ".join(told),
@@ -238,7 +244,7 @@ class Settler:
             self._trace(job.why_nothing_went, image.id)
         if (
             job.missing_in and job.claim.kind is not Kind.EXPIRED
-        ):  # its first owner may have been it
+        ):  # the agent whose claim expired may have deleted it
             self._report_absent(job)
         if job.source is Source.SWEEP and self._bus_should_have_told(job):
             self._context.record.missed_by_bus += 1
@@ -247,7 +253,7 @@ class Settler:
         )
 
     def _report_absent(self, job: Job) -> None:
-        """Have it logged that a store did not have an image's data."""
+        """Queue a log entry for an image whose data was missing from its store."""
         deleted_at = job.claim.image.deleted_at
         since = f" (deleted {deleted_at:%Y-%m-%dT%H:%M:%SZ})" if deleted_at else ""
         for store in job.missing_in:
@@ -260,7 +266,7 @@ class Settler:
             self._tell()
 
     def _excuse_dropped(self) -> None:
-        """Start over with the bus when a full queue dropped images that it had announced."""
+        """Restart the watch on the bus if the queue dropped images that it may have announced."""
         dropped = self._queue.statistics().dropped
         if self.bus_since is not None and dropped != self._dropped:
             self.bus_since = self._context.database_clock.now()
@@ -277,7 +283,7 @@ class Settler:
         )
 
     def _try_again(self, job: Job) -> None:
-        """Let an image wait that was not, or not wholly, scrubbed."""
+        """Requeue an image that was not scrubbed completely."""
         pause = 0.0 if job.trouble is None else self._note_trouble(job, *job.trouble)
         store = job.trouble[0] if job.trouble else job.next_store
         self._queue.add(
@@ -289,7 +295,7 @@ class Settler:
         )
 
     def _note_trouble(self, job: Job, store: str, verdict: Verdict) -> float:
-        """Remember why an image failed; returns the seconds to wait before the next try."""
+        """Record why an image failed, and return the seconds until its retry."""
         self._context.record.retries += 1
         known = self._context.record.troubles.get(job.image_id)
         tries = 1 if known is None else known.tries + 1
@@ -299,7 +305,7 @@ class Settler:
         self._context.record.troubles[job.image_id] = trouble
         if parked and (known is None or not known.parked):
             self._observers.on_parked(job.image_id, trouble)
-        # What a store as a whole suffers from is told by its lane.
+        # The lane logs trouble of the whole store.
         own_trouble = parked or verdict.outcome in IMAGES_OWN or bool(verdict.hint)
         if own_trouble and (known is None or (known.verdict, known.parked) != (verdict, parked)):
             where = f" from store {store}" if store else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots of workers, and the jobs that wait for one: fair among owners. Pure."""
+"""Worker slots and the backlog of jobs, both fair among owners. Pure."""
 
 from collections import deque
 from collections.abc import Callable
@@ -7,15 +7,19 @@ from collections.abc import Callable
 from evscrub.domain.evidence import Owner
 from evscrub.scrubbing.job import Job
 
-#: From so many slots on, an owner who is alone does without the last.
+#: With at least this many slots, a lone owner leaves the last one free.
 _MANY = 4
 
 
 class Slots:
-    """Who has how many of a number of slots.
+    """A number of slots, and how many each owner holds.
 
-    An owner who has more than half of them leaves one free, and while others wait, one for each
-    four. Deletes of one owner that hang therefore never have all slots, whoever comes later.
+    An owner may always take a first free slot. An owner who would hold more than half of the slots
+    leaves one free, unless alone with fewer than four slots, and one for every four held if others
+    compete. With four slots or more, the deletes of one owner therefore never occupy all of them,
+    even if they hang.
+
+    :param total: number of slots, at least 1; may be changed.
     """
 
     def __init__(self, total: int) -> None:
@@ -24,9 +28,9 @@ class Slots:
         self.by_owner: dict[Owner, int] = {}  # plain: a Counter takes longer
 
     def has_room(self, owner: Owner, *, alone: bool) -> bool:
-        """Return whether an owner may have one more.
+        """Return whether an owner may take one more slot.
 
-        :param alone: whether no other owner waits or has any.
+        :param alone: whether no other owner waits or holds a slot.
         """
         left = self.total - self.taken - 1
         own = self.by_owner.get(owner, 0) + 1
@@ -35,12 +39,12 @@ class Slots:
         return left >= (kept if own > 1 else 0)
 
     def take(self, owner: Owner) -> None:
-        """Give an owner a slot."""
+        """Charge a slot to an owner."""
         self.taken += 1
         self.by_owner[owner] = self.by_owner.get(owner, 0) + 1
 
     def leave(self, owner: Owner) -> None:
-        """Take an owner's slot back."""
+        """Free a slot of an owner."""
         self.taken -= 1
         left = self.by_owner[owner] - 1
         if left:
@@ -50,7 +54,7 @@ class Slots:
 
 
 class Backlog:
-    """Jobs that wait for a worker, dealt round-robin by owner."""
+    """Jobs that wait for a worker, served round-robin by owner."""
 
     def __init__(self) -> None:
         self._by_owner: dict[Owner, deque[Job]] = {}
@@ -62,15 +66,15 @@ class Backlog:
 
     @property
     def owners(self) -> int:
-        """How many owners' jobs wait."""
+        """Number of owners with jobs in the backlog."""
         return len(self._by_owner)
 
     def count(self, owner: Owner) -> int:
-        """How many jobs of an owner wait."""
+        """Return the number of an owner's jobs."""
         return len(self._by_owner.get(owner, ()))
 
     def push(self, job: Job) -> None:
-        """Let a job wait."""
+        """Append a job to its owner's queue."""
         owner = job.owner
         waiting = self._by_owner.get(owner)
         if waiting is None:
@@ -81,7 +85,10 @@ class Backlog:
         self._size += 1
 
     def turn_to(self, may: Callable[[Owner], bool]) -> bool:
-        """Turn to the first owner that may begin; returns whether there is one."""
+        """Rotate to the first owner that `may` accepts.
+
+        :returns: whether there is one.
+        """
         for _ in range(len(self._turns)):
             if may(self._turns[0]):
                 return True
@@ -89,7 +96,7 @@ class Backlog:
         return False
 
     def pop(self, may: Callable[[Owner], bool]) -> Job | None:
-        """Take the next job of the first owner that may begin; None without one."""
+        """Remove and return the next job of the first owner that `may` accepts; None if none is."""
         if not self.turn_to(may):
             return None
         owner = self._turns.popleft()
@@ -103,7 +110,7 @@ class Backlog:
         return job
 
     def drain(self) -> list[Job]:
-        """Take all jobs."""
+        """Remove and return all jobs."""
         jobs = [job for waiting in self._by_owner.values() for job in waiting]
         self._by_owner.clear()
         self._turns.clear()
@@ -111,7 +118,7 @@ class Backlog:
         return jobs
 
     def drain_owner(self, owner: Owner) -> list[Job]:
-        """Take all jobs of an owner."""
+        """Remove and return all jobs of an owner."""
         jobs = list(self._by_owner.pop(owner, ()))
         if jobs:
             self._turns.remove(owner)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scrubber tells of its parts."""
+"""Statistics of a scrubber."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from evscrub.telemetry.statistics import RecordStatistics
 
 @dataclass(frozen=True, slots=True)
 class ScrubberStatistics:
-    """The scrubber's parts at one moment.
+    """The parts of a scrubber at one moment.
 
-    :param lanes: of each store that has one.
-    :param running: workers of all stores.
-    :param unsettled: ended jobs whose result is not in the registry yet.
-    :param proofs: questions for live images, by store and result.
+    :param lanes: statistics of each lane.
+    :param running: workers of all lanes.
+    :param unsettled: ended jobs whose result is not in the registry.
+    :param proofs: number of proofs, by store and result.
     """
 
     settings: Settings

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds live images whose data a part of a store must have."""
+"""Finds witnesses: live images whose data must be in a given part of a store."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -9,16 +9,16 @@ from evscrub.registry.live_images import LiveLocation
 from evscrub.scrubbing.witnesses import Witness
 from evscrub.stores.backends import Target
 
-#: No more are asked for: where all of them are absent, others are too.
+#: Witnesses to return at most: if these are absent, more would not change the result.
 _ENOUGH = 3
 
 
 class WitnessFinder:
     """Finds witnesses among locations that were seen live.
 
-    :param ids: returns ids of some locations in a part of a store, which were live when seen.
-    :param read: as :meth:`evscrub.registry.live_images.LiveImages.read`.
-    :param resolve: as :meth:`evscrub.stores.backends.Stores.resolve`.
+    :param ids: returns ids of some locations in a part of a store, live when they were last read.
+    :param read: see :meth:`evscrub.registry.live_images.LiveImages.read`.
+    :param resolve: see :meth:`evscrub.stores.backends.Stores.resolve`.
     """
 
     def __init__(
@@ -32,11 +32,10 @@ class WitnessFinder:
         self._resolve = resolve
 
     def find(self, store: str, part: str) -> list[Witness]:
-        """Return witnesses in a part of a store; none where none is known. Blocks.
-
-        They are of different owners and ages, as far as there are such.
+        """Return up to three witnesses in a part of a store, of different owners if any; blocks.
 
         :param part: see :func:`evscrub.domain.object_identity.endpoint`.
+        :returns: empty if no live image is known.
         """
         ids = list(self._ids(part))
         live = self._read(ids) if ids else {}
@@ -55,7 +54,7 @@ class WitnessFinder:
 
 
 def _choose(found: Sequence[Witness]) -> list[Witness]:
-    """Choose one of each owner first, the newest and the last, which is of any age."""
+    """Choose one witness of each owner first; of too many, the first two and the last."""
     by_owner = {witness.owner: witness for witness in reversed(found)}
     chosen = list(by_owner.values())[::-1]
     if len(chosen) < _ENOUGH:

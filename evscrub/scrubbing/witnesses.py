@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks stores for live images, to learn whether what a store does not have is gone.
+"""Looks for live images in stores, to prove that data reported missing is gone.
 
-No proof counts that is older than what it is to prove: a file system may have been unmounted
-since. So those who wait for one share the next, and however many images are missing, a part of a
-store gets two questions a second at most.
+A proof must be newer than the answer that it proves, because a file system may have been unmounted
+between the two. Concurrent callers share the next proof: however many images are missing, a part of
+a store is asked at most twice a second.
 """
 
 from collections import Counter
@@ -23,22 +23,22 @@ from evscrub.stores.backends import Target
 
 LOG = logging.getLogger(__name__)
 
-#: A witness that is absent is looked for again after so long: where Glance deletes an image itself,
-#: its data goes before its row.
+#: An absent witness is looked for again after this time: when Glance itself deletes an image, the
+#: data is removed before the row.
 _AGAIN_SECONDS = 2.0
-#: Questions for one part of a store begin no closer together.
+#: Minimum interval between the starts of two proofs of one part of a store.
 _PAUSE_SECONDS = 0.5
-#: A part of a store without a live image is not asked for one again before so long.
+#: How long the result "no live image" of a part of a store is reused.
 _NO_WITNESS_SECONDS = 5.0
-#: Parts of stores whose last proof is kept.
+#: Parts of stores whose last proof is cached.
 _PARTS = 1024
 
 
 class Witness(NamedTuple):
-    """A live image's location, which its store must have.
+    """A location of a live image, whose data the store must have.
 
-    :param size_bytes: as the registry has it, more than 0.
-    :param owner: of the image.
+    :param size_bytes: size in the registry, more than 0.
+    :param owner: owner of the image.
     """
 
     image_id: str
@@ -48,26 +48,26 @@ class Witness(NamedTuple):
 
 
 class Asks(Protocol):
-    """What can be asked about a live image."""
+    """The part of the stores that finds data."""
 
     def look_for(self, target: Target, size_bytes: int) -> Presence:
-        """Say whether a store has a location's data; blocks, raises nothing."""
+        """Return whether the store has the data, with this size; blocks, raises nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class WitnessStatistics:
     """Proofs since the agent started.
 
-    :param proofs: how many there were, by store and result.
+    :param proofs: number of proofs, by store and result.
     """
 
     proofs: Mapping[tuple[str, ProofResult], int]
 
 
 class Witnesses:
-    """Proves parts of stores. One question is under way for each, whoever waits for its answer.
+    """Proves parts of stores, one proof of each part at a time.
 
-    :param find: returns a few witnesses in a part of a store, by the store and the part; blocks.
+    :param find: returns a few witnesses, given a store and a part of it; blocks.
     """
 
     def __init__(
@@ -81,17 +81,18 @@ class Witnesses:
         self._stores = stores
         self._context = context
         self._asking: dict[tuple[str, str], anyio.Lock] = {}
-        #: When the last question began, seconds since boot, and its answer.
+        #: Start of the last proof, seconds since boot, and the proof.
         self._last: dict[tuple[str, str], tuple[float, Proof]] = {}
 
     def statistics(self) -> WitnessStatistics:
-        """Return the numbers of proofs."""
+        """Return the number of proofs."""
         return WitnessStatistics(dict(self._proofs))
 
     async def prove(self, store: str, part: str, since: float) -> Proof:
-        """Say whether a part of a store is the right one.
+        """Prove a part of a store, or share a proof that is recent enough.
 
-        :param since: no question counts that began before, seconds since boot.
+        :param since: earliest acceptable start of the proof, seconds since boot.
+        :returns: :attr:`ProofResult.UNKNOWN` if the registry or the store cannot tell.
         """
         key = store, part
         if len(self._asking) >= _PARTS:
@@ -110,20 +111,20 @@ class Witnesses:
             except RegistryAwayError:
                 proof = Proof(ProofResult.UNKNOWN)
             except Exception:
-                LOG.exception("No live image of store %s can be looked for", store)
+                LOG.exception("Cannot look for a live image of store %s", store)
                 proof = Proof(ProofResult.UNKNOWN)
             self._proofs[store, proof.result] += 1
             self._last[key] = began, proof
             return proof
 
     def _holds(self, began: float, proof: Proof, since: float) -> bool:
-        """Whether the answer to a question that began then still counts."""
+        """Return whether a proof that began at `began` is still usable."""
         if proof.result is ProofResult.NO_WITNESS:
             since = self._context.clock.boot() - _NO_WITNESS_SECONDS
         return began >= since
 
     async def _ask(self, store: str, part: str) -> Proof:
-        """Look for live images; what is absent twice, and live both times, is a proof."""
+        """Look for live images; one absent twice, and live both times, proves the store wrong."""
         absent: set[str] = set()
         for again in (False, True):
             if again:

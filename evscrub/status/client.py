@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks an agent on its status port how it stands and which images are in trouble."""
+"""Client of an agent's status port."""
 
 import http.client
 import json
@@ -10,17 +10,17 @@ from typing import Any
 from evscrub.domain.address import Address
 
 _SECONDS = 5.0
-_NO_AGENT = "what answers on {} is no agent"
+_NO_AGENT = "the server on {} is not an evscrub agent"
 
 
 class NoAnswerError(Exception):
-    """No agent answers there; the message says where and why."""
+    """Raised if no agent answers; the message says where and why."""
 
 
 def status(address: Address) -> dict[str, Any]:
-    """Return what ``/status`` has.
+    """Return the content of ``/status``.
 
-    :raises NoAnswerError: no agent answers, or something else does.
+    :raises NoAnswerError: no agent answers within 5 seconds, or the server is not an agent.
     """
     with _get(address, "/status") as answer:
         found: object = json.loads(answer.read())
@@ -30,9 +30,9 @@ def status(address: Address) -> dict[str, Any]:
 
 
 def troubles(address: Address) -> Iterator[dict[str, Any]]:
-    """Yield what ``/troubles`` has: a line for each image, by ``id``, and for each ``store``.
+    """Yield the records of ``/troubles``: one for each image (``id``) and stopped ``store``.
 
-    :raises NoAnswerError: no agent answers, or something else does.
+    :raises NoAnswerError: no agent answers within 5 seconds, or the server is not an agent.
     """
     with _get(address, "/troubles") as answer:
         for line in answer:
@@ -49,7 +49,7 @@ def _get(address: Address, path: str) -> Iterator[http.client.HTTPResponse]:
         connection.request("GET", path)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
-            raise NoAnswerError(f"{address} answers {answer.status}: is it an agent?")
+            raise NoAnswerError(f"{address} answers {answer.status}: is it an evscrub agent?")
         yield answer
     except (OSError, http.client.HTTPException) as error:
         raise NoAnswerError(f"no agent answers on {address}: {error or type(error)}") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metric families under evscrub's prefix, in one call each."""
+"""Helpers that create metric families with evscrub's prefix."""
 
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
@@ -17,7 +17,7 @@ _PREFIX = "evscrub_"
 
 
 def gauge(name: str, help_text: str, value: float | None) -> Metric:
-    """Return a gauge; one without a value has no sample."""
+    """Return a gauge; without a sample if the value is None."""
     family = GaugeMetricFamily(_PREFIX + name, help_text)
     if value is not None:
         family.add_metric((), value)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The metrics, read from the agent when they are asked for.
+"""The Prometheus metrics, read from the agent at each scrape.
 
-Names are those of client-go's workqueue where it has one. Labels take their values from fixed sets:
-the stores of the configuration, the states of a breaker, the reasons in the code; never from what
-users or the registry call things.
+Names follow client-go's workqueue where it has a counterpart. Label values come from fixed sets,
+such as the configured stores, the states of a breaker and the reasons in the code, never from names
+that users or the registry supply.
 """
 
 import math
@@ -27,48 +27,59 @@ from evscrub.status.families import counter, gauge, histogram, labeled
 from evscrub.status.registry_count import RegistryCount
 from evscrub.status.snapshot import AgentStatistics, Snapshot
 
-#: How the store is called of images that no usable store has.
+#: Label of images without a location in a usable store.
 NO_STORE = "(none)"
 
-#: What is counted in the registry, and its help.
+#: Metrics of :class:`RegistryCount`, and their help.
 _COUNTED = (
     (
         "registry_pending_images",
-        "Pending images in the registry, held ones included, when they were counted last",
+        "Pending images in the registry, including held ones, at the last count",
     ),
-    ("registry_pending_bytes", "Size of those images"),
-    ("registry_held_images", "Those of them that are held"),
-    ("registry_later_images", "Those of them that are due later than sweeps look ahead"),
-    ("registry_counted_timestamp_seconds", "When the images in the registry were counted last"),
+    ("registry_pending_bytes", "Total size of the pending images in the registry"),
+    ("registry_held_images", "Pending images in the registry that are held"),
+    (
+        "registry_later_images",
+        "Pending images in the registry that are due beyond the sweeps' horizon",
+    ),
+    ("registry_counted_timestamp_seconds", "Time of the last count of the registry"),
 )
 
 _Labeled = dict[tuple[str, ...], float]
 
-#: What is told of each lane, and its help.
+#: Metrics of each lane, and their help.
 _OF_LANES: tuple[tuple[str, str, Callable[[LaneStatistics], float]], ...] = (
-    ("lane_ready", "Images that are due in the lane", lambda lane: lane.ready),
+    ("lane_ready", "Due images in the lane that are not claimed", lambda lane: lane.ready),
     ("lane_claimed", "Images claimed ahead of the workers", lambda lane: lane.claimed),
     (
         "lane_owners_stopped",
-        "Owners whose images fail one after another, and wait",
+        "Owners whose images wait because they failed one after another",
         lambda lane: lane.health.owners_stopped,
     ),
     (
         "lane_provable",
-        "1 if live images told at last whether the store is the right one, 0 if it has none",
+        "0 if the last proof found no live image to ask the store for, 1 otherwise",
         lambda lane: math.nan if lane.is_provable is None else lane.is_provable,
     ),
-    ("lane_running", "Images in work", lambda lane: lane.running),
-    ("lane_concurrency_limit", "Images at a time, now", lambda lane: lane.health.pace.concurrent),
+    ("lane_running", "Running workers", lambda lane: lane.running),
+    (
+        "lane_concurrency_limit",
+        "Current limit of concurrent deletes",
+        lambda lane: lane.health.pace.concurrent,
+    ),
     (
         "lane_concurrency_max",
-        "Images at a time, allowed",
+        "Concurrent deletes that the operator allows",
         lambda lane: lane.health.pace.most_concurrent,
     ),
-    ("lane_rate_limit", "Deletes a second now; 0 is no limit", lambda lane: lane.health.pace.rate),
+    (
+        "lane_rate_limit",
+        "Current rate limit, deletes per second; 0 is none",
+        lambda lane: lane.health.pace.rate,
+    ),
     (
         "lane_rate_max",
-        "Deletes a second allowed; 0 is no limit",
+        "Rate limit that the operator set, deletes per second; 0 is none",
         lambda lane: lane.health.pace.most_rate,
     ),
 )
@@ -77,9 +88,9 @@ _OF_LANES: tuple[tuple[str, str, Callable[[LaneStatistics], float]], ...] = (
 class AgentCollector(Collector):
     """Collects an agent's metrics.
 
-    :param statistics: returns what the agent's parts say.
-    :param snapshot: returns the latest look at what waits and is in trouble.
-    :param count: returns the registry's latest count, None before the first.
+    :param statistics: returns the agent's statistics.
+    :param snapshot: returns the latest snapshot of waiting images and images in trouble.
+    :param count: returns the latest count of the registry; None before the first.
     """
 
     def __init__(
@@ -93,10 +104,10 @@ class AgentCollector(Collector):
         self._count = count
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics, all of one moment but for those of a snapshot."""
+        """Yield the metrics, all of one moment except for those of the snapshot and the count."""
         statistics, snapshot = self._statistics(), self._snapshot()
         yield InfoMetricFamily(
-            "evscrub", "This evscrub", {"version": version.version_string_with_package()}
+            "evscrub", "Version of evscrub", {"version": version.version_string_with_package()}
         )
         yield from _queue(statistics, snapshot)
         yield from _images(statistics.scrubber, snapshot)
@@ -112,7 +123,7 @@ def registry(
     snapshot: Callable[[], Snapshot],
     count: Callable[[], RegistryCount | None],
 ) -> CollectorRegistry:
-    """Return a registry of an agent's metrics and its process's; see :class:`AgentCollector`."""
+    """Return a registry of the metrics of an agent and its process; see :class:`AgentCollector`."""
     own = CollectorRegistry(auto_describe=False)
     own.register(AgentCollector(statistics, snapshot, count))
     ProcessCollector(registry=own)
@@ -122,43 +133,45 @@ def registry(
 def _queue(statistics: AgentStatistics, snapshot: Snapshot) -> Iterator[Metric]:
     queue, record = statistics.queue, statistics.scrubber.record
     leases = statistics.scrubber.leases
-    yield gauge("depth", "Images that are due and wait for a worker", queue.ready)
+    yield gauge("depth", "Images that are due and not claimed", queue.ready)
     yield counter("adds", "Images that entered the queue", queue.adds)
     yield histogram(
         "queue_duration_seconds",
-        "From when images were due, at first or again, to when their first delete began",
+        "Time from when an image was due, or ready for its retry, to the start of its first delete",
         record.queued,
     )
     yield histogram(
         "work_duration_seconds",
-        "From when images' first delete began to when their end was in the registry",
+        "Time from the start of an image's first delete to its settlement",
         record.worked,
     )
     yield gauge(
         "unfinished_work_seconds",
-        "How long the images in work have been so, taken together",
+        "Sum of the ages of running scrubs",
         leases.in_work_seconds,
     )
     yield gauge(
         "longest_running_processor_seconds",
-        "How long the image has been in work that has been so longest",
+        "Age of the longest-running scrub",
         leases.longest_seconds,
     )
-    yield counter("retries", "Images put back to be tried again", record.retries)
+    yield counter("retries", "Images queued for a retry", record.retries)
     yield gauge(
         "waiting",
-        "Images in this agent's memory that are not due yet; those due later are in the registry",
+        "Images in this agent's memory that are not due; those due later are only in the registry",
         queue.waiting,
     )
-    yield gauge("taken", "Images looked at, claimed or in work", queue.taken)
-    yield gauge("backlog", "Images that are due and not done with", queue.ready + queue.taken)
+    yield gauge("taken", "Images being looked up or claimed, and unsettled jobs", queue.taken)
+    yield gauge("backlog", "Images that are due and not settled", queue.ready + queue.taken)
     yield gauge(
         "oldest_due_age_seconds",
-        "How long the image has been due, at first or again, that has been so longest",
+        "Time since the oldest image was due, or ready for its retry",
         snapshot.oldest_due_age,
     )
-    yield gauge("queue_capacity", "Images that fit into the queue", queue.capacity)
-    yield counter("dropped", "Images that a full queue left to a later sweep", queue.dropped)
+    yield gauge("queue_capacity", "Maximum number of waiting and due images", queue.capacity)
+    yield counter(
+        "dropped", "Images that the full queue dropped; a later sweep finds them", queue.dropped
+    )
 
 
 def _images(scrubber: ScrubberStatistics, snapshot: Snapshot) -> Iterator[Metric]:
@@ -166,40 +179,40 @@ def _images(scrubber: ScrubberStatistics, snapshot: Snapshot) -> Iterator[Metric
     yield counter("images_scrubbed", "Images whose data is gone", record.scrubbed)
     yield histogram(
         "lateness_seconds",
-        "From when images were due to when their last location was gone",
+        "Time from when an image was due to the end of its last delete",
         record.lateness,
     )
     yield labeled(
         CounterMetricFamily,
         "outcomes",
-        "Locations whose claim was settled, by what became of them",
+        "Locations of settled claims, by outcome",
         ("store", "outcome", "reason"),
         {(_store(store), *rest): count for (store, *rest), count in record.outcomes.items()},
     )
     yield labeled(
         CounterMetricFamily,
         "reclaimed_bytes",
-        "Space that came free, by the images' size in the registry",
+        "Space reclaimed, by the sizes of the images in the registry",
         ("store",),
         {(_store(store),): size for store, size in record.bytes_reclaimed.items()},
     )
     yield labeled(
         CounterMetricFamily,
         "images_finished",
-        "Images finished without a delete: their data stays, or no location was left",
+        "Images finished without a delete: their data is kept, or they had no location",
         ("reason",),
         {(reason,): count for reason, count in record.finished.items()},
     )
     yield labeled(
         CounterMetricFamily,
         "left_alone",
-        "Images that were looked at and not claimed",
+        "Images that turned out to need no scrubbing",
         ("reason",),
         {(reason,): count for reason, count in record.left_alone.items()},
     )
     for name, help_text, parked in (
-        ("parked_images", "Images that only an operator can help", True),
-        ("retrying_images", "Images that failed and are tried again", False),
+        ("parked_images", "Images that failed and need an operator", True),
+        ("retrying_images", "Images that failed and are retried", False),
     ):
         yield labeled(
             GaugeMetricFamily,
@@ -212,46 +225,48 @@ def _images(scrubber: ScrubberStatistics, snapshot: Snapshot) -> Iterator[Metric
                 if group.parked is parked
             },
         )
-    yield gauge("damaged_images", "Images found that only a person can judge", record.damaged)
-    yield gauge("claims", "Images claimed and not settled", scrubber.leases.claims)
-    yield gauge("unsettled", "Ended images not in the registry yet", scrubber.unsettled)
-    yield counter("leases_lost", "Claims that ran out or were taken over", record.leases_lost)
+    yield gauge(
+        "damaged_images", "Damaged images, which need an operator's decision", record.damaged
+    )
+    yield gauge("claims", "Claims that are not settled", scrubber.leases.claims)
+    yield gauge("unsettled", "Ended jobs whose result is not in the registry", scrubber.unsettled)
+    yield counter("leases_lost", "Leases that expired or were taken over", record.leases_lost)
 
 
 def _bus(listener: ListenerStatistics, missed: int) -> Iterator[Metric]:
-    yield gauge("bus_joined", "1 when the bus was joined", listener.joined)
+    yield gauge("bus_joined", "1 while the listener is connected to the bus", listener.joined)
     yield counter("events_received", "Notifications received", listener.received)
-    yield counter("events_ignored", "Notifications of no concern", listener.ignored)
+    yield counter("events_ignored", "Notifications that need no action", listener.ignored)
     yield labeled(
         CounterMetricFamily,
         "events_malformed",
-        "Notifications that Glance would not send",
+        "Notifications with invalid content",
         ("reason",),
         {(reason,): count for reason, count in listener.malformed.items()},
     )
-    yield gauge("last_event_timestamp_seconds", "When the last notification came", listener.last_at)
+    yield gauge("last_event_timestamp_seconds", "Time of the last notification", listener.last_at)
     yield counter(
         "missed_by_bus",
-        "Images that a sweep found although the bus should have told an agent of them: this one, or"
-        " another that was late with them",
+        "Images found by a sweep that the bus should have announced, to this agent or to another"
+        " that is late with them",
         missed,
     )
 
 
 def _registry(statistics: AgentStatistics) -> Iterator[Metric]:
     sweep, answers = statistics.sweep, not statistics.scrubber.registry.is_away
-    yield gauge("registry_up", "1 while the registry answers", answers)
-    yield counter("sweeps", "Sweeps finished", sweep.count)
-    yield counter("sweep_adds", "Images that sweeps put into the queue", sweep.added)
-    yield gauge("last_sweep_timestamp_seconds", "When the last sweep finished", sweep.last_at)
+    yield gauge("registry_up", "1 while the registry answers and accepts changes", answers)
+    yield counter("sweeps", "Finished sweeps", sweep.count)
+    yield counter("sweep_adds", "Images that sweeps added to the queue", sweep.added)
+    yield gauge("last_sweep_timestamp_seconds", "Time when the last sweep finished", sweep.last_at)
     yield gauge(
         "last_sweep_duration_seconds",
-        "How long the last sweep took",
+        "Duration of the last sweep",
         None if sweep.last is None else sweep.last.seconds,
     )
     yield gauge(
         "clock_ahead_seconds",
-        "How far this host's clock is ahead of the database's",
+        "Offset of this host's clock from the database's, positive if ahead",
         statistics.database_clock.skew_seconds,
     )
 
@@ -259,7 +274,7 @@ def _registry(statistics: AgentStatistics) -> Iterator[Metric]:
 def _counted_in_registry(
     statistics: AgentStatistics, count: RegistryCount | None
 ) -> Iterator[Metric]:
-    """Yield what the registry holds, whichever agent asks it."""
+    """Yield the latest count of the registry, which does not depend on the agent."""
     values: tuple[float | None, ...] = (None,) * len(_COUNTED)
     if count is not None:
         total, at = count.total, statistics.at
@@ -277,7 +292,7 @@ def _stores(scrubber: ScrubberStatistics) -> Iterator[Metric]:
     yield labeled(
         GaugeMetricFamily,
         "breaker_state",
-        "1 for the state that the store's breaker is in",
+        "1 for the current state of the store's circuit breaker, 0 for the others",
         ("store", "state"),
         {
             (store, state.value): lane.health.breaker is state
@@ -288,7 +303,7 @@ def _stores(scrubber: ScrubberStatistics) -> Iterator[Metric]:
     yield labeled(
         CounterMetricFamily,
         "proofs",
-        "Questions for live images, asked when a store did not have an image's data",
+        "Proofs of stores that reported data missing, by result",
         ("store", "result"),
         {
             (_store(store), result.value): count
@@ -299,11 +314,17 @@ def _stores(scrubber: ScrubberStatistics) -> Iterator[Metric]:
 
 def _limits(scrubber: ScrubberStatistics) -> Iterator[Metric]:
     settings = scrubber.settings
-    yield gauge("concurrency_limit", "Images at a time, all stores", settings.concurrency)
-    yield gauge("rate_limit", "Deletes a second, all stores; 0 is no limit", settings.rate)
+    yield gauge(
+        "concurrency_limit",
+        "Maximum number of concurrent deletes, all stores",
+        settings.concurrency,
+    )
+    yield gauge(
+        "rate_limit", "Rate limit of all stores, deletes per second; 0 is none", settings.rate
+    )
     yield gauge(
         "scrub_time_seconds",
-        "How long a deleted image's data is kept",
+        "Delay between the deletion of an image and of its data",
         settings.policy.scrub_time.total_seconds(),
     )
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The registry's own count of pending images, and where their space is, by owner."""
+"""Counts the pending images in the registry and their space, by owner."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,17 +18,19 @@ from evscrub.registry.tables import images
 LOG = logging.getLogger(__name__)
 
 _OWNERS = 10
-#: The registry is asked this often at most, and less often where an answer takes long.
+#: Minimum interval between counts; it is longer if a count takes long.
 _EVERY_SECONDS = 30.0
-#: The part of the time that may be spent on waiting for the answer.
+#: Maximum share of time spent on counts.
 _SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The pending images of one owner, or of all.
+    """Pending images of one owner, or of all.
 
-    :param held: how many of the images are held.
+    :param images: number of images.
+    :param size_bytes: their total size in the registry.
+    :param held: number of images that are held.
     """
 
     images: int
@@ -38,11 +40,11 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class RegistryCount:
-    """All that is pending.
+    """The pending images in the registry at one moment.
 
-    :param at: when it was counted, seconds since boot.
-    :param later: images that fall due later than an agent takes them into its memory.
-    :param owners: those with the most space, the largest first.
+    :param at: time of the count, seconds since boot.
+    :param later: number of images that fall due beyond the horizon of sweeps.
+    :param owners: the ten owners with the most space, largest first.
     """
 
     at: float
@@ -52,9 +54,9 @@ class RegistryCount:
 
 
 class RegistryCounter:
-    """Counts while somebody looks, never twice at once.
+    """Counts on request, at limited intervals and never concurrently.
 
-    :param kept: returns how recently an image must have been deleted not to be in agents' memory.
+    :param kept: returns the age up to which deleted images fall due beyond the horizon of sweeps.
     """
 
     def __init__(self, database: Database, clock: Clock, kept: Callable[[], timedelta]) -> None:
@@ -66,7 +68,7 @@ class RegistryCounter:
         self._counting = False
 
     async def refresh(self) -> None:
-        """Count again if the latest count is old."""
+        """Count again if the latest count is old enough; keep it if the registry is unavailable."""
         began = self._clock.boot()
         if self._counting or began < self._again_at:
             return
@@ -74,7 +76,7 @@ class RegistryCounter:
         try:
             self.latest = await anyio.to_thread.run_sync(self._count, abandon_on_cancel=True)
         except UNAVAILABLE as error:
-            LOG.debug("Pending images cannot be counted: %s", type(error).__name__)
+            LOG.debug("Cannot count pending images: %s", type(error).__name__)
         finally:
             self._counting = False
             now = self._clock.boot()

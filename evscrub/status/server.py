@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small HTTP server in the agent's event loop: h11 speaks the protocol, anyio the network.
+"""A small HTTP server in the agent's event loop, built on h11 and anyio.
 
-In the loop, so that an answer says that the loop goes round, and so that what is shown is not
-changed while it is read. One request a connection, for its clients come once a second or less.
+It runs in the event loop so that an answer proves that the loop is alive, and so that the state it
+shows does not change while it is read. Each connection serves one request, because clients poll
+once a second or less.
 """
 
 import errno
@@ -24,8 +25,8 @@ LOG = logging.getLogger(__name__)
 
 _READING = 32
 _ANSWERING = 32
-#: Paths that are answered however many others are: an orchestrator restarts an agent that does not
-#: answer them. Their answers are short.
+#: Paths exempt from the limit on concurrent answers: an orchestrator restarts an agent that does
+#: not answer them. Their answers are short.
 _URGENT = frozenset({"/healthz", "/readyz"})
 _REQUEST_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
@@ -45,7 +46,7 @@ _ALWAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer; its body may come in pieces."""
+    """An HTTP response; its body may be streamed."""
 
     body: str | bytes | AsyncIterable[bytes]
     content_type: str = "text/plain; charset=utf-8"
@@ -63,10 +64,10 @@ Respond = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
 
 
 class Connections:
-    """The open connections, bounded so that no client shuts the others out.
+    """Limits on open connections, so that no client can lock the others out.
 
-    :param most_reading: connections whose request is incomplete, at least 1.
-    :param most_answering: requests that are answered at a time, at least 1.
+    :param most_reading: maximum connections with an incomplete request, at least 1.
+    :param most_answering: maximum concurrent answers, at least 1.
     """
 
     def __init__(self, most_reading: int, most_answering: int) -> None:
@@ -77,10 +78,12 @@ class Connections:
 
     @contextmanager
     def reading(self, seconds: float) -> Iterator[None]:
-        """Allow a client so many seconds to send its request.
+        """Limit the time that a client takes to send its request.
 
-        Cancels the block when they are over. Where too many clients have sent nothing yet, also
-        cancels the block of the client that has been silent for longest.
+        Cancels the block at the timeout. If too many connections are in such a block, also cancels
+        the oldest block.
+
+        :param seconds: the timeout.
         """
         if len(self._reading) >= self._most_reading:
             silent = next(iter(self._reading))
@@ -100,7 +103,10 @@ class Connections:
 
     @contextmanager
     def answering(self, seconds: float) -> Iterator[None]:
-        """Count a request that is being answered; cancel the block after so many seconds."""
+        """Count a request that is being answered, and limit its time.
+
+        :param seconds: the timeout, at which the block is cancelled.
+        """
         self._answering += 1
         try:
             with anyio.move_on_after(seconds):
@@ -110,9 +116,10 @@ class Connections:
 
 
 async def serve(address: Address, respond: Respond) -> None:
-    """Answer until cancelled; where the port is taken, say so once and try again now and then.
+    """Serve until cancelled; if the port cannot be bound, log that once and retry periodically.
 
-    :param respond: gives the answer to a GET of a path, with the headers asked by, in lower case.
+    :param respond: returns the response to a GET, given its path and its headers, whose names are
+        in lower case.
     """
     answering = _only_if_asked_for_here(respond) if _is_here(address.host) else respond
     told = False
@@ -126,7 +133,7 @@ async def serve(address: Address, respond: Respond) -> None:
                 told = True
                 taken = error.errno == errno.EADDRINUSE
                 LOG.warning(
-                    "No status page: cannot listen on %s: %s; the agent goes on without. %s",
+                    "No status page: cannot listen on %s: %s; the agent runs without it. %s",
                     address,
                     error.strerror or error,
                     "Several agents on one host each need a [status] listen of their own"
@@ -144,23 +151,23 @@ async def serve(address: Address, respond: Respond) -> None:
                 try:
                     await _converse(stream, connections, answering)
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    pass  # the client went away
+                    pass  # the client disconnected
                 except h11.LocalProtocolError as error:
-                    LOG.debug("A status answer broke off: %s", error)
+                    LOG.debug("A status response was incomplete: %s", error)
 
         try:
             async with listener:
                 await listener.serve(handle)
-        except* OSError as errors:  # no connection can be taken, as where too many files are open
-            LOG.warning("The status page is gone for a while: %s", errors.exceptions[0])
+        except* OSError as errors:  # accept() failed, for instance with too many open files
+            LOG.warning("The status page is temporarily unavailable: %s", errors.exceptions[0])
         await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
 def _only_if_asked_for_here(respond: Respond) -> Respond:
-    """Answer nobody who was led here by another host's name.
+    """Wrap `respond` to reject requests whose Host header names another host.
 
-    A web page can have its own host's name resolve to this host, and its visitor's browser then
-    lets it read what an agent there answers (DNS rebinding). The browser sends that name.
+    This prevents DNS rebinding: a web page whose own host name resolves to this host could
+    otherwise read the agent's answers through its visitor's browser.
     """
 
     async def answer(path: str, headers: Mapping[str, str]) -> Answer:
@@ -176,7 +183,7 @@ def _only_if_asked_for_here(respond: Respond) -> Respond:
 
 
 def _is_here(host: str) -> bool:
-    """Whether a name or address can mean this host alone."""
+    """Return whether a name or address is this host's loopback."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -202,7 +209,7 @@ async def _converse(stream: SocketStream, connections: Connections, respond: Res
 
 
 def _path(request: h11.Request) -> str | None:
-    """Return the path that is asked for; None where the target is no URL."""
+    """Return the path of a request; None if the target is not a valid URL."""
     try:
         return urlsplit(request.target.decode("ascii")).path
     except ValueError:
@@ -222,12 +229,14 @@ async def _answer(request: h11.Request, path: str | None, respond: Respond) -> A
     try:
         return await respond(path, headers)
     except Exception:
-        LOG.exception("A status request cannot be answered")
-        return Answer("It broke; see the agent's log.\n", status=HTTPStatus.INTERNAL_SERVER_ERROR)
+        LOG.exception("Cannot answer a status request")
+        return Answer(
+            "Internal error; see the agent's log.\n", status=HTTPStatus.INTERNAL_SERVER_ERROR
+        )
 
 
 async def _read_request(stream: SocketStream, connection: h11.Connection) -> h11.Request | None:
-    """Read until a request's headers are there; a body, which none should have, is not read."""
+    """Read a request's headers; None if there is no request. A body is not read."""
     while True:
         event = connection.next_event()
         if isinstance(event, h11.Request):

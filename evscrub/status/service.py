@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The status service of an agent: what it answers on each path, and what it keeps up to date."""
+"""The status service of an agent: routes requests and keeps the data for them up to date."""
 
 import base64
 import hashlib
@@ -30,7 +30,7 @@ from evscrub.status.snapshot import (
 )
 from evscrub.status.view import trouble_lines, view
 
-#: The part of the event loop's time that snapshots may take: a million images take a while.
+#: Maximum share of the event loop's time for snapshots, which are slow with a million images.
 _SHARE = 0.02
 _PROBE_SECONDS = 3.0
 _JSON = "application/json"
@@ -39,9 +39,9 @@ _SCRIPT = "/*SCRIPT*/"
 
 
 async def run(address: Address | None, sources: Sources) -> None:
-    """Show an agent's status until cancelled.
+    """Serve an agent's status until cancelled.
 
-    :param address: where to listen; None for nowhere.
+    :param address: where to listen; None returns at once.
     """
     if address is None:
         return
@@ -57,7 +57,7 @@ async def run(address: Address | None, sources: Sources) -> None:
 
 
 def _kept(sources: Sources) -> timedelta:
-    """Return how recently an image was deleted that falls due beyond what sweeps look for."""
+    """Return the age up to which deleted images fall due beyond the horizon of sweeps."""
     settings = sources.scrubber.statistics().settings
     return settings.policy.scrub_time - timedelta(seconds=settings.horizon_seconds)
 
@@ -71,7 +71,7 @@ async def _keep_history(history: History, sources: Sources) -> None:
 
 
 async def _keep_count(count: RegistryCounter, routes: "Routes") -> None:
-    """Count the registry's pending images while somebody looks at the count."""
+    """Refresh the count while clients request it."""
     while True:
         if routes.count_wanted:
             routes.count_wanted = False
@@ -80,9 +80,9 @@ async def _keep_count(count: RegistryCounter, routes: "Routes") -> None:
 
 
 class Routes:
-    """Answers by path.
+    """Responds to requests, by path.
 
-    :param count: the registry's own count; refreshed elsewhere while :attr:`count_wanted`.
+    :param count: count of the registry; :attr:`count_wanted` asks another task to refresh it.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class Routes:
         self._page = load_page()
 
     async def respond(self, path: str, headers: Mapping[str, str]) -> Answer:
-        """Answer a GET.
+        """Return the response to a GET.
 
-        :param headers: those of the request, their names in lower case.
+        :param headers: headers of the request, with names in lower case.
         """
         match path:
             case "/":
@@ -143,9 +143,9 @@ class Routes:
 
 
 class Readiness:
-    """Tells whether an agent can do its work.
+    """Checks whether an agent can do its work.
 
-    Asks the registry one question at a time, however many want to know.
+    Queries the registry at most once at a time, however many clients ask.
     """
 
     def __init__(self, database: Database, statistics: Callable[[], AgentStatistics]) -> None:
@@ -154,7 +154,7 @@ class Readiness:
         self._thread = anyio.CapacityLimiter(1)
 
     async def what_lacks(self) -> list[str]:
-        """Return what must happen before the agent is ready; nothing when it is."""
+        """Return what keeps the agent from being ready; empty if it is ready."""
         lacking = []
         registry = self._statistics().scrubber.registry
         if registry.refuses_changes:
@@ -186,9 +186,9 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The page for people: one file, put together from its parts.
+    """The status page, with its style and script inlined.
 
-    :param policy: its Content-Security-Policy, which allows no code, style or data but its own.
+    :param policy: its Content-Security-Policy, which allows only its own script, style and data.
     """
 
     html: str
@@ -196,7 +196,7 @@ class Page:
 
 
 def load_page() -> Page:
-    """Read the page."""
+    """Read the page from the package."""
     folder = files("evscrub.status") / "assets"
     html, style, script = (
         (folder / name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")

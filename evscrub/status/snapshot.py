@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read of an agent's parts: statistics for each question, costlier looks now and then."""
+"""Reads the state of an agent: cheap statistics on each request, costly snapshots less often."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -21,34 +21,34 @@ from evscrub.telemetry.statistics import RecordStatistics, TroubleStatistics
 
 T = TypeVar("T")
 
-#: Images of each kind that are named; of the others only the number is shown.
+#: Maximum number of images of each kind to list; the others are only counted.
 SHOWN = 100
 
-#: Between two points of the history.
+#: Interval between two points of the history.
 STEP_SECONDS = 5.0
-#: Points kept: ten minutes.
+#: Length of the history: ten minutes.
 POINTS = 120
 
 _MOST_SPANS = 48
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-#: Widths that a person can add up, seconds; a line for each unit, which the formatter would undo.
+#: Round widths of spans, seconds; a line for each unit, which the formatter would join.
 _WIDTHS = (
     1, 2, 5, 10, 15, 30,
     _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE,
     _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR,
     _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY, 30 * _DAY,
 )  # fmt: skip
-#: The shortest forecast; a shorter one would change its width while the last images fall due.
+#: Minimum length of a forecast, so that its width is stable while the last images fall due.
 _SHORTEST_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class AgentStatistics:
-    """What the parts of an agent say at one moment.
+    """The parts of an agent at one moment.
 
-    :param at: the moment, on this host's clocks.
+    :param at: the moment by this host's clocks.
     :param now: the moment by the database's clock, seconds since the epoch.
-    :param store_faults: the enabled stores that cannot be used.
+    :param store_faults: why enabled stores cannot be used, by store.
     """
 
     at: Moment
@@ -63,7 +63,7 @@ class AgentStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """The parts of one agent, each read and none changed."""
+    """The parts of an agent; they are only read."""
 
     queue: DelayQueue
     scrubber: Scrubber
@@ -75,7 +75,7 @@ class Sources:
     database_clock: DatabaseClock
 
     def statistics(self) -> AgentStatistics:
-        """Read what costs little however much waits or is in trouble."""
+        """Return statistics; their cost does not grow with the number of images."""
         return AgentStatistics(
             at=self.clock.moment(),
             now=self.database_clock.now(),
@@ -90,10 +90,11 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How many images fall due when.
+    """Number of images that fall due in each of several equal spans of time.
 
-    :param start: where the first span begins, seconds since the epoch, a multiple of `width`.
-    :param width: of each span, seconds.
+    :param start: start of the first span, seconds since the epoch, a multiple of `width`.
+    :param width: length of each span, seconds.
+    :param counts: number of images by span.
     """
 
     start: float
@@ -103,10 +104,11 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What takes a while to look at: all images that wait or are in trouble.
+    """Summary of all images that wait or are in trouble; costly to take.
 
-    :param now: by the database's clock, seconds since the epoch.
-    :param oldest_due: since when the image waits that has been due longest; None without any.
+    :param now: time by the database's clock, seconds since the epoch.
+    :param oldest_due: when the oldest due image was due, or ready for its retry, seconds since the
+        epoch; None if no image is due.
     """
 
     now: float
@@ -116,12 +118,12 @@ class Snapshot:
 
     @property
     def oldest_due_age(self) -> float:
-        """How long the image waits that has been due longest, seconds; 0 without any."""
+        """Seconds since the oldest due image was due; 0 if no image is due."""
         return 0.0 if self.oldest_due is None else max(0.0, self.now - self.oldest_due)
 
 
 def take(sources: Sources) -> Snapshot:
-    """Look at every image that waits or is in trouble."""
+    """Take a snapshot; the cost grows with the number of images."""
     statistics = sources.statistics()
     oldest = (sources.queue.oldest_ready(), statistics.scrubber.leases.oldest_ready_at)
     return Snapshot(
@@ -133,7 +135,7 @@ def take(sources: Sources) -> Snapshot:
 
 
 def forecast(queue: DelayQueue, now: float) -> Forecast:
-    """Count what waits in spans from `now` to when the last of it falls due."""
+    """Count waiting images in up to 48 spans from `now` until the last one falls due."""
     last = queue.last_due()
     length = max(_SHORTEST_SECONDS, (last or now) - now)
     width = next((w for w in _WIDTHS if length / w < _MOST_SPANS - 1), _WIDTHS[-1])
@@ -143,11 +145,11 @@ def forecast(queue: DelayQueue, now: float) -> Forecast:
 
 
 class Sparing(Generic[T]):
-    """A value that is made again only when it is old enough for what making it costs.
+    """A cached value whose lifetime is proportional to the cost of making it.
 
-    :param make: makes the value.
-    :param clock: seconds, for both the cost and the age.
-    :param share: the part of the time that may be spent on making it, above 0 and at most 1.
+    :param make: returns a new value.
+    :param clock: returns seconds, to measure both cost and age.
+    :param share: maximum share of time spent in `make`, above 0 and at most 1.
     """
 
     def __init__(self, make: Callable[[], T], clock: Callable[[], float], share: float) -> None:
@@ -158,7 +160,7 @@ class Sparing(Generic[T]):
         self._stale_at = float("-inf")
 
     def get(self) -> T:
-        """Return the value, as new as the share of time allows."""
+        """Return the value, made again if it is stale."""
         now = self._clock()
         if now >= self._stale_at:
             self._value = self._make()
@@ -168,13 +170,13 @@ class Sparing(Generic[T]):
 
 
 class Point(NamedTuple):
-    """What happened in one step of the history, and what was left at its end.
+    """One step of the history.
 
-    :param at: the end of the step, seconds since the epoch.
-    :param images: scrubbed in it.
-    :param size_bytes: reclaimed in it.
-    :param due: images that were due and not done with.
-    :param latest_seconds: the most that an image of it was late.
+    :param at: end of the step, seconds since the epoch.
+    :param images: images scrubbed in the step.
+    :param size_bytes: space reclaimed in the step.
+    :param due: images due and not settled at the end of the step.
+    :param latest_seconds: maximum lateness of an image scrubbed in the step; 0 without any.
     """
 
     at: float
@@ -185,9 +187,9 @@ class Point(NamedTuple):
 
 
 class History:
-    """The last minutes, so that a page has something to draw when it is opened.
+    """History of the last ten minutes, for the page to draw when it is opened.
 
-    :param record: the counts to begin from.
+    :param record: the counts at the start of the first step.
     """
 
     def __init__(self, record: RecordStatistics) -> None:
@@ -197,15 +199,15 @@ class History:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """The points, the oldest first."""
+        """The points, oldest first."""
         return tuple(self._points)
 
     def step(self, at: float, due: int, record: RecordStatistics) -> None:
-        """End a step.
+        """Add a point for the step that ends now.
 
         :param at: now, seconds since the epoch.
-        :param due: images that are due and not done with.
-        :param record: the counts by now.
+        :param due: images that are due and not settled.
+        :param record: the current counts.
         """
         scrubbed, size = record.scrubbed, sum(record.bytes_reclaimed.values())
         images = scrubbed - self._images

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page and ``evscrub list`` show, as values that JSON has.
+"""The content of the page and of ``evscrub list``, as JSON values.
 
-Names that users chose are in it as they are: whoever shows them escapes them. No URL is.
+Names that users chose are not escaped: the code that displays them must do that. There are no URLs.
 """
 
 import json
@@ -27,9 +27,9 @@ from evscrub.telemetry.statistics import (
     TroubleStatistics,
 )
 
-#: Of the latest images, for percentiles.
+#: Number of latest images to compute percentiles of.
 _LATEST = 1000
-#: Lines of ``/troubles`` that are sent at a time.
+#: Number of lines of ``/troubles`` in one piece.
 _PIECE = 500
 
 Json = dict[str, Any]
@@ -41,10 +41,10 @@ def view(
     points: Sequence[Point],
     count: RegistryCount | None,
 ) -> Json:
-    """Return everything that the page shows.
+    """Return the content of the page.
 
-    :param points: the agent's history, the oldest first.
-    :param count: the registry's own count; None before the first.
+    :param points: the agent's history, oldest first.
+    :param count: the latest count of the registry; None before the first.
     """
     scrubber, troubles = statistics.scrubber, snapshot.troubles
     record, settings = scrubber.record, scrubber.settings
@@ -212,7 +212,7 @@ def _sweep(sweep: SweepStatistics, wall: float) -> Json:
 
 
 def lines(lanes: Iterable[LaneStatistics], images: ImagesInTrouble) -> Iterator[str]:
-    """Yield a line of JSON for each store that is stopped or probed, and for each image."""
+    """Yield a line of JSON for each store whose breaker is not closed, and for each image."""
     for lane in lanes:
         health = lane.health
         if health.breaker is not State.CLOSED:
@@ -232,7 +232,7 @@ def lines(lanes: Iterable[LaneStatistics], images: ImagesInTrouble) -> Iterator[
 async def trouble_lines(
     lanes: Iterable[LaneStatistics], images: ImagesInTrouble
 ) -> AsyncIterator[bytes]:
-    """Yield the lines in pieces; other tasks get a turn in between."""
+    """Yield the lines in pieces, with a checkpoint after each full piece."""
     piece: list[str] = []
     for line in lines(lanes, images):
         piece.append(line)

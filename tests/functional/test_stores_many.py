@@ -304,7 +304,7 @@ class TestLimits:
         before = len(objects.requests())
         images = site.images.add_many([*in_objects(objects, 12), *in_files(site, 20)])
         with site.agent({"store_concurrency": "objects:2,object:1"}) as agent:
-            agent.wait_for_log("store_concurrency names object, which is no store here")
+            agent.wait_for_log("store_concurrency names object, which is not a store of this agent")
             site.wait_scrubbed(images)
         assert most_at_once(objects.requests(before), 0.19) == 2
 

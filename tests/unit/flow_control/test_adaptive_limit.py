@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How fast a store is asked, second by second."""
+"""The adaptive limit, second by second."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ rates = st.just(0.0) | st.floats(0.001, 10_000)
 
 
 def answer(pace: Pace, since: float, seconds: float, per_second: float) -> float:
-    """Give good answers for so long; returns the time after them."""
+    """Record good answers for some time; returns the time after the last one."""
     count = int(seconds * per_second)
     for number in range(1, count + 1):
         pace.answered(since + number / per_second)
     return since + seconds
 
 
-def test_a_store_that_answers_gets_all_that_is_allowed() -> None:
+def test_store_that_answers_gets_the_allowed_limits() -> None:
     pace = Pace(16, 5.0)
     answer(pace, 0, 100, 50)
     assert (pace.concurrent, pace.rate) == (16, 5)
@@ -31,7 +31,7 @@ def test_a_store_that_answers_gets_all_that_is_allowed() -> None:
     assert pace.per_second == pytest.approx(50, rel=0.05)
 
 
-def test_a_store_that_just_began_to_answer_has_a_rate_soon() -> None:
+def test_first_rate_estimate_comes_early() -> None:
     pace = Pace(16)
     answer(pace, 0, 0.15, 500)
     assert pace.per_second == pytest.approx(500, rel=0.05)
@@ -39,22 +39,22 @@ def test_a_store_that_just_began_to_answer_has_a_rate_soon() -> None:
     assert pace.per_second == pytest.approx(500, rel=0.05)
 
 
-def test_trouble_halves_both() -> None:
+def test_overload_halves_both_limits() -> None:
     pace = Pace(16, 40.0)
     assert pace.troubled(10)
     assert (pace.concurrent, pace.rate) == (8, 20)
     assert pace.is_slowed
 
 
-def test_a_store_without_a_rate_gets_half_of_what_it_bore() -> None:
+def test_store_without_a_rate_gets_half_of_its_measured_rate() -> None:
     pace = Pace(16)
     now = answer(pace, 0, 5, 100)
     assert pace.troubled(now)
     assert pace.rate == pytest.approx(50, rel=0.05)
 
 
-def test_what_it_bore_in_the_second_under_way_counts() -> None:
-    """A first second that went by with loading the driver says little of the store."""
+def test_answers_of_the_current_second_count() -> None:
+    """A first second spent loading the driver is no measure of the store."""
     pace = Pace(16)
     pace.answered(0)
     pace.answered(1.5)
@@ -63,13 +63,13 @@ def test_what_it_bore_in_the_second_under_way_counts() -> None:
     assert pace.rate >= 40
 
 
-def test_trouble_before_any_answer_leaves_half_of_a_request_a_second_each() -> None:
+def test_overload_before_any_answer_derives_the_rate_from_concurrency() -> None:
     pace = Pace(16)
     assert pace.troubled(0)
     assert (pace.concurrent, pace.rate) == (8, 4)
 
 
-def test_trouble_of_requests_that_were_under_way_is_one() -> None:
+def test_overload_of_requests_in_flight_counts_once() -> None:
     pace = Pace(16, 40.0)
     assert [pace.troubled(10 + number / 16) for number in range(16)] == [True] + [False] * 15
     assert (pace.concurrent, pace.rate) == (8, 20)
@@ -77,7 +77,7 @@ def test_trouble_of_requests_that_were_under_way_is_one() -> None:
     assert (pace.concurrent, pace.rate) == (4, 10)
 
 
-def test_it_never_stops_wholly() -> None:
+def test_limits_never_reach_zero() -> None:
     pace = Pace(16, 40.0)
     for second in range(100):
         pace.troubled(second)
@@ -85,14 +85,14 @@ def test_it_never_stops_wholly() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.15])
-def test_a_low_rate_is_not_raised_by_trouble(rate: float) -> None:
+def test_low_rate_is_not_raised_by_overload(rate: float) -> None:
     pace = Pace(1, rate)
     for second in range(10):
         pace.troubled(second)
         assert pace.rate == min(rate, 0.1)
 
 
-def test_it_climbs_step_by_step() -> None:
+def test_limits_grow_stepwise() -> None:
     pace = Pace(16, 40.0)
     pace.troubled(0)
     steps = [(8, 20.0)]
@@ -106,7 +106,7 @@ def test_it_climbs_step_by_step() -> None:
     assert 12 <= steps.index((16, 40)) <= 20
 
 
-def test_it_does_not_grow_within_a_second_of_a_cut() -> None:
+def test_limits_do_not_grow_within_a_second_of_a_cut() -> None:
     pace = Pace(16, 40.0)
     answer(pace, 0, 10, 30)
     pace.troubled(10)
@@ -114,7 +114,7 @@ def test_it_does_not_grow_within_a_second_of_a_cut() -> None:
     assert (pace.concurrent, pace.rate) == (8, 20)
 
 
-def test_without_a_limit_of_its_own_it_is_free_again_far_above_what_it_could_not_bear() -> None:
+def test_unlimited_store_becomes_unlimited_again() -> None:
     pace = Pace(16)
     now = answer(pace, 0, 5, 100)
     pace.troubled(now)
@@ -128,27 +128,27 @@ def test_without_a_limit_of_its_own_it_is_free_again_far_above_what_it_could_not
 
 
 class TestAllow:
-    def test_at_full_pace_a_change_is_taken_over(self) -> None:
+    def test_full_pace_follows_the_change(self) -> None:
         pace = Pace(16, 40.0)
         pace.allow(4, 0)
         assert (pace.concurrent, pace.rate) == (4, 0)
         pace.allow(64, 100)
         assert (pace.concurrent, pace.rate) == (64, 100)
 
-    def test_a_slowed_store_keeps_its_pace_below_a_raised_limit(self) -> None:
+    def test_slowed_store_keeps_its_pace_below_a_raised_limit(self) -> None:
         pace = Pace(16, 40.0)
         pace.troubled(0)
         pace.allow(64, 400)
         assert (pace.concurrent, pace.rate) == (8, 20)
 
-    def test_a_slowed_store_comes_down_to_a_lowered_limit(self) -> None:
+    def test_slowed_store_follows_a_lowered_limit(self) -> None:
         pace = Pace(16, 40.0)
         pace.troubled(0)
         pace.allow(2, 5)
         assert (pace.concurrent, pace.rate) == (2, 5)
         assert not pace.is_slowed
 
-    def test_a_store_slowed_without_a_limit_takes_a_new_one_over(self) -> None:
+    def test_slowed_unlimited_store_follows_a_new_limit(self) -> None:
         pace = Pace(16)
         pace.troubled(0)
         pace.allow(16, 3)
@@ -166,7 +166,7 @@ events = st.lists(
 
 
 @given(concurrencies, rates, events)
-def test_never_more_than_allowed_and_back_to_it_in_the_end(
+def test_limits_never_exceed_the_allowed_and_recover(
     concurrent: int, rate: float, happens: list[tuple[float, str | tuple[int, float]]]
 ) -> None:
     pace = Pace(concurrent, rate)

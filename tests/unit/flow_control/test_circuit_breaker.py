@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a store may be asked: the breaker."""
+"""The circuit breaker."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def breaker() -> Breaker:
 
 
 def trip(breaker: Breaker, now: float) -> None:
-    """Fail for one owner after another until it opens."""
+    """Record failures of different owners until the breaker opens."""
     assert not any(breaker.failed(now, f"o{n}", "backend") for n in range(FAILURES - 1))
     assert breaker.failed(now, "last", "backend")
 
@@ -37,7 +37,7 @@ class TestFailures:
         assert breaker.reason == "backend"
         assert breaker.lets_through(0.09, 0) == 0
 
-    def test_one_owner_opens_nothing(self, breaker: Breaker) -> None:
+    def test_one_owner_does_not_open_it(self, breaker: Breaker) -> None:
         assert not any(breaker.failed(0, "o", "backend") for _ in range(1000))
         assert breaker.state is State.CLOSED
 
@@ -45,22 +45,22 @@ class TestFailures:
         assert not any(breaker.failed(0, "a", "backend") for _ in range(100))
         assert [breaker.failed(0, "b", "backend") for _ in range(2)] == [False, True]
 
-    def test_one_owner_opens_a_breaker_that_is_for_one(self) -> None:
+    def test_one_owner_opens_an_owners_breaker(self) -> None:
         breaker = Breaker(middle, of_one_owner=True)
         assert [breaker.failed(0, "o", "x") for _ in range(FAILURES)][-1]
 
-    def test_what_failed_before_opens_nothing(self, breaker: Breaker) -> None:
+    def test_repeated_failures_do_not_open_it(self, breaker: Breaker) -> None:
         for number in range(100):
             assert not breaker.failed(0, f"o{number}", "backend", first=False)
         assert breaker.state is State.CLOSED
 
-    def test_an_answer_between_failures_keeps_it_closed(self, breaker: Breaker) -> None:
+    def test_success_between_failures_keeps_it_closed(self, breaker: Breaker) -> None:
         for _ in range(10 * FAILURES):
             assert not any(breaker.failed(0, f"o{n}", "x") for n in range(FAILURES - 1))
             assert not breaker.answered()
         assert breaker.state is State.CLOSED
 
-    def test_one_failure_is_enough_where_it_says_so(self, breaker: Breaker) -> None:
+    def test_at_once_opens_it_with_one_failure(self, breaker: Breaker) -> None:
         assert breaker.failed(0, "o", "no_write_access", at_once=True)
         assert breaker.lets_through(0.05, 0) == 0
 
@@ -74,15 +74,13 @@ class TestFailures:
         assert breaker.lets_through(0.05, 0) == 0
 
     @pytest.mark.parametrize("first", [False, True])
-    def test_a_failed_probe_opens_it_whichever_image_it_was(
-        self, breaker: Breaker, *, first: bool
-    ) -> None:
+    def test_failed_probe_of_any_image_reopens_it(self, breaker: Breaker, *, first: bool) -> None:
         trip(breaker, 0)
         breaker.lets_through(1, 0)
         assert not breaker.failed(1, "o0", "timeout", first=first)
         assert breaker.state is State.OPEN
 
-    def test_a_good_probe_closes_it(self, breaker: Breaker) -> None:
+    def test_successful_probe_closes_it(self, breaker: Breaker) -> None:
         trip(breaker, 0)
         breaker.lets_through(5, 0)
         assert breaker.answered()
@@ -105,7 +103,7 @@ class TestFailures:
         assert sum(pauses[:14]) < 13
         assert breaker.reason == "timeout"
 
-    def test_pauses_begin_small_again_after_an_answer(self, breaker: Breaker) -> None:
+    def test_pauses_restart_after_a_success(self, breaker: Breaker) -> None:
         trip(breaker, 0)
         for _ in range(20):
             breaker.lets_through(breaker.opened_until, 0)
@@ -115,13 +113,13 @@ class TestFailures:
         trip(breaker, 2000)
         assert breaker.opened_until == pytest.approx(2000.1)
 
-    def test_failures_that_come_while_it_is_open_do_not_prolong_it(self, breaker: Breaker) -> None:
+    def test_failures_while_open_do_not_prolong_the_pause(self, breaker: Breaker) -> None:
         trip(breaker, 0)
         for _ in range(100):
             assert not breaker.failed(0.05, "o", "backend")
         assert breaker.opened_until == pytest.approx(0.1)
 
-    def test_pauses_are_drawn_at_random(self) -> None:
+    def test_pauses_have_jitter(self) -> None:
         drawn: list[tuple[float, float]] = []
 
         def highest(low: float, high: float) -> float:
@@ -145,7 +143,7 @@ class TestRefusals:
         assert not breaker.refused("x", "refused", first=True)
         assert breaker.lets_through(0, 0) == 1
 
-    def test_a_good_answer_ends_that(self, breaker: Breaker) -> None:
+    def test_success_closes_it(self, breaker: Breaker) -> None:
         self.refuse(breaker)
         assert breaker.answered()
         assert breaker.lets_through(0, 5) is None
@@ -158,20 +156,20 @@ class TestRefusals:
         for number in range(1000):
             assert not breaker.refused(f"o{number}", "refused", first=False)
 
-    def test_one_ends_an_outage(self, breaker: Breaker) -> None:
+    def test_refusal_closes_an_open_breaker(self, breaker: Breaker) -> None:
         trip(breaker, 0)
         breaker.lets_through(1, 0)
         assert breaker.refused("o", "refused", first=False)
         assert breaker.state is State.CLOSED
 
-    def test_failures_among_them_are_not_in_a_row(self, breaker: Breaker) -> None:
+    def test_refusals_between_failures_reset_them(self, breaker: Breaker) -> None:
         for number in range(FAILURES * 3):
             assert not breaker.failed(0, f"o{number}", "timeout")
             assert not breaker.refused("o", "refused", first=False)
 
 
-class TestBlown:
-    def test_neither_answer_nor_failure_sets_it_right(self, breaker: Breaker) -> None:
+class TestForcedOpen:
+    def test_answers_and_failures_do_not_close_it(self, breaker: Breaker) -> None:
         assert breaker.force_open("its directory is missing")
         assert not breaker.force_open("again")
         assert not breaker.answered()
@@ -180,13 +178,13 @@ class TestBlown:
         assert breaker.state is State.FORCED_OPEN
         assert breaker.lets_through(1e9, 0) == 0
 
-    def test_an_operator_sets_it_right(self, breaker: Breaker) -> None:
+    def test_reset_closes_it(self, breaker: Breaker) -> None:
         breaker.force_open("x")
         breaker.reset()
         assert breaker.lets_through(0, 5) is None
         assert breaker.reason == ""
 
-    def test_a_reset_leaves_an_open_breaker_open(self, breaker: Breaker) -> None:
+    def test_reset_leaves_an_open_breaker_open(self, breaker: Breaker) -> None:
         trip(breaker, 0)
         breaker.reset()
         assert breaker.lets_through(0.05, 0) == 0
@@ -204,10 +202,10 @@ class TestBlown:
     ),
     st.booleans(),
 )
-def test_a_shut_breaker_lets_at_most_one_through(  # noqa: C901, PLR0912 - an event a branch
+def test_breaker_that_is_not_closed_lets_at_most_one_through(  # noqa: C901, PLR0912 - an event a branch
     happens: list[tuple[float, str, str | None, bool]], of_one: bool
 ) -> None:
-    """However answers and beginnings come, beside those under way when it shut."""
+    """For any order of starts and answers, not counting requests in flight when it opened."""
     breaker = Breaker(middle, of_one_owner=of_one)
     now, running, before = 0.0, 0, 0
     for seconds, event, owner, first in happens:

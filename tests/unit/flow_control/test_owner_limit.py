@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cap on one owner's images a second."""
+"""The rate limit of each owner."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from evscrub.flow_control.owner_limit import OwnerPace
 
 
-def test_without_a_rate_it_is_always_an_owners_turn() -> None:
+def test_without_a_rate_every_turn_is_now() -> None:
     pace = OwnerPace(0)
     assert [pace.turn("a", 5) for _ in range(100)] == [5] * 100
 
 
-def test_an_owners_turns_are_apart() -> None:
+def test_turns_of_an_owner_are_spaced() -> None:
     pace = OwnerPace(2)
     assert [pace.turn("a", 10) for _ in range(4)] == [10, 10.5, 11, 11.5]
 
@@ -30,20 +30,20 @@ def test_owners_do_not_wait_for_each_other() -> None:
     assert pace.turn(None, 0) == 0
 
 
-def test_what_was_not_used_is_not_saved() -> None:
+def test_unused_turns_are_not_saved() -> None:
     pace = OwnerPace(1)
     pace.turn("a", 0)
     assert [pace.turn("a", 100) for _ in range(3)] == [100, 101, 102]
 
 
-def test_a_raised_rate_holds_from_the_next_turn() -> None:
+def test_raised_rate_applies_from_the_next_turn() -> None:
     pace = OwnerPace(1)
     pace.turn("a", 0)
     pace.rate = 10
     assert [pace.turn("a", 0) for _ in range(3)] == pytest.approx([1, 1.1, 1.2])
 
 
-def test_many_owners_are_forgotten_when_their_turn_has_come() -> None:
+def test_owners_without_pending_turns_are_forgotten() -> None:
     pace = OwnerPace(1)
     for number in range(20_000):
         pace.turn(str(number), float(number))
@@ -53,7 +53,7 @@ def test_many_owners_are_forgotten_when_their_turn_has_come() -> None:
     assert pace.turn("19999", 19_999) == 20_001
 
 
-def test_many_owners_that_wait_cost_no_search_each() -> None:
+def test_forgetting_owners_is_amortized() -> None:
     pace = OwnerPace(0.001)
     for number in range(100_000):  # minutes of searching, if each owner made one
         pace.turn(str(number), 0.0)
@@ -65,7 +65,7 @@ def test_many_owners_that_wait_cost_no_search_each() -> None:
     st.floats(0.01, 100),
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=100),
 )
-def test_never_more_than_the_rate_for_anyone(rate: float, asks: list[tuple[str, float]]) -> None:
+def test_rate_of_an_owner_is_never_exceeded(rate: float, asks: list[tuple[str, float]]) -> None:
     pace = OwnerPace(rate)
     now = 0.0
     turns: dict[str, list[float]] = {}

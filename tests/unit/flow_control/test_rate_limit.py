@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rate limit, in simulated time: so windows and rates can be told exactly."""
+"""The rate limit, in simulated time, in which windows and rates are exact."""
 
 from itertools import pairwise
 
@@ -17,7 +17,7 @@ workers = st.integers(1, 20)
 
 
 def acquisitions(rate: float, burst: float, count: int, workers: int) -> list[float]:
-    """When each of `count` acquisitions came, by so many workers who want as many as they can."""
+    """Return the times of `count` acquisitions by several workers that never pause."""
     times: list[float] = []
 
     async def work(limit: RateLimit) -> None:
@@ -51,9 +51,7 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
 
 @settings(max_examples=20)
 @given(rates, bursts, workers)
-def test_over_a_long_time_the_rate_is_what_was_asked_for(
-    rate: float, burst: float, workers: int
-) -> None:
+def test_long_term_rate_is_the_configured_one(rate: float, burst: float, workers: int) -> None:
     times = acquisitions(rate, burst, 1000, workers)
     start = int(burst) + 1  # when the burst is spent
     measured = (len(times) - 1 - start) / (times[-1] - times[start])
@@ -61,16 +59,14 @@ def test_over_a_long_time_the_rate_is_what_was_asked_for(
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(0.01, 100), (0.5, 2), (1, 1), (10, 0.1)])
-def test_without_a_burst_one_comes_after_another_from_the_first_on(
-    rate: float, seconds: float
-) -> None:
+def test_burst_of_one_spaces_from_the_start(rate: float, seconds: float) -> None:
     times = acquisitions(rate, 1, 20, 5)
     assert times[0] == pytest.approx(0, abs=1e-3)
     for before, after in pairwise(times):
         assert after - before == pytest.approx(seconds, abs=1e-3)
 
 
-def test_a_burst_comes_at_once_and_again_after_a_quiet_time() -> None:
+def test_burst_is_available_again_after_an_idle_time() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -87,7 +83,7 @@ def test_a_burst_comes_at_once_and_again_after_a_quiet_time() -> None:
     assert second == pytest.approx([101, 101, 101, 101, 101, 101.5, 102], abs=1e-3)
 
 
-def test_a_rate_of_nought_is_no_limit() -> None:
+def test_zero_rate_is_no_limit() -> None:
     assert acquisitions(0, 1, 10_000, 3)[-1] < 0.1
 
 
@@ -105,9 +101,7 @@ async def _wait(limit: RateLimit, times: list[float]) -> None:
         pytest.param(0.0001, 1, [10, 10_010, 20_010, 30_010], id="slower"),
     ],
 )
-def test_a_change_is_felt_by_those_who_wait(
-    rate: float, burst: float, expected: list[float]
-) -> None:
+def test_change_affects_waiting_tasks(rate: float, burst: float, expected: list[float]) -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -125,7 +119,7 @@ def test_a_change_is_felt_by_those_who_wait(
     assert times == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_limit_can_be_set_where_there_was_none() -> None:
+def test_limit_can_be_set_later() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -140,7 +134,7 @@ def test_a_limit_can_be_set_where_there_was_none() -> None:
     assert times == pytest.approx([0, 0, 0, 0, 1, 2], abs=1e-3)
 
 
-def test_a_change_to_the_same_gives_nobody_a_new_burst() -> None:
+def test_change_to_the_same_values_gives_no_new_burst() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -153,7 +147,7 @@ def test_a_change_to_the_same_gives_nobody_a_new_burst() -> None:
     assert times == pytest.approx([0, 0, 0, 0, 0, 1, 2, 3, 4, 5], abs=1e-3)
 
 
-def test_who_is_cancelled_takes_no_token() -> None:
+def test_cancelled_task_takes_no_token() -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -170,7 +164,7 @@ def test_who_is_cancelled_takes_no_token() -> None:
     assert times == pytest.approx([10], abs=1e-3)
 
 
-def test_who_is_cancelled_as_the_rate_changes_is_cancelled() -> None:
+def test_cancellation_during_a_change_is_delivered() -> None:
     async def main() -> bool:
         limit = RateLimit(0.1, 1)
         await limit.acquire()
@@ -186,7 +180,7 @@ def test_who_is_cancelled_as_the_rate_changes_is_cancelled() -> None:
 
 
 @pytest.mark.parametrize("shared", [1, 2, 50])
-def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
+def test_repeated_changes_keep_the_number_of_turns(shared: int) -> None:
     times: list[float] = []
 
     async def main() -> None:
@@ -203,7 +197,7 @@ def test_changes_in_a_row_neither_lose_nor_invent_a_turn(shared: int) -> None:
     assert times == pytest.approx([1 + 2 * number for number in range(shared)], abs=1e-3)
 
 
-def test_without_a_rate_there_is_always_a_turn() -> None:
+def test_without_a_rate_acquire_returns_at_once() -> None:
     async def main() -> None:
         limit = RateLimit(0, 1)
         with anyio.fail_after(0):

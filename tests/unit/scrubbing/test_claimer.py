@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Claims that take long, on a registry and stores in memory."""
+"""Slow claims, on a registry and stores in memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TIMEOUT_SECONDS = SETTINGS.policy.claim_timeout.total_seconds()
 
 
 class SlowWorld(World):
-    """A world whose registry takes long to answer the first claim, or whether data is shared."""
+    """A world whose registry is slow at the first claim, or at the query for shared data."""
 
     claim_seconds = 0.0
     sharing_seconds = 0.0
@@ -40,8 +40,8 @@ class SlowWorld(World):
 
 @pytest.mark.parametrize("step", ["claim_seconds", "sharing_seconds"])
 @pytest.mark.parametrize(("part", "lost"), [(0.6, 0), (0.7, 1)])
-def test_a_lease_ages_while_its_claim_is_under_way(step: str, part: float, lost: int) -> None:
-    """It may have been written as soon as it was asked for, and be old when the answer comes."""
+def test_lease_age_starts_before_the_claim_query(step: str, part: float, lost: int) -> None:
+    """The lease may be stamped right after the request, and be old when the answer arrives."""
     world = SlowWorld(a=fast)
     setattr(world, step, part * TIMEOUT_SECONDS)
     image_id = world.add("o", "a")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker: what its thread deletes, and what becomes of each job of its batch."""
+"""A worker: what its thread deletes, and where each job of its batch goes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Bench:
 
     @property
     def look(self) -> Any:
-        """What looks for shared data before a delete."""
+        """The last look for shared data."""
         return self.scrubber._deleter._last_look
 
     @property
@@ -84,14 +84,14 @@ class Bench:
         return verdict
 
     def delete(self) -> list[Answer]:
-        """Let one thread do what it does."""
+        """Run the deletes of one worker thread."""
         batch = self.lane.begin(self.now, 100)
         assert batch is not None
         self.scrubber._deleter._delete_all(batch)
         return batch.answers
 
     def work(self) -> list[Job]:
-        """Let workers go on until none has anything to do; returns the jobs that ended."""
+        """Run workers until none has work; returns the jobs that ended."""
 
         async def work() -> None:
             with anyio.fail_after(WORK_SECONDS):
@@ -106,7 +106,7 @@ class Bench:
         return self.ended
 
     def work_once(self) -> None:
-        """Let one worker go through one batch."""
+        """Run one worker with one batch."""
 
         async def work() -> None:
             batch = self.lane.begin(self.now, 100)
@@ -127,25 +127,25 @@ def given(answers: list[Answer]) -> list[Verdict | None]:
     return [answer.verdict for answer in answers]
 
 
-def test_takes_all_that_waits(bench: Bench) -> None:
+def test_worker_deletes_the_whole_batch(bench: Bench) -> None:
     answers = bench.delete()
     assert [answer.job for answer in answers] == bench.jobs
     assert given(answers) == [GONE] * 5
     assert not bench.lane.backlog
 
 
-def test_takes_one_while_it_is_not_known_how_long_a_delete_takes(bench: Bench) -> None:
+def test_worker_takes_one_job_until_deletes_are_timed(bench: Bench) -> None:
     bench.lane.delete_seconds = 0
     assert len(bench.delete()) == 1
     assert len(bench.lane.backlog) == 4
 
 
-def test_ends_with_what_is_not_plainly_gone(bench: Bench) -> None:
+def test_worker_stops_at_a_failed_delete(bench: Bench) -> None:
     bench.meanwhile = lambda number: THROTTLED if number == 1 else GONE
     assert given(bench.delete()) == [GONE, THROTTLED]
 
 
-def test_what_it_did_not_begin_waits_again(bench: Bench) -> None:
+def test_jobs_not_started_return_to_the_backlog(bench: Bench) -> None:
     bench.meanwhile = lambda number: THROTTLED if number == 1 else GONE
     bench.work_once()
     assert [job.state for job in bench.jobs] == [JobState.ENDED] * 2 + [JobState.WAITING] * 3
@@ -153,19 +153,19 @@ def test_what_it_did_not_begin_waits_again(bench: Bench) -> None:
     assert bench.lane.running == 0
 
 
-def test_goes_on_after_what_is_missing_so_that_one_proof_serves_for_many(bench: Bench) -> None:
+def test_one_proof_covers_all_missing_data(bench: Bench) -> None:
     bench.meanwhile = lambda _: NOT_FOUND
     assert len(bench.delete()) == 5
 
 
-def test_does_nothing_without_a_lease(bench: Bench) -> None:
-    """As where it ran out while the thread was waited for."""
+def test_expired_leases_delete_nothing(bench: Bench) -> None:
+    """For instance if they expired while the worker waited for a thread."""
     bench.now += 81
     assert given(bench.delete()) == [None] * 5
     assert not bench.deleted
 
 
-def test_passes_over_a_lease_that_is_lost(bench: Bench) -> None:
+def test_thread_skips_a_lost_lease(bench: Bench) -> None:
     def lose(number: int) -> Verdict:
         bench.jobs[3].lease.is_lost = number == 2
         return GONE
@@ -175,7 +175,7 @@ def test_passes_over_a_lease_that_is_lost(bench: Bench) -> None:
     assert bench.jobs[3].claim.locations[0].value not in bench.deleted
 
 
-def test_passes_over_a_lease_that_is_old(bench: Bench) -> None:
+def test_thread_skips_an_aged_lease(bench: Bench) -> None:
     def age(number: int) -> Verdict:
         if number == 2:
             lease = bench.jobs[3].lease
@@ -186,8 +186,8 @@ def test_passes_over_a_lease_that_is_old(bench: Bench) -> None:
     assert given(bench.delete()) == [GONE, GONE, GONE, None, GONE]
 
 
-def test_deletes_no_second_location_when_the_lease_is_lost() -> None:
-    """As when its renewal, beside the thread, tells that another agent has it."""
+def test_lost_lease_stops_the_second_location() -> None:
+    """For instance if a concurrent renewal finds that another agent took it over."""
     bench = Bench(("a", "a"))
 
     def lose(_: int) -> Verdict:
@@ -203,15 +203,15 @@ def test_deletes_no_second_location_when_the_lease_is_lost() -> None:
     ]
 
 
-def test_what_has_no_lease_ends_undeleted(bench: Bench) -> None:
+def test_job_without_lease_ends_undeleted(bench: Bench) -> None:
     bench.jobs[0].lease.is_lost = True
     assert bench.work()[0] is bench.jobs[0]
     assert len(bench.deleted) == 4
     assert bench.jobs[0].settlement().gone == []
 
 
-def test_what_the_lane_takes_back_is_not_begun(bench: Bench) -> None:
-    """As when the store is paused, or the agent ends."""
+def test_jobs_taken_back_by_the_lane_are_not_started(bench: Bench) -> None:
+    """For instance if the store is paused or the agent stops."""
 
     def release(number: int) -> Verdict:
         if number == 1:
@@ -223,7 +223,7 @@ def test_what_the_lane_takes_back_is_not_begun(bench: Bench) -> None:
     assert [job.state for job in bench.jobs[2:]] == [JobState.WAITING] * 3
 
 
-def test_what_the_lane_takes_back_before_a_thread_has_it_is_not_begun(bench: Bench) -> None:
+def test_jobs_taken_back_before_the_thread_starts_are_not_started(bench: Bench) -> None:
     def take_back(*_: object) -> dict[int, Verdict]:
         bench.lane.drain()
         return {}
@@ -234,7 +234,7 @@ def test_what_the_lane_takes_back_before_a_thread_has_it_is_not_begun(bench: Ben
     assert not bench.deleted
 
 
-def test_a_cut_of_the_pace_takes_back_what_other_workers_have_not_begun(bench: Bench) -> None:
+def test_slowed_lane_takes_back_jobs_not_started(bench: Bench) -> None:
     batch = bench.lane.begin(bench.now, 3)
     assert batch is not None
     bench.lane.slow_down()
@@ -242,7 +242,7 @@ def test_a_cut_of_the_pace_takes_back_what_other_workers_have_not_begun(bench: B
     assert len(bench.lane.backlog) == 5
 
 
-def test_locations_of_an_image_go_one_after_another() -> None:
+def test_locations_of_an_image_are_deleted_serially() -> None:
     bench = Bench(("a", "a", "b"), ("a",))
     assert set(bench.work()) == set(bench.jobs)
     first, second = bench.jobs
@@ -252,7 +252,7 @@ def test_locations_of_an_image_go_one_after_another() -> None:
     assert second.is_complete
 
 
-def test_a_location_that_stays_holds_back_no_other_of_its_image() -> None:
+def test_kept_location_does_not_block_the_others() -> None:
     bench = Bench(("a", "a"), ("a",))
     bench.meanwhile = lambda number: THROTTLED if number == 0 else GONE
     bench.work()
@@ -260,7 +260,7 @@ def test_a_location_that_stays_holds_back_no_other_of_its_image() -> None:
     assert states == [LocationState.FAILED, LocationState.DELETED]
 
 
-def test_a_defect_in_the_thread_belongs_to_its_image(
+def test_defect_in_the_thread_fails_only_its_image(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(number: int) -> Verdict:
@@ -275,7 +275,7 @@ def test_a_defect_in_the_thread_belongs_to_its_image(
     assert len(bench.lane.backlog) == 2
 
 
-def test_a_defect_in_the_loop_belongs_to_its_image(
+def test_defect_in_the_loop_fails_only_its_image(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = bench.scrubber._lanes._judge
@@ -292,9 +292,7 @@ def test_a_defect_in_the_loop_belongs_to_its_image(
     assert all(job.is_complete for job in bench.jobs[3:])
 
 
-def test_an_image_that_no_thread_is_there_for_is_given_up(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_job_is_given_up_if_no_thread_starts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -307,10 +305,10 @@ def test_an_image_that_no_thread_is_there_for_is_given_up(
 
 
 def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """The third image is given up, the two before it are done."""
+    """Check that the third image is given up and the two before it are complete."""
     third = bench.jobs[2]
     assert [record.getMessage() for record in caplog.records] == [
-        f"Image {third.image_id} cannot be worked on"
+        f"Cannot process image {third.image_id}"
     ]
     assert third.trouble is not None
     assert third.trouble[1].outcome is Outcome.UNKNOWN
@@ -320,8 +318,10 @@ def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
 @pytest.mark.parametrize(("limit", "gone"), [(0, True), (20, False)])
-def test_what_an_operator_says_is_gone_is_gone(verdict: Verdict, limit: int, gone: bool) -> None:
-    """By a limit of 0; otherwise a directory that is not mounted tells nothing of the data."""
+def test_acknowledged_store_reports_missing_data_as_gone(
+    verdict: Verdict, limit: int, gone: bool
+) -> None:
+    """The limit is 0 there; otherwise an unmounted directory is no evidence about the data."""
     bench = Bench(("a",))
     bench.lane.missing.limit = limit
     bench.meanwhile = lambda _: verdict

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A claimed image: whether any data of it went, and whether all that is left is there."""
+"""A claimed image: its states, and its settlement."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -37,7 +37,7 @@ ROW = LocationRow(1, "file:///x", "s", "pending_delete", True, NOW, NOW)
 
 
 def claimed(kind: Kind, count: int = 1) -> Job:
-    """A job with so many locations."""
+    """Return a job with this number of locations."""
     rows = tuple(ROW._replace(id=number) for number in range(1, count + 1))
     claim = Claim(ImageRow("i", "o", 1, "deleted", True, NOW), kind, rows, NOW)
     locations = [Location(row, Target("s", row.value, "file")) for row in rows]
@@ -57,7 +57,7 @@ def claimed(kind: Kind, count: int = 1) -> Job:
         ([NOT_OURS, GONE], True),
     ],
 )
-def test_whether_data_went(verdicts: list[Verdict], went: bool) -> None:
+def test_data_went(verdicts: list[Verdict], went: bool) -> None:
     job = claimed(Kind.PENDING, len(verdicts))
     for location, verdict in zip(job.locations, verdicts, strict=True):
         job.judge(location, "s", verdict, 0.0)
@@ -96,24 +96,24 @@ def test_why_nothing_went(verdicts: list[Verdict], why: str) -> None:
         (Verdict(Outcome.UNKNOWN, "unexpected"), False),
     ],
 )
-def test_only_what_is_known_to_be_there_is_pending_again(
+def test_settlement_is_whole_only_if_data_is_intact(
     kind: Kind, verdict: Verdict | None, there: bool
 ) -> None:
-    """Of what was taken over nobody knows what its first owner did."""
+    """A claim that was taken over is never whole: the first agent may have deleted data."""
     job = claimed(kind)
     if verdict is not None:
         job.judge(job.locations[0], "s", verdict, 0.0)
     assert job.settlement().whole is (there and kind is Kind.PENDING)
 
 
-def test_what_a_defect_met_may_be_gone() -> None:
+def test_given_up_job_is_not_whole() -> None:
     job = claimed(Kind.PENDING)
     job.give_up(("s", DOWN))
     assert not job.settlement().whole
 
 
 class TestTwins:
-    """Several locations of one object: what becomes of it becomes of each of them."""
+    """Several locations of one object share its result."""
 
     @pytest.fixture
     def job(self) -> Job:
@@ -124,25 +124,25 @@ class TestTwins:
     def judge(self, job: Job, verdict: Verdict) -> None:
         job.judge(job.locations[0], "s", verdict, 0.0)
 
-    def test_gone(self, job: Job) -> None:
+    def test_deleted(self, job: Job) -> None:
         self.judge(job, GONE)
         assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_there(self, job: Job) -> None:
+    def test_missing(self, job: Job) -> None:
         self.judge(job, NOT_FOUND)
         assert job.missing_in == {"s"}
         assert (job.settlement().gone, job.settlement().left) == ([1, 2, 3], [])
 
-    def test_not_proven(self, job: Job) -> None:
+    def test_unproven(self, job: Job) -> None:
         self.judge(job, UNPROVEN)
         assert job.missing_in == set()
         assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_left(self, job: Job) -> None:
+    def test_failed(self, job: Job) -> None:
         self.judge(job, DOWN)
         assert (job.settlement().gone, job.settlement().left) == ([], [1, 2, 3])
 
-    def test_untried(self, job: Job) -> None:
+    def test_pending(self, job: Job) -> None:
         assert job.settlement().left == [1, 2, 3]
 
     def test_given_up(self, job: Job) -> None:
@@ -162,10 +162,10 @@ class TestTwins:
 
 
 class TestDataThatIsNotDeleted:
-    """What the store is not even asked about."""
+    """Locations whose store is not asked."""
 
     class World(World):
-        """One in which other locations want the data of all rows, or no store may delete it."""
+        """A world in which all rows share their data, or no store can delete."""
 
         verdict: Verdict | None = None
         refusal = ""
@@ -210,8 +210,8 @@ class TestDataThatIsNotDeleted:
             assert troubles[image].verdict.reason == reason
 
     @pytest.mark.parametrize("verdict", [SHARED, None])
-    def test_is_counted_under_the_name_of_a_store_or_none(self, verdict: Verdict | None) -> None:
-        """A row may name anything, and a metric keeps each name that it was given."""
+    def test_is_counted_under_a_configured_store_or_none(self, verdict: Verdict | None) -> None:
+        """A row may name any store, and a metric keeps every label."""
         world = self.World(a=fast)
         world.verdict, world.refusal = verdict, STORE_NOT_ENABLED
         for name in ("a", "b", "A", "x" * 255):
@@ -226,8 +226,8 @@ class TestDataThatIsNotDeleted:
         world.run(11, watch)
         assert counted == {"a", ""}
 
-    def test_is_parked_where_its_location_breaks_something(self) -> None:
-        """The claim is made by then: the image must not be finished, with its data left."""
+    def test_is_parked_if_its_location_raises(self) -> None:
+        """It is claimed by then, and must not be finished while its data is left."""
         world = self.World(a=fast)
         image = world.add("o", "a")
         resolve, calls = world.resolve, [0]
@@ -262,11 +262,11 @@ TRANSITIONS = {
 
 
 class TestStates:
-    """What a job may do in which state."""
+    """Transitions of a job."""
 
     @pytest.mark.parametrize("state", JobState)
     @pytest.mark.parametrize("transition", TRANSITIONS)
-    def test_a_wrong_transition_raises(self, transition: str, state: JobState) -> None:
+    def test_wrong_transition_raises(self, transition: str, state: JobState) -> None:
         job = claimed(Kind.PENDING)
         job.state = state
         before, after = TRANSITIONS[transition]
@@ -278,7 +278,7 @@ class TestStates:
                 getattr(job, transition)()
             assert job.state is state
 
-    def test_no_location_is_judged_twice(self) -> None:
+    def test_location_cannot_be_judged_twice(self) -> None:
         job = claimed(Kind.PENDING)
         job.judge(job.locations[0], "s", GONE, 0.0)
         with pytest.raises(WrongStateError):
@@ -286,7 +286,7 @@ class TestStates:
         assert job.settlement().gone == [1]
 
     @pytest.mark.parametrize("state", [JobState.ENDED, JobState.SETTLED])
-    def test_nothing_is_judged_when_it_has_ended(self, state: JobState) -> None:
+    def test_ended_job_cannot_be_judged(self, state: JobState) -> None:
         job = claimed(Kind.PENDING)
         job.state = state
         with pytest.raises(WrongStateError):
@@ -306,7 +306,7 @@ class TestStates:
             (Verdict(Outcome.CONFIGURATION, "bad_url"), LocationState.FAILED),
         ],
     )
-    def test_a_verdict_makes_a_state(self, verdict: Verdict, state: LocationState) -> None:
+    def test_state_follows_from_the_verdict(self, verdict: Verdict, state: LocationState) -> None:
         job = claimed(Kind.PENDING)
         job.judge(job.locations[0], "s", verdict, 0.0)
         assert job.locations[0].state is state

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one store may be asked for at a time, and what its answers change."""
+"""A lane: its limits, and the effects of answers."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ def new_lane(concurrent: int = 16, rate: float = 0.0, limit: int = 20) -> Lane:
 
 
 def shared_lane(limit: int = 20) -> Lane:
-    """One that several owners have images in."""
+    """Return a lane with images of several owners."""
     lane = new_lane(limit=limit)
     answers(lane, GONE, 2)
     return lane
 
 
 def fill(lane: Lane, count: int, owners: str = "abcd") -> None:
-    """Let so many claimed images wait, of some owners in turn."""
+    """Add claimed images of several owners to the backlog."""
     for number in range(count):
         lane.push(new_job(str(number), owners[number % len(owners)]))
 
 
 def run(lane: Lane, count: int, owners: str = "abcd") -> list[Batch]:
-    """Let so many workers run."""
+    """Start workers."""
     slots = []
     for number in range(count):
         lane.push(new_job(f"r{number}", owners[number % len(owners)]))
@@ -80,7 +80,7 @@ def run(lane: Lane, count: int, owners: str = "abcd") -> list[Batch]:
 def answers(
     lane: Lane, verdict: Verdict, count: int, now: float = 0.0, *, first: bool = True
 ) -> list[Change | None]:
-    """Give an answer to an image each of so many owners."""
+    """Apply an answer to one image of each of several owners."""
     origins = [Origin(f"o{number}", "p", first=first) for number in range(count)]
     return [lane.answered(verdict, origin, now) for origin in origins]
 
@@ -90,16 +90,16 @@ def events(changes: list[Change | None]) -> list[Event | None]:
 
 
 def of_one(lane: Lane, verdict: Verdict, count: int, now: float = 0.0, part: str = "p") -> Change:
-    """Give an answer to so many images of one owner; returns the last change of it all."""
+    """Apply an answer to several images of one owner; returns the last change."""
     changes = [lane.answered(verdict, Origin("one", part), now) for _ in range(count)]
     return [change for change in changes if change][-1]
 
 
 class TestAnswered:
-    def test_a_good_answer_changes_nothing(self) -> None:
+    def test_good_answer_changes_nothing(self) -> None:
         assert answers(new_lane(), GONE, 3) == [None] * 3
 
-    def test_throttling_slows_and_then_opens(self) -> None:
+    def test_throttling_slows_then_opens(self) -> None:
         lane = new_lane(16, 40)
         assert events(answers(lane, THROTTLED, FAILURES)) == [
             Event.SLOWED,
@@ -109,7 +109,7 @@ class TestAnswered:
         assert (lane.pace.concurrent, lane.pace.rate) == (8, 20)
         assert lane.is_shut(0.05)
 
-    def test_of_an_owner_who_is_alone_slows_too_until_another_comes(self) -> None:
+    def test_lone_owner_slows_the_store_until_another_arrives(self) -> None:
         lane = new_lane(16, 40)
         assert of_one(lane, THROTTLED, 2).event is Event.SLOWED
         assert lane.health.blamed == ("one",)
@@ -117,7 +117,7 @@ class TestAnswered:
         assert not lane.pace.is_slowed
         assert lane.health.blamed is None
 
-    def test_of_one_among_others_does_not_slow(self) -> None:
+    def test_one_owner_among_others_does_not_slow_the_store(self) -> None:
         lane = new_lane(16, 40)
         answers(lane, GONE, 2)
         assert of_one(lane, THROTTLED, 4 + 1).scope is Scope.OWNER
@@ -127,7 +127,7 @@ class TestAnswered:
         of_one(lane, THROTTLED, FAILURES)
         assert not lane.pace.is_slowed
 
-    def test_what_several_made_slow_stays_so(self) -> None:
+    def test_store_slowed_by_several_owners_stays_slowed(self) -> None:
         lane = new_lane(16, 40)
         answers(lane, THROTTLED, 2)
         assert lane.health.blamed is None
@@ -135,17 +135,17 @@ class TestAnswered:
         assert lane.pace.is_slowed
 
     @pytest.mark.parametrize("verdict", [UNEXPECTED, DENIED])
-    def test_what_is_no_overload_opens_but_does_not_slow(self, verdict: Verdict) -> None:
+    def test_failure_without_overload_opens_without_slowing(self, verdict: Verdict) -> None:
         lane = new_lane(16, 40)
         assert events(answers(lane, verdict, FAILURES))[-1] is Event.OPENED
         assert not lane.pace.is_slowed
 
-    def test_what_failed_before_changes_nothing(self) -> None:
+    def test_repeated_failure_of_an_image_changes_nothing(self) -> None:
         lane = new_lane(16, 40)
         assert answers(lane, THROTTLED, 100, first=False) == [None] * 100
         assert not lane.pace.is_slowed
 
-    def test_one_owner_stops_that_owner_alone(self) -> None:
+    def test_failing_owner_stops_only_that_owner(self) -> None:
         lane = shared_lane()
         change = of_one(lane, UNEXPECTED, FAILURES)
         assert change == Change(Event.OPENED, Scope.OWNER, "one", "unexpected")
@@ -156,7 +156,7 @@ class TestAnswered:
         assert closed == Change(Event.CLOSED, Scope.OWNER, "one")
         assert lane.takes("one", 1)
 
-    def test_another_of_one_owner_is_tried_at_a_time(self) -> None:
+    def test_stopped_owner_is_probed_with_one_image(self) -> None:
         lane = shared_lane()
         of_one(lane, UNEXPECTED, FAILURES)
         assert lane.claim_limits(0.05, 100) == {ONE: 0}
@@ -172,7 +172,7 @@ class TestAnswered:
         assert not lane.is_shut_for("one", 1)
         assert lane.claim_limits(1, 100) == {ONE: 0}
 
-    def test_an_outage_stops_no_owner_beyond_it(self) -> None:
+    def test_outage_does_not_leave_owners_stopped(self) -> None:
         lane = shared_lane()
         of_one(lane, UNEXPECTED, FAILURES)
         answers(lane, UNEXPECTED, FAILURES)
@@ -182,8 +182,8 @@ class TestAnswered:
         assert events(answers(lane, GONE, 1, 1)) == [Event.CLOSED]
         assert lane.takes("one", 1)
 
-    def test_a_strange_part_of_the_store_does_not_open_it(self) -> None:
-        """As another's server that several owners' locations name."""
+    def test_unknown_part_does_not_open_the_store(self) -> None:
+        """For instance a foreign server that locations of several owners name."""
         lane = new_lane()
         lane.answered(GONE, Origin("o", "main"), 0)
         for number in range(100):
@@ -192,12 +192,12 @@ class TestAnswered:
         assert lane.breaker.state is State.CLOSED
         assert not lane.pace.is_slowed
 
-    def test_until_no_part_did_well_for_long(self) -> None:
+    def test_unknown_part_opens_the_store_if_no_part_works(self) -> None:
         lane = new_lane()
         lane.answered(GONE, Origin("o", "main"), 0)
         assert events(answers(lane, UNEXPECTED, FAILURES, 601))[-1] is Event.OPENED
 
-    def test_a_refusal_is_no_overload_and_is_told_in_full(self) -> None:
+    def test_refusal_is_not_overload_and_has_its_full_reason(self) -> None:
         lane = new_lane(16, 40)
         assert events(answers(lane, DENIED, FAILURES))[-1] is Event.OPENED
         assert not lane.pace.is_slowed
@@ -208,23 +208,25 @@ class TestAnswered:
         assert events(answers(lane, NO_ACCESS, 2)) == [Event.OPENED, None]
 
     @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY])
-    def test_a_directory_that_is_not_mounted_pauses_it(self, verdict: Verdict) -> None:
+    def test_unmounted_directory_pauses_the_store(self, verdict: Verdict) -> None:
         lane = new_lane()
-        assert lane.believed(verdict) == verdict
+        assert lane.effective_verdict(verdict) == verdict
         assert events(answers(lane, verdict, 2)) == [Event.PAUSED, None]
         assert lane.is_shut(1e9)
 
-    def test_one_below_the_stores_harms_nobody_else(self) -> None:
+    def test_missing_subdirectory_does_not_affect_the_store(self) -> None:
         lane = new_lane(limit=3)
-        assert lane.believed(MISSING_BELOW) == MISSING_BELOW
+        assert lane.effective_verdict(MISSING_BELOW) == MISSING_BELOW
         assert events(answers(lane, MISSING_BELOW, 100)) == [None] * 100
         assert not lane.is_shut(0)
 
     @pytest.mark.parametrize("verdict", [MISSING_DIRECTORY, EMPTY_DIRECTORY, MISSING_BELOW])
-    def test_such_a_directory_is_believed_where_not_found_is(self, verdict: Verdict) -> None:
+    def test_missing_directory_is_not_found_in_an_acknowledged_store(
+        self, verdict: Verdict
+    ) -> None:
         lane = new_lane(limit=0)
-        assert lane.believed(verdict) == NOT_FOUND
-        assert lane.believed(THROTTLED) == THROTTLED
+        assert lane.effective_verdict(verdict) == NOT_FOUND
+        assert lane.effective_verdict(THROTTLED) == THROTTLED
 
     @pytest.mark.parametrize(
         ("verdict", "count", "event"),
@@ -233,7 +235,7 @@ class TestAnswered:
             (REFUSED, 20, Event.REFUSING),
         ],
     )
-    def test_of_an_owner_who_is_alone_concerns_the_store_until_another_comes(
+    def test_lone_owner_shuts_the_store_until_another_arrives(
         self, verdict: Verdict, count: int, event: Event
     ) -> None:
         lane = new_lane()
@@ -255,7 +257,7 @@ class TestAnswered:
         lane.answered(GONE, Origin("one", "p"), 101)
         assert lane.takes("one", 101)
 
-    def test_of_an_owner_who_is_alone_ends_with_a_good_answer(self) -> None:
+    def test_good_answer_reopens_a_store_shut_by_a_lone_owner(self) -> None:
         lane = new_lane()
         of_one(lane, UNEXPECTED, FAILURES)
         assert not lane.is_shut(1)
@@ -266,7 +268,7 @@ class TestAnswered:
         answers(lane, GONE, 2, 1)
         assert of_one(lane, UNEXPECTED, FAILURES, 2).scope is Scope.OWNER
 
-    def test_what_concerns_the_store_is_not_taken_from_it(self) -> None:
+    def test_make_way_keeps_a_breaker_opened_by_several_owners(self) -> None:
         lane = new_lane()
         of_one(lane, UNEXPECTED, FAILURES)
         lane.answered(MISSING_DIRECTORY, Origin("one", "p"), 1)
@@ -274,7 +276,7 @@ class TestAnswered:
         lane.health.make_way()
         assert lane.breaker.state is State.FORCED_OPEN
 
-    def test_an_operator_sets_all_right(self) -> None:
+    def test_reset_resumes_the_store(self) -> None:
         lane = new_lane()
         lane.answered(WRONG, Origin("one", "p"), 0)
         assert lane.is_shut(1e9)
@@ -282,7 +284,7 @@ class TestAnswered:
         assert lane.takes("one", 0)
 
     @pytest.mark.parametrize("reason", [WRONG_STORE, TOO_MANY_MISSING])
-    def test_a_wrong_store_is_paused_and_says_why(self, reason: str) -> None:
+    def test_wrong_store_is_paused_with_a_reason(self, reason: str) -> None:
         lane = new_lane()
         verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="an image is not there")
         assert lane.answered(verdict, Origin("one", "p"), 0) == Change(
@@ -291,9 +293,7 @@ class TestAnswered:
         assert lane.is_shut(1e9)
 
     @pytest.mark.parametrize("reason", [TOO_MANY_OF_ONE, WRONG_FOR_ONE])
-    def test_what_is_missing_of_one_owner_pauses_the_store_until_another_comes(
-        self, reason: str
-    ) -> None:
+    def test_missing_data_of_a_lone_owner_pauses_until_another_arrives(self, reason: str) -> None:
         verdict = Verdict(Outcome.STORE_TROUBLE, reason, hint="20 images are not there")
         lane = new_lane()
         assert of_one(lane, verdict, 1) == Change(Event.PAUSED, reason="20 images are not there")
@@ -306,16 +306,16 @@ class TestAnswered:
         assert lane.answered(verdict, Origin("one", "p"), 1) is None
         assert lane.takes("one", 1)
 
-    def test_what_is_not_proven_says_nothing_of_the_store(self) -> None:
+    def test_unproven_data_does_not_affect_the_store(self) -> None:
         assert events(answers(new_lane(), UNPROVEN, 100)) == [None] * 100
 
-    def test_a_store_that_does_not_answer_for_live_images_fails(self) -> None:
+    def test_store_without_proofs_fails(self) -> None:
         lane = shared_lane()
         assert events(answers(lane, NO_PROOF, FAILURES))[-1] is Event.OPENED
         assert not lane.pace.is_slowed
 
     @pytest.mark.parametrize("verdict", [GONE, NOT_FOUND, IN_USE, REFUSED])
-    def test_any_plain_answer_to_a_probe_closes(self, verdict: Verdict) -> None:
+    def test_any_answer_to_a_probe_closes(self, verdict: Verdict) -> None:
         lane = new_lane()
         answers(lane, UNEXPECTED, FAILURES)
         assert not lane.is_shut(10)
@@ -330,29 +330,29 @@ class TestAnswered:
         assert lane.claim_size(0, 100, 0) == 0
         assert events(answers(lane, GONE, 1)) == [Event.CLOSED]
 
-    def test_refusals_of_one_owner_concern_that_owner(self) -> None:
+    def test_refusals_of_one_owner_stop_that_owner(self) -> None:
         lane = shared_lane()
         change = of_one(lane, REFUSED, 20)
         assert (change.event, change.scope) == (Event.REFUSING, Scope.OWNER)
         assert lane.claim_limits(0, 100) == {ONE: 1}
         assert lane.breaker.state is State.CLOSED
 
-    def test_a_bad_url_says_nothing_about_the_store(self) -> None:
+    def test_bad_url_does_not_affect_the_store(self) -> None:
         lane = new_lane()
         answers(lane, UNEXPECTED, FAILURES - 1)
         assert answers(lane, BAD_URL, 10) == [None] * 10
         assert lane.breaker.state is State.CLOSED
         assert events(answers(lane, UNEXPECTED, 1)) == [Event.OPENED]
 
-    def test_recovery_is_told_once(self) -> None:
+    def test_recovery_is_reported_once(self) -> None:
         lane = new_lane(16, 40)
         answers(lane, THROTTLED, 2)
         changes = [lane.answered(GONE, Origin("o", "p"), second) for second in range(1, 100)]
         assert events([change for change in changes if change]) == [Event.RECOVERED]
         assert (lane.pace.concurrent, lane.pace.rate) == (16, 40)
 
-    def test_failed_probes_do_not_slow_it_further(self) -> None:
-        """They tell that it is still down, not how much it would bear."""
+    def test_failed_probes_do_not_slow_the_store_further(self) -> None:
+        """They show that it is still down, not how much load it can take."""
         lane = new_lane(16, 40)
         answers(lane, THROTTLED, FAILURES)
         slowed = lane.pace.concurrent, lane.pace.rate
@@ -362,7 +362,7 @@ class TestAnswered:
             lane.answered(THROTTLED, Origin(f"o{number}", "p"), now)
         assert (lane.pace.concurrent, lane.pace.rate) == slowed
 
-    def test_what_is_remembered_of_owners_and_parts_is_bounded(self) -> None:
+    def test_tracked_owners_and_parts_are_bounded(self) -> None:
         lane = new_lane()
         for number in range(5000):
             lane.answered(GONE, Origin("good", f"p{number}"), number)
@@ -375,12 +375,12 @@ class TestAnswered:
 
 
 class TestClaimOrder:
-    def test_images_that_failed_before_come_second_but_they_come(self) -> None:
+    def test_failed_images_come_second_without_starving(self) -> None:
         orders = [new.claim_order() for new in [new_lane()] for _ in range(8)]
         assert orders.count(("s", Again("s"))) == 6
         assert orders.count((Again("s"), "s")) == 2
 
-    def test_they_are_no_probes_while_there_is_another(self) -> None:
+    def test_failed_images_are_not_used_as_probes(self) -> None:
         lane = new_lane()
         answers(lane, UNEXPECTED, FAILURES)
         assert {lane.claim_order() for _ in range(8)} == {("s", Again("s"))}
@@ -396,12 +396,12 @@ class TestClaimSize:
     def test_fills_the_free_slots(self) -> None:
         assert new_lane(16).claim_size(0, 100, 0) == 16
 
-    def test_nothing_while_enough_is_claimed(self) -> None:
+    def test_is_zero_while_enough_is_claimed(self) -> None:
         lane = new_lane(4)
         run(lane, 4)
         assert lane.claim_size(0, 100, 0) == 0
 
-    def test_is_a_batch_at_most(self) -> None:
+    def test_is_at_most_a_batch(self) -> None:
         assert new_lane(1000).claim_size(0, 100, 0) == 100
 
     def test_claims_ahead_for_a_fast_store(self) -> None:
@@ -412,7 +412,7 @@ class TestClaimSize:
         assert lane.claim_size(10, 100, 0) == pytest.approx(50, abs=2)
 
     @pytest.mark.parametrize(("rate", "store_rate"), [(20, 0), (0, 20), (20, 400), (400, 20)])
-    def test_claims_a_quarter_seconds_worth_under_a_rate(
+    def test_claims_a_quarter_second_of_work_under_a_rate(
         self, rate: float, store_rate: float
     ) -> None:
         assert new_lane(64, store_rate).claim_size(0, 100, rate) == 5
@@ -430,7 +430,7 @@ class TestClaimSize:
         assert lane.begin(10, 1) is not None
         assert lane.claim_size(10, 100, 0) == 0
 
-    def test_goes_on_while_one_claim_waits_for_the_database(self) -> None:
+    def test_allows_a_second_claim_while_one_waits(self) -> None:
         lane = self.busy_lane()
         assert lane.claim_size(10, 100, 0) == 100
         lane.claim_begins(takes(90))
@@ -444,21 +444,21 @@ class TestClaimSize:
         assert lane.claim_size(10, 100, 0) == 0
 
     def busy_lane(self) -> Lane:
-        """One whose deletes are fast, with all slots in use."""
+        """Return a lane with fast deletes and no free slot."""
         lane = new_lane(4)
         for number in range(20_000):
             lane.answered(GONE, Origin("o", "p"), number / 2000)
         run(lane, 4)
         return lane
 
-    def test_a_probe_is_not_claimed_twice(self) -> None:
+    def test_claims_a_probe_once(self) -> None:
         lane = new_lane()
         answers(lane, THROTTLED, FAILURES)
         assert lane.claim_size(10, 100, 0) == 1
         lane.claim_begins(takes(1))
         assert lane.claim_size(10, 100, 0) == 0
 
-    def test_asks_for_more_where_other_agents_were_first(self) -> None:
+    def test_asks_for_more_if_other_agents_claim_the_same_images(self) -> None:
         lane = new_lane(8)
         for got, size in ((8, 8), (4, 11), (0, 22), (0, 43), (0, 86), (0, 100)):
             lane.claim_begins(takes(8))
@@ -471,7 +471,7 @@ class TestClaimSize:
         lane.claim_ends(takes(100), 100)
         assert lane.claim_size(0, 100, 0) == 16
 
-    def test_asks_for_no_more_than_a_rate_allows(self) -> None:
+    def test_asks_for_no_more_than_the_rate_allows(self) -> None:
         lane = new_lane(8, 40)
         lane.claim_begins(takes(8))
         lane.claim_ends(takes(8), 1)
@@ -495,7 +495,7 @@ class TestOwners:
             slots.append(slot)
         return slots
 
-    def test_one_who_is_alone_leaves_a_slot(self) -> None:
+    def test_lone_owner_leaves_one_slot(self) -> None:
         lane = new_lane()
         fill(lane, 60, "a")
         assert len(self.begin_all(lane)) == 15
@@ -503,7 +503,7 @@ class TestOwners:
         assert len(self.begin_all(lane)) == 1
         assert not lane.may_begin(0)
 
-    def test_one_among_others_leaves_a_quarter(self) -> None:
+    def test_competing_owner_leaves_a_quarter(self) -> None:
         lane = new_lane()
         fill(lane, 60, "a")
         lane.push(new_job("x", "b"))
@@ -511,7 +511,7 @@ class TestOwners:
         assert sorted({slot.owner for slot in begun}, key=str) == ["a", "b"]
         assert len(begun) == 13
 
-    def test_slots_of_all_stores_count_too(self) -> None:
+    def test_slots_of_all_stores_count(self) -> None:
         shared = Slots(8)
         lanes = [
             Lane(name, Health(Pace(8), lambda low, _: low), shared, not_found_limit=20)
@@ -523,7 +523,7 @@ class TestOwners:
         lanes[1].push(new_job("x", "b"))
         assert len(self.begin_all(lanes[1])) == 1
 
-    def test_those_who_are_held_up_hold_no_claim_up(self) -> None:
+    def test_limited_owner_does_not_block_claims_of_others(self) -> None:
         lane = new_lane()
         fill(lane, 60, "a")
         self.begin_all(lane)
@@ -531,21 +531,21 @@ class TestOwners:
         assert lane.claim_size(0, 100, 0) == 1
         assert lane.claim_limits(0, 100)[owner_key("a")] <= 0
 
-    def test_one_who_is_held_up_has_claims_ahead(self) -> None:
+    def test_limited_owner_has_claims_ahead(self) -> None:
         lane = new_lane()
         run(lane, 15, "a")
         assert lane.claim_size(0, 100, 0) == 1
         assert lane.claim_limits(0, 100) == {owner_key("a"): 1}
 
-    def test_a_full_lane_holds_nobody_up(self) -> None:
+    def test_full_lane_limits_no_owner(self) -> None:
         lane = new_lane(4)
         run(lane, 4)
         fill(lane, 4)
         assert lane.claim_limits(0, 100) == {}
         assert lane.claim_size(0, 100, 0) == 0
 
-    def test_a_delete_that_takes_long_is_charged_to_its_owner(self) -> None:
-        """And what waits behind it in its batch goes to other workers."""
+    def test_stalled_delete_is_charged_to_its_owner(self) -> None:
+        """The jobs behind it in its batch go to other workers."""
         lane = new_lane(4)
         fill(lane, 6, "ab")
         lane.took(0.0001)
@@ -605,7 +605,7 @@ class TestOwners:
         assert not batch
 
 
-def test_no_more_begin_than_the_pace_allows() -> None:
+def test_running_never_exceeds_the_pace() -> None:
     lane = new_lane(2)
     fill(lane, 3)
     assert lane.may_begin(0)
@@ -631,7 +631,7 @@ def test_no_more_begin_than_the_pace_allows() -> None:
         max_size=150,
     ),
 )
-def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
+def test_concurrency_never_exceeds_the_pace_or_one_probe(
     concurrent: int, happens: list[tuple[float, Verdict | None, str]]
 ) -> None:
     lane = new_lane(concurrent, 0, 5)
@@ -659,10 +659,10 @@ def test_no_more_at_a_time_than_the_pace_and_one_while_shut(
 
 
 class TestWorkers:
-    """How many workers a lane has."""
+    """Number of workers of a lane."""
 
     def begun(self, lane: Lane, now: float = 1.0) -> int:
-        """Begin what may be begun; returns how many workers that makes."""
+        """Start as many workers as allowed; returns their number."""
         count = 0
         while lane.may_begin(now):
             assert lane.begin(now, 1) is not None
@@ -676,16 +676,16 @@ class TestWorkers:
             lane.took(seconds)
         return lane
 
-    def test_one_is_first_where_nothing_is_known(self) -> None:
+    def test_one_worker_starts_until_deletes_are_timed(self) -> None:
         assert self.begun(self.lane(None)) == 1
 
     @pytest.mark.parametrize(
         ("seconds", "workers"), [(0.00006, 1), (0.001, 2), (0.003, 6), (0.005, 16), (30, 16)]
     )
-    def test_as_many_as_have_something_to_do(self, seconds: float, workers: int) -> None:
+    def test_workers_match_the_backlog(self, seconds: float, workers: int) -> None:
         assert self.begun(self.lane(seconds)) == workers
 
-    def test_more_when_nothing_is_heard_of_the_first(self) -> None:
+    def test_more_workers_start_if_the_first_stalls(self) -> None:
         lane = self.lane(None)
         batch = lane.begin(1, 1)
         assert batch is not None
@@ -695,8 +695,8 @@ class TestWorkers:
         lane.unblock(1 + STALL_SECONDS)
         assert self.begun(lane) == 15
 
-    def test_another_when_the_first_is_gone_and_nothing_is_known_yet(self) -> None:
-        """As when its image's lease had run out."""
+    def test_another_worker_starts_after_the_first_ends_untimed(self) -> None:
+        """For instance if the lease of its image had expired."""
         lane = self.lane(None)
         slot = lane.begin(1, 1)
         assert slot is not None
@@ -704,27 +704,27 @@ class TestWorkers:
         lane.end(slot)
         assert self.begun(lane) == 1
 
-    def test_those_that_wait_for_a_turn_do_not_count(self) -> None:
+    def test_workers_waiting_for_the_rate_do_not_count_as_busy(self) -> None:
         lane = self.lane(0.0001)
         assert self.begun(lane) == 1
         for batch in lane.batches:
             lane.waits(batch)
         assert self.begun(lane) == 1
 
-    def test_the_fastest_deletes_count_most(self) -> None:
+    def test_faster_deletes_dominate_the_estimate(self) -> None:
         lane = self.lane(0.001)
         lane.took(1.001)
         assert lane.delete_seconds == pytest.approx(0.051)
         lane.took(0.002)
         assert lane.delete_seconds == 0.002
 
-    def test_nothing_is_taken_from_an_empty_backlog(self) -> None:
+    def test_empty_backlog_starts_no_worker(self) -> None:
         lane = new_lane()
         assert lane.begin(0, 1) is None
         assert lane.running == 0
 
     @pytest.mark.parametrize("state", [State.HALF_OPEN, State.OPEN, State.FORCED_OPEN])
-    def test_a_probe_is_one(self, state: State) -> None:
+    def test_probe_is_a_single_job(self, state: State) -> None:
         lane = self.lane(0.0001)
         lane.breaker.state = state
         batch = lane.begin(0, 100)
@@ -743,14 +743,14 @@ class TestWorkers:
             (1, 9, 1),
         ],
     )
-    def test_a_worker_takes_several_where_deletes_are_fast(
+    def test_worker_takes_several_fast_jobs(
         self, seconds: float | None, images: int, jobs: int
     ) -> None:
         batch = self.lane(seconds, images).begin(0, 1000)
         assert batch is not None
         assert len(batch) == jobs
 
-    def test_those_that_wait_for_a_turn_are_counted(self) -> None:
+    def test_jobs_waiting_for_the_rate_are_counted(self) -> None:
         lane = self.lane(0.001)
         batch = lane.begin(0, 10)
         assert batch is not None

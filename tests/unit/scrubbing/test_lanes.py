@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lanes under the whole scrubber, in simulated time, on stores that do as a test says."""
+"""The lanes in a whole scrubber, in simulated time, with scripted stores."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def share_refused(asked: Sequence[Asked]) -> float:
 
 
 def finished(world: World, store: str) -> list[float]:
-    """When a store was asked for what it deleted."""
+    """Return the times of a store's successful deletes."""
     return [one.at for one in world.asked if one.store == store and one.verdict is GONE]
 
 
@@ -93,7 +93,7 @@ class TestStoreThatTakesNoTime:
             world.add("o", "a")
         assert world.run(60) == pytest.approx(6, abs=0.3)
 
-    def test_what_was_not_begun_is_released_at_the_end(self) -> None:
+    def test_jobs_not_started_are_released_at_the_end(self) -> None:
         world = World(a=instant)
         for _ in range(20_000):
             world.add("o", "a")
@@ -103,11 +103,11 @@ class TestStoreThatTakesNoTime:
 
 
 class TestSettling:
-    """Ends of images are written down together."""
+    """Jobs are settled in batches."""
 
     @pytest.fixture
     def settled(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """How many images each settlement was of."""
+        """Sizes of the settlements."""
         sizes: list[int] = []
         settle = World.settle
 
@@ -120,7 +120,7 @@ class TestSettling:
         monkeypatch.setattr(World, "settle", counted)
         return sizes
 
-    def test_those_that_end_one_by_one(self, settled: list[int]) -> None:
+    def test_single_jobs_are_gathered(self, settled: list[int]) -> None:
         world = World(a=fast)
         for _ in range(1000):
             world.add("o", "a")
@@ -128,14 +128,14 @@ class TestSettling:
         assert sum(settled) == 1000
         assert len(settled) < 40
 
-    def test_many_do_not_wait_for_more(self, settled: list[int]) -> None:
+    def test_full_batch_is_settled_at_once(self, settled: list[int]) -> None:
         world = World(a=instant)
         for _ in range(5000):
             world.add("o", "a")
         assert world.run(60) < 1.2
         assert sum(settled) == 5000
 
-    def test_how_long_it_took_is_told(self) -> None:
+    def test_durations_are_recorded(self) -> None:
         world = World(a=instant)
         for _ in range(10):
             world.add("o", "a")
@@ -149,25 +149,25 @@ class TestSettling:
 
 
 class TestTurns:
-    """A batch waits for a turn at the rates for each of its jobs."""
+    """A batch acquires a token for each of its jobs."""
 
-    def test_what_comes_within_a_batch_s_time_is_taken_where_deletes_are_fast(self) -> None:
+    def test_batch_of_fast_deletes_follows_the_rate(self) -> None:
         assert self.turns(0.001, rate=200.0) == pytest.approx((10, 10, 0.05), abs=0.01)
 
-    def test_no_more_than_the_burst(self) -> None:
+    def test_batch_is_at_most_the_burst(self) -> None:
         assert self.turns(0.001, rate=1000.0, burst=8.0) == pytest.approx((8, 8, 0.008), abs=0.01)
 
     @pytest.mark.parametrize("rates", [(10.0, 5.0), (5.0, 10.0)])
-    def test_one_where_the_lower_rate_gives_no_more(self, rates: tuple[float, float]) -> None:
+    def test_batch_is_one_under_a_low_rate(self, rates: tuple[float, float]) -> None:
         assert self.turns(0.001, *rates, burst=1.0) == pytest.approx((1, 1, 0.2), abs=0.01)
 
-    def test_one_each_where_deletes_are_not_fast(self) -> None:
+    def test_batch_is_one_if_deletes_are_slow(self) -> None:
         assert self.turns(0.05, rate=200.0) == pytest.approx((1, 1, 0), abs=0.01)
 
     def turns(
         self, delete_seconds: float, rate: float, store_rate: float = 0.0, burst: float = 10.0
     ) -> tuple[float, float, float]:
-        """Take two batches; returns how many jobs they have, and how long the second waited."""
+        """Take two batches; returns their sizes and how long the second waited."""
 
         async def main() -> tuple[float, float, float]:
             settings = replace(SETTINGS, rate=rate, burst=burst, store_rate={"a": store_rate})
@@ -203,7 +203,7 @@ def test_fast_lane_gets_turns_while_a_slow_one_wants_them_all() -> None:
     assert counts["b"] > 500
 
 
-def test_more_at_a_time_takes_effect() -> None:
+def test_raised_concurrency_takes_effect() -> None:
     world = World(replace(SETTINGS, concurrency=1), a=lambda _: (1.0, GONE))
     for _ in range(170):
         world.add("o", "a")
@@ -215,10 +215,10 @@ def test_more_at_a_time_takes_effect() -> None:
     assert world.run(100, change) == pytest.approx(20.5, abs=1)
 
 
-def test_a_defect_of_a_worker_ends_it_alone(
+def test_defect_of_a_worker_ends_only_that_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it had is tried again."""
+    """Its jobs are retried."""
     delete = Deleter.delete
     defects = iter([LookupError("no such thing")])
 
@@ -233,11 +233,11 @@ def test_a_defect_of_a_worker_ends_it_alone(
         world.add("o", "a")
     world.run(10)
     assert len(finished(world, "a")) == 100
-    assert "A worker of store a has ended" in caplog.text
+    assert "A worker of store a failed" in caplog.text
 
 
 class TestStoreThatIsDown:
-    def test_is_asked_a_few_times_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_is_probed_a_few_times_a_minute(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "evscrub")
         world = World(a=down)
         for number in range(1000):
@@ -255,7 +255,7 @@ class TestStoreThatIsDown:
         assert len([at for at in times if at >= 60]) >= 6
         assert len(caplog.records) < 20
 
-    def test_what_it_holds_is_released_meanwhile(self) -> None:
+    def test_jobs_are_released_meanwhile(self) -> None:
         world = World(a=down)
         for number in range(300):
             world.add(f"o{number}", "a")
@@ -270,7 +270,7 @@ class TestStoreThatIsDown:
         # All but a probe.
         assert max(claimed[5:]) <= 1
 
-    def test_locations_that_come_from_other_lanes_are_released_too(self) -> None:
+    def test_locations_forwarded_from_other_lanes_are_released(self) -> None:
         world = World(a=fast, b=down)
         for number in range(100):
             world.add(f"o{number % 5}", "a", "b")
@@ -285,7 +285,7 @@ class TestStoreThatIsDown:
         assert len(finished(world, "a")) == 100  # what is gone is not asked for again
         assert max(claimed[20:]) <= 1
 
-    def test_it_goes_on_when_it_is_back(self) -> None:
+    def test_resumes_when_it_is_back(self) -> None:
         world = World(a=lambda now: fast(now) if now > 300 else down(now))
         for number in range(1000):
             world.add(f"o{number % 50}", "a")
@@ -293,8 +293,8 @@ class TestStoreThatIsDown:
         assert world.statuses() == {"deleted": 1000}
         assert took < 300 + 75 + 300
 
-    def test_what_it_failed_is_not_believed_to_be_gone(self) -> None:
-        """As when it comes back without its mount, or with another bucket."""
+    def test_failed_images_are_not_settled_as_gone(self) -> None:
+        """For instance if it returns without its mount, or with another bucket."""
         world = World(a=lambda now: (0.01, NOT_FOUND if now > 7200 else DOWN))
         for number in range(60):
             world.add(f"o{number}", "a")
@@ -302,7 +302,7 @@ class TestStoreThatIsDown:
         assert len({one.image_id for one in world.asked}) == 60
         assert world.statuses() == {"given back": 60}
 
-    def test_what_it_failed_is_as_late_as_the_rest(self) -> None:
+    def test_failed_images_are_as_late_as_the_others(self) -> None:
         world = World(a=lambda now: fast(now) if now > 300 else down(now))
         for number in range(20):
             world.add(f"o{number}", "a")
@@ -316,7 +316,7 @@ class TestStoreThatIsDown:
         assert len(late) == 20
         assert min(late) > 300
 
-    def test_others_go_on(self) -> None:
+    def test_other_stores_go_on(self) -> None:
         world = World(a=down, b=fast)
         for number in range(400):
             world.add(f"o{number % 5}", "a" if number % 2 else "b")
@@ -326,8 +326,8 @@ class TestStoreThatIsDown:
 
 
 class TestSlowStore:
-    def test_does_not_hold_back_another(self) -> None:
-        """Here all slots are taken by one store before the other one's first image comes."""
+    def test_does_not_delay_another(self) -> None:
+        """One store holds all slots before the first image of the other arrives."""
         world = World(a=lambda _: (5.0, GONE), b=fast)
         for _ in range(300):
             world.add("o", "a")
@@ -338,7 +338,7 @@ class TestSlowStore:
         assert len(times) == 100
         assert max(times) < 20
 
-    def test_nor_does_one_that_hangs(self) -> None:
+    def test_hanging_store_does_not_delay_another(self) -> None:
         world = World(a=lambda _: (100_000.0, DOWN), b=fast)
         for _ in range(100):
             world.add("o", "a")
@@ -347,7 +347,7 @@ class TestSlowStore:
         world.run(60, drain=1)
         assert len(finished(world, "b")) == 100
 
-    def test_two_that_are_alike_take_turns(self) -> None:
+    def test_equal_stores_take_turns(self) -> None:
         world = World(a=fast, b=fast)
         for number in range(4000):
             world.add("o", "a" if number < 2000 else "b")
@@ -408,7 +408,7 @@ class TestLimits:
             assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.02)
 
     def test_the_rate_is_kept_while_the_pace_climbs(self) -> None:
-        """However large the burst, and however often the pace changes."""
+        """For any burst and any number of changes of the pace."""
         settings = replace(SETTINGS, store_rate={"a": 20.0}, burst=10.0)
         trouble = iter([10.0, 25.0, 40.0, 1e9])
         following = next(trouble)
@@ -426,8 +426,8 @@ class TestLimits:
         world.run(100)
         check_windows(world, "a", 10.0, 20.0)
 
-    def test_a_throttled_store_gets_no_more_than_its_pace(self) -> None:
-        """A cut to half is one: a new burst at each change of the pace would undo it."""
+    def test_throttled_store_gets_no_more_than_its_pace(self) -> None:
+        """A new burst at each change of the pace would undo the cut."""
         world = World(replace(SETTINGS, burst=50.0), a=Throttle(20.0))
         for number in range(1500):
             world.add(f"o{number % 5}", "a")
@@ -463,7 +463,7 @@ class TestFlood:
         assert took < 1.6 * 5050 / 25
         assert len(caplog.records) < 120
 
-    def test_one_image_of_another_owner_waits_for_one_turn(self) -> None:
+    def test_image_of_another_owner_waits_for_one_turn(self) -> None:
         world = World(replace(SETTINGS, store_rate={"a": 10.0}), a=fast)
         for _ in range(500):
             world.add("flood", "a")
@@ -472,7 +472,7 @@ class TestFlood:
         (at,) = [one.at for one in world.asked if one.image_id == late]
         assert at < 2.5
 
-    def test_under_a_cap_by_owner(self) -> None:
+    def test_under_an_owner_rate(self) -> None:
         world = World(replace(SETTINGS, owner_rate=2.0), a=fast)
         for _ in range(100):
             world.add("flood", "a")
@@ -488,7 +488,7 @@ class TestFlood:
 
 
 @pytest.mark.parametrize("stores", [1, 2])
-def test_forged_events_use_up_nobodys_turns(stores: int) -> None:
+def test_forged_events_do_not_use_up_an_owners_turns(stores: int) -> None:
     world = World(
         replace(SETTINGS, owner_rate=1.0), **dict(list({"a": fast, "b": fast}.items())[:stores])
     )
@@ -522,7 +522,7 @@ def test_an_event_without_an_owner_takes_its_owners_turns() -> None:
     assert world.statuses() == {"deleted": 20}
 
 
-def test_a_cap_by_owner_that_is_lifted_lets_all_come_at_once() -> None:
+def test_lifted_owner_rate_makes_all_images_due() -> None:
     world = World(replace(SETTINGS, owner_rate=0.01), a=fast)
     for number in range(100):
         world.add(f"o{number % 2}", "a")
@@ -536,8 +536,8 @@ def test_a_cap_by_owner_that_is_lifted_lets_all_come_at_once() -> None:
     assert world.statuses() == {"deleted": 100}
 
 
-def test_a_cap_by_owner_that_is_lifted_does_not_hasten_the_next_try() -> None:
-    """Of an image that waited for its owner's turn, had it, and failed."""
+def test_lifted_owner_rate_does_not_shorten_retries() -> None:
+    """The image waited for its owner's turn, had it, and failed."""
     in_use = Verdict(Outcome.IN_USE, "in_use")
     world = World(replace(SETTINGS, owner_rate=1.0), a=lambda _: (0.02, in_use))
     images = {world.add("o", "a") for _ in range(3)}
@@ -550,7 +550,7 @@ def test_a_cap_by_owner_that_is_lifted_does_not_hasten_the_next_try() -> None:
     assert sorted(one.image_id for one in world.asked) == sorted(images)
 
 
-def test_a_longer_delay_does_not_put_off_what_waits_for_its_next_try() -> None:
+def test_longer_delay_does_not_postpone_retries() -> None:
     world = World(a=lambda now: fast(now) if now > 10 else down(now))
     for _ in range(10):
         world.add("o", "a")
@@ -563,7 +563,7 @@ def test_a_longer_delay_does_not_put_off_what_waits_for_its_next_try() -> None:
     assert world.run(1000, lengthen) < 200
 
 
-def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> None:
+def test_unknown_image_is_looked_up_once_with_one_store() -> None:
     world = World(a=fast)
     claims: list[Collection[str]] = []
     claim = world.claim
@@ -583,7 +583,7 @@ def test_an_image_nobody_knows_is_asked_for_once_where_there_is_one_store() -> N
     assert len(claims) <= 2
 
 
-def test_a_defect_in_a_look_costs_its_image_a_minute_and_nothing_else() -> None:
+def test_defect_in_a_look_delays_only_its_image() -> None:
     world = World(a=fast, b=fast)
     images = [world.add("o", "a") for _ in range(9)]
     resolve = world.resolve
@@ -605,7 +605,7 @@ def there(_now: float) -> Presence:
 
 class TestMissing:
     @pytest.mark.parametrize("count", [1, 5, 500])
-    def test_nothing_is_settled_in_a_wrong_store_and_all_goes_when_it_is_mended(
+    def test_wrong_store_settles_nothing_until_repaired(
         self, count: int, caplog: pytest.LogCaptureFixture
     ) -> None:
         world = World(a=lambda now: (0.05, GONE if now > 60 else NOT_FOUND))
@@ -627,7 +627,7 @@ class TestMissing:
         assert world.questions <= 4
 
     @pytest.mark.costly
-    def test_what_a_right_store_has_lost_is_gone_at_once(self) -> None:
+    def test_data_missing_from_a_proven_store_is_gone_at_once(self) -> None:
         world = World(a=missing)
         world.live["a"] = there
         for number in range(10_000):
@@ -643,7 +643,7 @@ class TestMissing:
         assert world.questions <= 10_000 / SETTINGS.concurrency * 2
         assert scrubbers[0]._record.bytes_reclaimed.total() == 0
 
-    def test_a_store_that_is_throttled_when_it_is_asked_makes_images_wait(self) -> None:
+    def test_throttled_proof_makes_images_wait(self) -> None:
         world = World(a=missing)
         world.live["a"] = lambda now: Presence.THERE if now > 60 else Presence.UNKNOWN
         for number in range(50):
@@ -656,7 +656,7 @@ class TestMissing:
         world.run(900, watch)
         assert world.statuses() == {"deleted": 50}
 
-    def test_one_of_two_stores_is_proven_for_itself(self) -> None:
+    def test_stores_are_proven_separately(self) -> None:
         world = World(a=missing, b=missing)
         world.live |= {"a": lambda _: Presence.ABSENT, "b": there}
         for number in range(50):
@@ -666,8 +666,8 @@ class TestMissing:
         assert world.statuses() == {"pending_delete": 50, "deleted": 50}
         assert all("a" in world.left(image_id) for image_id in world.images[::2])
 
-    def test_what_was_asked_before_it_was_mended_is_asked_again(self) -> None:
-        """Also where the store is proven afterwards."""
+    def test_answers_from_before_a_repair_are_retried(self) -> None:
+        """This holds even if the store is proven afterwards."""
         world = World(a=lambda now: (1.0, GONE if now > 0.5 else NOT_FOUND))
         world.live["a"] = there
         for number in range(16):
@@ -682,7 +682,7 @@ class TestMissing:
         gone = {one.image_id for one in world.asked if one.verdict == GONE}
         assert gone == set(world.images)
 
-    def test_a_store_that_is_paused_from_the_start_is_not_asked(self) -> None:
+    def test_store_paused_from_the_start_is_not_asked(self) -> None:
         world = World(a=fast, b=fast)
         for number in range(20):
             world.add("o", "ab"[number % 2])
@@ -696,7 +696,7 @@ class TestMissing:
 
 
 class TestMissingWithoutLiveImages:
-    def test_of_many_nothing_is_settled(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_many_missing_are_not_settled(self, caplog: pytest.LogCaptureFixture) -> None:
         world = World(a=missing)
         for number in range(200):
             world.add(f"o{number % 3}", "a")
@@ -705,14 +705,14 @@ class TestMissingWithoutLiveImages:
         assert all(world.left(image_id) == {"a"} for image_id in world.images)
         assert caplog.text.count("Store a is paused: 20 images are not there") == 1
 
-    def test_a_few_are_gone_when_they_stay_missing(self) -> None:
+    def test_few_that_stay_missing_are_gone(self) -> None:
         world = World(a=missing)
         for number in range(10):
             world.add(f"o{number}", "a")
         assert world.run(200) >= 3
         assert world.statuses() == {"deleted": 10}
 
-    def test_data_that_is_there_tells_that_the_store_is_right(self) -> None:
+    def test_found_data_proves_the_store(self) -> None:
         answers = chain([NOT_FOUND] * 30, [GONE] * 10, repeat(NOT_FOUND))
         world = World(a=lambda _: (0.02, next(answers)))
         for number in range(40):
@@ -721,7 +721,7 @@ class TestMissingWithoutLiveImages:
         assert world.statuses() == {"deleted": 40}
         assert len(world.asked) <= 40 + 30 + SETTINGS.concurrency
 
-    def test_an_operator_may_acknowledge(self) -> None:
+    def test_operator_may_acknowledge(self) -> None:
         world = World(a=missing)
         for number in range(200):
             world.add(f"o{number % 3}", "a")
@@ -763,7 +763,7 @@ def test_partial_success_is_kept() -> None:
         )
 
 
-def test_what_fails_during_a_renewal_of_its_lease_is_released() -> None:
+def test_job_that_fails_during_a_renewal_is_released() -> None:
     # Leases are looked at every 20 s, and renewed when they are 40 s old.
     amid_renewal = 60 + REGISTRY_SECONDS / 2
     # None is due again, and claimed as a probe, before it is looked at.
@@ -783,7 +783,7 @@ def test_what_fails_during_a_renewal_of_its_lease_is_released() -> None:
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5])
-def test_what_waits_for_its_turn_is_released_at_the_end(rate: float) -> None:
+def test_jobs_waiting_for_the_rate_are_released_at_the_end(rate: float) -> None:
     world = World(replace(SETTINGS, store_rate={"a": rate}), a=fast)
     for _ in range(100):
         world.add("o", "a")

@@ -24,13 +24,13 @@ HANG_SECONDS = 75.0
 
 
 def let_time_pass(look: LastLook, times: list[float]) -> None:
-    """Give a last look a clock of its own."""
+    """Give a last look its own clock."""
     clock = Clock(lambda: times[0], lambda: times[0])
     look._context = replace(look._context, database_clock=DatabaseClock(clock))
 
 
 class SharingWorld(World):
-    """A world in which somebody gets the URL of a location at some time."""
+    """A world in which another image gets the URL of a location at a given time."""
 
     shared_since = 10.0
     looks = 0
@@ -51,7 +51,7 @@ def hangs(_now: float) -> tuple[float, Verdict]:
     return HANG_SECONDS, GONE
 
 
-def test_what_got_shared_behind_a_location_that_hung_stays() -> None:
+def test_data_shared_during_a_hang_is_kept() -> None:
     world = SharingWorld(slow=hangs, wanted=fast)
     image = world.add("owner", "slow", "wanted")
     world.run(until=200)
@@ -60,7 +60,7 @@ def test_what_got_shared_behind_a_location_that_hung_stays() -> None:
     assert world.left(image) == set()
 
 
-def test_what_nobody_shares_goes_behind_a_location_that_hung() -> None:
+def test_unshared_data_is_deleted_after_a_hang() -> None:
     world = SharingWorld(slow=hangs, wanted=fast)
     world.shared_since = 1000
     world.add("owner", "slow", "wanted")
@@ -69,7 +69,7 @@ def test_what_nobody_shares_goes_behind_a_location_that_hung() -> None:
     assert world.looks == 2
 
 
-def test_a_fast_store_needs_no_further_looks() -> None:
+def test_fast_store_needs_no_further_looks() -> None:
     world = SharingWorld(fast=fast)
     for _ in range(500):
         world.add("owner", "fast")
@@ -101,7 +101,7 @@ def test_nothing_is_deleted_without_a_last_look() -> None:
     assert world.status(image) == "deleted"
 
 
-def test_a_look_that_takes_too_long_is_of_no_use() -> None:
+def test_slow_look_does_not_count() -> None:
     bench = Bench(("a",))
     look = bench.look
     times = [0.0]
@@ -120,7 +120,7 @@ def test_a_look_that_takes_too_long_is_of_no_use() -> None:
     assert bench.jobs[0].trouble == ("a", NO_LAST_LOOK)
 
 
-def test_of_several_looks_the_last_one_counts() -> None:
+def test_last_of_several_looks_counts() -> None:
     bench = Bench(("a",))
     job, look = bench.jobs[0], bench.look
     (row,) = job.claim.locations
@@ -139,7 +139,7 @@ def test_of_several_looks_the_last_one_counts() -> None:
     assert bench.deleted == [row.value]
 
 
-def test_those_that_wait_for_a_look_share_the_next() -> None:
+def test_waiting_jobs_share_the_next_look() -> None:
     bench = Bench(*[("a",)] * 9)
     look = bench.look
     asked: list[int] = []
@@ -167,7 +167,7 @@ def test_those_that_wait_for_a_look_share_the_next() -> None:
 
 
 @pytest.mark.parametrize(("age", "deleted"), [(LOOK_SECONDS - 0.2, 2), (LOOK_SECONDS - 0.1, 1)])
-def test_a_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) -> None:
+def test_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) -> None:
     bench = Bench(("a",), ("a",))
     bench.now += age
 
@@ -184,8 +184,8 @@ def test_a_thread_deletes_nothing_after_an_old_look(age: float, deleted: int) ->
     assert all(job.next_store == "a" for job in waiting)
 
 
-def test_all_locations_that_are_left_are_asked_about() -> None:
-    """A thread deletes several without another look."""
+def test_look_covers_all_pending_locations() -> None:
+    """A thread deletes several locations without another look."""
     bench = Bench(("a", "a", "b"))
     look = bench.look
     asked: list[int] = []
@@ -200,7 +200,7 @@ def test_all_locations_that_are_left_are_asked_about() -> None:
     assert asked == [row.id for row in bench.jobs[0].claim.locations]
 
 
-def test_a_location_behind_the_first_that_got_shared_stays() -> None:
+def test_later_location_that_got_shared_is_kept() -> None:
     bench = Bench(("a", "a"))
     second = bench.jobs[0].claim.locations[1]
     bench.look._among = lambda _rows: {second.id: SHARED}
@@ -210,7 +210,7 @@ def test_a_location_behind_the_first_that_got_shared_stays() -> None:
     assert job.is_complete
 
 
-def test_nothing_is_deleted_after_a_look_that_raised(caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_deleted_after_a_failed_look(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(("a",))
     looks = 0
 

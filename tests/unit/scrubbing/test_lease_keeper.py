@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leases: renewed in time, and lost when the registry says so."""
+"""Leases: renewed in time, and lost if the registry says so."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Bench:
         anyio.run(self.leases.renew)
 
 
-def test_a_claim_that_is_not_renewed_is_lost() -> None:
+def test_claim_that_is_not_renewed_is_lost() -> None:
     bench = Bench(kept={"one"})
     bench.renew(30)
     one, two = bench.leases.jobs
@@ -73,7 +73,7 @@ def test_a_claim_that_is_not_renewed_is_lost() -> None:
     assert bench.asked == ["one", "two", "one"]
 
 
-def test_a_lost_claim_is_not_renewed_again() -> None:
+def test_lost_claim_is_not_renewed() -> None:
     bench = Bench(kept={"one"})
     bench.renew(30)
     bench.renew(5)
@@ -81,7 +81,7 @@ def test_a_lost_claim_is_not_renewed_again() -> None:
     assert bench.record.leases_lost == 1
 
 
-def test_a_renewed_claim_lasts_from_its_renewal() -> None:
+def test_lease_age_restarts_at_its_renewal() -> None:
     bench = Bench(kept={"one", "two"})
     bench.renew(30)
     bench.time += 35
@@ -91,16 +91,14 @@ def test_a_renewed_claim_lasts_from_its_renewal() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(19, 0), (21, 2), (39, 2), (41, 0)])
-def test_renewed_when_aged_and_not_when_another_agent_may_have_it(
-    seconds: float, asked: int
-) -> None:
+def test_only_aging_leases_are_renewed(seconds: float, asked: int) -> None:
     bench = Bench(kept={"one", "two"})
     bench.renew(seconds)
     assert len(bench.asked) == asked
 
 
-def test_a_lease_ages_while_its_renewal_is_under_way() -> None:
-    """It may have been written as soon as it was asked for."""
+def test_lease_age_starts_before_the_renewal_query() -> None:
+    """The lease may be stamped right after the request."""
     bench = Bench(kept={"one", "two"})
     bench.call_seconds = 15.0
     bench.renew(30)
@@ -108,7 +106,7 @@ def test_a_lease_ages_while_its_renewal_is_under_way() -> None:
     assert not any(map(bench.leases.is_ours, bench.leases.jobs))
 
 
-def test_statistics_tell_how_many_there_are_and_for_how_long() -> None:
+def test_statistics_report_number_and_age() -> None:
     bench = Bench(kept=set())
     one, two = bench.leases.jobs
     one.ready_at, two.ready_at, two.begun_at = 900.0, 950.0, 960.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images that fail by themselves, and owners whose images do, in simulated time: others go on."""
+"""Isolation: bad images and failing owners do not delay others; in simulated time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.world import DOWN, NOT_FOUND, SETTINGS, THROTTLED, Behavior, Wor
 
 
 def file_verdict(cause: OSError) -> Verdict:
-    """Return the verdict on what the file driver makes of an error of unlink."""
+    """Return the verdict on the file driver's exception for an error of unlink."""
     error = store_exceptions.Forbidden(message="You cannot delete file /x")
     error.__context__ = cause
     return judge(error, "file")
@@ -53,7 +53,7 @@ def stuck(world: World, owners: Iterable[str], each: int, verdict: Verdict) -> N
 
 
 def gone_at(world: World, images: Iterable[str]) -> list[float]:
-    """When each of these images was deleted."""
+    """Return the times when these images were deleted."""
     wanted = set(images)
     return [one.at for one in world.asked if one.image_id in wanted and one.verdict is GONE]
 
@@ -61,7 +61,7 @@ def gone_at(world: World, images: Iterable[str]) -> list[float]:
 class TestStuckImages:
     @pytest.mark.parametrize(("owners", "each"), [(6, 1), (6, 5), (30, 1), (30, 2)])
     @pytest.mark.parametrize("verdict", OWN, ids=lambda verdict: verdict.reason)
-    def test_do_not_hold_back_good_ones(self, owners: int, each: int, verdict: Verdict) -> None:
+    def test_do_not_delay_good_images(self, owners: int, each: int, verdict: Verdict) -> None:
         world = World(a=fast)
         names = [f"o{number}" for number in range(owners)]
         stuck(world, names, each, verdict)
@@ -73,7 +73,7 @@ class TestStuckImages:
 
     @pytest.mark.parametrize("verdict", LIKE_STORE, ids=lambda verdict: verdict.reason)
     @pytest.mark.parametrize(("owners", "each"), [(6, 1), (6, 5), (30, 1)])
-    def test_even_if_they_fail_as_a_store_does(
+    def test_do_not_delay_good_images_if_they_fail_like_an_outage(
         self, owners: int, each: int, verdict: Verdict
     ) -> None:
         world = World(a=fast)
@@ -86,8 +86,8 @@ class TestStuckImages:
         assert max(times) < 40
 
     @pytest.mark.parametrize("verdict", [*OWN, *LIKE_STORE], ids=lambda verdict: verdict.reason)
-    def test_good_ones_that_come_later_are_deleted_at_once(self, verdict: Verdict) -> None:
-        """What failed before is told apart from the store."""
+    def test_do_not_delay_later_good_images(self, verdict: Verdict) -> None:
+        """Images that failed before are no evidence against the store."""
         world = World(a=fast)
         stuck(world, [f"o{number}" for number in range(30)], 1, verdict)
         good = [world.add(f"o{number % 30}", "a") for number in range(40)]
@@ -107,7 +107,7 @@ class TestStuckImages:
         assert max(times) < 101
 
     @pytest.mark.parametrize("verdict", [*OWN, *LIKE_STORE], ids=lambda verdict: verdict.reason)
-    def test_one_alone_never_makes_the_store_fail(
+    def test_single_one_never_opens_the_breaker(
         self, verdict: Verdict, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO, "evscrub")
@@ -123,7 +123,7 @@ class TestStuckImages:
         assert "fails for images" not in caplog.text
         assert scrubbers[0]._lanes.of("a").breaker.state is State.CLOSED
 
-    def test_they_are_parked_in_the_end(self) -> None:
+    def test_are_parked_eventually(self) -> None:
         world = World(a=fast)
         stuck(world, ["o"], 1, IMMUTABLE)
         parked: list[bool] = []
@@ -135,7 +135,7 @@ class TestStuckImages:
         world.run(3001, watch)
         assert parked == [True]
 
-    def test_a_store_that_refuses_everything_is_asked_for_one_at_a_time(
+    def test_refused_one_after_another_are_tried_singly(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
         world = World(a=lambda now: fast(now) if now > 60 else (0.02, IMMUTABLE))
@@ -155,9 +155,7 @@ class TestStuckImages:
         fresh = [one for one in world.asked if one.at > 60]
         assert len({one.image_id for one in fresh if one.at < 65}) > 500
 
-    def test_a_store_that_is_down_for_its_only_owner_is_noticed(
-        self, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_open_the_breaker_for_a_lone_owner(self, caplog: pytest.LogCaptureFixture) -> None:
         world = World(a=lambda now: fast(now) if now > 300 else down(now))
         for _ in range(1000):
             world.add("o", "a")
@@ -170,7 +168,7 @@ class TestStuckImages:
 
 
 class TestProbes:
-    def test_are_images_that_did_not_fail_before(self) -> None:
+    def test_are_images_that_have_not_failed(self) -> None:
         world = World(a=down)
         for number in range(200):
             world.add(f"o{number % 20}", "a")
@@ -188,14 +186,14 @@ class TestProbes:
         assert len(probes) > 10
         assert all(len(set(probes[at : at + 5])) == 5 for at in range(len(probes) - 5))
 
-    def test_are_those_that_failed_before_where_there_is_no_other(self) -> None:
+    def test_are_failed_images_if_there_is_no_other(self) -> None:
         world = World(a=lambda now: fast(now) if now > 100 else down(now))
         for number in range(10):
             world.add(f"o{number}", "a")
         world.run(400)
         assert world.statuses() == {"deleted": 10}
 
-    def test_are_not_what_another_agent_failed_to_delete(self) -> None:
+    def test_are_not_images_that_failed_in_another_agent(self) -> None:
         world = World(a=lambda now: fast(now) if now > 30 else down(now))
         for number in range(40):
             world.add(f"o{number}", "a", given_back=True)
@@ -206,7 +204,7 @@ class TestProbes:
         assert set(probes) <= set(fresh)
 
     @pytest.mark.parametrize("verdict", LIKE_STORE, ids=lambda verdict: verdict.reason)
-    def test_what_failed_under_another_agent_says_nothing_of_the_store(
+    def test_ignore_failures_handed_back_by_another_agent(
         self, verdict: Verdict, caplog: pytest.LogCaptureFixture
     ) -> None:
         world = World(a=fast)
@@ -220,7 +218,7 @@ class TestProbes:
 
 
 class TestOneOwner:
-    def test_whose_images_throttle_slows_nobody_else(self) -> None:
+    def test_with_throttled_images_slows_no_other(self) -> None:
         world = World(a=fast)
         stuck(world, ["evil"], 60, THROTTLED)
         others = [world.add(f"o{number}", "a") for number in range(20)]
@@ -229,7 +227,7 @@ class TestOneOwner:
         assert len(times) == 20
         assert max(times) < 2
 
-    def test_who_slowed_the_store_alone_slows_nobody_who_comes_later(self) -> None:
+    def test_alone_slows_no_later_owner(self) -> None:
         world = World(a=fast)
         stuck(world, ["evil"], 300, THROTTLED)
         # One that is deleted now and then keeps its owner's breaker closed.
@@ -250,7 +248,7 @@ class TestOneOwner:
         assert max(times) < 32
 
     @pytest.mark.parametrize("later", [0.0, 5.0])
-    def test_whose_deletes_hang_leaves_slots_to_others(self, later: float) -> None:
+    def test_with_hanging_deletes_leaves_slots(self, later: float) -> None:
         world = World(a=fast)
         for _ in range(60):
             world.of_images[world.add("evil", "a")] = always(DOWN, 100_000)
@@ -268,7 +266,7 @@ class TestOneOwner:
         assert len(times) == 20
         assert max(times) < later + 3
 
-    def test_whose_deletes_hang_leaves_slots_of_each_store(self) -> None:
+    def test_with_hanging_deletes_leaves_slots_of_each_store(self) -> None:
         world = World(a=fast, b=fast)
         for number in range(120):
             image_id = world.add("evil", "ab"[number % 2])
@@ -277,7 +275,7 @@ class TestOneOwner:
         world.run(60, drain=1)
         assert len(gone_at(world, others)) == 20
 
-    def test_alone_has_nearly_all_slots(self) -> None:
+    def test_alone_gets_nearly_all_slots(self) -> None:
         world = World(a=always(GONE, 1.0))
         for _ in range(150):
             world.add("o", "a")
@@ -285,10 +283,10 @@ class TestOneOwner:
         assert world.most_under_way["a"] == 15
 
     @pytest.mark.parametrize("live", [True, False])
-    def test_with_aliases_of_one_object_pauses_nobody_else(
+    def test_with_aliases_of_one_object_pauses_no_other(
         self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
-        """Although none of the others' slower deletes ends between theirs."""
+        """This holds even if no slower delete of another owner ends between theirs."""
         world = World(a=always(GONE, 1.0))
         if live:
             world.live["a"] = lambda _: Presence.THERE
@@ -304,9 +302,9 @@ class TestOneOwner:
 
 
 class TestForgedEvents:
-    """Whoever may publish names the owner in an event, and can do so before the real one comes."""
+    """Any publisher can send an event with any owner, even before the real one."""
 
-    def test_that_name_a_stopped_owner_hold_nobody_back(self) -> None:
+    def test_naming_a_stopped_owner_delay_no_other(self) -> None:
         world = World(a=fast)
         for _ in range(24):
             world.of_images[world.add("evil", "a")] = always(NOT_FOUND)
@@ -327,7 +325,7 @@ class TestForgedEvents:
         [(1.0, fast, 10), (0.0, lambda now: fast(now) if now > 10 else down(now), 10)],
         ids=["slow store", "store that was down"],
     )
-    def test_of_many_owners_delay_nobody(
+    def test_of_many_owners_delay_no_other(
         self, rate: float, behavior: Behavior, back_at: float
     ) -> None:
         world = World(replace(SETTINGS, rate=rate), a=behavior)
@@ -358,7 +356,7 @@ class TestClaimsTakenOver:
         assert all(world.left(image_id) for image_id in world.images)
         assert caplog.text.count("Store a is paused") == 1
 
-    def test_of_an_only_owner_pause_the_store(self, caplog: pytest.LogCaptureFixture) -> None:
+    def test_of_a_lone_owner_pause_the_store(self, caplog: pytest.LogCaptureFixture) -> None:
         world = World(a=always(NOT_FOUND))
         for _ in range(300):
             world.add("o", "a", stale=True)
@@ -367,10 +365,10 @@ class TestClaimsTakenOver:
         assert caplog.text.count("Store a is paused") == 1
 
     @pytest.mark.parametrize("live", [True, False])
-    def test_are_believed_when_what_they_left_is_there(
+    def test_are_trusted_if_their_remaining_data_exists(
         self, caplog: pytest.LogCaptureFixture, *, live: bool
     ) -> None:
-        """As after the death of an agent that had deleted many and not written it down."""
+        """For instance after an agent died between its deletes and their settlement."""
         world = World(a=fast)
         if live:
             world.live["a"] = lambda _: Presence.THERE
@@ -384,7 +382,7 @@ class TestClaimsTakenOver:
         assert sum(count > 2 for count in asked.values()) <= 5
         assert "paused" not in caplog.text
 
-    def test_are_not_proven_by_what_is_in_another_place(self) -> None:
+    def test_are_not_proven_by_data_in_another_place(self) -> None:
         world = World(a=fast)
         wrong = [world.add(f"o{number % 7}", "a", place="x", stale=True) for number in range(100)]
         for image_id in wrong:
@@ -404,10 +402,10 @@ _verdicts = st.sampled_from([*OWN, *LIKE_STORE, THROTTLED])
     st.lists(st.integers(0, 9), min_size=1, max_size=10),
     st.floats(0, 100),
 )
-def test_a_good_image_waits_for_a_minute_at_most(
+def test_good_image_waits_at_most_a_minute(
     bad: list[tuple[int, Verdict]], owners: list[int], later: float
 ) -> None:
-    """Whatever fails beside it and before it, as long as what fails came long before."""
+    """This holds whatever else fails, if the failing images arrived long before."""
     world = World(a=fast)
     for owner, verdict in bad:
         world.of_images[world.add(f"o{owner}", "a")] = always(verdict)
@@ -428,7 +426,7 @@ def test_a_good_image_waits_for_a_minute_at_most(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(1, 40), st.integers(1, 5), st.sampled_from([*LIKE_STORE, THROTTLED]))
-def test_a_store_that_is_down_gets_one_probe_at_a_time(
+def test_store_that_is_down_gets_one_probe_at_a_time(
     owners: int, each: int, verdict: Verdict
 ) -> None:
     world = World(a=always(verdict))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is counted when claims are settled."""
+"""Settlement: what is written, counted and logged."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def ended(
 
 
 class Registry:
-    """Settles whatever it is given."""
+    """Accepts every settlement."""
 
     def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
         pass
@@ -77,7 +77,7 @@ def settle(
     beside: Callable[[LeaseKeeper], Coroutine[Any, Any, None]] | None = None,
     seconds: float = 1,
 ) -> tuple[Record, list[Scrubbed]]:
-    """Settle jobs; returns the record, and what was told of each image.
+    """Settle jobs; returns the record, and what the observers received.
 
     The bus is joined since an hour before the images were deleted.
 
@@ -123,7 +123,7 @@ def settle(
     return record, told
 
 
-def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
+def test_deleted_data_is_counted_once_settled() -> None:
     record, told = settle(ended("a", GONE, GONE), ended("b", NOT_FOUND), ended("c", TIMEOUT, GONE))
     assert record.outcomes == {
         ("fast", "gone", "deleted"): 3,
@@ -136,7 +136,7 @@ def test_what_was_deleted_is_counted_once_it_is_settled() -> None:
     assert list(record.late_seconds) == [2, 2]
 
 
-def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_data_is_logged_once_with_store_and_time(caplog: pytest.LogCaptureFixture) -> None:
     settle(ended("a", GONE), ended("b", NOT_FOUND), ended("c", NOT_FOUND, kind=Kind.EXPIRED))
     (line,) = [record.getMessage() for record in caplog.records if "no data" in record.getMessage()]
     assert line.startswith("Store fast had no data of 1 scrubbed image: ")
@@ -151,7 +151,7 @@ def test_what_is_missing_is_told_once_with_store_and_time(caplog: pytest.LogCapt
         ([NOT_OURS], "read_only_store"),
     ],
 )
-def test_an_image_whose_data_stays_is_finished_and_not_scrubbed(
+def test_image_with_kept_data_is_finished_and_not_scrubbed(
     verdicts: list[Verdict], reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
@@ -176,7 +176,7 @@ def missed(job: Job, **fields: Any) -> int:
         (Verdict(Outcome.IN_USE, "in_use"), "(in use): next try"),
     ],
 )
-def test_the_log_says_what_keeps_an_image_in_use(
+def test_log_names_what_keeps_an_image_in_use(
     verdict: Verdict, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -184,27 +184,27 @@ def test_the_log_says_what_keeps_an_image_in_use(
     assert f"Image linked is not scrubbed from store fast {said}" in caplog.text
 
 
-def test_what_only_a_sweep_brought_was_missed_by_the_bus() -> None:
+def test_image_found_by_a_sweep_was_missed_by_the_bus() -> None:
     assert missed(ended("a", GONE, source=Source.SWEEP)) == 1
     assert missed(ended("a", GONE, source=Source.EVENT)) == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.EXPIRED, Kind.HANDED_BACK, Kind.ORPHAN])
-def test_what_no_notification_announces_was_not_missed(kind: Kind) -> None:
+def test_image_without_notification_was_not_missed(kind: Kind) -> None:
     assert missed(ended("a", GONE, source=Source.SWEEP, kind=kind)) == 0
 
 
-def test_what_was_deleted_before_the_bus_was_joined_was_not_missed() -> None:
+def test_image_deleted_before_the_bus_was_joined_was_not_missed() -> None:
     long_ago = AT - timedelta(hours=2)
     assert missed(ended("a", GONE, source=Source.SWEEP, deleted_at=long_ago)) == 0
 
 
-def test_a_release_of_a_held_image_was_not_missed() -> None:
+def test_released_hold_was_not_missed() -> None:
     job = ended("a", GONE, source=Source.SWEEP, locations_at=AT + RELEASED_AFTER)
     assert missed(job) == 0
 
 
-def test_what_a_full_queue_turned_away_was_not_missed() -> None:
+def test_image_dropped_by_the_queue_was_not_missed() -> None:
     def fill(queue: DelayQueue) -> None:
         for number in range(4):
             queue.add(f"other {number}", NOW + 100 + number)
@@ -235,8 +235,8 @@ class ComparingRegistry(Registry):
 
 
 @pytest.mark.parametrize("after", [-REGISTRY_SECONDS / 2, REGISTRY_SECONDS / 2])
-def test_a_lease_is_not_renewed_while_its_claim_is_released(after: float) -> None:
-    """Whichever call begins first: compared with an old lease, the claim would be nobody's."""
+def test_lease_is_not_renewed_while_its_claim_is_released(after: float) -> None:
+    """Whichever call starts first: a comparison with an outdated lease would lose the claim."""
     registry = ComparingRegistry()
     job = ended("a", TIMEOUT)
     job.lease.asked = Moment(-30, NOW - 30)  # old enough to be renewed
@@ -259,7 +259,7 @@ def test_a_lease_is_not_renewed_while_its_claim_is_released(after: float) -> Non
         pytest.param([GONE], [], True, id="scrubbed"),
     ],
 )
-def test_an_event_that_came_meanwhile_does_not_hasten_the_next_try(
+def test_later_event_does_not_shorten_the_retry(
     verdicts: list[Verdict], refused: list[str], kept: bool
 ) -> None:
     queues: list[DelayQueue] = []
@@ -277,7 +277,7 @@ def test_an_event_that_came_meanwhile_does_not_hasten_the_next_try(
 
 
 class AwayRegistry(Registry):
-    """Takes the third settlement that it is asked for."""
+    """Accepts only the third settlement."""
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
@@ -288,7 +288,7 @@ class AwayRegistry(Registry):
             raise db_exception.DBConnectionError
 
 
-def test_what_was_deleted_is_written_down_once_the_registry_is_back() -> None:
+def test_deletions_are_recorded_once_the_registry_is_back() -> None:
     registry = AwayRegistry()
     jobs = [ended("a", GONE), ended("b", TIMEOUT)]
     record, told = settle(*jobs, registry=registry, seconds=3 * RETRY_SECONDS)

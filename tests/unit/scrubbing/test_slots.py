@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Slots of workers, and who waits for them."""
+"""Worker slots and the backlog."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.world import new_job
 
 
 def fill(slots: Slots, owner: str, *, alone: bool) -> int:
-    """Give an owner all it may have; returns how many those are."""
+    """Take all slots that an owner may have; returns their number."""
     count = 0
     while slots.has_room(owner, alone=alone):
         slots.take(owner)
@@ -24,12 +24,12 @@ def fill(slots: Slots, owner: str, *, alone: bool) -> int:
     ("total", "alone", "shared"),
     [(1, 1, 1), (2, 2, 1), (3, 3, 2), (4, 3, 3), (8, 7, 7), (16, 15, 13)],
 )
-def test_what_one_owner_gets_at_most(total: int, alone: int, shared: int) -> None:
+def test_maximum_of_one_owner(total: int, alone: int, shared: int) -> None:
     assert fill(Slots(total), "a", alone=True) == alone
     assert fill(Slots(total), "a", alone=False) == shared
 
 
-def test_owners_who_share_alike_use_all() -> None:
+def test_owners_with_equal_shares_use_all() -> None:
     for total, owners in ((16, "ab"), (16, "abcd"), (8, "abc"), (3, "abc")):
         slots = Slots(total)
         for number in range(total * 2):
@@ -49,7 +49,7 @@ def test_many_owners_use_all() -> None:
     assert not slots.has_room("x", alone=False)
 
 
-def test_a_slot_that_is_left_is_free() -> None:
+def test_freed_slot_is_free() -> None:
     slots = Slots(1)
     slots.take("a")
     slots.leave("a")
@@ -61,7 +61,7 @@ def test_a_slot_that_is_left_is_free() -> None:
     st.integers(1, 20),
     st.lists(st.tuples(st.sampled_from("abcd"), st.booleans(), st.booleans()), max_size=100),
 )
-def test_no_more_than_there_are(total: int, happens: list[tuple[str, bool, bool]]) -> None:
+def test_total_is_never_exceeded(total: int, happens: list[tuple[str, bool, bool]]) -> None:
     slots = Slots(total)
     for owner, leaves, alone in happens:
         if leaves and owner in slots.by_owner:
@@ -74,7 +74,7 @@ def test_no_more_than_there_are(total: int, happens: list[tuple[str, bool, bool]
 
 
 class TestBacklog:
-    def test_deals_by_owner_in_turn(self) -> None:
+    def test_serves_owners_round_robin(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aaabbc"):
             backlog.push(new_job(str(number), owner))
@@ -83,7 +83,7 @@ class TestBacklog:
         assert [job and job.image_id for job in taken] == ["0", "3", "5", "1", "4", "2", None]
         assert (len(backlog), backlog.owners) == (0, 0)
 
-    def test_passes_over_those_who_may_not(self) -> None:
+    def test_skips_owners_that_may_not_start(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aab"):
             backlog.push(new_job(str(number), owner))
@@ -94,7 +94,7 @@ class TestBacklog:
         assert backlog.pop(lambda owner: owner == "b") is None
         assert len(backlog) == 2
 
-    def test_can_be_emptied_as_a_whole_or_by_owner(self) -> None:
+    def test_drains_all_or_one_owner(self) -> None:
         backlog = Backlog()
         for number, owner in enumerate("aab"):
             backlog.push(new_job(str(number), owner))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Live images that prove a part of a store: which are remembered, and which are found again."""
+"""Witnesses: which live images are remembered, and which are found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.registry.test_shared_urls import Registry
 
 
 class TestSamples:
-    def test_the_newest_come_first_and_some_are_of_any_age(self) -> None:
+    def test_newest_come_first_with_some_of_any_age(self) -> None:
         samples = Samples(random.Random(1).randrange)
         for number in range(10_000):
             samples.add("a", number)
@@ -32,13 +32,13 @@ class TestSamples:
         assert min(ids) < 5000
 
     @pytest.mark.parametrize("count", [0, 1, 3, 5])
-    def test_of_few_all_are_kept(self, count: int) -> None:
+    def test_all_of_a_few_are_kept(self, count: int) -> None:
         samples = Samples(random.Random(1).randrange)
         for number in range(count):
             samples.add("a", number)
         assert sorted(samples.of("a")) == list(range(count))
 
-    def test_many_kinds_do_not_crowd_out_a_large_one(self) -> None:
+    def test_many_small_parts_do_not_crowd_out_a_large_one(self) -> None:
         samples = Samples(random.Random(1).randrange)
         for number in range(3):
             samples.add("glance", number)
@@ -49,7 +49,7 @@ class TestSamples:
 
 
 class Site:
-    """A registry, and what finds witnesses in it."""
+    """A registry with a witness finder."""
 
     def __init__(self) -> None:
         self.registry = Registry()
@@ -91,7 +91,7 @@ def site() -> Site:
     return Site()
 
 
-def test_found_are_the_newest_and_another(site: Site) -> None:
+def test_finds_the_newest_and_another(site: Site) -> None:
     numbers = [site.add(f"s3://k:s@host/glance/{n}") for n in range(20)]
     found = site.find("fast", "s3/glance")
     assert found[:2] == numbers[:-3:-1]
@@ -99,7 +99,7 @@ def test_found_are_the_newest_and_another(site: Site) -> None:
     assert found[2] in numbers
 
 
-def test_found_are_those_of_different_owners(site: Site) -> None:
+def test_finds_witnesses_of_different_owners(site: Site) -> None:
     others = [site.add(f"s3://k:s@host/glance/{n}", owner=f"o{n}") for n in range(200)]
     newest = [site.add(f"s3://k:s@host/glance/{n}", owner="evil") for n in range(200, 204)]
     first, *rest = site.find("fast", "s3/glance")
@@ -108,14 +108,14 @@ def test_found_are_those_of_different_owners(site: Site) -> None:
     assert set(rest) <= set(others)
 
 
-def test_nobody_makes_a_part_of_a_store_by_spelling(site: Site) -> None:
+def test_spelling_of_a_url_does_not_create_a_part(site: Site) -> None:
     number = site.add("s3://odd/glance/1?x")
     assert site.find("fast", "s3/glance") == [number]
     assert site.find("fast", "odd/glance") == []
 
 
 @pytest.mark.parametrize("state", ["pending", "claimed", "settled", "removed"])
-def test_only_live_ones_are_found(site: Site, state: str) -> None:
+def test_finds_only_live_images(site: Site, state: str) -> None:
     number = site.add("s3://k:s@host/glance/1")
     assert site.find("fast", "s3/glance") == [number]
     site.registry.set(number, state)
@@ -124,12 +124,12 @@ def test_only_live_ones_are_found(site: Site, state: str) -> None:
     assert site.find("fast", "s3/glance") == [number]
 
 
-def test_an_image_without_data_proves_nothing(site: Site) -> None:
+def test_skips_images_without_data(site: Site) -> None:
     site.add("s3://k:s@host/glance/1", size=0)
     assert site.find("fast", "s3/glance") == []
 
 
-def test_each_part_and_store_has_its_own(site: Site) -> None:
+def test_finds_witnesses_of_the_part_and_store_only(site: Site) -> None:
     one = site.add("s3://k:s@host/glance/1")
     other = site.add("s3://k:s@host/other/1", meta_data='{"store": "slow"}')
     assert site.find("fast", "s3/glance") == [one]
@@ -138,19 +138,19 @@ def test_each_part_and_store_has_its_own(site: Site) -> None:
     assert site.find("fast", "s3/nothing") == []
 
 
-def test_one_that_comes_later_is_found(site: Site) -> None:
+def test_finds_later_images(site: Site) -> None:
     assert site.find("fast", "s3/glance") == []
     number = site.add("s3://k:s@host/glance/1")
     assert site.find("fast", "s3/glance") == [number]
 
 
-def test_one_whose_store_cannot_be_used_is_not(site: Site) -> None:
+def test_skips_images_of_unusable_stores(site: Site) -> None:
     site.add("s3://k:s@host/glance/1", meta_data='{"store": "gone"}')
     site.unusable = "gone"
     assert site.find("gone", "s3/glance") == []
 
 
-def test_all_are_looked_up_by_their_ids(site: Site) -> None:
+def test_reads_images_by_id(site: Site) -> None:
     for number in range(50):
         site.add(f"s3://k:s@host/glance/{number}")
     site.find("fast", "s3/glance")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions for live images: how many, and what their answers mean."""
+"""Proofs: how often a store is asked, and the results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THERE, ABSENT, UNKNOWN = Presence
 
 
 class Site:
-    """Live images, and what their store says of them."""
+    """Live images, and what their store answers about them."""
 
     def __init__(self, **presences: Presence) -> None:
         self.presences = presences
@@ -55,7 +55,7 @@ class Site:
         return Witnesses(self.find, self, Context(SETTINGS, DatabaseClock(clock), calls))
 
     def prove(self, count: int = 1) -> list[Proof]:
-        """Ask so many times at once."""
+        """Request several proofs concurrently."""
         proofs: list[Proof] = []
 
         async def main() -> None:
@@ -88,7 +88,9 @@ class Site:
         ([ABSENT, ABSENT, ABSENT], ProofResult.WRONG, 6),
     ],
 )
-def test_what_answers_mean(presences: list[Presence], result: ProofResult, asked: int) -> None:
+def test_result_follows_from_the_presences(
+    presences: list[Presence], result: ProofResult, asked: int
+) -> None:
     site = Site(**{f"w{n}": presence for n, presence in enumerate(presences)})
     (proof,) = site.prove()
     assert proof.result is result
@@ -96,19 +98,19 @@ def test_what_answers_mean(presences: list[Presence], result: ProofResult, asked
     assert (proof.image_id, proof.size_bytes) == (("w0", 7) if result.name == "WRONG" else ("", 0))
 
 
-def test_all_that_wait_share_a_question() -> None:
+def test_concurrent_callers_share_a_proof() -> None:
     site = Site(w=THERE)
     assert {proof.result for proof in site.prove(100)} == {ProofResult.RIGHT}
     assert len(site.asked) <= 2
 
 
-def test_all_that_wait_share_a_bad_answer() -> None:
+def test_concurrent_callers_share_a_failed_proof() -> None:
     site = Site(w=ABSENT)
     assert {proof.result for proof in site.prove(100)} == {ProofResult.WRONG}
     assert len(site.asked) <= 4
 
 
-def test_no_question_counts_that_was_asked_before() -> None:
+def test_older_proof_does_not_count() -> None:
     site = Site(w=THERE)
 
     async def main() -> None:
@@ -135,7 +137,7 @@ def test_no_question_counts_that_was_asked_before() -> None:
         (lambda site: setattr(site, "away", True), ProofResult.UNKNOWN),
     ],
 )
-def test_what_is_deleted_or_restored_while_it_is_looked_for_is_no_proof(
+def test_image_that_changes_meanwhile_is_no_proof(
     meanwhile: Callable[[Site], None], result: ProofResult
 ) -> None:
     site = Site(w=ABSENT)
@@ -144,7 +146,7 @@ def test_what_is_deleted_or_restored_while_it_is_looked_for_is_no_proof(
     assert proof.result is result
 
 
-def test_parts_and_stores_are_asked_apart() -> None:
+def test_parts_and_stores_are_proven_separately() -> None:
     site = Site(w=THERE)
 
     async def main() -> None:
@@ -158,7 +160,7 @@ def test_parts_and_stores_are_asked_apart() -> None:
     assert len(site.asked) == 3
 
 
-def test_an_unforeseen_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> None:
+def test_unexpected_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(w=THERE)
 
     def fail() -> None:
@@ -166,4 +168,4 @@ def test_an_unforeseen_error_is_no_proof(caplog: pytest.LogCaptureFixture) -> No
 
     site.meanwhile = fail
     assert site.prove() == [Proof(ProofResult.UNKNOWN)]
-    assert "No live image of store fast can be looked for" in caplog.text
+    assert "Cannot look for a live image of store fast" in caplog.text
