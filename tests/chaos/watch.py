@@ -27,7 +27,7 @@ _LIVE = (
     " WHERE i.status = 'active' AND NOT i.deleted AND NOT l.deleted AND l.status = 'active'"
 )
 #: What an agent says when something happens that nobody foresaw.
-DEFECTS = ("Cannot process image", "cannot be claimed", "cannot be looked at", "Unhandled")
+DEFECTS = ("Cannot process image", "A worker of store", "Unhandled")
 
 
 class Watch:
