@@ -77,11 +77,12 @@ class Settlement:
     """The result of a claim.
 
     :param lease: the lease after its last renewal.
-    :param gone: ids of locations whose data is gone.
+    :param gone: ids of locations that are done with: their data is deleted or missing, or stays
+        because it is shared.
     :param left: ids of locations whose data is still to be deleted; if there are any, the claim is
         handed back.
-    :param whole: whether the data of `left` is known to be complete: the image was claimed when
-        pending, and no delete may have taken effect.
+    :param whole: whether no data of `left` can be missing: the image was claimed when pending, and
+        no delete may have taken effect.
     """
 
     image_id: str
@@ -180,8 +181,8 @@ class Claims:
     def settle(self, settlements: Sequence[Settlement], claim_timeout: timedelta) -> None:
         """Mark locations whose data is gone, and hand back the claims with locations left.
 
-        A claim that another agent has taken over is not handed back. An image whose data is
-        complete becomes ``pending_delete`` again and may be restored. Any other stays ``deleted``
+        A claim that another agent has taken over is not handed back. An image whose data cannot be
+        missing becomes ``pending_delete`` again and may be restored. Any other stays ``deleted``
         with its leases backdated by the claim timeout, so that the next agent takes it over.
 
         :param claim_timeout: age at which a lease expires.

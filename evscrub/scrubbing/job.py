@@ -103,8 +103,8 @@ class Job:
                                 └──settled()──> SETTLED
 
     WAITING: in a lane's backlog, or about to be. DELETING: one worker has it and deletes its next
-    location. ENDED: the settler has it. Only the event loop changes a job; a worker thread reads
-    its locations and its lease, and sets `begun_at`.
+    location. ENDED: the settler has it. Apart from `begun_at`, which a worker thread sets, only the
+    event loop changes a job.
 
     :param looked: when the registry was last asked whether the data is shared; initially the time
         of the claim.

@@ -6,9 +6,11 @@
     ready ─> look ─> ready in a lane ─> claim ─> delete ─> settle
 
 An image whose store is not known is looked up first. A claimed image is a job. It waits in the lane
-of its next location until a worker deletes that, and in the end goes to the settler. Any step may
-fail, and the process may die between two: the queue, or a later sweep, finds the image again.
-Blocking calls run in threads.
+of its next location until a worker deletes that, and in the end goes to the settler.
+:class:`~evscrub.scrubbing.scrubber.Scrubber` starts each step, with what
+:class:`~evscrub.scrubbing.scheduler.Scheduler` and :class:`~evscrub.scrubbing.lanes.Lanes` choose.
+Any step may fail, which leaves the image to a retry by the queue; if the process dies, a later
+sweep finds it. Blocking calls run in threads.
 """
 
 from collections.abc import Sequence
@@ -69,7 +71,7 @@ class Pipeline:
     async def delete(self, lane: Lane, batch: Batch) -> None:
         """Delete one location of each job of a batch, and forward or settle each job.
 
-        Raises nothing: if a step fails, the jobs of the batch are given up and settled.
+        If a step fails, the jobs that are still in the batch are given up and settled.
         """
         try:
             await self._lanes.turns(lane, batch)
@@ -80,7 +82,8 @@ class Pipeline:
             await self._deleter.delete(batch)
             proofs = await self._deleter.prove(lane, batch.answers)
             for answer in batch.answers:
-                self.settle(*self._lanes.apply(lane, answer, proofs))
+                released = self._lanes.apply(lane, answer, proofs)  # other jobs, if the lane shuts
+                self.settle(*released)
                 lane.stops(answer.job)
                 self._forward(answer.job)
             self._forward(*lane.end(batch))
