@@ -76,7 +76,7 @@ def test_an_agent_that_slept_goes_on_with_nothing(tmp_path: Path) -> None:
         wait_for("the takeover", lambda: rows.status(image_id) == taken_over, 60)
         asked = len(objects.requests)
         sleeper.signal(signal.SIGCONT)
-        told = f"The claim of image {image_id} ran out"
+        told = f"The claim of image {image_id} expired"
         wait_for(
             "what the sleeper does", lambda: told in sleeper.log or len(objects.requests) > asked
         )

@@ -210,7 +210,7 @@ class Watch:
                     # Its first location's delete was under way, and the second one came next.
                     image_id = _image_of(key)
                     # One that it let go of may be claimed again, by itself too.
-                    let_go = f"The claim of image {image_id} ran out" in agent.log
+                    let_go = f"The claim of image {image_id} expired" in agent.log
                     if key != image_id and image_id in before - after and not let_go:
                         self.violated(
                             image_id,
