@@ -19,9 +19,10 @@ from evscrub.registry.faults import is_of_rows
 from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
+from evscrub.scrubbing.claiming import Again
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, Lease, Location
-from evscrub.scrubbing.lane import Again, Lane
+from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.witness_finder import WitnessFinder
 from evscrub.stores.backends import Stores, Target

@@ -4,11 +4,7 @@
 It only counts and decides, and never waits. Not thread-safe: only the event loop uses it.
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
-from typing import NamedTuple
 
 from evscrub.domain.evidence import Origin, Owner
 from evscrub.domain.proof import Missing
@@ -16,17 +12,11 @@ from evscrub.domain.verdict import GONE, MISSING_BELOW, NOT_FOUND, Verdict
 from evscrub.flow_control.adaptive_limit import Pace
 from evscrub.flow_control.circuit_breaker import Breaker, State
 from evscrub.flow_control.health import NOT_MOUNTED, Change, Health, HealthStatistics
-from evscrub.queueing.delay_queue import Taken
-from evscrub.queueing.turns import OwnerKey, owner_key
 from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.claiming import Claiming
 from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.slots import Backlog, Slots
 
-#: Work to claim ahead of the workers, in seconds, so that they do not wait for the database.
-_AHEAD_SECONDS = 0.25
-#: Concurrent claims: one computes while the other waits for the database.
-_CLAIMS = 2
-_LEAST_YIELD = 0.01
 #: Shorter deletes are fast: a thread hop for each would cost more than the delete itself, and
 #: several threads would contend for the GIL.
 _FAST_SECONDS = 0.005
@@ -36,12 +26,6 @@ BATCH_SECONDS = 0.05
 STALL_SECONDS = 0.1
 #: EWMA weight of a delete that is slower than the estimate.
 _WEIGHT = 0.05
-
-
-class Again(NamedTuple):
-    """Queue lane of a store's images that failed before; the others make better probes."""
-
-    store: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +70,13 @@ class Lane:
         self.reset_at = float("-inf")  #: last reload by an operator, seconds since boot
         self.batches: set[Batch] = set()  #: one per worker
         self.waiting = 0  #: jobs of workers that wait for the rate limits
-        self.claims = 0  #: claims in progress
-        self.claiming: Counter[OwnerKey] = Counter()  #: images of these claims
-        #: Moving average of the share of images that claims obtain; low if other agents claim
-        #: the same images.
-        self.yielded = 1.0
+        self.claiming = Claiming(name)
         self.backlog = Backlog()
         self.missing = Missing(not_found_limit)
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
         self._waiting_workers = 0
         self._working: dict[Owner, int] = {}  # jobs of workers
-        self._claimed = 0
 
     @property
     def pace(self) -> Pace:
@@ -127,81 +106,6 @@ class Lane:
             self.health.statistics(now),
         )
 
-    # -- claiming
-
-    def claim_size(self, now: float, batch_size: int, rate: float) -> int:
-        """Return how many images to claim now; 0 if enough are claimed.
-
-        :param now: seconds since boot.
-        :param batch_size: maximum for one transaction.
-        :param rate: rate limit of all stores together, deletes per second; 0 for no limit.
-        """
-        claiming = sum(self.claiming.values())
-        probes = self.breaker.lets_through(now, len(self.backlog) + claiming + self.running)
-        if probes is not None:
-            return probes
-        if self.claims == _CLAIMS:
-            return 0
-        # Images of owners without a free slot do not count, or they would hold back the others.
-        ahead = len(self.backlog) + claiming - sum(map(self.backlog.count, self._held_up()))
-        wanted = self._wanted(ahead, batch_size)
-        rates = [limit for limit in (rate, self.pace.rate) if limit]
-        if rates:
-            # Images that would only wait for the rate are left to other agents and owners.
-            turns = max(1, int(min(rates) * _AHEAD_SECONDS))
-            wanted = min(wanted, turns - ahead - self.waiting)
-        wanted -= ahead
-        if wanted <= ahead:
-            return 0
-        return min(batch_size, wanted if rates else ceil(wanted / self.yielded))
-
-    def _wanted(self, ahead: int, batch_size: int) -> int:
-        """Return the target number of images claimed ahead of the workers."""
-        free = max(0, self.pace.concurrent - ahead - self.running)
-        return max(free, min(2 * batch_size, int(self.pace.per_second * _AHEAD_SECONDS)))
-
-    def claim_limits(self, now: float, batch_size: int) -> dict[OwnerKey, int]:
-        """Return how many images of each limited owner may be claimed now; others are not limited.
-
-        :param now: seconds since boot.
-        """
-        limits: dict[OwnerKey, int] = {}
-        for owner in self._held_up():
-            key = owner_key(owner)
-            ahead = self.backlog.count(owner) + self.claiming[key]
-            more = self._wanted(0, batch_size) - ahead
-            limits[key] = more if more > ahead else 0  # in bulk rather than one by one
-        for owner, breaker in self.health.shut.items():
-            limits[owner_key(owner)] = breaker.lets_through(now, self._in_flight(owner)) or 0
-        return limits
-
-    def claim_order(self) -> tuple[str | Again, str | Again]:
-        """Return the queue lanes to claim from, in order of preference.
-
-        Images that failed before come second, but first in every fourth claim to avoid starvation.
-        While the breaker is not closed they always come second, because they make poor probes.
-        """
-        first, again = self.name, Again(self.name)
-        self._claimed += 1
-        if self.breaker.state is State.CLOSED and self._claimed % 4 == 0:
-            return again, first
-        return first, again
-
-    def claim_begins(self, taken: Sequence[Taken]) -> None:
-        """Count the start of a claim of these images."""
-        self.claims += 1
-        self.claiming.update(image.owner for image in taken)
-
-    def claim_ends(self, taken: Sequence[Taken], got: int) -> None:
-        """Count the end of a claim of these images.
-
-        :param taken: the images passed to :meth:`claim_begins`.
-        :param got: how many of them were claimed.
-        """
-        self.claims -= 1
-        self.claiming -= Counter(image.owner for image in taken)
-        self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
-
     # -- starting workers
 
     def takes(self, owner: Owner, now: float) -> bool:
@@ -209,7 +113,7 @@ class Lane:
         if self.is_shut(now):
             return False
         breaker = self.health.shut.get(owner)
-        return breaker is None or breaker.lets_through(now, self._in_flight(owner)) != 0
+        return breaker is None or breaker.lets_through(now, self.in_flight(owner)) != 0
 
     def push(self, job: Job) -> None:
         """Add a job to the backlog."""
@@ -359,15 +263,15 @@ class Lane:
             owner in working
         )
 
-    def _held_up(self) -> list[Owner]:
+    def held_up(self) -> list[Owner]:
         """Return the owners who may not start another image although slots are free."""
         if self._slots.taken >= self.pace.concurrent:
             return []
         return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
 
-    def _in_flight(self, owner: Owner) -> int:
+    def in_flight(self, owner: Owner) -> int:
         """Return how many images of an owner are being claimed, in the backlog or with a worker."""
-        claiming = self.claiming[owner_key(owner)]
+        claiming = self.claiming.images_of(owner)
         return claiming + self.backlog.count(owner) + self._working.get(owner, 0)
 
     def _needs_worker(self) -> bool:
@@ -417,7 +321,7 @@ class Lane:
         if self.breaker.lets_through(now, self.running - 1) == 0:
             return True
         breaker = self.health.shut.get(owner)
-        return breaker is not None and breaker.lets_through(now, self._in_flight(owner) - 1) == 0
+        return breaker is not None and breaker.lets_through(now, self.in_flight(owner) - 1) == 0
 
     def is_outdated(self, began: float, verdict: Verdict) -> bool:
         """Return whether a verdict of missing data predates the operator's last reload.

@@ -16,9 +16,10 @@ from evscrub.flow_control.health import Change, Event, Health
 from evscrub.flow_control.rate_limit import RateLimit
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.scrubbing.batch import Answer, Batch
+from evscrub.scrubbing.claiming import Again
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job
-from evscrub.scrubbing.lane import BATCH_SECONDS, STALL_SECONDS, Again, Lane, LaneStatistics
+from evscrub.scrubbing.lane import BATCH_SECONDS, STALL_SECONDS, Lane, LaneStatistics
 from evscrub.scrubbing.lane_messages import tell
 from evscrub.scrubbing.slots import Slots
 

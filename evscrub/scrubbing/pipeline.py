@@ -65,7 +65,7 @@ class Pipeline:
             jobs.extend(await self._claimer.claim(lane, some))
 
         await apart(taken, claim, self._refuse)
-        lane.claim_ends(taken, len(jobs))
+        lane.claiming.ends(taken, len(jobs))
         self._forward(*jobs)
 
     async def delete(self, lane: Lane, batch: Batch) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Hashable, Iterator
 
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import DelayQueue, Taken
+from evscrub.scrubbing.claim_ahead import claim_limits, claim_size
 from evscrub.scrubbing.claimer import UNKNOWN_LANE
+from evscrub.scrubbing.claiming import Again
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job
-from evscrub.scrubbing.lane import Again, Lane
+from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 
 _LOOK_SIZE = 500
@@ -37,11 +39,11 @@ class Scheduler:
             names = (lane.name, Again(lane.name))
             if blamed and any(self._queue.has_ready_of_others(name, *blamed) for name in names):
                 self._lanes.make_way(lane)
-            while size := lane.claim_size(now, settings.batch_size, settings.rate):
+            while size := claim_size(lane, now, settings.batch_size, settings.rate):
                 taken = self._take(lane, size, now)
                 if not taken:
                     break
-                lane.claim_begins(taken)
+                lane.claiming.begins(taken)
                 yield lane, taken
 
     def lane_for(self, job: Job) -> Lane | None:
@@ -66,9 +68,9 @@ class Scheduler:
     def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
         """Take ready images of a lane, within the limits of their owners."""
         taken: list[Taken] = []
-        for name in lane.claim_order():
+        for name in lane.claiming.order(is_closed=lane.breaker.state is State.CLOSED):
             if len(taken) < size:
-                limits = lane.claim_limits(now, self._context.settings.batch_size)
+                limits = claim_limits(lane, now, self._context.settings.batch_size)
                 for image in taken:
                     if image.owner in limits:
                         limits[image.owner] -= 1

@@ -191,7 +191,7 @@ class Scrubber:
         with anyio.move_on_after(seconds):
             while True:
                 self._pipeline.settle(*self._lanes.release())
-                if not self._leases.jobs and not any(lane.claims for lane in self._lanes):
+                if not self._leases.jobs and not any(lane.claiming.count for lane in self._lanes):
                     break
                 self._context.wakeup.clear()
                 await self._context.wakeup.wait(seconds)

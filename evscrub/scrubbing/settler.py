@@ -17,10 +17,10 @@ from evscrub.domain.words import count, in_words
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claims
 from evscrub.registry.gateway import RegistryAwayError
+from evscrub.scrubbing.claiming import Again
 from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Job
-from evscrub.scrubbing.lane import Again
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.telemetry.group_log import GroupLog
 from evscrub.telemetry.statistics import Scrubbed, Trouble

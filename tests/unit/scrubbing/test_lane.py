@@ -29,8 +29,9 @@ from evscrub.flow_control.health import Change, Event, Health
 from evscrub.queueing.delay_queue import Source, Taken
 from evscrub.queueing.turns import owner_key
 from evscrub.scrubbing.batch import Batch
+from evscrub.scrubbing.claim_ahead import claim_limits, claim_size
 from evscrub.scrubbing.job import JobState
-from evscrub.scrubbing.lane import STALL_SECONDS, Again, Lane
+from evscrub.scrubbing.lane import STALL_SECONDS, Lane
 from evscrub.scrubbing.slots import Slots
 from tests.unit.world import new_job
 
@@ -159,18 +160,18 @@ class TestAnswered:
     def test_stopped_owner_is_probed_with_one_image(self) -> None:
         lane = shared_lane()
         of_one(lane, UNEXPECTED, FAILURES)
-        assert lane.claim_limits(0.05, 100) == {ONE: 0}
-        assert lane.claim_limits(1, 100) == {ONE: 1}
+        assert claim_limits(lane, 0.05, 100) == {ONE: 0}
+        assert claim_limits(lane, 1, 100) == {ONE: 1}
         taken = [Taken("1", ONE, 0.0, Source.EVENT)]
-        lane.claim_begins(taken)
-        assert lane.claim_limits(1, 100) == {ONE: 0}
-        lane.claim_ends(taken, 1)
+        lane.claiming.begins(taken)
+        assert claim_limits(lane, 1, 100) == {ONE: 0}
+        lane.claiming.ends(taken, 1)
         assert lane.takes("one", 1)
         lane.push(new_job("1", "one"))
         assert not lane.takes("one", 1)
         assert lane.begin(1, 1) is not None
         assert not lane.is_shut_for("one", 1)
-        assert lane.claim_limits(1, 100) == {ONE: 0}
+        assert claim_limits(lane, 1, 100) == {ONE: 0}
 
     def test_outage_does_not_leave_owners_stopped(self) -> None:
         lane = shared_lane()
@@ -325,16 +326,16 @@ class TestAnswered:
         lane = new_lane()
         assert events(answers(lane, REFUSED, 20)) == [*[None] * 19, Event.REFUSING]
         assert not lane.pace.is_slowed
-        assert lane.claim_size(0, 100, 0) == 1
+        assert claim_size(lane, 0, 100, 0) == 1
         run(lane, 1)
-        assert lane.claim_size(0, 100, 0) == 0
+        assert claim_size(lane, 0, 100, 0) == 0
         assert events(answers(lane, GONE, 1)) == [Event.CLOSED]
 
     def test_refusals_of_one_owner_stop_that_owner(self) -> None:
         lane = shared_lane()
         change = of_one(lane, REFUSED, 20)
         assert (change.event, change.scope) == (Event.REFUSING, Scope.OWNER)
-        assert lane.claim_limits(0, 100) == {ONE: 1}
+        assert claim_limits(lane, 0, 100) == {ONE: 1}
         assert lane.breaker.state is State.CLOSED
 
     def test_bad_url_does_not_affect_the_store(self) -> None:
@@ -372,115 +373,6 @@ class TestAnswered:
         assert len(lane.health._failing) <= 1000
         assert len(lane.health.shut) <= 1000
         assert len(lane.health._good_at) <= 64
-
-
-class TestClaimOrder:
-    def test_failed_images_come_second_without_starving(self) -> None:
-        orders = [new.claim_order() for new in [new_lane()] for _ in range(8)]
-        assert orders.count(("s", Again("s"))) == 6
-        assert orders.count((Again("s"), "s")) == 2
-
-    def test_failed_images_are_not_used_as_probes(self) -> None:
-        lane = new_lane()
-        answers(lane, UNEXPECTED, FAILURES)
-        assert {lane.claim_order() for _ in range(8)} == {("s", Again("s"))}
-
-
-def takes(count: int) -> list[Taken]:
-    return [
-        Taken(str(number), owner_key(f"o{number}"), 0.0, Source.EVENT) for number in range(count)
-    ]
-
-
-class TestClaimSize:
-    def test_fills_the_free_slots(self) -> None:
-        assert new_lane(16).claim_size(0, 100, 0) == 16
-
-    def test_is_zero_while_enough_is_claimed(self) -> None:
-        lane = new_lane(4)
-        run(lane, 4)
-        assert lane.claim_size(0, 100, 0) == 0
-
-    def test_is_at_most_a_batch(self) -> None:
-        assert new_lane(1000).claim_size(0, 100, 0) == 100
-
-    def test_claims_ahead_for_a_fast_store(self) -> None:
-        lane = new_lane(4)
-        for number in range(2000):
-            lane.answered(GONE, Origin("o", "p"), number / 200)
-        run(lane, 4)
-        assert lane.claim_size(10, 100, 0) == pytest.approx(50, abs=2)
-
-    @pytest.mark.parametrize(("rate", "store_rate"), [(20, 0), (0, 20), (20, 400), (400, 20)])
-    def test_claims_a_quarter_second_of_work_under_a_rate(
-        self, rate: float, store_rate: float
-    ) -> None:
-        assert new_lane(64, store_rate).claim_size(0, 100, rate) == 5
-
-    def test_claims_at_least_one_under_a_low_rate(self) -> None:
-        assert new_lane(64, 0.1).claim_size(0, 100, 0) == 1
-
-    def test_claims_one_for_a_probe(self) -> None:
-        lane = new_lane()
-        answers(lane, THROTTLED, FAILURES)
-        assert lane.claim_size(0.05, 100, 0) == 0
-        assert lane.claim_size(10, 100, 0) == 1
-        lane.push(new_job())
-        assert lane.claim_size(10, 100, 0) == 0
-        assert lane.begin(10, 1) is not None
-        assert lane.claim_size(10, 100, 0) == 0
-
-    def test_allows_a_second_claim_while_one_waits(self) -> None:
-        lane = self.busy_lane()
-        assert lane.claim_size(10, 100, 0) == 100
-        lane.claim_begins(takes(90))
-        assert lane.claim_size(10, 100, 0) == 100
-        lane.claim_begins(takes(9))
-        assert lane.claim_size(10, 100, 0) == 0
-        lane.claim_ends(takes(90), 90)
-        fill(lane, 90)
-        assert lane.claim_size(10, 100, 0) == 100
-        lane.push(new_job())
-        assert lane.claim_size(10, 100, 0) == 0
-
-    def busy_lane(self) -> Lane:
-        """Return a lane with fast deletes and no free slot."""
-        lane = new_lane(4)
-        for number in range(20_000):
-            lane.answered(GONE, Origin("o", "p"), number / 2000)
-        run(lane, 4)
-        return lane
-
-    def test_claims_a_probe_once(self) -> None:
-        lane = new_lane()
-        answers(lane, THROTTLED, FAILURES)
-        assert lane.claim_size(10, 100, 0) == 1
-        lane.claim_begins(takes(1))
-        assert lane.claim_size(10, 100, 0) == 0
-
-    def test_asks_for_more_if_other_agents_claim_the_same_images(self) -> None:
-        lane = new_lane(8)
-        for got, size in ((8, 8), (4, 11), (0, 22), (0, 43), (0, 86), (0, 100)):
-            lane.claim_begins(takes(8))
-            lane.claim_ends(takes(8), got)
-            assert lane.claim_size(0, 100, 0) == size
-        for _ in range(100):
-            lane.claim_begins(takes(100))
-            lane.claim_ends(takes(100), 0)
-        lane.claim_begins(takes(100))
-        lane.claim_ends(takes(100), 100)
-        assert lane.claim_size(0, 100, 0) == 16
-
-    def test_asks_for_no_more_than_the_rate_allows(self) -> None:
-        lane = new_lane(8, 40)
-        lane.claim_begins(takes(8))
-        lane.claim_ends(takes(8), 1)
-        assert lane.claim_size(0, 100, 0) == 8
-
-    def test_claims_nothing_in_a_paused_store(self) -> None:
-        lane = new_lane()
-        lane.breaker.force_open("x")
-        assert lane.claim_size(1e9, 100, 0) == 0
 
 
 class TestOwners:
@@ -528,21 +420,21 @@ class TestOwners:
         fill(lane, 60, "a")
         self.begin_all(lane)
         assert len(lane.backlog) == 45
-        assert lane.claim_size(0, 100, 0) == 1
-        assert lane.claim_limits(0, 100)[owner_key("a")] <= 0
+        assert claim_size(lane, 0, 100, 0) == 1
+        assert claim_limits(lane, 0, 100)[owner_key("a")] <= 0
 
     def test_limited_owner_has_claims_ahead(self) -> None:
         lane = new_lane()
         run(lane, 15, "a")
-        assert lane.claim_size(0, 100, 0) == 1
-        assert lane.claim_limits(0, 100) == {owner_key("a"): 1}
+        assert claim_size(lane, 0, 100, 0) == 1
+        assert claim_limits(lane, 0, 100) == {owner_key("a"): 1}
 
     def test_full_lane_limits_no_owner(self) -> None:
         lane = new_lane(4)
         run(lane, 4)
         fill(lane, 4)
-        assert lane.claim_limits(0, 100) == {}
-        assert lane.claim_size(0, 100, 0) == 0
+        assert claim_limits(lane, 0, 100) == {}
+        assert claim_size(lane, 0, 100, 0) == 0
 
     def test_stalled_delete_is_charged_to_its_owner(self) -> None:
         """The jobs behind it in its batch go to other workers."""

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The claims of a lane that are in progress, and how many images they obtain."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from evscrub.domain.evidence import Owner
+from evscrub.queueing.delay_queue import Taken
+from evscrub.queueing.turns import OwnerKey, owner_key
+
+_LEAST_YIELD = 0.01
+
+
+class Again(NamedTuple):
+    """Queue lane of a store's images that failed before; the others make better probes."""
+
+    store: str
+
+
+class Claiming:
+    """The claims of a lane that are in progress.
+
+    :param store: the lane's name.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.count = 0
+        #: Moving average of the share of images that claims obtain; low if other agents claim
+        #: the same images.
+        self.yielded = 1.0
+        self._store = store
+        self._images: Counter[OwnerKey] = Counter()  # of these claims
+        self._ordered = 0
+
+    @property
+    def images(self) -> int:
+        """Number of images of these claims."""
+        return self._images.total()
+
+    def images_of(self, owner: Owner) -> int:
+        """Return the number of an owner's images of these claims."""
+        return self._images[owner_key(owner)]
+
+    def begins(self, taken: Sequence[Taken]) -> None:
+        """Count the start of a claim of these images."""
+        self.count += 1
+        self._images.update(image.owner for image in taken)
+
+    def ends(self, taken: Sequence[Taken], got: int) -> None:
+        """Count the end of a claim of these images.
+
+        :param taken: the images passed to :meth:`begins`.
+        :param got: how many of them were claimed.
+        """
+        self.count -= 1
+        self._images -= Counter(image.owner for image in taken)
+        self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
+
+    def order(self, *, is_closed: bool) -> tuple[str | Again, str | Again]:
+        """Return the queue lanes to claim from, in order of preference.
+
+        Images that failed before come second, but first in every fourth claim to avoid starvation.
+        While the breaker is not closed they always come second, because they make poor probes.
+
+        :param is_closed: whether the lane's breaker is closed.
+        """
+        first, again = self._store, Again(self._store)
+        self._ordered += 1
+        return (again, first) if is_closed and self._ordered % 4 == 0 else (first, again)
