@@ -15,6 +15,7 @@ DOCUMENTS = [
     *(path.relative_to(REPOSITORY) for path in REPOSITORY.glob("etc/**/*.rst")),
 ]
 
+#: In lines, which the formatter would make one term each.
 TERMS = (
     "adaptive limit", "backlog", "burst", "circuit breaker", "claim", "closed", "delay", "due",
     "expire", "forced open", "half-open", "hand back", "histogram", "hold", "job", "lane", "lease",
