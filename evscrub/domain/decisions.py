@@ -167,9 +167,7 @@ def _decide_pending(
         return Damaged("the image is pending_delete but has a live location")
     # Summed in this order no date overflows.
     left = image.deleted_at - now + policy.scrub_time
-    if left > timedelta(0):
-        return Wait(left.total_seconds())
-    return Scrub(Kind.PENDING, pending)
+    return _scrub_after(left, Kind.PENDING, pending)
 
 
 def _decide_deleted(
@@ -189,11 +187,8 @@ def _decide_deleted(
         # May be in the future: after glance-scrubber --restore the image has no locations for
         # Glance, so a second DELETE sets its status to deleted, not pending_delete.
         left = max(left, image.deleted_at - now + policy.scrub_time)
-    if left > timedelta(0):
-        return Wait(left.total_seconds())
-    return Scrub(
-        Kind.HANDED_BACK if _is_handed_back(image, pending, policy) else Kind.EXPIRED, pending
-    )
+    kind = Kind.HANDED_BACK if _is_handed_back(image, pending, policy) else Kind.EXPIRED
+    return _scrub_after(left, kind, pending)
 
 
 def _is_handed_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Policy) -> bool:
@@ -232,9 +227,11 @@ def _decide_live(
     left = _lease_left(removed, now, policy)
     removed_last = max(row.deleted_at for row in removed if row.deleted_at is not None)
     left = max(left, removed_last - now + policy.scrub_time + policy.orphan_grace)
-    if left > timedelta(0):
-        return Wait(left.total_seconds())
-    return Scrub(Kind.ORPHAN, removed)
+    return _scrub_after(left, Kind.ORPHAN, removed)
+
+
+def _scrub_after(left: timedelta, kind: Kind, locations: tuple[LocationRow, ...]) -> Decision:
+    return Wait(left.total_seconds()) if left > timedelta(0) else Scrub(kind, locations)
 
 
 def _lease_left(pending: tuple[LocationRow, ...], now: datetime, policy: Policy) -> timedelta:

@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.evidence import Scope
 from evscrub.domain.verdict import (
     EMPTY_DIRECTORY,
     GONE,
@@ -20,6 +21,7 @@ from evscrub.domain.verdict import (
     Outcome,
     Verdict,
 )
+from evscrub.flow_control.health import Change, Event
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim
 from evscrub.scrubbing.batch import Answer
@@ -343,3 +345,20 @@ def test_a_delete_that_hangs_is_in_work_from_its_beginning() -> None:
     bench.meanwhile = hang
     bench.work()
     assert seen == [(1, 60)]
+
+
+@pytest.mark.parametrize("scope", Scope)
+@pytest.mark.parametrize("event", Event)
+def test_change_for_the_worse_takes_back_jobs_that_no_worker_has_started(
+    bench: Bench, event: Event, scope: Scope
+) -> None:
+    batch = bench.lane.begin(bench.now, 5)
+    assert batch is not None
+    released = bench.scrubber._lanes._follow(bench.lane, Change(event, scope, "o", "reason"))
+    if event in {Event.SLOWED, Event.OPENED, Event.REFUSING}:
+        assert not batch
+    else:
+        assert len(batch) == 5
+    ends = scope is Scope.OWNER and event in {Event.OPENED, Event.REFUSING}
+    assert released == (bench.jobs if ends else [])
+    assert [job.state for job in released] == [JobState.WAITING] * len(released)

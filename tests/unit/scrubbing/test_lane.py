@@ -30,7 +30,6 @@ from evscrub.queueing.delay_queue import Source, Taken
 from evscrub.queueing.turns import owner_key
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.claim_ahead import claim_limits, claim_size
-from evscrub.scrubbing.job import JobState
 from evscrub.scrubbing.lane import STALL_SECONDS, Lane
 from evscrub.scrubbing.slots import Slots
 from tests.unit.world import new_job
@@ -485,16 +484,6 @@ class TestOwners:
             lane.took(0.0001)  # another worker's
         lane.unblock(1000)
         assert lane.delete_seconds == 0.0001
-
-    def test_refusals_take_back_what_workers_have_not_begun(self) -> None:
-        lane = new_lane(4)
-        fill(lane, 6, "a")
-        lane.took(0.0001)
-        batch = lane.begin(0, 6)
-        assert batch is not None
-        lane.slow_down()
-        assert [job.state for job in lane.drain_owner("a")] == [JobState.WAITING] * 6
-        assert not batch
 
 
 def test_running_never_exceeds_the_pace() -> None:
