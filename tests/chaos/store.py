@@ -152,7 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         key = self._key()
         if key:
-            self._serve_scrubber(lambda: 200 if key in self.server else 404)
+            # With the object's size, by which agents tell whether live images are there.
+            self._serve_scrubber(
+                lambda: 200 if key in self.server else 404, lambda: self.server.get(key) or b""
+            )
         else:
             self._answer(200)
 
@@ -170,7 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.deleting[who] -= 1
 
-    def _serve_scrubber(self, work: Callable[[], int]) -> None:
+    def _serve_scrubber(
+        self, work: Callable[[], int], body: Callable[[], bytes] = lambda: b""
+    ) -> None:
         came, who = time.time(), self._who()
         scrubs = who.startswith(self.server.scrubbers)
         status = self._refusal() if scrubs else None
@@ -180,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.note(Request(came, time.time(), who, self.command, self._key(), status))
         if status:
             code = {500: "InternalError", 503: "SlowDown", 404: "NoSuchKey"}.get(status)
-            self._answer(status, _ERROR.format(code).encode() if code else b"")
+            self._answer(status, _ERROR.format(code).encode() if code else body())
         else:
             self.close_connection = True
 

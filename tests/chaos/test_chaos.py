@@ -5,6 +5,8 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
+
 from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.chaos.plan import AGENT_FAULTS, OTHER_FAULTS, make_plan
 from tests.chaos.rows import Rows, new_id
@@ -24,6 +26,16 @@ def test_a_plan_is_its_seed() -> None:
 def test_every_fault_is_drawn() -> None:
     kinds = {fault.kind for seed in range(20) for t in make_plan(seed, 60).faults for fault in t}
     assert kinds == {*AGENT_FAULTS, *OTHER_FAULTS}
+
+
+def test_the_store_tells_an_object_s_size() -> None:
+    """Without it, nothing that is missing would ever be proven."""
+    with ObjectStore(("agent",)) as objects:
+        objects.put("key", b"20 bytes of an image")
+        base = f"http://127.0.0.1:{objects.server_address[1]}/{BUCKET}"
+        there, absent = httpx.head(f"{base}/key"), httpx.head(f"{base}/other")
+    assert (there.status_code, there.headers["Content-Length"]) == (200, "20")
+    assert absent.status_code == 404
 
 
 def test_nothing_is_lost_nor_scrubbed_twice_nor_scrubbed_that_lives(tmp_path: Path) -> None:
