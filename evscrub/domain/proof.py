@@ -27,6 +27,8 @@ from evscrub.domain.verdict import (
 
 #: How long data must be missing from a store without a witness before it is taken as gone.
 STILL_MISSING_SECONDS = 3.0
+#: How long missing data at most waits for the answers about images that were not asked for yet.
+OTHERS_SECONDS = 60.0
 #: Most parts of a store that are tracked, and most owners and images in each part.
 _PARTS = 256
 _OWNERS = 1000
@@ -71,7 +73,7 @@ class Missing:
 
     Without a witness the data of an image is taken as gone if other data in the same part of the
     store was found after it was missing, or if it stays missing while fewer images than the limit
-    have been missing since data was last found there.
+    have been missing since data was last found there, or may turn out to be.
 
     :param limit: number of missing images in a row, over any time, that shows that the store is
         wrong; 0 takes any missing data as gone.
@@ -85,11 +87,15 @@ class Missing:
         #: Pairs of part and image that was missing before other data of the part was found.
         self._proven: set[tuple[str, str]] = set()
 
-    def judge(self, proof: Proof, part: str, owner: Owner, image_id: str, now: float) -> Verdict:
+    def judge(
+        self, proof: Proof, part: str, owner: Owner, image_id: str, now: float, *, unasked: int = 0
+    ) -> Verdict:
         """Return the verdict on an image whose data a part of the store does not have.
 
         :param proof: what witnesses prove about that part.
         :param now: seconds, of a clock that never goes back.
+        :param unasked: number of due images whose data the store was not asked to delete yet; if
+            it is slow, its missing images take long to count.
         """
         if not self.limit:
             return NOT_FOUND
@@ -110,7 +116,8 @@ class Missing:
             return NOT_FOUND
         if part not in self._parts and len(self._parts) >= _PARTS:
             del self._parts[next(iter(self._parts))]
-        return self._parts.setdefault(part, _Part(self.limit, now)).judge(owner, image_id, now)
+        known = self._parts.setdefault(part, _Part(self.limit, now))
+        return known.judge(owner, image_id, now, unasked)
 
     def found(self, part: str, began: float) -> None:
         """Record that a part of the store had an image's data.
@@ -172,8 +179,8 @@ class _Part:
         self._began = max(self._began, time)
         return taken
 
-    def judge(self, owner: Owner, image_id: str, now: float) -> Verdict:
-        """Judge an image by how many images are missing, and for how long."""
+    def judge(self, owner: Owner, image_id: str, now: float, unasked: int) -> Verdict:
+        """Judge an image by how many images are missing or may be, and for how long."""
         if owner not in self._since and len(self._since) >= _OWNERS:
             return UNPROVEN
         own = self._since.setdefault(owner, {})
@@ -187,6 +194,9 @@ class _Part:
             return UNPROVEN
         if self._missing_of(owner) >= self._limit:
             return self._too_many(TOO_MANY_OF_ONE)
+        possible = self._count + self._gone.total() + unasked
+        if possible >= self._limit and now - since < OTHERS_SECONDS:
+            return UNPROVEN
         del own[image_id]
         self._count -= 1
         self._gone[owner] += 1

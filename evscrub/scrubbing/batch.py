@@ -61,6 +61,11 @@ class Batch:
         """The jobs that have not started."""
         return list(self._jobs)
 
+    @property
+    def unanswered(self) -> list[Job]:
+        """The job that the thread is deleting, and those that have not started."""
+        return ([] if self.current is None else [self.current]) + self.jobs
+
     def take(self) -> Job | None:
         """Remove and return the next job; None if there is none."""
         try:

@@ -5,6 +5,7 @@ It only counts and decides, and never waits. Not thread-safe: only the event loo
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 from evscrub.domain.evidence import Origin, Owner
 from evscrub.domain.proof import Missing
@@ -90,6 +91,12 @@ class Lane:
     def running(self) -> int:
         """Number of workers; each has one job, or a batch of jobs if deletes are fast."""
         return self._slots.taken
+
+    @property
+    def unasked(self) -> int:
+        """Number of claimed images whose data the store was not asked to delete yet."""
+        with_workers = (job for batch in self.batches for job in batch.unanswered)
+        return sum(job.first for job in chain(self.backlog, with_workers))
 
     def statistics(self, ready: int, now: float) -> LaneStatistics:
         """Return the current statistics.

@@ -32,9 +32,11 @@ class Lanes:
     """The lanes by store.
 
     :param stores: the stores that data may be deleted from; each gets a lane at once.
+    :param queue: holds the ready images.
     """
 
-    def __init__(self, stores: Iterable[str], context: Context) -> None:
+    def __init__(self, stores: Iterable[str], queue: DelayQueue, context: Context) -> None:
+        self._queue = queue
         self._context = context
         settings = context.settings
         self._rate = RateLimit(settings.rate, settings.burst)
@@ -62,13 +64,13 @@ class Lanes:
             self._rates[store] = RateLimit(pace.rate, settings.burst)
         return lane
 
-    def statistics(self, queue: DelayQueue) -> tuple[LaneStatistics, ...]:
-        """Return the current statistics of each lane.
-
-        :param queue: holds the ready images.
-        """
+    def statistics(self) -> tuple[LaneStatistics, ...]:
+        """Return the current statistics of each lane."""
         now = self._context.clock.boot()
-        return tuple(lane.statistics(_ready(queue, lane), now) for lane in self)
+        return tuple(
+            lane.statistics(self._queue.ready(lane.name) + self._queue.ready(Again(lane.name)), now)
+            for lane in self
+        )
 
     @property
     def running(self) -> int:
@@ -163,7 +165,8 @@ class Lanes:
         meaning = lane.effective_verdict(verdict)
         if verdict.is_missing:
             proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
-            meaning = lane.missing.judge(proof, part, job.owner, job.image_id, now)
+            unasked = self._queue.ready(lane.name) + lane.claiming.images + lane.unasked
+            meaning = lane.missing.judge(proof, part, job.owner, job.image_id, now, unasked=unasked)
         job.judge(location, lane.name, meaning, answer.ended_at)
         change = lane.answered(meaning, Origin(job.owner, part, job.first), now)
         if meaning is GONE:
@@ -211,8 +214,3 @@ class Lanes:
             self._rates[lane.name].change(0, 1)
             released += lane.drain()
         return released
-
-
-def _ready(queue: DelayQueue, lane: Lane) -> int:
-    """Return how many images are ready in a lane, including those that failed before."""
-    return queue.ready(lane.name) + queue.ready(Again(lane.name))

@@ -46,7 +46,7 @@ class Scrubber:
         self._context = context
         self._record = context.record
         self._leases = LeaseKeeper(claims, context)
-        self._lanes = Lanes(stores.deletable, context)
+        self._lanes = Lanes(stores.deletable, queue, context)
         self._claimer = Claimer(queue, claims, stores, self._leases, context)
         self._settler = Settler(queue, claims, self._leases, observers, context)
         self._scheduler = Scheduler(queue, self._lanes, context)
@@ -71,7 +71,7 @@ class Scrubber:
         return ScrubberStatistics(
             settings=self.settings,
             record=self._record.statistics(),
-            lanes=self._lanes.statistics(self._queue),
+            lanes=self._lanes.statistics(),
             running=self._lanes.running,
             leases=self._leases.statistics(self._context.database_clock.now()),
             unsettled=len(self._settler),

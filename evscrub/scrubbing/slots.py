@@ -2,7 +2,8 @@
 """Worker slots and the backlog of jobs, both fair among owners. Pure."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 
 from evscrub.domain.evidence import Owner
 from evscrub.scrubbing.job import Job
@@ -64,6 +65,10 @@ class Backlog:
     def __len__(self) -> int:
         return self._size
 
+    def __iter__(self) -> Iterator[Job]:
+        """Iterate over all jobs, owner by owner."""
+        return chain.from_iterable(self._by_owner.values())
+
     @property
     def owners(self) -> int:
         """Number of owners with jobs in the backlog."""
@@ -111,7 +116,7 @@ class Backlog:
 
     def drain(self) -> list[Job]:
         """Remove and return all jobs."""
-        jobs = [job for waiting in self._by_owner.values() for job in waiting]
+        jobs = list(self)
         self._by_owner.clear()
         self._turns.clear()
         self._size = 0

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.domain.proof import STILL_MISSING_SECONDS, Missing, Proof, ProofResult
+from evscrub.domain.proof import (
+    OTHERS_SECONDS,
+    STILL_MISSING_SECONDS,
+    Missing,
+    Proof,
+    ProofResult,
+)
 from evscrub.domain.verdict import (
     NO_PROOF,
     NOT_FOUND,
@@ -119,6 +125,20 @@ class TestWithoutWitness:
         assert reasons(missing, 10 * limit, 0, "a") == ["unproven"] * 10 * limit
         for now in (LATER, 100 * LATER):
             assert reasons(missing, 10 * limit, now, "a") == [TOO_MANY_OF_ONE] * 10 * limit
+
+    def test_images_not_asked_for_yet_may_be_missing_too(self) -> None:
+        """A slow store answers for the first one twice before it answers for the others."""
+        missing = Missing(20)
+
+        def judge(image_id: str, now: float, unasked: int) -> str:
+            return missing.judge(NO_WITNESS, "p", "a", image_id, now, unasked=unasked).reason
+
+        assert [judge(f"i{n}", 0, 100) for n in range(5)] == ["unproven"] * 5
+        assert judge("i0", LATER, 15) == "unproven"
+        assert judge("i0", 2 * LATER, 14) == "not_found"
+        assert judge("i1", 2 * LATER, 15) == "unproven"
+        assert judge("i1", OTHERS_SECONDS - 0.1, 15) == "unproven"
+        assert judge("i1", OTHERS_SECONDS, 15) == "not_found"
 
     def test_found_data_proves_images_missing_before(self) -> None:
         missing = Missing(20)

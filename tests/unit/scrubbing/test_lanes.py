@@ -19,6 +19,7 @@ from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import LocationRow, Policy
 from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Seen, Settlement
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.context import Context
@@ -173,7 +174,7 @@ class TestTurns:
             settings = replace(SETTINGS, rate=rate, burst=burst, store_rate={"a": store_rate})
             clock = Clock(anyio.current_time, anyio.current_time)
             calls: Any = None
-            lanes = Lanes(["a"], Context(settings, DatabaseClock(clock), calls))
+            lanes = Lanes(["a"], DelayQueue(1), Context(settings, DatabaseClock(clock), calls))
             lane = lanes.of("a")
             lane.took(delete_seconds)
             for number in range(200):
@@ -354,6 +355,19 @@ class TestSlowStore:
         world.run(120)
         half = [one.store for one in world.asked[:2000]]
         assert 600 < half.count("b") < 1400
+
+
+@pytest.mark.parametrize("owners", ["a", "ab"])
+@pytest.mark.parametrize("concurrency", [4, 16])
+def test_a_slow_store_that_lacks_everything_is_found_out(owners: str, concurrency: int) -> None:
+    """It answers for a few images twice before it answers for the others."""
+    world = World(replace(SETTINGS, concurrency=concurrency), a=lambda _now: (12.0, NOT_FOUND))
+    for number in range(60):
+        image_id = world.add(owners[number % len(owners)], "a")
+        if number < 6:
+            world.of_images[image_id] = missing
+    world.run(300)
+    assert world.statuses() == {"pending_delete": 60}
 
 
 class TestLimits:
