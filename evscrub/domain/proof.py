@@ -27,7 +27,7 @@ from evscrub.domain.verdict import (
 
 #: How long data must be missing from a store without a witness before it is taken as gone.
 STILL_MISSING_SECONDS = 3.0
-#: How long missing data at most waits for the answers about images that were not asked for yet.
+#: How long missing data at most waits for the first answers about other images.
 OTHERS_SECONDS = 60.0
 #: Most parts of a store that are tracked, and most owners and images in each part.
 _PARTS = 256
@@ -88,14 +88,14 @@ class Missing:
         self._proven: set[tuple[str, str]] = set()
 
     def judge(
-        self, proof: Proof, part: str, owner: Owner, image_id: str, now: float, *, unasked: int = 0
+        self, proof: Proof, part: str, owner: Owner, image_id: str, now: float, *, unjudged: int = 0
     ) -> Verdict:
         """Return the verdict on an image whose data a part of the store does not have.
 
         :param proof: what witnesses prove about that part.
         :param now: seconds, of a clock that never goes back.
-        :param unasked: number of due images whose data the store was not asked to delete yet; if
-            it is slow, its missing images take long to count.
+        :param unjudged: number of due images for which no answer was judged yet; if the store is
+            slow, its missing images take long to count.
         """
         if not self.limit:
             return NOT_FOUND
@@ -117,7 +117,7 @@ class Missing:
         if part not in self._parts and len(self._parts) >= _PARTS:
             del self._parts[next(iter(self._parts))]
         known = self._parts.setdefault(part, _Part(self.limit, now))
-        return known.judge(owner, image_id, now, unasked)
+        return known.judge(owner, image_id, now, unjudged)
 
     def found(self, part: str, began: float) -> None:
         """Record that a part of the store had an image's data.
@@ -179,7 +179,7 @@ class _Part:
         self._began = max(self._began, time)
         return taken
 
-    def judge(self, owner: Owner, image_id: str, now: float, unasked: int) -> Verdict:
+    def judge(self, owner: Owner, image_id: str, now: float, unjudged: int) -> Verdict:
         """Judge an image by how many images are missing or may be, and for how long."""
         if owner not in self._since and len(self._since) >= _OWNERS:
             return UNPROVEN
@@ -194,7 +194,7 @@ class _Part:
             return UNPROVEN
         if self._missing_of(owner) >= self._limit:
             return self._too_many(TOO_MANY_OF_ONE)
-        possible = self._count + self._gone.total() + unasked
+        possible = self._count + self._gone.total() + unjudged
         if possible >= self._limit and now - since < OTHERS_SECONDS:
             return UNPROVEN
         del own[image_id]

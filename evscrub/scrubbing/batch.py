@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evscrub.domain.evidence import Owner
 from evscrub.domain.verdict import Verdict
-from evscrub.scrubbing.job import Job, Location
+from evscrub.scrubbing.job import Job, JobState, Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +62,12 @@ class Batch:
         return list(self._jobs)
 
     @property
-    def unanswered(self) -> list[Job]:
-        """The job that the thread is deleting, and those that have not started."""
-        return ([] if self.current is None else [self.current]) + self.jobs
+    def unjudged(self) -> list[Job]:
+        """All jobs but those whose answer was judged."""
+        judged_or_not = [answer.job for answer in self.answers]
+        if self.current is not None and self.current not in judged_or_not:
+            judged_or_not.append(self.current)
+        return [job for job in judged_or_not if job.state is JobState.DELETING] + self.jobs
 
     def take(self) -> Job | None:
         """Remove and return the next job; None if there is none."""

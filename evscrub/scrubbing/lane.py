@@ -93,9 +93,9 @@ class Lane:
         return self._slots.taken
 
     @property
-    def unasked(self) -> int:
-        """Number of claimed images whose data the store was not asked to delete yet."""
-        with_workers = (job for batch in self.batches for job in batch.unanswered)
+    def unjudged(self) -> int:
+        """Number of claimed images without a first judged answer of the store."""
+        with_workers = (job for batch in self.batches for job in batch.unjudged)
         return sum(job.first for job in chain(self.backlog, with_workers))
 
     def statistics(self, ready: int, now: float) -> LaneStatistics:
@@ -330,12 +330,16 @@ class Lane:
         breaker = self.health.shut.get(owner)
         return breaker is not None and breaker.lets_through(now, self.in_flight(owner) - 1) == 0
 
-    def is_outdated(self, began: float, verdict: Verdict) -> bool:
-        """Return whether a verdict of missing data predates the operator's last reload.
+    def may_mislead(self, began: float, verdict: Verdict) -> bool:
+        """Return whether a verdict of missing data predates the operator's last reload or a repair.
+
+        A paused store may be under repair, and have some images' data again and not yet others'.
 
         :param began: start of the delete, seconds since boot.
         """
-        return began < self.reset_at and (verdict in NOT_MOUNTED or verdict.is_missing)
+        is_paused = self.breaker.state is State.FORCED_OPEN
+        is_old = is_paused or began < self.reset_at
+        return is_old and (verdict in NOT_MOUNTED or verdict.is_missing)
 
     def effective_verdict(self, verdict: Verdict) -> Verdict:
         """Return the verdict to act on.

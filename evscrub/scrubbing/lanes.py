@@ -159,17 +159,19 @@ class Lanes:
         job, location = answer.job, answer.location
         part = "" if location.target is None else location.target.endpoint
         lane.took(answer.ended - answer.began)
-        if lane.is_outdated(answer.began, verdict):
+        if lane.may_mislead(answer.began, verdict):
             job.judge(location, lane.name, UNPROVEN, answer.ended_at)
-            return []
+            return lane.drain() if lane.is_shut(now) else []
         meaning = lane.effective_verdict(verdict)
         if verdict.is_missing:
             proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
-            unasked = self._queue.ready(lane.name) + lane.claiming.images + lane.unasked
-            meaning = lane.missing.judge(proof, part, job.owner, job.image_id, now, unasked=unasked)
+            unjudged = self._queue.ready(lane.name) + lane.claiming.images + lane.unjudged
+            meaning = lane.missing.judge(
+                proof, part, job.owner, job.image_id, now, unjudged=unjudged
+            )
         job.judge(location, lane.name, meaning, answer.ended_at)
         change = lane.answered(meaning, Origin(job.owner, part, job.first), now)
-        if meaning is GONE:
+        if meaning is GONE and lane.breaker.state is not State.FORCED_OPEN:
             lane.missing.found(part, answer.began)
         elif meaning.outcome not in FINISHED:
             job.first = False

@@ -126,12 +126,12 @@ class TestWithoutWitness:
         for now in (LATER, 100 * LATER):
             assert reasons(missing, 10 * limit, now, "a") == [TOO_MANY_OF_ONE] * 10 * limit
 
-    def test_images_not_asked_for_yet_may_be_missing_too(self) -> None:
+    def test_images_not_judged_yet_may_be_missing_too(self) -> None:
         """A slow store answers for the first one twice before it answers for the others."""
         missing = Missing(20)
 
-        def judge(image_id: str, now: float, unasked: int) -> str:
-            return missing.judge(NO_WITNESS, "p", "a", image_id, now, unasked=unasked).reason
+        def judge(image_id: str, now: float, unjudged: int) -> str:
+            return missing.judge(NO_WITNESS, "p", "a", image_id, now, unjudged=unjudged).reason
 
         assert [judge(f"i{n}", 0, 100) for n in range(5)] == ["unproven"] * 5
         assert judge("i0", LATER, 15) == "unproven"

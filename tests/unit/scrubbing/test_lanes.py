@@ -370,6 +370,46 @@ def test_a_slow_store_that_lacks_everything_is_found_out(owners: str, concurrenc
     assert world.statuses() == {"pending_delete": 60}
 
 
+@pytest.mark.parametrize("owners", ["a", "ab"])
+@pytest.mark.parametrize("another", [False, True])
+def test_answers_during_a_repair_settle_nothing(owners: str, another: bool) -> None:
+    """The deletes that are running when the store is paused find some data restored.
+
+    The image of another owner ends a pause that was due to a single one.
+    """
+
+    def under_repair(now: float) -> tuple[float, Verdict]:
+        return (0.3, NOT_FOUND) if now < 2.9 else next(repaired)
+
+    # The last one was asked for before its data was restored, and answers after the first one.
+    repaired = chain([(1.0, GONE), (1.5, NOT_FOUND)], repeat((0.6, NOT_FOUND)))
+    world = World(replace(SETTINGS, not_found_limit=5), a=under_repair)
+    for number in range(12):
+        world.add(owners[number % len(owners)], "a")
+
+    async def add_another(scrubber: Scrubber) -> None:
+        await anyio.sleep(10)
+        if another:
+            scrubber._queue.add(world.add("c", "a"), anyio.current_time(), owner="c")
+
+    world.run(14, add_another, idle=True)
+    found = {one.image_id for one in world.asked if one.verdict is GONE}
+    assert len(found) == 1
+    assert {image_id for image_id in world.images if world.status(image_id) == "deleted"} == found
+
+
+def test_a_witness_restored_during_a_repair_proves_nothing() -> None:
+    """Data that was asked for before may be restored after the witness."""
+    answers = chain([(0.3, NOT_FOUND)], repeat((20.0, NOT_FOUND)))
+    world = World(a=lambda _now: next(answers))
+    world.live["a"] = lambda now: Presence.ABSENT if now < 10 else Presence.THERE
+    for _ in range(5):
+        world.add("o", "a")
+    world.run(60)
+    assert world.questions >= 1
+    assert world.statuses() == {"pending_delete": 5}
+
+
 class TestLimits:
     def test_concurrency_of_each_store(self) -> None:
         settings = replace(SETTINGS, store_concurrency={"a": 2, "c": 100})
