@@ -166,6 +166,7 @@ class Listener:
         self._joined = False
         self._joining = anyio.Event()
         self._conf = conf
+        self._clock = clock
         self._on_events = on_events
         self._on_joined = on_joined
         self._missed = missed
@@ -253,11 +254,11 @@ class Listener:
 
     async def _watch_silence(self) -> None:
         """Rejoin the bus if it is unexpectedly silent."""
-        silence = Silence(anyio.current_time())
+        silence = Silence(self._clock.boot())
         while True:
             await anyio.sleep(_SILENCE_LOOK_SECONDS)
             received, missed = self.dispatcher.received, self._missed()
-            if self._joined and silence.is_suspect(anyio.current_time(), received, missed):
+            if self._joined and silence.is_suspect(self._clock.boot(), received, missed):
                 LOG.warning(
                     "No notifications arrive, but sweeps found images that the bus should have"
                     " announced: rejoining the bus; if that does not help, check that [listener]"

@@ -6,12 +6,11 @@ from contextlib import suppress
 
 from oslo_log import log as logging
 
-from evscrub.config.settings import Settings
 from evscrub.domain import verdict as verdicts
 from evscrub.domain.clock import Moment, epoch
 from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, Scrub, Wait
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
-from evscrub.flow_control.owner_limit import OwnerPace
+from evscrub.flow_control.owner_limit import OwnerLimit
 from evscrub.queueing.delay_queue import DelayQueue, Taken
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
@@ -61,23 +60,21 @@ class Claimer:
         self.witness_finder = WitnessFinder(
             self._shared_urls.live_ids, LiveImages(claims.database).read, stores.resolve
         )
-        self._owners = OwnerPace(context.settings.owner_rate)
-        self._paced: set[str] = set()  #: images delayed by their owner's rate
+        self._owners = OwnerLimit(context.settings.owner_rate)
         # An event's owner is not trusted: the registry is asked before an owner's rate is charged.
         queue.first_lane = UNKNOWN_LANE
         queue.swept_lane = self._known_lane()
         self._refused_until = 0.0
         self._refusal_limit = LogLimit(_TELL_SECONDS)
 
-    def change(self, old: Settings) -> None:
-        """Apply changed options.
-
-        :param old: the settings before.
-        """
-        settings = self._context.settings
+    def change(self) -> None:
+        """Apply changed options; what the old owner rate delayed is due for the new one."""
+        delayed = self._owners.change(self._context.settings.owner_rate)
         self._queue.swept_lane = self._known_lane()
-        if settings.owner_rate != old.owner_rate:
-            self._change_owner_rate(settings.owner_rate)
+        now = self._context.database_clock.now()
+        for image_id in delayed:
+            if not self._queue.is_taken(image_id) and self._queue.cancel(image_id):
+                self._queue.add(image_id, now)
 
     def _known_lane(self) -> str:
         """Return the queue lane for images whose owner is known from the registry.
@@ -86,20 +83,7 @@ class Claimer:
         charged during the look.
         """
         stores = self._stores.deletable
-        return (
-            stores[0]
-            if len(stores) == 1 and not self._context.settings.owner_rate
-            else UNKNOWN_LANE
-        )
-
-    def _change_owner_rate(self, rate: float) -> None:
-        """Make images due that were delayed by the old rate, so that the new one schedules them."""
-        self._owners = OwnerPace(rate)
-        now = self._context.database_clock.now()
-        paced, self._paced = self._paced, set()
-        for image_id in paced:
-            if not self._queue.is_taken(image_id) and self._queue.cancel(image_id):
-                self._queue.add(image_id, now)
+        return stores[0] if len(stores) == 1 and not self._owners.rate else UNKNOWN_LANE
 
     async def look(self, taken: Sequence[Taken]) -> None:
         """Queue each image in the lane of its store, or set it aside if it is not to be scrubbed.
@@ -141,7 +125,7 @@ class Claimer:
         """
         asked = self._context.clock.moment()
         ids = [image.image_id for image in taken]
-        self._paced.difference_update(ids)
+        self._owners.started(ids)
         try:
             seen, shared = await self._context.calls.call(
                 self._claim, ids, self._context.settings.policy
@@ -248,9 +232,7 @@ class Claimer:
         # The registry's owner replaces the event's.
         owner = None if sight.image is None else sight.image.owner
         now = self._context.database_clock.now()
-        turn = self._owners.turn(owner, now)
-        if turn > now:
-            self._paced.add(taken.image_id)
+        turn = self._owners.turn(taken.image_id, owner, now)
         due = turn if turn > now else taken.due
         handed_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.HANDED_BACK
         queue_lane = self._queue_lane(taken.image_id, lane, failed_before=handed_back)

@@ -121,7 +121,7 @@ class Scrubber:
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved < 0:  # images looked at too early learn their due time from the registry
             self._queue.shift(moved)
-        self._claimer.change(old)
+        self._claimer.change()
         self._lanes.change(settings)
         self._deleter.change(settings.concurrency)
         self.wake()

@@ -24,6 +24,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     code = 0
     for seed in range(arguments.seed, arguments.seed + arguments.seeds):
+        if arguments.keep is not None:
+            arguments.keep.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="evscrub-chaos-", dir=arguments.keep))
         try:
             report = run(seed, arguments.database, arguments.minutes * 60, directory)

@@ -131,9 +131,9 @@ function attention(s) {
     if (store.fault)
       add("bad", "Store not usable", `${storeName(store.name)}: ${store.fault}. Its images are parked.`);
     else if (store.breaker === "blown")
-      add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Mend it and send the agents SIGHUP.`);
+      add("bad", "Store paused", `${storeName(store.name)}: ${store.reason}. Repair it and send the agents SIGHUP.`);
     else if (store.breaker !== "closed")
-      add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait, and it is probed now and then.`);
+      add("warn", "Store failing", `${storeName(store.name)} does not work (${reason(store.reason)}). Its images wait; evscrub probes it until it works.`);
     else if (store.owners_stopped)
       add("warn", "Some images wait", `${storeName(store.name)}: images of ${store.owners_stopped} ${store.owners_stopped === 1 ? "project" : "projects"} fail, one after another. Those of others go on; the log names them.`);
   }
@@ -321,8 +321,8 @@ function perSecond(store) {
 
 function storeState(store) {
   if (store.fault) return ["bad", "not usable", `${store.fault}; loaded again every minute, and at SIGHUP`];
-  if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Mend it and send SIGHUP.`];
-  if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed now and then`];
+  if (store.breaker === "blown") return ["bad", "paused", `${store.reason}. Repair it and send SIGHUP.`];
+  if (store.breaker === "open") return ["bad", "failing", `${reason(store.reason)}; probed until it works`];
   if (store.breaker === "probing") return ["warn", "probing", `${reason(store.reason)}; one request decides`];
   if (store.owners_stopped) return ["warn", "in part", "some projects' images wait; the log names them"];
   if (store.provable === false)
@@ -393,7 +393,7 @@ function stuck(s) {
     const paused = store.breaker === "blown";
     groups.push(group(paused ? "bad" : "warn", paused ? "paused" : "failing",
       `${images(waitingIn(store))}${inStore(store.name)}: ${reason(store.reason)}`,
-      paused ? "Nothing is deleted there. Mend it and send the agents SIGHUP." : "The store is probed now and then.",
+      paused ? "Nothing is deleted there. Repair it and send the agents SIGHUP." : "evscrub probes the store until it works.",
       "", [], [], 0));
   }
   if (s.damaged.total) {

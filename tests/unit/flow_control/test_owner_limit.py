@@ -9,56 +9,67 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.flow_control.owner_limit import OwnerPace
+from evscrub.flow_control.owner_limit import OwnerLimit
 
 
 def test_without_a_rate_every_turn_is_now() -> None:
-    pace = OwnerPace(0)
-    assert [pace.turn("a", 5) for _ in range(100)] == [5] * 100
+    limit = OwnerLimit(0)
+    assert [limit.turn("i", "a", 5) for _ in range(100)] == [5] * 100
 
 
 def test_turns_of_an_owner_are_spaced() -> None:
-    pace = OwnerPace(2)
-    assert [pace.turn("a", 10) for _ in range(4)] == [10, 10.5, 11, 11.5]
+    limit = OwnerLimit(2)
+    assert [limit.turn("i", "a", 10) for _ in range(4)] == [10, 10.5, 11, 11.5]
 
 
 def test_owners_do_not_wait_for_each_other() -> None:
-    pace = OwnerPace(1)
+    limit = OwnerLimit(1)
     for _ in range(100):
-        pace.turn("a", 0)
-    assert pace.turn("b", 0) == 0
-    assert pace.turn(None, 0) == 0
+        limit.turn("i", "a", 0)
+    assert limit.turn("i", "b", 0) == 0
+    assert limit.turn("i", None, 0) == 0
 
 
 def test_unused_turns_are_not_saved() -> None:
-    pace = OwnerPace(1)
-    pace.turn("a", 0)
-    assert [pace.turn("a", 100) for _ in range(3)] == [100, 101, 102]
+    limit = OwnerLimit(1)
+    limit.turn("i", "a", 0)
+    assert [limit.turn("i", "a", 100) for _ in range(3)] == [100, 101, 102]
 
 
 def test_raised_rate_applies_from_the_next_turn() -> None:
-    pace = OwnerPace(1)
-    pace.turn("a", 0)
-    pace.rate = 10
-    assert [pace.turn("a", 0) for _ in range(3)] == pytest.approx([1, 1.1, 1.2])
+    limit = OwnerLimit(1)
+    limit.turn("i", "a", 0)
+    limit.change(10)
+    assert [limit.turn("i", "a", 0) for _ in range(3)] == pytest.approx([0, 0.1, 0.2])
+
+
+def test_changed_rate_gives_back_what_the_old_one_delayed() -> None:
+    limit = OwnerLimit(1)
+    for image_id in "ijkl":
+        limit.turn(image_id, "a", 0)
+    limit.turn("m", "b", 0)
+    limit.started("k")
+    assert limit.change(1) == set()
+    assert limit.change(2) == {"j", "l"}
+    assert limit.change(0) == set()
 
 
 def test_owners_without_pending_turns_are_forgotten() -> None:
-    pace = OwnerPace(1)
+    limit = OwnerLimit(1)
     for number in range(20_000):
-        pace.turn(str(number), float(number))
-    assert len(pace._next) <= 10_001
+        limit.turn("i", str(number), float(number))
+    assert len(limit._next) <= 10_001
     # But not one whose turn is still to come.
-    pace.turn("19999", 19_999)
-    assert pace.turn("19999", 19_999) == 20_001
+    limit.turn("i", "19999", 19_999)
+    assert limit.turn("i", "19999", 19_999) == 20_001
 
 
 def test_forgetting_owners_is_amortized() -> None:
-    pace = OwnerPace(0.001)
+    limit = OwnerLimit(0.001)
     for number in range(100_000):  # minutes of searching, if each owner made one
-        pace.turn(str(number), 0.0)
-        pace.turn(str(number), 0.0)
-    assert len(pace._next) == 100_000
+        limit.turn("i", str(number), 0.0)
+        limit.turn("i", str(number), 0.0)
+    assert len(limit._next) == 100_000
 
 
 @given(
@@ -66,12 +77,12 @@ def test_forgetting_owners_is_amortized() -> None:
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=100),
 )
 def test_rate_of_an_owner_is_never_exceeded(rate: float, asks: list[tuple[str, float]]) -> None:
-    pace = OwnerPace(rate)
+    limit = OwnerLimit(rate)
     now = 0.0
     turns: dict[str, list[float]] = {}
     for owner, seconds in asks:
         now += seconds
-        turn = pace.turn(owner, now)
+        turn = limit.turn("i", owner, now)
         assert turn >= now
         turns.setdefault(owner, []).append(turn)
     for times in turns.values():
