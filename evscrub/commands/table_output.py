@@ -21,7 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
-from evscrub.domain.words import in_words
+from evscrub.domain.words import in_units, in_words
 
 BATCH_ROWS = 1000
 
@@ -177,7 +177,7 @@ def cell(value: Value, how: str) -> _Cell:
             printable = _printable(value)
             return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
         case SizeBytes():
-            return _in_units(value) if how in _FOR_PEOPLE else int(value)
+            return in_units(value) if how in _FOR_PEOPLE else int(value)
     return "" if value is None and how in _FOR_PEOPLE else value
 
 
@@ -189,11 +189,3 @@ def _printable(text: str) -> str:
 
 def _until(seconds: int) -> str:
     return in_words(seconds) if seconds >= 0 else f"{in_words(-seconds)} ago"
-
-
-def _in_units(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1023.5:  # noqa: PLR2004 - rounds to 1024
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} PiB"
