@@ -156,12 +156,13 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.images and not found:
             return 1
         selection = Selection(arguments.owner, arguments.store, found, arguments.limit)
+        _start_logging(own)
         if arguments.dry_run:
             reported = agent_reports.ask(agents) or AgentReports()
             code = _rehearse(conf, database, selection, reported, arguments)
         else:
             database.dispose()
-            code = _scrub(conf, own, selection, arguments)
+            code = _scrub(conf, selection, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
     return max(code, int(missing))
@@ -182,10 +183,7 @@ def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
 # -- the pass
 
 
-def _scrub(
-    conf: cfg.ConfigOpts, own: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace
-) -> int:
-    _start_logging(own)
+def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace) -> int:
     if warning := unset_delay(conf):
         print(f"evscrub: {warning}", file=sys.stderr)
     try:
