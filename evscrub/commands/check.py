@@ -76,7 +76,7 @@ def _show(found: report.Report, *, as_json: bool) -> int:
     return report.worst(found)
 
 
-def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
+def _log(own: loader.OwnOptions, *, debug: bool) -> None:
     """Log to the terminal with ``--debug``, and never to the agent's log."""
     if not debug:
         # The table has everything that matters.
