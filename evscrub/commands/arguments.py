@@ -2,6 +2,7 @@
 """Argument types shared by several subcommands."""
 
 import argparse
+from collections.abc import Callable
 
 from evscrub.domain.address import Address, parse
 
@@ -16,5 +17,35 @@ def status_port(text: str) -> Address:
     except ValueError:
         address = None
     if address is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
     return address
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return a function that parses a whole number between two bounds.
+
+    The function raises ``argparse.ArgumentTypeError`` for another text.
+    """
+
+    def parse_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {lowest} to {highest}, not {text!r}"
+            )
+        return number
+
+    return parse_number
+
+
+def name(text: str) -> str:
+    """Parse the name of something, without spaces around it.
+
+    :raises argparse.ArgumentTypeError: the text is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text.strip()

@@ -10,8 +10,6 @@ import logging
 import sys
 import traceback
 
-from oslo_config import cfg
-
 from evscrub import checks
 from evscrub.checks import report
 from evscrub.checks.subject import Subject

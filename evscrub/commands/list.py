@@ -10,7 +10,7 @@ from typing import Any
 from oslo_config import cfg
 
 from evscrub.commands import list_output
-from evscrub.commands.arguments import status_port
+from evscrub.commands.arguments import name, status_port, whole_number
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
@@ -42,13 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only images that are held; several of these options list images in any of the states",
     )
-    parser.add_argument("--owner", help="only images of this owner, a project's id")
+    parser.add_argument("--owner", type=name, help="only images of this owner, a project's id")
     parser.add_argument(
         "--store",
+        type=name,
         help="only images with a pending location in this store: a name in enabled_backends or, if"
         " Glance has a single store, its type",
     )
-    parser.add_argument("--limit", type=_natural, metavar="N", help="at most this many images")
+    parser.add_argument(
+        "--limit", type=whole_number(0, _MAX_LIMIT), metavar="N", help="at most this many images"
+    )
     parser.add_argument(
         "--agent",
         action="append",
@@ -168,10 +171,3 @@ def _in_words(reported: dict[str, Any]) -> str:
     if " " not in words:  # a code, not a sentence, which may name a path
         words = words.replace("_", " ")
     return f"{words}: {reported['detail']}" if reported.get("detail") else words
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= _MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
-    return number

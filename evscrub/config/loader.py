@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         type=_file,
         metavar="FILE",
-        help="configuration file of evscrub or Glance; may be repeated, later files override earlier"
-        " ones (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc)."
+        help="configuration file of evscrub or Glance; may be repeated, later files override"
+        " earlier ones (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc)."
         f" {ownership.HOW_IT_IS_TOLD}. Logging options count only in files that are evscrub's",
     )
     parser.add_argument(
@@ -264,7 +264,7 @@ def _read_files(paths: Iterable[str]) -> list[files.ConfigFile]:
 
 
 def _file(text: str) -> str:
-    """Parse ``--config-file``. A missing file is reported when it is read, as one without a name is.
+    """Parse ``--config-file``; a missing file is reported when it is read.
 
     :raises argparse.ArgumentTypeError: it is empty, or a folder.
     """

@@ -249,12 +249,12 @@ def test_the_command_line_names_files_and_turns_debug_on(write: Write, tmp_path:
     folder = ["--config-dir", str(tmp_path / "conf.d")]
     for name, delay in (("20-b.conf", 20), ("10-a.conf", 10), ("30.conf.bak", 30), (".x.conf", 40)):
         write(f"conf.d/{name}", f"[DEFAULT]\nscrub_time = {delay}\n")
-    for arguments, delay in (
+    for line, delay in (
         (["--config-file", one, *folder], 20),
         ([*folder, "--config-file", one], 1),
         ([*folder, "--config-file", one, *folder], 20),
     ):
-        assert loader.load_for(parser.parse_args(arguments))[0].scrub_time == delay
+        assert loader.load_for(parser.parse_args(line))[0].scrub_time == delay
 
 
 @pytest.mark.parametrize(
