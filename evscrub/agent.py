@@ -210,6 +210,9 @@ class Agent:
         )
         self._warn_of_unknown_stores()
         self._warn_of_no_delay()
+        self._warn_of_ignored_logging()
+
+    def _warn_of_ignored_logging(self) -> None:
         if ignored := loader.ignored_logging(self._own.sources):
             LOG.warning(
                 "Logging options are ignored because nothing tells whether their file is evscrub's:"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
+from evscrub.agent import Agent
 from evscrub.config import loader, options
 from evscrub.config.loader import ConfigError
 from evscrub.config.option_types import Paths
@@ -391,7 +392,9 @@ class TestWhoseLoggingCounts:
         _, own = loader.load([write("ours.conf", self.OWN), str(tmp_path / "evscrub.conf")])
         assert own.log_file is None
 
-    def test_what_is_ignored_is_told_with_its_place(self, write: Write) -> None:
+    def test_what_is_ignored_is_told_with_its_place(
+        self, write: Write, caplog: pytest.LogCaptureFixture
+    ) -> None:
         api = write("api.conf", self.LOGGING)
         of_glance = write("glance-api.conf", self.LOGGING)
         _, own = loader.load([write("ours.conf", self.OWN), api, of_glance])
@@ -400,6 +403,14 @@ class TestWhoseLoggingCounts:
             f"debug in {api}:3",
             f"use_syslog in {api}:4",
         ]
+        agent = object.__new__(Agent)
+        agent._own = own
+        agent._warn_of_ignored_logging()
+        (record,) = caplog.records
+        assert f"log_file in {api}:2" in record.getMessage()
+        agent._own = loader.load([write("evscrub.conf", self.OWN + "use_json = true\n")])[1]
+        agent._warn_of_ignored_logging()
+        assert len(caplog.records) == 1
 
     def test_misspelled_option_is_refused_although_nothing_tells_whose_the_file_is(
         self, write: Write
