@@ -48,10 +48,11 @@ Run 'evscrub COMMAND --help' for a command's arguments, effects and exit codes.
 --config-file, --config-dir and --debug may stand before or after the command.
 
 exit codes:
-  0  success
-  1  refused or failed; for check: warnings
-  2  wrong usage or configuration, or the database does not answer; for check:
-     failures
+  0    success
+  1    refused or failed; for check: warnings
+  2    wrong usage or configuration, or the database does not answer; for check:
+       failures
+  130  interrupted
 
 files:
   /etc/evscrub/evscrub.conf  evscrub's options in oslo.config's format;
@@ -59,6 +60,12 @@ files:
   /etc/glance/glance-api.conf
                              Glance's database, bus and stores, if [DEFAULT]
                              glance_config_files names this file.
+
+  A file is evscrub's own if its name has evscrub in it, if it sets an option
+  that only evscrub has, or if its folder's name begins with evscrub. It is
+  Glance's if glance_config_files names it, or if its name or its folder's
+  begins with glance. Logging options count in evscrub's own files alone, so
+  that evscrub never writes to Glance's log.
 
 signals handled by an agent:
   TERM, INT  finish the deletes under way, release the rest, exit

@@ -26,6 +26,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
         self._namespace = namespace
         self._arguments: Sequence[str] = ()
+        #: Ends the message about unknown options.
+        self._hint = ""
         # Some formatters of cliff have options of this type; argparse would not say what is wanted.
         self.register("type", int, _ALL_NUMBERS)
 
@@ -45,7 +47,8 @@ class Parser(argparse.ArgumentParser):
             self.error(f"unexpected argument: {' '.join(unknown)}")
         # What follows an unknown option may be its value, so only options are reported.
         known = self._option_string_actions
-        self.error("; ".join(f"no option {name}{_suggestion(name, known)}" for name in options))
+        told = "; ".join(f"no option {name}{_suggestion(name, known)}" for name in options)
+        self.error(told + self._hint)
 
     def takes(self) -> set[str]:
         """Return the names under which this parser's values are kept in the namespace."""
@@ -125,6 +128,7 @@ class ProgramParser(Parser):
     ) -> None:
         namespace = argparse.Namespace()
         super().__init__(namespace, allow_abbrev=False, **settings)
+        self._hint = "; the options of a command stand after it"
         for add in add_arguments:
             add(self)
         # Not required: without one the error below says what to choose from.

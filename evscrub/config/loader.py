@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_file,
         metavar="FILE",
         help="configuration file of evscrub or Glance; may be repeated, later files override"
-        " earlier ones (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc)."
-        f" {ownership.HOW_IT_IS_TOLD}. Logging options count only in files that are evscrub's",
+        " earlier ones (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Logging"
+        " options count only in evscrub's own files; 'evscrub --help' says how these are told",
     )
     parser.add_argument(
         "--config-dir",

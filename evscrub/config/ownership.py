@@ -23,13 +23,6 @@ _OF_AN_API = frozenset({"keystone_authtoken", "paste_deploy"})
 #: A file's folder and the folder above, as in ``glance/conf.d/01-logging.conf``.
 _FOLDERS = 2
 
-#: For the help of options and for messages.
-HOW_IT_IS_TOLD = (
-    "A file is evscrub's if its name has evscrub in it, if it sets an option that only evscrub has,"
-    " or if its folder's name begins with evscrub; it is Glance's if glance_config_files names it,"
-    " or if its name or its folder's begins with glance"
-)
-
 
 class Owner(Enum):
     """Whose a configuration file is.

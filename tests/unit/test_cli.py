@@ -29,7 +29,12 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("nonsense", "[-h] [-V]", "no command 'nonsense'; choose from agent, run, list,"),
         ("lsit", "[-h] [-V]", "no command 'lsit' (did you mean list?); choose from agent, run,"),
         ("--config-file x hodl", "[-h] [-V]", "no command 'hodl' (did you mean hold?)"),
-        ("--nonsense", "[-h] [-V]", "no option --nonsense"),
+        (
+            "--nonsense",
+            "[-h] [-V]",
+            "no option --nonsense; the options of a command stand after it",
+        ),
+        ("--owner x list", "[-h] [-V]", "no option --owner; the options of a command stand after"),
         (
             "--confg-file F list",
             "[-h] [-V]",
