@@ -58,7 +58,7 @@ class Agent:
     def __init__(
         self,
         conf: cfg.ConfigOpts,
-        own: cfg.ConfigOpts,
+        own: loader.OwnOptions,
         on_scrubbed: Callable[[Scrubbed], None] = lambda _: None,
     ) -> None:
         self._conf = conf
@@ -210,6 +210,16 @@ class Agent:
         )
         self._warn_of_unknown_stores()
         self._warn_of_no_delay()
+        self._warn_of_ignored_logging()
+
+    def _warn_of_ignored_logging(self) -> None:
+        if ignored := loader.ignored_logging(self._own.sources):
+            LOG.warning(
+                "Logging options are ignored because nothing tells whether their file is evscrub's:"
+                " %s. If it is, give the file a name with evscrub in it; if it is Glance's, name it"
+                " in [DEFAULT] glance_config_files",
+                ", ".join(ignored),
+            )
 
     def _warn_of_no_delay(self) -> None:
         if warning := unset_delay(self._conf):

@@ -6,12 +6,9 @@ answer.
 """
 
 import argparse
-import difflib
 import importlib
-import re
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 # Before anything imports oslo.messaging: libraries import eventlet if it is installed, which takes
 # as long as all other imports together, and evscrub has no green threads.
@@ -21,6 +18,7 @@ from oslo_service import backend
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import version
+from evscrub.commands.parsing import ProgramParser
 from evscrub.config import loader
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import install_excepthooks, redact
@@ -28,6 +26,7 @@ from evscrub.telemetry.redact import install_excepthooks, redact
 #: Summary of each subcommand, and the module with its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
+    "run": ("the same as agent, which is the documented name", "evscrub.commands.agent"),
     "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
@@ -37,7 +36,9 @@ COMMANDS = {
     "demo": ("demonstrate evscrub with a temporary Glance", "evscrub.commands.demo"),
     "completion": ("print a completion script for a shell", "evscrub.commands.completion"),
 }
-_COMPLETION = "completion"
+
+#: As a shell reports a process that SIGINT ended.
+_INTERRUPTED = 130
 
 _DESCRIPTION = """\
 Event-driven scrubber for OpenStack Glance: deletes the data of images that a
@@ -45,12 +46,14 @@ DELETE has left in pending_delete, on time and no faster than stores can bear.
 """
 _EPILOG = """\
 Run 'evscrub COMMAND --help' for a command's arguments, effects and exit codes.
+--config-file, --config-dir and --debug may stand before or after the command.
 
 exit codes:
-  0  success
-  1  refused or failed; for check: warnings
-  2  wrong usage or configuration, or the database does not answer; for check:
-     failures
+  0    success
+  1    refused or failed; for check: warnings
+  2    wrong usage or configuration, or the database does not answer; for check:
+       failures
+  130  interrupted
 
 files:
   /etc/evscrub/evscrub.conf  evscrub's options in oslo.config's format;
@@ -58,6 +61,12 @@ files:
   /etc/glance/glance-api.conf
                              Glance's database, bus and stores, if [DEFAULT]
                              glance_config_files names this file.
+
+  A file is evscrub's own if its name has evscrub in it, if it sets an option
+  that only evscrub has, or if its folder's name begins with evscrub. It is
+  Glance's if glance_config_files names it, or if its name or its folder's
+  begins with glance. Logging options count in evscrub's own files alone, so
+  that evscrub never writes to Glance's log.
 
 signals handled by an agent:
   TERM, INT  finish the deletes under way, release the rest, exit
@@ -68,46 +77,25 @@ examples:
   evscrub check                       verify the setup
   evscrub list --due --parked         list what is late or stuck
   evscrub restore 2b7e4a0c-...        undo a DELETE
+  evscrub hold --owner 8d7f9a...      keep all deleted images of a project
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that suggests the closest option for an unknown one."""
-
-    def refuse(self, unknown: Sequence[str]) -> NoReturn:
-        """Print the usage and an error, and exit with code 2."""
-        options = re.findall(r"--[a-z-]+", self.format_help())
-        said = []
-        for argument in unknown:
-            alike = difflib.get_close_matches(argument.partition("=")[0], options, n=1)
-            said.append(argument + (f" (did you mean {alike[0]}?)" if alike else ""))
-        self.error(f"unrecognized arguments: {' '.join(said)}")
-
-
-def make_parser(argv: Sequence[str]) -> _Parser:
-    """Return the parser for a command line, with the arguments of its command.
-
-    Arguments of other commands are left out, because their modules may need packages that are not
-    installed; only the completion command includes all.
-    """
-    parser = _Parser(
+def make_parser() -> ProgramParser:
+    """Return a parser for one command line."""
+    return ProgramParser(
+        COMMANDS,
+        [_add_version, loader.add_arguments],
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
     release = f"evscrub {version.version_string_with_package()}"
-    parser.add_argument("--version", action="version", version=release)
-    parser.set_defaults(parser=parser)
-    command = next((argument for argument in argv if not argument.startswith("-")), None)
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, (summary, path) in COMMANDS.items():
-        description = f"{summary[0].upper()}{summary[1:]}."
-        subparser = subparsers.add_parser(name, help=summary, description=description)
-        subparser.set_defaults(subparser=subparser)
-        if command in {name, _COMPLETION}:
-            importlib.import_module(path).add_arguments(subparser)
-    return parser
+    parser.add_argument("-V", "--version", action="version", version=release)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     code = 0
     with output.reader_may_leave():
         try:
-            parsed, unknown = make_parser(argv).parse_known_args(argv)
-            if unknown:
-                parsed.subparser.refuse(unknown)
+            parsed = make_parser().parse(argv)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
         except loader.ConfigError as error:
             code = 2
             for problem in error.problems:
                 print(f"evscrub: {redact(problem)}", file=sys.stderr)
+        except KeyboardInterrupt:
+            code = _INTERRUPTED
     return code

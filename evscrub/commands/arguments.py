@@ -2,25 +2,12 @@
 """Argument types shared by several subcommands."""
 
 import argparse
+from collections.abc import Callable
 
 from evscrub.domain.address import Address, parse
 
 #: Largest number of rows that all databases take as a limit.
-_MAX_NATURAL = 2**31 - 1
-
-
-def natural(text: str) -> int:
-    """Parse a number of things.
-
-    :raises argparse.ArgumentTypeError: it is not a whole number from 0 to 2**31 - 1.
-    """
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= _MAX_NATURAL:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MAX_NATURAL}")
-    return number
+MAX_LIMIT = 2**31 - 1
 
 
 def status_port(text: str) -> Address:
@@ -33,5 +20,35 @@ def status_port(text: str) -> Address:
     except ValueError:
         address = None
     if address is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
     return address
+
+
+def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return a function that parses a whole number between two bounds.
+
+    The function raises ``argparse.ArgumentTypeError`` for another text.
+    """
+
+    def parse_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = None
+        if number is None or not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number from {lowest} to {highest}, not {text!r}"
+            )
+        return number
+
+    return parse_number
+
+
+def name(text: str) -> str:
+    """Parse the name of something, without spaces around it.
+
+    :raises argparse.ArgumentTypeError: the text is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return text.strip()

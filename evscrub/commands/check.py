@@ -10,8 +10,6 @@ import logging
 import sys
 import traceback
 
-from oslo_config import cfg
-
 from evscrub import checks
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
@@ -76,7 +74,7 @@ def _show(found: report.Report, *, as_json: bool) -> int:
     return report.worst(found)
 
 
-def _log(own: cfg.ConfigOpts, *, debug: bool) -> None:
+def _log(own: loader.OwnOptions, *, debug: bool) -> None:
     """Log to the terminal with ``--debug``, and never to the agent's log."""
     if not debug:
         # The table has everything that matters.

@@ -5,7 +5,7 @@ import argparse
 
 import shtab
 
-_FILES = {"FILE"}
+_KINDS = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,16 +17,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace) -> int:
-    parser: argparse.ArgumentParser = arguments.parser
+    parser: argparse.ArgumentParser = arguments.whole_parser()
     _complete_files(parser)
     print(shtab.complete(parser, arguments.shell))
     return 0
 
 
 def _complete_files(parser: argparse.ArgumentParser) -> None:
-    """Mark the options that take a file name, for shtab."""
+    """Mark the options that take the name of a file or folder, for shtab."""
     for action in parser._actions:  # noqa: SLF001 - shtab does the same
-        if action.metavar in _FILES:
-            action.complete = shtab.FILE  # type: ignore[attr-defined] # shtab's own
+        if action.metavar in _KINDS:
+            action.complete = _KINDS[action.metavar]  # type: ignore[attr-defined] # shtab's own
         for subparser in action.choices.values() if isinstance(action.choices, dict) else ():
             _complete_files(subparser)

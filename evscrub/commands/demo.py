@@ -9,6 +9,7 @@ import os
 import sys
 from importlib.util import find_spec
 
+from evscrub.commands.arguments import whole_number
 from evscrub.demo.images import MIN_IMAGES
 from evscrub.telemetry import output
 
@@ -34,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--images",
-        type=lambda text: _number(text, *_IMAGES),
+        type=whole_number(*_IMAGES),
         default=60,
         metavar="N",
         help="number of images to upload, four in five of which are deleted (default: 60)",
     )
     parser.add_argument(
         "--scrub-time",
-        type=lambda text: _number(text, *_SCRUB_TIME),
+        type=whole_number(*_SCRUB_TIME),
         metavar="S",
         help=f"seconds to keep a deleted image's data (default: {_DEFAULT_SCRUB_TIME}, and"
         f" {_KEPT_SCRUB_TIME} after the demo with --keep)",
@@ -100,13 +101,3 @@ def scrub_times(arguments: argparse.Namespace) -> tuple[int, int | None]:
     given: int | None = arguments.scrub_time
     in_demo, after = (_DEFAULT_SCRUB_TIME, _KEPT_SCRUB_TIME) if given is None else (given, given)
     return in_demo, after if arguments.keep else None
-
-
-def _number(text: str, lowest: int, highest: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-    if not lowest <= number <= highest:
-        raise argparse.ArgumentTypeError(f"must be from {lowest} to {highest}")
-    return number

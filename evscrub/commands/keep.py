@@ -3,57 +3,189 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from oslo_log import log
+
+from evscrub.commands import operator_log, selection
 from evscrub.config import loader
-from evscrub.domain.hold_rules import RefusedError
+from evscrub.domain.hold_rules import RefusedError, UnchangedError
+from evscrub.domain.quoting import quote, shorten
+from evscrub.domain.words import count
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry.holds import Holds
+from evscrub.stores.names import store_names
 from evscrub.telemetry import output
 
+LOG = log.getLogger(__name__)
+
 _ANSWER_SECONDS = 20
-_DONE = {"restore": "restored", "hold": "held", "release": "released"}
+_UNCHANGED, _REFUSED = "unchanged", "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """What a command does.
+
+    :param done: past participle of its name.
+    :param selected: which images --owner and --store select.
+    :param held: whether those are held; None for both.
+    """
+
+    done: str
+    selected: str
+    held: bool | None
+
+
+_COMMANDS = {
+    "restore": _Command("restored", "pending", held=None),
+    "hold": _Command("held", "pending", held=False),
+    "release": _Command("released", "held", held=True),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    name = parser.prog.split()[-1]
+    parser.usage = (
+        "%(prog)s [options] IMAGE [IMAGE ...]\n"
+        "       %(prog)s [options] [--yes] [--owner OWNER] [--store STORE]\n"
+        "       %(prog)s [options] [--yes] --file FILE"
+    )
     parser.epilog = (
-        "May be used while agents run. Exit codes: 0 success for all images, 1 an image was"
-        " refused, with the reason, 2 wrong usage or configuration, or the database does not"
-        " answer."
+        "May be used while agents run, and repeated: an image that needs no change is no error."
+        " Before it acts on what --owner, --store or --file select, the command shows the number of"
+        " images and asks; each image is looked at again before it is changed. Each change is a"
+        " line in evscrub's log, or in syslog if evscrub's files name no log: the user, the host"
+        " and the image. Exit codes: 0 success for all images, 1 an image was refused, with the"
+        " reason, or the question was answered with no, 2 wrong usage or configuration, no terminal"
+        " to ask on, or the database does not answer."
     )
     loader.add_arguments(parser)
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="the image's id, in upper or lower case"
-    )
+    selection.add_arguments(parser, _COMMANDS[name].selected)
 
 
 def main(arguments: argparse.Namespace) -> int:
-    conf, _ = loader.load_for(arguments)
+    selection.refuse_wrong(arguments)
+    conf, own = loader.load_for(arguments)
+    command = _COMMANDS[arguments.command]
     try:
-        # Short: each query reads the rows of one image by their keys.
+        # Short: each query reads the rows of a few images by their keys.
         database = Database(conf, answer_seconds=_ANSWER_SECONDS)
         database.probe()
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
-    holds = Holds(database)
-    command: str = arguments.command
-    action: Callable[[str], list[str] | None] = getattr(holds, command)
-    code = 0
-    for given in arguments.images:
+    names = store_names(conf)
+    if arguments.store is not None and arguments.store not in names.names:
+        print(
+            f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
+            f" {', '.join(names.names)}",
+            file=sys.stderr,
+        )
+    keeper = _Keeper(arguments.command, Holds(database))
+    try:
+        with selection.selected(arguments, database, names, held=command.held) as images:
+            if selection.is_bulk(arguments) and not _is_wanted(arguments, images):
+                return 1
+            operator_log.start(own, debug=arguments.debug)
+            keeper.run(images)
+    except UNAVAILABLE as error:
+        raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+    finally:
+        if selection.is_bulk(arguments) and keeper.tally:
+            keeper.sum_up()
+    return 1 if keeper.tally[_REFUSED] else 0
+
+
+def _is_wanted(arguments: argparse.Namespace, images: selection.Selection) -> bool:
+    """Show the number of images, and ask unless ``--yes`` is given or there is none."""
+    number = images.count(lambda _: None)
+    said = f"{count(number, 'image')} to {arguments.command}: {images.words}"
+    if arguments.yes or not number:
+        print(f"evscrub: {said}", file=sys.stderr)
+        return True
+    if selection.confirmed(f"{said}. Go on?"):
+        return True
+    print("evscrub: nothing was changed", file=sys.stderr)
+    return False
+
+
+@dataclass(slots=True)
+class _Keeper:
+    """Applies a command to images, and reports each.
+
+    :param tally: number of images by what became of them.
+    """
+
+    name: str
+    holds: Holds
+    tally: Counter[str] = field(default_factory=Counter)
+
+    def run(self, images: selection.Selection) -> None:
+        """Apply the command to each image, in a transaction each.
+
+        :raises UNAVAILABLE: the database is down.
+        """
+        user, host = operator_log.who()
+        for given in images.read(self._unreadable):
+            for image_id in self._change(given):
+                LOG.info("Image %s %s by %s on %s", image_id, self._done, user, host)
+
+    def sum_up(self) -> None:
+        """Print the number of images by what became of them."""
+        numbers = [f"{self.tally[word]} {word}" for word in (self._done, _UNCHANGED, _REFUSED)]
+        with output.reader_may_leave():
+            print(f"evscrub: {', '.join(numbers)}", file=sys.stderr)
+
+    @property
+    def _done(self) -> str:
+        return _COMMANDS[self.name].done
+
+    def _change(self, given: str) -> list[str]:
+        """Apply the command to an image, and print what became of it.
+
+        :returns: the image's id in the registry if it was changed.
+        """
+        action: Callable[[str], list[str] | None] = getattr(self.holds, self.name)
         image_id = given
         try:
-            image_id = holds.find(given)
+            image_id = self.holds.find(given)
             notes = action(image_id)
+        except UnchangedError as error:
+            self.tally[_UNCHANGED] += 1
+            with output.reader_may_leave():
+                print(f"{image_id}: {error}")
         except RefusedError as error:
-            code = 1
-            with output.reader_may_leave():
-                print(f"{image_id}: not {_DONE[command]}: {error}", file=sys.stderr)
-        except UNAVAILABLE as error:
-            raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+            self._refuse(image_id, str(error))
+        except Exception as error:
+            if not is_of_rows(error):
+                raise
+            self._unreadable(image_id)
         else:
+            self.tally[self._done] += 1
             with output.reader_may_leave():
-                print(f"{image_id}: {_DONE[command]}")
+                print(f"{image_id}: {self._done}")
                 for note in notes or ():
                     print(f"{image_id}: but {note}", file=sys.stderr)
-    return code
+            return [image_id]
+        return []
+
+    def _unreadable(self, image_id: str) -> None:
+        self._refuse(
+            image_id,
+            "its rows in images and image_locations cannot be read: correct the dates, and check"
+            " that each location has a URL",
+        )
+
+    def _refuse(self, image_id: str, reason: str) -> None:
+        self.tally[_REFUSED] += 1
+        with output.reader_may_leave():
+            print(f"{_shown(image_id)}: not {self._done}: {reason}", file=sys.stderr)
+
+
+def _shown(given: str) -> str:
+    """Return an id as it may be printed; what a file or a person gave may be anything."""
+    return given if given.isprintable() and shorten(given) == given else quote(given)

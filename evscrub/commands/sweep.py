@@ -16,7 +16,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from evscrub.commands import agent_reports, sweep_progress, table_output
-from evscrub.commands.arguments import natural, status_port
+from evscrub.commands.arguments import MAX_LIMIT, name, status_port, whole_number
 from evscrub.commands.fitted_table import Layout
 from evscrub.commands.table_output import SizeBytes, Table
 from evscrub.config import loader
@@ -93,27 +93,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     loader.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only report")
-    parser.add_argument("--owner", help="only images of this owner, a project's id")
+    parser.add_argument("--owner", type=name, help="only images of this owner, a project's id")
     parser.add_argument(
         "--store",
+        type=name,
         help="only images with a pending location in this store; their locations in other stores"
         " go too",
     )
     parser.add_argument(
-        "--limit", type=natural, metavar="N", help="at most this many images, 0 or more"
+        "--limit",
+        type=whole_number(0, MAX_LIMIT),
+        metavar="N",
+        help="at most this many images, 0 or more",
     )
     parser.add_argument(
         "--image",
         dest="images",
         action="extend",
         nargs="+",
+        type=name,
         default=[],
         metavar="ID",
         help="only these images, if they are due",
     )
     parser.add_argument(
         "--wait",
-        type=natural,
+        type=whole_number(0, MAX_LIMIT),
         default=60,
         metavar="SECONDS",
         help="how long to wait without any progress for retries of failed deletes, for a store that"
@@ -211,7 +216,7 @@ def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Names
     os._exit(code)
 
 
-def _start_logging(own: cfg.ConfigOpts) -> None:
+def _start_logging(own: loader.OwnOptions) -> None:
     levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
     log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     loader.start_logging(own)

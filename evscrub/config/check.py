@@ -17,10 +17,11 @@ from dataclasses import dataclass
 
 from oslo_config import cfg, types
 
-from evscrub.config import known_options
+from evscrub.config import known_options, ownership
 from evscrub.config.files import DEFAULT_GROUP, ConfigFile, Setting, normal_group
 from evscrub.config.known_options import KnownOptions, OptionList
 from evscrub.config.option_types import NONE, Float, Integer
+from evscrub.config.ownership import Owner
 
 #: Longest value of an option of any type. A longer one is a mistake.
 MAX_TEXT_CHARACTERS = 4096
@@ -38,7 +39,7 @@ class Sources:
     """Configuration files in reading order; later files override earlier ones.
 
     :param files: all files, parsed.
-    :param own: paths of evscrub's own files; the others are Glance's.
+    :param own: paths of the files that are not Glance's.
     """
 
     files: Sequence[ConfigFile]
@@ -48,6 +49,15 @@ class Sources:
     def paths(self) -> list[str]:
         """Paths of all files, in reading order."""
         return [file.path for file in self.files]
+
+    def of_logging(self) -> "Sources":
+        """Return the files whose logging options count: those that are certainly evscrub's."""
+        files = [
+            file
+            for file in self.files
+            if file.path in self.own and ownership.owner_of(file) is Owner.EVSCRUB
+        ]
+        return Sources(files, self.own)
 
     def find(self, group: str, opt: cfg.Opt) -> Setting | None:
         """Return the line that sets the value of an option, chosen as oslo.config does.
@@ -72,7 +82,7 @@ def problems(sources: Sources, environment: Mapping[str, str] = os.environ) -> l
     :raises oslo_config.cfg.Error: ``config_source`` names a source that cannot be read.
     """
     of_own = Sources([file for file in sources.files if file.path in sources.own], sources.own)
-    log = wrong_values(of_own, known_options.of_log(), environment)
+    log = wrong_values(sources.of_logging(), known_options.of_log(), environment)
     of_all = [*known_options.of_evscrub(), *known_options.of_services()]
     values = wrong_values(sources, of_all, environment)
     found = [*swallowed_lines(of_own), *log, *values, *_unknown_variables(environment)]
@@ -225,7 +235,10 @@ def _unknown(own: Sources, known: KnownOptions) -> Iterator[str]:
             )
 
 
-_FOREIGN = " if it is Glance's, set it in a file that [DEFAULT] glance_config_files names"
+_FOREIGN = (
+    " if it is Glance's, set it in a file that [DEFAULT] glance_config_files names or whose name"
+    " begins with glance"
+)
 
 
 def _suggest(group: str, nearest: tuple[str, str] | None) -> str:

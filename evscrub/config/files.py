@@ -5,7 +5,6 @@ oslo.config knows no line, and not always the right file. Its own parser is used
 on the meaning of a line.
 """
 
-import fnmatch
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -94,15 +93,9 @@ def read(path: str) -> ConfigFile:
         reason = getattr(error, "strerror", None) or str(error)
         raise UnreadableError(
             f"cannot read {path} ({reason}): name Glance's files in [DEFAULT]"
-            " glance_config_files, evscrub's with --config-file"
+            " glance_config_files, evscrub's with --config-file or --config-dir"
         ) from None
     return ConfigFile(path, parser.headers, parser.settings)
-
-
-def is_glance(path: str) -> bool:
-    """Return whether a file is Glance's by its name: ``glance*.conf`` without ``evscrub``."""
-    name = Path(path).name.lower()
-    return fnmatch.fnmatchcase(name, "glance*.conf") and "evscrub" not in name
 
 
 class _Parser(iniparser.BaseParser):

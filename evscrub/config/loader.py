@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Load the configuration: Glance's files, overridden by evscrub's own.
 
-Glance's files define the database, the bus and the stores. Logging options are read only from
-evscrub's own files, because two services must not write to glance-api's log.
+Glance's files define the database, the bus and the stores. Logging options count only in files that
+are certainly evscrub's, see :mod:`evscrub.config.ownership`, because two services must not write to
+glance-api's log.
 
 At start and at a reload :mod:`evscrub.config.check` checks all files before any value is applied.
 """
@@ -16,9 +17,10 @@ import oslo_messaging
 from oslo_config import cfg
 from oslo_log import log
 
-from evscrub.config import check, files, known_options, logging_setup
+from evscrub.config import check, files, known_options, logging_setup, ownership
 from evscrub.config.check import Sources
 from evscrub.config.options import DEFAULT_GLANCE_CONFIG_FILE, GROUPS, bootstrap_opts
+from evscrub.config.ownership import Owner
 
 
 class ConfigError(Exception):
@@ -42,20 +44,45 @@ def find_config_files() -> list[str]:
     return found
 
 
+class OwnOptions(cfg.ConfigOpts):
+    """The logging options, of evscrub's files alone.
+
+    :param given: files and folders as given at start, for a reload.
+    :param of_glance: the value of ``glance_config_files`` at start.
+    :param sources: all files that were read last.
+    """
+
+    def __init__(self, given: Sequence[str], of_glance: Sequence[str], sources: Sources) -> None:
+        super().__init__()
+        self.given = given
+        self.of_glance = of_glance
+        self.sources = sources
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that commands which read the configuration have in common."""
     parser.add_argument(
         "--config-file",
         action="append",
+        type=_file,
         metavar="FILE",
-        help="evscrub's configuration file; may be repeated, later files override earlier ones"
-        " (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). A file is Glance's if"
-        " glance_config_files names it or its name is glance*.conf",
+        help="configuration file of evscrub or Glance; may be repeated, later files override"
+        " earlier ones (default: evscrub.conf in ~/.evscrub, ~, /etc/evscrub or /etc). Logging"
+        " options count only in evscrub's own files; 'evscrub --help' says how these are told",
+    )
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        dest="config_file",
+        type=_folder,
+        metavar="DIR",
+        help="folder whose *.conf files are read in the order of their names, as if each were given"
+        " by --config-file in this place; may be repeated (default: none)",
     )
     parser.add_argument("--debug", action="store_true", help="log at level DEBUG")
 
 
-def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, OwnOptions]:
     """Load the configuration that a command line names.
 
     :param arguments: parsed by a parser with the arguments of :func:`add_arguments`.
@@ -68,19 +95,19 @@ def load_for(arguments: argparse.Namespace) -> tuple[cfg.ConfigOpts, cfg.ConfigO
     return conf, own
 
 
-def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+def load(paths: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, OwnOptions]:
     """Check and load the configuration.
 
-    :param config_files: files from ``--config-file``; None searches as :func:`find_config_files`.
-        Files that are Glance's by their name, or that ``glance_config_files`` names, are treated
-        as Glance's; the others are evscrub's.
+    :param paths: files and folders from ``--config-file`` and ``--config-dir``, in their order;
+        None searches as :func:`find_config_files`. Which of them are evscrub's and which Glance's,
+        :mod:`evscrub.config.ownership` and ``glance_config_files`` tell.
     :returns: the whole configuration, which is the global ``cfg.CONF`` because glance_store reads
         that, and the configuration of evscrub's own files alone, for logging.
-    :raises ConfigError: a file is missing, an option in evscrub's files is unknown, or a value is
-        wrong.
+    :raises ConfigError: a file is missing, an option is unknown in a file that is not Glance's, or
+        a value is wrong.
     """
-    given = list(find_config_files() if config_files is None else config_files)
-    sources = _find_sources(given)
+    given = list(find_config_files() if paths is None else paths)
+    of_glance, sources = _find_sources(given)
     _refuse_problems(sources)
     oslo_messaging.set_transport_defaults("glance")
     _read_all(cfg.CONF, sources.paths)
@@ -88,11 +115,15 @@ def load(config_files: Sequence[str] | None = None) -> tuple[cfg.ConfigOpts, cfg
         _read_each(cfg.CONF)  # includes values from config_source, which were not checked above
     except (cfg.Error, ValueError) as error:
         raise ConfigError(str(error)) from None
-    return cfg.CONF, _read_own([path for path in given if path in sources.own])
+    own = OwnOptions(given, of_glance, sources)
+    log.register_options(own)
+    own.register_opts(bootstrap_opts)
+    _read(own, sources.of_logging().paths)
+    return cfg.CONF, own
 
 
-def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
-    """Read the files again and apply mutable options.
+def reload(conf: cfg.ConfigOpts, own: OwnOptions) -> list[str]:
+    """Read the files again, with those that a folder has gained, and apply mutable options.
 
     :param conf: the whole configuration, as :func:`load` returns it.
     :param own: the configuration of evscrub's own files, as :func:`load` returns it.
@@ -101,24 +132,27 @@ def reload(conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> list[str]:
         was applied; or the files changed while they were read, and `conf` must not be used until
         a later reload succeeds.
     """
-    sources = Sources(_read_files(conf.config_file), frozenset(own.config_file))
+    _, sources = _find_sources(own.given, own.of_glance)
     _refuse_problems(sources)
     try:
+        own.default_config_files = sources.of_logging().paths
         with logging_setup.kept_if_it_fails():
             own.mutate_config_files()
+        conf.default_config_files = sources.paths
         changed = conf.mutate_config_files()
         _read_each(conf)
     except logging_setup.LoggingError as error:
-        raise ConfigError(f"{error}{_log_settings(own)}") from None
+        raise ConfigError(f"{error}{_log_settings(sources)}") from None
     except (cfg.Error, ValueError, OSError, SystemExit) as error:
         raise ConfigError(str(error)) from None
     # The values that were applied must be those that were checked, not a half-written file's.
-    if _read_files(conf.config_file) != sources.files:
+    if _find_sources(own.given, own.of_glance)[1].files != sources.files:
         raise ConfigError("the files changed while they were read; send SIGHUP again")
+    own.sources = sources
     return sorted(f"[{group or 'DEFAULT'}] {name}" for group, name in changed)
 
 
-def start_logging(own: cfg.ConfigOpts) -> None:
+def start_logging(own: OwnOptions) -> None:
     """Set logging up by evscrub's own files.
 
     :param own: the configuration of evscrub's own files, as :func:`load` returns it.
@@ -127,39 +161,90 @@ def start_logging(own: cfg.ConfigOpts) -> None:
     try:
         logging_setup.start(own)
     except logging_setup.LoggingError as error:
-        raise ConfigError(f"{error}{_log_settings(own)}") from None
+        raise ConfigError(f"{error}{_log_settings(own.sources)}") from None
 
 
-def _log_settings(own: cfg.ConfigOpts) -> str:
+def ignored_logging(sources: Sources) -> list[str]:
+    """Return each place where a logging option is ignored because nothing tells whose file it is.
+
+    :returns: places as ``OPTION in FILE:LINE``.
+    """
+    counted = sources.of_logging().paths
+    names = {
+        name
+        for group, opts in _logging_options()
+        for opt in opts
+        for name in known_options.names_of(opt, group)
+    }
+    return [
+        f"{setting.name} in {setting.where}"
+        for file in sources.files
+        if file.path in sources.own and file.path not in counted
+        for setting in file.settings
+        if (setting.group, setting.name) in names
+    ]
+
+
+def _logging_options() -> known_options.OptionList:
+    return [
+        (group, [opt for opt in opts if opt not in bootstrap_opts])
+        for group, opts in known_options.of_log()
+    ]
+
+
+def _log_settings(sources: Sources) -> str:
     """Return a hint that names the logging options that are set, and where; empty if none is."""
-    sources = Sources(_read_files(own.config_file), frozenset(own.config_file))
+    of_logging = sources.of_logging()
     places = [
         f"{opt.dest} in {setting.where}"
-        for group, opts in known_options.of_log()
+        for group, opts in _logging_options()
         for opt in opts
-        if opt not in bootstrap_opts and (setting := sources.find(group, opt))
+        if (setting := of_logging.find(group, opt))
     ]
     return f"; check {', '.join(places)}" if places else ""
 
 
-def _find_sources(given: list[str]) -> Sources:
-    """Separate evscrub's files from Glance's and parse all in reading order."""
-    own = [path for path in given if not files.is_glance(path)]
-    own_files = Sources(_read_files(own), frozenset(own))
-    # glance_config_files is checked first, because it decides which other files are read.
+def _find_sources(
+    given: Sequence[str], of_glance: Sequence[str] | None = None
+) -> tuple[Sequence[str], Sources]:
+    """Separate evscrub's files from Glance's and parse all in reading order.
+
+    :param of_glance: the value of ``glance_config_files``; None reads it from the files.
+    :returns: the value of ``glance_config_files``, and the files.
+    """
+    parsed = _read_files(given)
+    own = [file for file in parsed if ownership.owner_of(file) is not Owner.GLANCE]
+    if of_glance is None:
+        of_glance = _glance_config_files(Sources(own, frozenset(file.path for file in own)))
+    # A folder of Glance's may have evscrub's file in it, which is read only where it is given.
+    glances = [
+        file
+        for file in _read_files(of_glance)
+        if file.path in of_glance or ownership.owner_of(file) is not Owner.EVSCRUB
+    ]
+    named = {os.path.realpath(file.path) for file in glances}
+    return of_glance, Sources(
+        [*glances, *parsed],
+        frozenset(file.path for file in own if os.path.realpath(file.path) not in named),
+    )
+
+
+def _glance_config_files(own: Sources) -> Sequence[str]:
+    """Return the value of ``glance_config_files``, without the default if that is not there.
+
+    The option is checked before all others, because it decides which other files are read.
+    """
     option = [("DEFAULT", bootstrap_opts)]
     try:
-        wrong = check.wrong_values(own_files, option)
-        if wrong := [*check.swallowed_lines(own_files), *wrong]:
+        wrong = check.wrong_values(own, option)
+        if wrong := [*check.swallowed_lines(own), *wrong]:
             raise ConfigError(*wrong)
-        glance_files = list(check.reading(own, option).glance_config_files)
+        named = list(check.reading(own.paths, option).glance_config_files)
     except (cfg.Error, ValueError, OSError) as error:
         raise ConfigError(str(error)) from None
-    if glance_files == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(glance_files[0]).exists():
-        glance_files = []
-    glances = {os.path.realpath(path) for path in glance_files}
-    own = [path for path in own if os.path.realpath(path) not in glances]
-    return Sources(_read_files([*glance_files, *given]), frozenset(own))
+    if named == [DEFAULT_GLANCE_CONFIG_FILE] and not Path(named[0]).exists():
+        return []
+    return named
 
 
 def _refuse_problems(sources: Sources) -> None:
@@ -173,17 +258,35 @@ def _refuse_problems(sources: Sources) -> None:
 
 def _read_files(paths: Iterable[str]) -> list[files.ConfigFile]:
     try:
-        return [files.read(path) for path in paths]
+        return [files.read(path) for path in ownership.expand(paths)]
     except files.UnreadableError as error:
         raise ConfigError(str(error)) from None
 
 
-def _read_own(files: list[str]) -> cfg.ConfigOpts:
-    own = cfg.ConfigOpts()
-    log.register_options(own)
-    own.register_opts(bootstrap_opts)
-    _read(own, files)
-    return own
+def _file(text: str) -> str:
+    """Parse ``--config-file``; a missing file is reported when it is read.
+
+    :raises argparse.ArgumentTypeError: it is empty, or a folder.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must name a file, and is empty")
+    if Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder: name it with --config-dir")
+    return text
+
+
+def _folder(text: str) -> str:
+    """Parse ``--config-dir``.
+
+    :raises argparse.ArgumentTypeError: it is no folder.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must name a folder, and is empty")
+    folder = Path(text)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise argparse.ArgumentTypeError(f"{text} {what}: name a folder with *.conf files")
+    return text
 
 
 def _read_all(conf: cfg.ConfigOpts, files: list[str]) -> None:

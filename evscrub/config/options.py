@@ -33,10 +33,11 @@ bootstrap_opts = [
         type=Paths(),
         default=[DEFAULT_GLANCE_CONFIG_FILE],
         help="Glance's own configuration files, comma-separated, read in this order before"
-        " evscrub's files. They define the database, the message bus and the stores, so that"
-        " these are configured in one place. An option that evscrub.conf sets as well takes"
-        " its value from there. Logging options and options that evscrub does not know are"
-        " ignored in these files. By default /etc/glance/glance-api.conf is read if it exists."
+        " evscrub's files; a folder stands for the *.conf files in it, in the order of their names,"
+        " without those that are evscrub's. They define the database, the message bus and the"
+        " stores, so that these are configured in one place. An option that evscrub.conf sets as"
+        " well takes its value from there. Logging options and options that evscrub does not know"
+        " are ignored in these files. By default /etc/glance/glance-api.conf is read if it exists."
         " The word none reads no file: evscrub.conf must then define the database, the bus and"
         " the stores itself.",
     ),

@@ -12,6 +12,7 @@ import anyio
 from oslo_config import cfg
 
 from evscrub.agent import Agent
+from evscrub.config.loader import OwnOptions
 from evscrub.demo.check import Check, check_all, check_uploaded
 from evscrub.demo.client import GlanceClient
 from evscrub.demo.frame import Frame
@@ -63,7 +64,7 @@ class Play:
         stage: Stage,
         plans: list[Plan],
         conf: cfg.ConfigOpts,
-        own: cfg.ConfigOpts,
+        own: OwnOptions,
         display: Display,
         clock: Clock,
     ) -> None:

@@ -100,7 +100,7 @@ class Stage:
         """Whether the database is SQLite in the folder."""
         return self._given_database is None
 
-    def build(self) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+    def build(self) -> tuple[cfg.ConfigOpts, loader.OwnOptions]:
         """Start Glance and load the agent's configuration.
 
         :returns: the whole configuration and evscrub's own options, for

@@ -13,6 +13,9 @@ from datetime import datetime, timedelta
 
 from evscrub.domain.decisions import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
+#: Statuses of an image that is not deleted and has its data.
+_USABLE = ("active", "deactivated")
+
 #: How long before the image a DELETE may have marked its locations. Glance marks them one by one,
 #: each with its own clock reading, before the image.
 _LOCATIONS_BEFORE = timedelta(seconds=60)
@@ -30,6 +33,10 @@ RELEASED_AFTER = timedelta(seconds=1)
 
 class RefusedError(Exception):
     """The operation is not possible for this image; the message says why."""
+
+
+class UnchangedError(RefusedError):
+    """The image is already as the operation would leave it; the message says how it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
 
     :param image: None if the registry has no such image.
     :param locations: all of its locations.
+    :raises UnchangedError: the image is not deleted.
     :raises RefusedError: it must not be restored, or nothing is left to restore.
     """
     if image is None:
@@ -59,9 +67,10 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
         if any(row.status == PENDING_DELETE for row in locations):
             raise RefusedError("it is being scrubbed")
         raise RefusedError("it is already scrubbed")
-    live = any(not row.deleted for row in locations)
-    if image.status != PENDING_DELETE and (live or image.status not in {"active", "deactivated"}):
+    if image.status not in {PENDING_DELETE, *_USABLE}:
         raise RefusedError(f"it is not pending delete but {image.status}")
+    if image.status != PENDING_DELETE and any(not row.deleted for row in locations):
+        raise UnchangedError(f"it is not deleted, it is {image.status}")
     deletion = _deletion(image, locations)
     if not deletion.locations:
         raise RefusedError("it has no location left whose data could come back")
@@ -74,22 +83,24 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
 def to_hold(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
     """Return the rows to hold with an image.
 
-    :raises RefusedError: the image is not waiting to be scrubbed, or is held already.
+    :raises UnchangedError: the image is held already.
+    :raises RefusedError: the image is not waiting to be scrubbed.
     """
     deletion = _pending(image, locations)
     if deletion.at is None:
-        raise RefusedError("it is held already")
+        raise UnchangedError("it is held already")
     return deletion
 
 
 def to_release(image: ImageRow | None, locations: Sequence[LocationRow]) -> Deletion:
     """Return the rows to release with a held image.
 
-    :raises RefusedError: the image is not held.
+    :raises UnchangedError: the image is pending and not held.
+    :raises RefusedError: the image is not pending.
     """
     deletion = _pending(image, locations)
     if deletion.at is not None:
-        raise RefusedError("it is not held")
+        raise UnchangedError("it is not held")
     return deletion
 
 

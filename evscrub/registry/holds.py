@@ -73,6 +73,7 @@ class Holds:
         """Restore an image with its locations, properties, tags and members.
 
         :returns: what could not be restored, as sentences for the operator.
+        :raises hold_rules.UnchangedError: the image is not deleted.
         :raises hold_rules.RefusedError: the image cannot be restored.
         """
         with self.database.transaction() as connection:
@@ -106,6 +107,7 @@ class Holds:
     def hold(self, image_id: str) -> None:
         """Hold a pending image, so that it is neither scrubbed nor purged until it is released.
 
+        :raises hold_rules.UnchangedError: the image is held already.
         :raises hold_rules.RefusedError: the image is not waiting to be scrubbed.
         """
         with self.database.transaction() as connection:
@@ -116,7 +118,8 @@ class Holds:
     def release(self, image_id: str) -> None:
         """Release a held image: it is due once the whole delay has passed from now.
 
-        :raises hold_rules.RefusedError: the image is not held.
+        :raises hold_rules.UnchangedError: the image is pending and not held.
+        :raises hold_rules.RefusedError: the image is not pending.
         """
         with self.database.transaction() as connection:
             deletion = _plan(connection, image_id, hold_rules.to_release)

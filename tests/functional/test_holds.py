@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from evscrub.commands import operator_log
 from evscrub.demo.glance_config import run_command
 from evscrub.domain.hold_rules import AFTER, RefusedError
 from evscrub.registry.holds import Holds
@@ -52,6 +53,13 @@ def accepted(config: Path, command: str, *image_ids: str) -> str:
     for image_id in image_ids:
         assert f"{image_id}: " in done.stdout
     return done.stderr
+
+
+def unchanged(config: Path, command: str, image_id: str) -> str:
+    """Run a command that has nothing to do, which is no error; return what it says."""
+    done = evscrub(config, command, image_id)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.removeprefix(f"{image_id}: ").rstrip("\n")
 
 
 # -- beside a real Glance
@@ -220,12 +228,20 @@ def test_property_removed_before_the_delete_comes_back(site: Site) -> None:
 
 def test_one_refused_image_does_not_affect_the_others(site: Site) -> None:
     first, live, last = site.deleted(), site.image(), site.deleted()
-    done = evscrub(site.config, "restore", first, live, last)
+    unknown = new_id()
+    done = evscrub(site.config, "restore", first, live, unknown, last)
     assert done.returncode == 1
-    assert done.stdout.splitlines() == [f"{first}: restored", f"{last}: restored"]
-    assert f"{live}: not restored: it is not pending delete but active" in done.stderr
+    assert done.stdout.splitlines() == [
+        f"{first}: restored",
+        f"{live}: it is not deleted, it is active",
+        f"{last}: restored",
+    ]
+    assert done.stderr == f"{unknown}: not restored: it is not in the registry\n"
     for image_id in (first, live, last):
         assert site.client.download(image_id) == DATA
+    done = evscrub(site.config, "restore", first, live, last)
+    assert done.returncode == 0
+    assert done.stdout.count(": it is not deleted, it is active\n") == 3
 
 
 @pytest.mark.parametrize("agent_first", [False, True])
@@ -254,7 +270,7 @@ def test_held_image_is_ignored_by_agents_scrubber_and_purge(site: Site) -> None:
     image_id = rich_image(site)
     site.client.delete(image_id)
     accepted(site.config, "hold", image_id)
-    assert refused(site.config, "hold", image_id) == "it is held already"
+    assert unchanged(site.config, "hold", image_id) == "it is held already"
     with site.agent(0):
         other = site.deleted()
         site.wait_gone(other)
@@ -326,8 +342,12 @@ def holds(registry_url: str) -> Iterator[Holds]:
 
 @pytest.fixture
 def config(registry_url: str, tmp_path: Path) -> Path:
+    return write_config(tmp_path, registry_url)
+
+
+def write_config(folder: Path, registry_url: str) -> Path:
     """Write a configuration for evscrub with only the registry."""
-    path = tmp_path / "evscrub.conf"
+    path = folder / "evscrub.conf"
     path.write_text(
         f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {registry_url}\n"
     )
@@ -365,8 +385,10 @@ def without_location(rows: Rows) -> str:
 
 
 def test_restore_is_refused_with_a_reason(rows: Rows, config: Path) -> None:
+    queued = rows.add(a_location(new_id()))
+    rows.execute("UPDATE images SET status = 'queued' WHERE id = :id", id=queued)
     reasons = {
-        rows.add(a_location(new_id())): "it is not pending delete but active",
+        queued: "it is not pending delete but queued",
         new_id(): "it is not in the registry",
         claimed(rows): "it is being scrubbed",
         scrubbed(rows): "it is already scrubbed",
@@ -528,7 +550,7 @@ def test_hold_clears_all_deletion_times_and_release_sets_them(
     for table in tables:
         assert [row["deleted_at"] for row in rows.rows(table, image_id)] == [None]
     assert rows.status(image_id) == ("pending_delete", ["pending_delete"])
-    assert refused(config, "hold", image_id) == "it is held already"
+    assert unchanged(config, "hold", image_id) == "it is held already"
     before = utc_now().replace(microsecond=0)
     accepted(config, "release", image_id)
     for table in tables:
@@ -537,7 +559,95 @@ def test_hold_clears_all_deletion_times_and_release_sets_them(
         assert before <= as_time(row["deleted_at"]) <= utc_now() + timedelta(seconds=1)
     image_at, location_at = times(rows, image_id)
     assert image_at < location_at <= image_at + AFTER  # by which an agent knows a release
-    assert refused(config, "release", image_id) == "it is not held"
+    assert unchanged(config, "release", image_id) == "it is not held"
+
+
+def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -> None:
+    """By owner, store and file: what is counted, changed, logged and left alone."""
+    log = tmp_path / "evscrub.log"
+    log.touch()
+    with config.open("a") as file:
+        file.write(f"[DEFAULT]\nlog_file = {log}\nenabled_backends = fast:file, slow:file\n")
+    mine = [pending(rows, owner="me") for _ in range(3)]
+    slow = new_id()
+    rows.add(a_location(slow, "fast"), a_location(slow, "slow"), image_id=slow, owner="me")
+    rows.delete(slow)
+    others = pending(rows, owner="other")
+    claimed_id = pending(rows, owner="me")
+    rows.execute("UPDATE images SET status = 'deleted' WHERE id = :id", id=claimed_id)
+    live = rows.add(a_location(new_id()), owner="me")
+
+    def held() -> set[str]:
+        found = rows.read("SELECT id FROM images WHERE deleted_at IS NULL AND status <> 'active'")
+        return {str(row.id) for row in found}
+
+    def lines(command: str, *arguments: str) -> tuple[list[str], list[str]]:
+        done = evscrub(config, command, *arguments)
+        assert done.returncode == 0, done.stderr
+        return sorted(done.stdout.splitlines()), done.stderr.splitlines()
+
+    done = evscrub(config, "hold", "--owner", "me")
+    assert (done.returncode, "there is no terminal" in done.stderr) == (2, True)
+    assert held() == set()
+
+    printed, told = lines("hold", "--owner", "me", "--yes")
+    assert printed == sorted(f"{image_id}: held" for image_id in [*mine, slow])
+    assert told == [
+        "evscrub: 4 images to hold: pending images of owner me that are not held",
+        "evscrub: 4 held, 0 unchanged, 0 refused",
+    ]
+    assert held() == {*mine, slow}
+    printed, told = lines("hold", "--owner", "me", "--yes")
+    assert printed == []
+    assert told[0].startswith("evscrub: 0 images to hold")
+
+    printed, told = lines("release", "--owner", "me", "--store", "slow", "-y")
+    assert printed == [f"{slow}: released"]
+    assert told[0] == "evscrub: 1 image to release: held images of owner me in store slow"
+    assert held() == set(mine)
+
+    ids = tmp_path / "ids"
+    ids.write_text(f"# from a ticket\n\n{mine[0].upper()}\n {slow} \n")
+    printed, told = lines("release", "--file", str(ids), "--yes")
+    assert printed == sorted([f"{mine[0]}: released", f"{slow}: it is not held"])
+    assert told[-1] == "evscrub: 1 released, 1 unchanged, 0 refused"
+
+    printed, _ = lines("restore", "--store", "fast", "--yes")
+    assert printed == sorted(f"{image_id}: restored" for image_id in [*mine, slow, others])
+    for image_id in (*mine, others):
+        assert rows.status(image_id) == ("active", ["active"])
+    assert rows.status(claimed_id) == ("deleted", ["pending_delete"])
+    assert rows.status(live) == ("active", ["active"])
+    _, told = lines("restore", "--store", "nowhere", "--yes")
+    assert told[0] == "evscrub: no store nowhere is enabled here; enabled stores: fast, slow"
+    said = "Image %s %s by %s on %s"
+    expected = [
+        *(said % (image_id, "held", *operator_log.who()) for image_id in [*mine, slow]),
+        *(said % (image_id, "released", *operator_log.who()) for image_id in [slow, mine[0]]),
+        *(said % (image_id, "restored", *operator_log.who()) for image_id in [*mine, slow, others]),
+    ]
+    logged = [line.partition(" [-] ")[2] for line in log.read_text().splitlines()]
+    assert sorted(logged) == sorted(expected)
+
+
+def test_unreadable_image_is_refused_and_others_are_not(
+    new_registry: RegistryFactory, tmp_path: Path
+) -> None:
+    """On SQLite, which alone takes such a date."""
+    url = new_registry("sqlite", "unreadable")
+    rows, config = Rows(url), write_config(tmp_path, url)
+    first, broken, last = (pending(rows, owner="me") for _ in range(3))
+    rows.execute("UPDATE images SET updated_at = 'soon' WHERE id = :id", id=broken)
+    done = evscrub(config, "hold", first, broken, last)
+    assert done.returncode == 1
+    assert f"{broken}: not held: its rows in images and image_locations cannot be" in done.stderr
+    assert done.stdout.splitlines() == [f"{first}: held", f"{last}: held"]
+    done = evscrub(config, "release", "--owner", "me", "--yes")
+    assert done.stdout.count("released") == 2
+    done = evscrub(config, "hold", "--owner", "me", "--yes")
+    assert (done.returncode, done.stdout.count(": held")) == (1, 2)
+    assert "evscrub: 2 held, 0 unchanged, 1 refused" in done.stderr
+    rows.engine.dispose()
 
 
 def as_time(value: object) -> datetime:

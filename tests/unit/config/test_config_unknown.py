@@ -213,11 +213,6 @@ def test_a_file_given_twice_is_glance_s_where_it_is_named_so(own: Path, tmp_path
         loader.load([write(own, "[DEFAULT]", "glance_config_files = none"), other])
 
 
-@pytest.mark.parametrize("name", ["glance-evscrub.conf", "evscrub-glance.conf", "my-glance.conf"])
-def test_file_that_may_be_evscrubs_is_checked(tmp_path: Path, name: str) -> None:
-    assert not files.is_glance(str(tmp_path / name))
-
-
 @pytest.mark.parametrize(
     "lines",
     [

@@ -21,7 +21,7 @@ from oslo_config import cfg, types
 from evscrub import cli
 from evscrub.agent import Agent
 from evscrub.config import known_options, loader, option_types, options
-from evscrub.config.loader import ConfigError
+from evscrub.config.loader import ConfigError, OwnOptions
 from evscrub.config.settings import scrubber_settings, sweep_settings
 from evscrub.registry.database import Database
 from evscrub.telemetry import quiet
@@ -55,7 +55,7 @@ class Files:
     def first(self) -> str:
         return f"[DEFAULT]\nglance_config_files = {self.glance}"
 
-    def load(self) -> tuple[cfg.ConfigOpts, cfg.ConfigOpts]:
+    def load(self) -> tuple[cfg.ConfigOpts, OwnOptions]:
         """Read them as the command line does."""
         return loader.load_for(argparse.Namespace(config_file=[str(self.own)], debug=False))
 
@@ -83,7 +83,7 @@ def values(conf: cfg.ConfigOpts) -> dict[tuple[str, str], Any]:
 class Running:
     """An agent whose parts only note what they are told, in place of one with stores."""
 
-    def __init__(self, conf: cfg.ConfigOpts, own: cfg.ConfigOpts) -> None:
+    def __init__(self, conf: cfg.ConfigOpts, own: OwnOptions) -> None:
         self.changes: list[object] = []
         self.agent = object.__new__(Agent)
         self.agent._conf, self.agent._own = conf, own

@@ -50,14 +50,6 @@ def test_a_failed_reload_does_not_apply_debug(tmp_path: Path) -> None:
     assert own.debug is False
 
 
-@pytest.mark.parametrize("own", [True, False])
-def test_directory_in_place_of_a_file(tmp_path: Path, *, own: bool) -> None:
-    path = tmp_path / "evscrub.conf"
-    path.write_text(f"[DEFAULT]\nglance_config_files = {tmp_path}\n")
-    with pytest.raises(ConfigError):
-        loader.load([str(tmp_path if own else path)])
-
-
 def test_a_file_in_another_encoding_is_named(tmp_path: Path) -> None:
     path = tmp_path / "evscrub.conf"
     path.write_bytes(b"\xff\xfe[DEFAULT]\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from oslo_config import cfg
 
+from evscrub.agent import Agent
 from evscrub.config import loader, options
 from evscrub.config.loader import ConfigError
 from evscrub.config.option_types import Paths
@@ -86,7 +87,7 @@ def test_glances_logging_options_are_ignored(write: Write) -> None:
     _, own = loader.load([own_file])
     assert (own.debug, own.log_file, own.use_syslog) == (False, None, False)
     _, own = loader.load(
-        [own_file, write("log.conf", "[DEFAULT]\ndebug = true\nlog_file = evscrub.log\n")]
+        [own_file, write("evscrub-log.conf", "[DEFAULT]\ndebug = true\nlog_file = evscrub.log\n")]
     )
     assert (own.debug, own.log_file, own.use_syslog) == (True, "evscrub.log", False)
 
@@ -234,7 +235,7 @@ def test_a_reload_that_fails_changes_nothing(
     assert conf.scrub_time == 3
 
 
-def test_the_command_line_names_files_and_turns_debug_on(write: Write) -> None:
+def test_the_command_line_names_files_and_turns_debug_on(write: Write, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
     loader.add_arguments(parser)
     one = write("1.conf", "[DEFAULT]\nglance_config_files = none\nscrub_time = 1\n")
@@ -245,6 +246,179 @@ def test_the_command_line_names_files_and_turns_debug_on(write: Write) -> None:
     assert own.debug is False
     _, own = loader.load_for(parser.parse_args(["--config-file", one, "--debug"]))
     assert own.debug is True
+    (tmp_path / "conf.d").mkdir()
+    folder = ["--config-dir", str(tmp_path / "conf.d")]
+    for name, delay in (("20-b.conf", 20), ("10-a.conf", 10), ("30.conf.bak", 30), (".x.conf", 40)):
+        write(f"conf.d/{name}", f"[DEFAULT]\nscrub_time = {delay}\n")
+    for line, delay in (
+        (["--config-file", one, *folder], 20),
+        ([*folder, "--config-file", one], 1),
+        ([*folder, "--config-file", one, *folder], 20),
+    ):
+        assert loader.load_for(parser.parse_args(line))[0].scrub_time == delay
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (["--config-file", ""], "--config-file: must name a file"),
+        (["--config-file", "."], "--config-file: . is a folder: name it with --config-dir"),
+        (["--config-dir", " "], "--config-dir: must name a folder"),
+        (["--config-dir", "missing"], "--config-dir: missing does not exist"),
+        (["--config-dir", __file__], f"--config-dir: {__file__} is not a folder"),
+    ],
+)
+def test_wrong_path_is_wrong_usage(
+    arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = argparse.ArgumentParser()
+    loader.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args(arguments)
+    assert wanted in capsys.readouterr().err
+
+
+class TestFolders:
+    def test_folder_of_glance_is_read_in_order_of_names(self, write: Write, tmp_path: Path) -> None:
+        (tmp_path / "api.d").mkdir()
+        write("api.d/10.conf", "[DEFAULT]\nscrub_time = 1\nworkers = 4\ndebug = true\n")
+        write("api.d/20.conf", "[DEFAULT]\nscrub_time = 2\nlog_file = glance.log\n")
+        write("api.d/README", "not a configuration")
+        (tmp_path / "api.d/sub.conf").mkdir()
+        named = f"[DEFAULT]\nglance_config_files = {tmp_path / 'api.d'}\n"
+        conf, own = loader.load([write("evscrub.conf", named)])
+        assert conf.scrub_time == 2
+        assert (own.debug, own.log_file) == (False, None)
+
+    def test_own_file_in_a_folder_of_glance_stays_own(self, write: Write, tmp_path: Path) -> None:
+        own_file = write(
+            "evscrub.conf", f"[DEFAULT]\nglance_config_files = {tmp_path}\ndebug = true\n"
+        )
+        write("glance-api.conf", "[DEFAULT]\nscrub_time = 3\nworkers = 4\n")
+        conf, own = loader.load([own_file])
+        assert (conf.scrub_time, own.debug) == (3, True)
+        write("evscrub.conf", f"[DEFAULT]\nglance_config_files = {tmp_path}\nscrub_tme = 1\n")
+        assert "did you mean scrub_time?" in refused([own_file])
+
+    def test_reload_reads_files_that_a_folder_gained_and_lost(
+        self, write: Write, tmp_path: Path
+    ) -> None:
+        (tmp_path / "conf.d").mkdir()
+        first = write("conf.d/10.conf", "[DEFAULT]\nglance_config_files = none\nscrub_time = 1\n")
+        conf, own = loader.load([str(tmp_path / "conf.d")])
+        write("conf.d/20-evscrub.conf", "[DEFAULT]\nscrub_time = 2\ndebug = true\n")
+        assert loader.reload(conf, own) == ["[DEFAULT] scrub_time"]
+        assert (conf.scrub_time, own.debug) == (2, True)
+        (tmp_path / "conf.d/20-evscrub.conf").unlink()
+        assert loader.reload(conf, own) == ["[DEFAULT] scrub_time"]
+        assert (conf.scrub_time, own.debug) == (1, False)
+        write("conf.d/30.conf", "[scruber]\nrate = 1\n")
+        with pytest.raises(ConfigError, match=r"did you mean \[scrubber\]"):
+            loader.reload(conf, own)
+        assert Path(first).exists()
+
+    @pytest.mark.parametrize("of_glance", [True, False])
+    def test_folder_that_cannot_be_read_is_named(
+        self, write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, of_glance: bool
+    ) -> None:
+        def fail(folder: Path) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        folder = tmp_path / "conf.d"
+        folder.mkdir()
+        path = write("evscrub.conf", f"[DEFAULT]\nglance_config_files = {folder}\n")
+        monkeypatch.setattr(Path, "iterdir", fail)
+        given = [path] if of_glance else [str(folder)]
+        assert f"cannot read {folder} (Permission denied)" in refused(given)
+
+
+class TestWhoseLoggingCounts:
+    """Whatever Glance's file is called and wherever it is, its log_file is not evscrub's."""
+
+    LOGGING = "[DEFAULT]\nlog_file = glance-api.log\ndebug = true\nuse_syslog = true\n"
+    DATABASE = "[database]\nconnection = sqlite://\n"
+    API = "[paste_deploy]\nflavor = keystone\n"
+    OWN = "[DEFAULT]\nglance_config_files = none\n"
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("glance-api.conf", LOGGING + API),
+            ("api.conf", LOGGING + API),
+            ("api.conf", LOGGING + "[keystone_authtoken]\nauth_url = http://x\n"),
+            ("api.conf", LOGGING + DATABASE),
+            ("01-logging.conf", LOGGING),
+            ("glance/api.conf", LOGGING + "workers = 3\n"),
+            ("glance/conf.d/01-logging.conf", LOGGING + "bind_port = 9292\n"),
+            ("glance-api.conf.d/01-logging.conf", LOGGING),
+            ("conf.d/01-logging.conf", LOGGING),
+            ("evscrub/glance-api.conf", LOGGING),
+            ("evscrub/api.conf", LOGGING + API),
+        ],
+    )
+    @pytest.mark.parametrize("folder", [True, False])
+    def test_glances_never_do(
+        self, write: Write, tmp_path: Path, name: str, text: str, *, folder: bool
+    ) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        path = write(name, text)
+        ours = write("ours.conf", self.OWN)
+        given = str(Path(path).parent) if folder and "/" in name else path
+        for files in ([given, ours], [ours, given]):
+            _, own = loader.load(files)
+            assert (own.log_file, own.debug, own.use_syslog) == (None, False, False)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("evscrub.conf", LOGGING),
+            ("my-Evscrub.conf", LOGGING),
+            ("site.conf", LOGGING + "[scrubber]\nrate = 5\n"),
+            ("glance/site.conf", LOGGING + "[Sweep]\ninterval = 5\n"),
+            ("evscrub.conf.d/01-logging.conf", LOGGING),
+            ("evscrub/conf.d/01-logging.conf", LOGGING),
+        ],
+    )
+    def test_evscrubs_do(self, write: Write, tmp_path: Path, name: str, text: str) -> None:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        glance = write("glance-api.conf", "[DEFAULT]\nlog_file = wrong.log\n")
+        _, own = loader.load([write("ours.conf", self.OWN), write(name, text), glance])
+        assert (own.log_file, own.debug, own.use_syslog) == ("glance-api.log", True, True)
+        assert loader.ignored_logging(own.sources) == []
+
+    def test_a_link_is_followed(self, write: Write, tmp_path: Path) -> None:
+        target = write("glance-api.conf", self.LOGGING)
+        (tmp_path / "evscrub.conf").symlink_to(target)
+        _, own = loader.load([write("ours.conf", self.OWN), str(tmp_path / "evscrub.conf")])
+        assert own.log_file is None
+
+    def test_what_is_ignored_is_told_with_its_place(
+        self, write: Write, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        api = write("api.conf", self.LOGGING)
+        of_glance = write("glance-api.conf", self.LOGGING)
+        _, own = loader.load([write("ours.conf", self.OWN), api, of_glance])
+        assert loader.ignored_logging(own.sources) == [
+            f"log_file in {api}:2",
+            f"debug in {api}:3",
+            f"use_syslog in {api}:4",
+        ]
+        agent = object.__new__(Agent)
+        agent._own = own
+        agent._warn_of_ignored_logging()
+        (record,) = caplog.records
+        assert f"log_file in {api}:2" in record.getMessage()
+        agent._own = loader.load([write("evscrub.conf", self.OWN + "use_json = true\n")])[1]
+        agent._warn_of_ignored_logging()
+        assert len(caplog.records) == 1
+
+    def test_misspelled_option_is_refused_although_nothing_tells_whose_the_file_is(
+        self, write: Write
+    ) -> None:
+        ours = write("ours.conf", self.OWN)
+        assert "did you mean scrub_time?" in refused(
+            [ours, write("x.conf", "[DEFAULT]\nscrub_tme = 86400\n")]
+        )
 
 
 def test_the_generator_of_sample_files_is_given_every_option_with_its_help() -> None:

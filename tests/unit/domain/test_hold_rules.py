@@ -43,11 +43,11 @@ def seconds(number: float) -> timedelta:
         (image("deleted"), [location(), location(2, "deleted")], "it is being scrubbed"),
         (image("deleted"), [location(1, "deleted")], "it is already scrubbed"),
         (image("deleted"), [], "it is already scrubbed"),
-        (image("active", live=True), [location(1, "active")], "not pending delete but active"),
+        (image("active", live=True), [location(1, "active")], "it is not deleted, it is active"),
         (
-            image("active", live=True),
+            image("deactivated", live=True),
             [location(1, "active"), location(2)],
-            "not pending delete but active",
+            "it is not deleted, it is deactivated",
         ),
         (image("queued", live=True), [], "not pending delete but queued"),
         (image("queued", live=True), [location()], "not pending delete but queued"),
@@ -66,8 +66,10 @@ def test_restore_is_refused(
     for plan in (hold_rules.to_restore, hold_rules.to_hold, hold_rules.to_release):
         with pytest.raises(hold_rules.RefusedError):
             plan(row, locations)
-    with pytest.raises(hold_rules.RefusedError, match=reason):
+    with pytest.raises(hold_rules.RefusedError, match=reason) as caught:
         hold_rules.to_restore(row, locations)
+    is_unchanged = isinstance(caught.value, hold_rules.UnchangedError)
+    assert is_unchanged == reason.startswith("it is not deleted")
 
 
 @pytest.mark.parametrize(
@@ -128,8 +130,10 @@ def test_rows_that_a_restore_selects(
 def test_hold_and_release_are_refused(
     plan: Plan, row: ImageRow, where: LocationRow, reason: str
 ) -> None:
-    with pytest.raises(hold_rules.RefusedError, match=reason):
+    with pytest.raises(hold_rules.RefusedError, match=reason) as caught:
         plan(row, [where])
+    is_unchanged = isinstance(caught.value, hold_rules.UnchangedError)
+    assert is_unchanged == (reason in {"it is held already", "it is not held"})
 
 
 def test_deletion_time() -> None:
