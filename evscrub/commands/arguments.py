@@ -7,7 +7,7 @@ from collections.abc import Callable
 from evscrub.domain.address import Address, parse
 
 #: Largest number of rows that all databases take as a limit.
-MAX_LIMIT = 2**31 - 1
+_MAX_NATURAL = 2**31 - 1
 
 
 def status_port(text: str) -> Address:
@@ -42,6 +42,10 @@ def whole_number(lowest: int, highest: int) -> Callable[[str], int]:
         return number
 
     return parse_number
+
+
+#: Parse a number of things.
+natural = whole_number(0, _MAX_NATURAL)
 
 
 def name(text: str) -> str:

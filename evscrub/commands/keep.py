@@ -14,6 +14,7 @@ from evscrub.config import loader
 from evscrub.domain.hold_rules import RefusedError, UnchangedError
 from evscrub.domain.quoting import quote, shorten
 from evscrub.domain.words import count
+from evscrub.registry.connecting import ANSWER_SECONDS
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.faults import is_of_rows
@@ -72,9 +73,11 @@ def main(arguments: argparse.Namespace) -> int:
     selection.refuse_wrong(arguments)
     conf, own = loader.load_for(arguments)
     command = _COMMANDS[arguments.command]
+    bulk = selection.is_bulk(arguments)
     try:
-        # Short: each query reads the rows of a few images by their keys.
-        database = Database(conf, answer_seconds=_ANSWER_SECONDS)
+        # Named images are read by their keys; to select images, the whole registry is.
+        seconds = ANSWER_SECONDS if bulk else _ANSWER_SECONDS
+        database = Database(conf, answer_seconds=seconds)
         database.probe()
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
@@ -88,29 +91,32 @@ def main(arguments: argparse.Namespace) -> int:
     keeper = _Keeper(arguments.command, Holds(database))
     try:
         with selection.selected(arguments, database, names, held=command.held) as images:
-            if selection.is_bulk(arguments) and not _is_wanted(arguments, images):
-                return 1
+            if bulk and (code := _ask(arguments, images)) is not None:
+                return code
             operator_log.start(own, debug=arguments.debug)
             keeper.run(images)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
     finally:
-        if selection.is_bulk(arguments) and keeper.tally:
+        if bulk and keeper.tally:
             keeper.sum_up()
     return 1 if keeper.tally[_REFUSED] else 0
 
 
-def _is_wanted(arguments: argparse.Namespace, images: selection.Selection) -> bool:
-    """Show the number of images, and ask unless ``--yes`` is given or there is none."""
-    number = images.count(lambda _: None)
+def _ask(arguments: argparse.Namespace, images: selection.Selection) -> int | None:
+    """Show the number of images, and ask unless ``--yes`` is given.
+
+    :returns: the exit code if there is no image or the answer is no; None to go on.
+    """
+    number = images.count()
     said = f"{count(number, 'image')} to {arguments.command}: {images.words}"
-    if arguments.yes or not number:
-        print(f"evscrub: {said}", file=sys.stderr)
-        return True
-    if selection.confirmed(f"{said}. Go on?"):
-        return True
-    print("evscrub: nothing was changed", file=sys.stderr)
-    return False
+    if number and not arguments.yes:
+        if selection.confirmed(f"{said}. Go on?"):
+            return None
+        print("evscrub: nothing was changed", file=sys.stderr)
+        return 1
+    print(f"evscrub: {said}", file=sys.stderr)
+    return None if number else 0
 
 
 @dataclass(slots=True)

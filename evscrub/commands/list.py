@@ -9,7 +9,7 @@ from itertools import islice
 from oslo_config import cfg
 
 from evscrub.commands import agent_reports, table_output
-from evscrub.commands.arguments import MAX_LIMIT, name, status_port, whole_number
+from evscrub.commands.arguments import name, natural, status_port
 from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
@@ -45,9 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only images with a pending location in this store: a name in enabled_backends or, if"
         " Glance has a single store, its type",
     )
-    parser.add_argument(
-        "--limit", type=whole_number(0, MAX_LIMIT), metavar="N", help="at most this many images"
-    )
+    parser.add_argument("--limit", type=natural, metavar="N", help="at most this many images")
     parser.add_argument(
         "--agent",
         action="append",

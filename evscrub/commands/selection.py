@@ -7,6 +7,7 @@ A selection is read twice, to count the images and to act on them. Neither keeps
 import argparse
 import errno
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,9 +42,11 @@ class Selection:
     words: str
     read: Callable[[Unreadable], Iterable[str]]
 
-    def count(self, on_unreadable: Unreadable) -> int:
-        """Return the number of images."""
-        return sum(1 for _ in self.read(on_unreadable))
+    def count(self) -> int:
+        """Return the number of images, with those whose rows cannot be read."""
+        unreadable: Counter[str] = Counter()
+        number = sum(1 for _ in self.read(lambda _: unreadable.update(["images"])))
+        return number + unreadable.total()
 
 
 def add_arguments(parser: argparse.ArgumentParser, selected: str) -> None:

@@ -16,7 +16,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from evscrub.commands import agent_reports, sweep_progress, table_output
-from evscrub.commands.arguments import MAX_LIMIT, name, status_port, whole_number
+from evscrub.commands.arguments import name, natural, status_port
 from evscrub.commands.fitted_table import Layout
 from evscrub.commands.table_output import SizeBytes, Table
 from evscrub.config import loader
@@ -101,10 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " go too",
     )
     parser.add_argument(
-        "--limit",
-        type=whole_number(0, MAX_LIMIT),
-        metavar="N",
-        help="at most this many images, 0 or more",
+        "--limit", type=natural, metavar="N", help="at most this many images, 0 or more"
     )
     parser.add_argument(
         "--image",
@@ -118,7 +115,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait",
-        type=whole_number(0, MAX_LIMIT),
+        type=natural,
         default=60,
         metavar="SECONDS",
         help="how long to wait without any progress for retries of failed deletes, for a store that"

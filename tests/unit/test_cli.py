@@ -25,8 +25,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("line", "usage", "wanted"),
     [
-        ("", "[-h] [-V]", "name a command; choose from agent, run, list,"),
-        ("nonsense", "[-h] [-V]", "no command 'nonsense'; choose from agent, run, list,"),
+        ("", "[-h] [-V]", "name a command; choose from agent, run, "),
+        ("nonsense", "[-h] [-V]", "no command 'nonsense'; choose from agent, run, "),
         ("lsit", "[-h] [-V]", "no command 'lsit' (did you mean list?); choose from agent, run,"),
         ("--config-file x hodl", "[-h] [-V]", "no command 'hodl' (did you mean hold?)"),
         (

@@ -95,7 +95,7 @@ class TestFile:
             path.unlink()
             for _ in range(2):
                 assert list(found.read(lambda _: None)) == ["one", "two", "three"]
-            assert found.count(lambda _: None) == 3
+            assert found.count() == 3
             assert found.words == f"images named in {path}"
 
     def test_standard_input_is_read_twice(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,15 +131,38 @@ class TestFile:
         assert f"--file: cannot read {path}: {reason}" in capsys.readouterr().err
 
 
-def test_question_shows_the_number_and_no_changes_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    images = selection.Selection("held images of owner o", lambda _: ["a", "b"])
-    arguments = cli.make_parser().parse(["release", "--owner", "o"])
-    monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
-    assert not keep._is_wanted(arguments, images)
-    assert capsys.readouterr().err == (
-        "2 images to release: held images of owner o. Go on? [y/N] evscrub: nothing was changed\n"
-    )
-    monkeypatch.setattr(sys, "stdin", Terminal("y\n"))
-    assert keep._is_wanted(arguments, images)
+class TestAsking:
+    """Before a command acts in bulk, it shows the number of images."""
+
+    LINE = "images to release: held images of owner o"
+
+    @pytest.fixture(autouse=True)
+    def _answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "stdin", Terminal("n\ny\n"))
+
+    def ask(self, number: int, *more: str) -> int | None:
+        def read(on_unreadable: selection.Unreadable) -> list[str]:
+            if number:
+                on_unreadable("one")
+            return ["other"] * (number - 1)
+
+        arguments = cli.make_parser().parse(["release", "--owner", "o", *more])
+        return keep._ask(arguments, selection.Selection("held images of owner o", read))
+
+    def test_only_yes_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.ask(2) == 1
+        question = f"2 {self.LINE}. Go on? [y/N] "
+        assert capsys.readouterr().err == f"{question}evscrub: nothing was changed\n"
+        assert self.ask(2) is None
+        assert capsys.readouterr().err == question
+
+    def test_nothing_is_asked_with_yes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.ask(3, "--yes") is None
+        assert capsys.readouterr().err == f"evscrub: 3 {self.LINE}\n"
+
+    @pytest.mark.parametrize("more", [(), ("--yes",)])
+    def test_nothing_is_asked_or_done_without_images(
+        self, more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert self.ask(0, *more) == 0
+        assert capsys.readouterr().err == f"evscrub: 0 {self.LINE}\n"
