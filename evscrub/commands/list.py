@@ -9,8 +9,9 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub.commands import list_output
+from evscrub.commands import table_output
 from evscrub.commands.arguments import status_port
+from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
@@ -57,13 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="status port of an agent to ask which images are parked or in use; may be repeated"
         " (default: [status] listen)",
     )
-    list_output.add_arguments(parser)
+    table_output.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        list_output.choose_columns(arguments.columns)
+        TABLE.choose(arguments.columns)
         database = Database(conf)
         database.probe()
         agents = arguments.agent or _default_agents(conf)
@@ -80,7 +81,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         lines = _lines(conf, database, names, reported or AgentReports(), arguments)
         with output.reader_may_leave():
-            list_output.write(lines, sys.stdout, arguments)
+            table_output.write(TABLE, lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"lost the connection to the database: {explain(error)}") from None
     return 1 if arguments.parked and reported is None else 0
