@@ -21,7 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
-from evscrub.domain.words import in_words
+from evscrub.domain.words import in_short
 
 BATCH_ROWS = 1000
 
@@ -42,19 +42,30 @@ class Table(Generic[R]):
 
     :param columns: what returns a column's value, by name of the column in their order.
     :param layout: how a table of them fits a terminal.
+    :param brief: the columns that the format ``table`` has without ``--long``; empty for all.
     """
 
     columns: Mapping[str, Callable[[R], Value]]
     layout: Layout = field(default_factory=Layout)
+    brief: Sequence[str] = ()
 
-    def choose(self, wanted: Sequence[str]) -> list[str]:
-        """Return the requested columns in their fixed order, or all if none is requested.
+    def choose(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the columns that a command line asks for, in their fixed order.
+
+        :param arguments: parsed arguments of :func:`add_arguments`.
+        :raises ValueError: a column is unknown.
+        """
+        if arguments.columns:
+            return self.named(arguments.columns)
+        is_brief = self.brief and arguments.formatter in _FOR_PEOPLE and not arguments.long
+        return [name for name in self.columns if not is_brief or name in self.brief]
+
+    def named(self, wanted: Sequence[str]) -> list[str]:
+        """Return columns by their names, in their fixed order.
 
         :param wanted: names in any case, with spaces or underscores.
         :raises ValueError: a column is unknown.
         """
-        if not wanted:
-            return list(self.columns)
         names = {_plain(name) for name in wanted}
         unknown = names - {_plain(name) for name in self.columns}
         if unknown:
@@ -102,8 +113,11 @@ _FOR_PEOPLE = {"table"}
 _FORMULA = tuple("=+-@\t\r\n")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the OpenStack client's arguments for output."""
+def add_arguments(parser: argparse.ArgumentParser, table: Table[R] | None = None) -> None:
+    """Add the OpenStack client's arguments for output, and ``--long`` if `table` has a brief form.
+
+    :param table: what the command writes; None if that has no brief form.
+    """
     group = parser.add_argument_group("output formatters")
     group.add_argument(
         "-f",
@@ -121,10 +135,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COLUMN",
         help="specify the column(s) to include, can be repeated to show multiple columns (default:"
-        " all; for a table on a terminal, the most useful ones that fit)",
+        f" {_default_columns(table)})",
     )
+    if table is not None and table.brief:
+        group.add_argument("--long", action="store_true", help="show all columns in a table too")
     for formatter in FORMATTERS.values():
         formatter().add_argument_group(parser)
+
+
+def _default_columns(table: Table[R] | None) -> str:
+    if table is None or not table.brief:
+        return "all; for a table on a terminal, the most useful ones that fit"
+    return (
+        f"all; for a table {', '.join(table.brief)}, of which a narrow terminal has the most useful"
+        " ones that fit"
+    )
 
 
 def write(
@@ -135,7 +160,7 @@ def write(
     :param arguments: parsed arguments of :func:`add_arguments`.
     :raises ValueError: the arguments name an unknown column.
     """
-    columns = table.choose(arguments.columns)
+    columns = table.choose(arguments)
     how: str = arguments.formatter
     formatter = FittedTableFormatter(table.layout) if how == "table" else FORMATTERS[how]()
     getters = [table.columns[name] for name in columns]
@@ -166,7 +191,7 @@ def cell(value: Value, how: str) -> _Cell:
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
         case timedelta():
             seconds = round(value.total_seconds())
-            return _until(seconds) if how in _FOR_PEOPLE else seconds
+            return in_short(seconds) if how in _FOR_PEOPLE else seconds
         case tuple():
             return list(value) if how in _STRUCTURED else cell(",".join(value), how)
         case str():
@@ -185,10 +210,6 @@ def _printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _until(seconds: int) -> str:
-    return in_words(seconds) if seconds >= 0 else f"{in_words(-seconds)} ago"
 
 
 def _in_units(size: float) -> str:

@@ -23,6 +23,8 @@ from evscrub.domain.decisions import (
 
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
+#: All states of images that are listed.
+STATES = (WAITING, DUE, CLAIMED, IN_USE, PARKED, HOLD, DAMAGED)
 
 #: A DELETE changes an image and its properties, tags and members within this time.
 _WITH_THE_IMAGE = timedelta(seconds=60)
