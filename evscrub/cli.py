@@ -28,6 +28,7 @@ from evscrub.telemetry.redact import install_excepthooks, redact
 #: Summary of each subcommand, and the module with its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
+    "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
     "restore": ("restore pending images", "evscrub.commands.keep"),

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask agents on their status ports about images and stores in trouble, for several commands."""
+"""What agents report on their status ports about images and stores."""
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_config import cfg
@@ -29,46 +29,61 @@ def add_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
-def addresses(conf: cfg.ConfigOpts, arguments: argparse.Namespace) -> Sequence[Address]:
-    """Return the agents that a command line or the configuration names.
+def say_on_stderr(message: str) -> None:
+    """Print a message to the user on standard error."""
+    print(f"evscrub: {message}", file=sys.stderr)
 
-    :raises ValueError: ``[status] listen`` is not an address.
-    """
-    named: Sequence[Address] | None = arguments.agent
-    if named:
-        return named
+
+def default_agents(conf: cfg.ConfigOpts) -> list[Address]:
+    """Return the address of the agent with this configuration, if its status port is known."""
     address = parse(conf.status.listen)
     return [address] if address is not None and address.port else []
 
 
-def ask(agents: Iterable[Address], say: Callable[[str], None]) -> AgentReports | None:
-    """Ask the agents about images and stores; return None if no agent answers.
+def ask(
+    agents: Iterable[Address], say: Callable[[str], None] = say_on_stderr
+) -> AgentReports | None:
+    """Ask agents about images and stores.
 
-    :param say: called with why an agent does not answer.
+    :param say: called with which agents do not answer, and what that means for the user.
+    :returns: None if no agent answers.
     """
     images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
     answered = False
     for address in agents:
         try:
-            for reported in client.troubles(address):
-                if "id" in reported:
-                    images[reported["id"]] = _trouble(reported)
-                else:
-                    stores[reported["store"]] = _store_trouble(reported)
+            told = collect(client.troubles(address))
+            images |= told.images
+            stores |= told.stores
         except client.NoAnswerError as error:
             say(str(error))
         else:
             answered = True
-    return AgentReports(images, stores) if answered else None
+    if not answered:
+        say("images that are parked or in use, or whose store is paused, are shown as due")
+        return None
+    return AgentReports(images, stores)
 
 
-def _store_trouble(reported: dict[str, Any]) -> str:
+def collect(records: Iterable[Mapping[str, Any]]) -> AgentReports:
+    """Collect the records of an agent's ``/troubles``."""
+    images: dict[str, ReportedTrouble] = {}
+    stores: dict[str, str] = {}
+    for reported in records:
+        if "id" in reported:
+            images[reported["id"]] = _trouble(reported)
+        else:
+            stores[reported["store"]] = _store_trouble(reported)
+    return AgentReports(images, stores)
+
+
+def _store_trouble(reported: Mapping[str, Any]) -> str:
     words = "is paused" if reported.get("state") == "blown" else "does not work"
     return f"store {reported['store']} {words}: {_in_words(reported)}"
 
 
-def _trouble(reported: dict[str, Any]) -> ReportedTrouble:
+def _trouble(reported: Mapping[str, Any]) -> ReportedTrouble:
     words = _in_words(reported)
     tries = reported.get("tries")
     if tries:
@@ -77,7 +92,7 @@ def _trouble(reported: dict[str, Any]) -> ReportedTrouble:
     return ReportedTrouble(sys.intern(str(reported.get("state", ""))), sys.intern(words))
 
 
-def _in_words(reported: dict[str, Any]) -> str:
+def _in_words(reported: Mapping[str, Any]) -> str:
     words = str(reported.get("reason", ""))
     if " " not in words:  # a code, not a sentence, which may name a path
         words = words.replace("_", " ")

@@ -3,7 +3,7 @@
 
 cliff's formatter narrows all columns equally, down to eight characters, so that an id takes five
 lines. This one wraps only columns of text. If a line does not fit, it omits the padding of columns
-first, and then the least useful columns, unless the command line asks for them.
+first, and then the least useful columns, unless the command line asks for all of them.
 """
 
 import argparse
@@ -50,11 +50,14 @@ class FittedTableFormatter(TableFormatter):
     """Write tables as wide as the terminal, if there is one, or as ``--max-width``.
 
     All batches of a table have the columns chosen for the first batch.
+
+    :param may_omit: whether to omit columns for which a line has no room.
     """
 
-    def __init__(self, layout: Layout | None = None) -> None:
+    def __init__(self, layout: Layout | None = None, *, may_omit: bool = True) -> None:
         super().__init__()
         self._layout = layout or Layout()
+        self._may_omit = may_omit
         self._shown: list[str] | None = None
         self._padding = 1
 
@@ -65,13 +68,13 @@ class FittedTableFormatter(TableFormatter):
         stdout: TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Write rows; show all columns that the command line asks for, whatever their width."""
+        """Write rows."""
         rows = list(data)
         widths = _widths(column_names, rows)
         room = _room(parsed_args)
         if self._shown is None:
-            may_omit = not (parsed_args.columns or getattr(parsed_args, "long", False))
-            self._shown, self._padding = choose(self._layout, widths, room, may_omit=may_omit)
+            chosen = choose(self._layout, widths, room, may_omit=self._may_omit)
+            self._shown, self._padding = chosen
         table = prettytable.PrettyTable(self._shown, print_empty=parsed_args.print_empty)
         table.padding_width = self._padding
         if room is not None:

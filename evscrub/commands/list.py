@@ -12,6 +12,8 @@ from typing import TextIO
 from oslo_config import cfg
 
 from evscrub.commands import agent_reports, sorting, table_output, watching
+from evscrub.commands.agent_reports import say_on_stderr
+from evscrub.commands.arguments import natural
 from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
@@ -24,7 +26,6 @@ from evscrub.registry.inventory import Inventory
 from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
 
-_MAX_LIMIT = 2**31 - 1
 _INTERRUPTED = 130  #: as shells report SIGINT
 #: Names of states on the command line; the other options are short for one of them.
 _STATES = {state.replace(" ", "-"): state for state in image_report.STATES}
@@ -73,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only images with a pending location in this store: a name in enabled_backends or, if"
         " Glance has a single store, its type",
     )
-    parser.add_argument("--limit", type=_natural, metavar="N", help="at most this many images")
+    parser.add_argument("--limit", type=natural, metavar="N", help="at most this many images")
     watching.add_argument(parser)
     agent_reports.add_argument(parser, "which images are parked or in use")
     table_output.add_arguments(parser, TABLE)
@@ -83,15 +84,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        TABLE.choose(arguments)
+        TABLE.shown(arguments)
         database = Database(conf)
         database.probe()
-        agents = agent_reports.addresses(conf, arguments)
+        agents = arguments.agent or agent_reports.default_agents(conf)
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
-        _say(
+        say_on_stderr(
             f"no store {arguments.store} is enabled here; enabled stores: {', '.join(names.names)}"
         )
     listing = _Listing(conf, database, names, agents, _choose(arguments))
@@ -102,7 +103,7 @@ def main(arguments: argparse.Namespace) -> int:
             source = watching.Source(listing.read, write, "image", separator)
             return watching.watch(source, arguments.watch)
         with output.reader_may_leave():
-            write(listing.read(_say), sys.stdout)
+            write(listing.read(say_on_stderr), sys.stdout)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0 if listing.is_complete else 1
@@ -131,7 +132,7 @@ def _choose(arguments: argparse.Namespace) -> _Choice:
         owner=arguments.owner,
         store=arguments.store,
         limit=arguments.limit,
-        sort_columns=tuple(sorting.chosen(TABLE, arguments, _say)),
+        sort_columns=tuple(sorting.chosen(TABLE, arguments, say_on_stderr)),
         descending=arguments.sort_direction == "desc",
     )
 
@@ -166,7 +167,6 @@ class _Listing:
         """
         reported = agent_reports.ask(self._agents, say)
         if reported is None:
-            say("images that are parked or in use, or whose store is paused, are shown as due")
             self.is_complete = not self._choice.states & _REPORTED
         found = self._sorted(self._chosen(reported or AgentReports(), say))
         try:
@@ -207,16 +207,5 @@ def _write(arguments: argparse.Namespace, lines: Iterable[ImageReport], stdout: 
     table_output.write(TABLE, lines, stdout, arguments)
 
 
-def _say(message: str) -> None:
-    print(f"evscrub: {message}", file=sys.stderr)
-
-
 def _state(text: str) -> str:
     return text.strip().lower().replace(" ", "-").replace("_", "-")
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= _MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
-    return number

@@ -68,7 +68,7 @@ def chosen(
     names: list[str] = []
     for wanted in arguments.sort_columns:
         try:
-            names += table.named([wanted])
+            names += table.choose([wanted])
         except ValueError as error:
             on_unknown(str(error))
     return list(dict.fromkeys(names))

@@ -21,7 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
-from evscrub.domain.words import in_short
+from evscrub.domain.words import in_short, in_units
 
 BATCH_ROWS = 1000
 
@@ -49,23 +49,14 @@ class Table(Generic[R]):
     layout: Layout = field(default_factory=Layout)
     brief: Sequence[str] = ()
 
-    def choose(self, arguments: argparse.Namespace) -> list[str]:
-        """Return the columns that a command line asks for, in their fixed order.
-
-        :param arguments: parsed arguments of :func:`add_arguments`.
-        :raises ValueError: a column is unknown.
-        """
-        if arguments.columns:
-            return self.named(arguments.columns)
-        is_brief = self.brief and arguments.formatter in _FOR_PEOPLE and not arguments.long
-        return [name for name in self.columns if not is_brief or name in self.brief]
-
-    def named(self, wanted: Sequence[str]) -> list[str]:
-        """Return columns by their names, in their fixed order.
+    def choose(self, wanted: Sequence[str]) -> list[str]:
+        """Return the requested columns in their fixed order, or all if none is requested.
 
         :param wanted: names in any case, with spaces or underscores.
         :raises ValueError: a column is unknown.
         """
+        if not wanted:
+            return list(self.columns)
         names = {_plain(name) for name in wanted}
         unknown = names - {_plain(name) for name in self.columns}
         if unknown:
@@ -73,6 +64,23 @@ class Table(Generic[R]):
                 f"no column {', '.join(sorted(unknown))}: there are {', '.join(self.columns)}"
             )
         return [name for name in self.columns if _plain(name) in names]
+
+    def shown(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the columns that a command line asks for, in their fixed order.
+
+        :param arguments: parsed arguments of :func:`add_arguments`.
+        :raises ValueError: a column is unknown.
+        """
+        if arguments.columns or arguments.formatter not in _FOR_PEOPLE or self._is_long(arguments):
+            return self.choose(arguments.columns)
+        return [name for name in self.columns if name in self.brief]
+
+    def may_omit(self, arguments: argparse.Namespace) -> bool:
+        """Return whether a table may omit columns for which a line has no room."""
+        return not arguments.columns and not (self.brief and arguments.long)
+
+    def _is_long(self, arguments: argparse.Namespace) -> bool:
+        return not self.brief or arguments.long
 
 
 class StreamedJSONFormatter(JSONFormatter):
@@ -160,9 +168,11 @@ def write(
     :param arguments: parsed arguments of :func:`add_arguments`.
     :raises ValueError: the arguments name an unknown column.
     """
-    columns = table.choose(arguments)
+    columns = table.shown(arguments)
     how: str = arguments.formatter
-    formatter = FittedTableFormatter(table.layout) if how == "table" else FORMATTERS[how]()
+    formatter = FORMATTERS[how]()
+    if isinstance(formatter, FittedTableFormatter):
+        formatter = FittedTableFormatter(table.layout, may_omit=table.may_omit(arguments))
     getters = [table.columns[name] for name in columns]
     cells = (tuple(cell(value_of(row), how) for value_of in getters) for row in rows)
     for batch in _batches(cells) if how in _BATCHED else (cells,):
@@ -202,7 +212,7 @@ def cell(value: Value, how: str) -> _Cell:
             printable = _printable(value)
             return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
         case SizeBytes():
-            return _in_units(value) if how in _FOR_PEOPLE else int(value)
+            return in_units(value) if how in _FOR_PEOPLE else int(value)
     return "" if value is None and how in _FOR_PEOPLE else value
 
 
@@ -210,11 +220,3 @@ def _printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _in_units(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1023.5:  # noqa: PLR2004 - rounds to 1024
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} PiB"

@@ -41,6 +41,18 @@ def in_short(seconds: int) -> str:
     return "".join(shown) or "0s"
 
 
+def in_units(size_bytes: float) -> str:
+    """Format a size in its largest binary unit, such as ``3.4 GiB``.
+
+    :param size_bytes: at least 0.
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size_bytes < 1023.5:  # noqa: PLR2004 - rounds to 1024
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} PiB"
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Format a number of things.
 

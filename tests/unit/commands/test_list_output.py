@@ -186,7 +186,7 @@ class TestFormats:
         table_output.add_arguments(parser, list_output.TABLE)
 
         def chosen(*arguments: str) -> list[str]:
-            return list_output.TABLE.choose(parser.parse_args(["-f", how, *arguments]))
+            return list_output.TABLE.shown(parser.parse_args(["-f", how, *arguments]))
 
         assert chosen() == (
             ["ID", "Name", "Due In", "State", "Reason"] if how == "table" else every
