@@ -30,6 +30,7 @@ COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
     "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
+    "show": ("show one image, and what a restore would bring back", "evscrub.commands.show"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
     "restore": ("restore pending images", "evscrub.commands.keep"),
     "hold": ("protect pending images from scrubbing", "evscrub.commands.keep"),

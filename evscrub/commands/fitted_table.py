@@ -18,6 +18,7 @@ import prettytable
 from cliff.formatters.table import TableFormatter
 
 _Row = Sequence[Any]
+_ID_WIDTH = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,24 @@ class FittedTableFormatter(TableFormatter):
             table.max_width = fit(self._layout, {name: widths[name] for name in self._shown}, left)
         places = [list(column_names).index(name) for name in self._shown]
         self.add_rows(table, self._shown, [tuple(row[place] for place in places) for row in rows])
+        stdout.write(f"{table.get_string()}\n")
+
+    def emit_one(
+        self,
+        column_names: Sequence[str],
+        data: Sequence[Any],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        """Write one row with a line for each field; a value is never narrower than an id."""
+        table = prettytable.PrettyTable(("Field", "Value"))
+        table.align = "l"
+        room = _room(parsed_args)
+        if room is not None:
+            left = room - frame(2, 1) - max(map(len, column_names), default=0)
+            table.max_width = {"Value": max(_ID_WIDTH, left)}
+        for name, value in zip(column_names, data, strict=True):
+            table.add_row([name, value])
         stdout.write(f"{table.get_string()}\n")
 
 

@@ -168,6 +168,10 @@ class _Listing:
         reported = agent_reports.ask(self._agents, say)
         if reported is None:
             self.is_complete = not self._choice.states & _REPORTED
+        else:
+            for store, trouble in reported.stores.items():
+                if self._choice.store in {None, store}:
+                    say(trouble)
         found = self._sorted(self._chosen(reported or AgentReports(), say))
         try:
             yield from islice(found, self._choice.limit)

@@ -32,6 +32,7 @@ class SizeBytes(int):
     """A number of bytes: shown in units in a table, as a plain number in the other formats."""
 
 
+#: A bool is an int, and shown as yes or no in a table.
 Value = str | int | tuple[str, ...] | datetime | timedelta | None
 _Cell = str | int | list[str] | None
 
@@ -197,6 +198,8 @@ def cell(value: Value, how: str) -> _Cell:
     :param how: name of the format.
     """
     match value:
+        case bool() if how in _FOR_PEOPLE:
+            return "yes" if value else "no"
         case datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
         case timedelta():

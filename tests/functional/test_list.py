@@ -107,10 +107,13 @@ def test_each_state_is_listed_and_can_be_selected(site: Site, registry_url: str)
         claimed: "claimed",
         stale: "due",
     }
-    # By due time; those that have none come last. The claim has the same due time as the others.
-    *dated, last, last_but_one = states
-    assert dated == [*sorted([due, claimed, stale]), waiting]
+    # By due time; those that have none come last.
+    *overdue, fourth, last, last_but_one = states
+    assert set(overdue) == {due, claimed, stale}
+    assert fourth == waiting
     assert {last, last_but_one} == {held, damaged}
+    due_times = [(str(row["Due At"]), name) for name, row in site.list().items()][:4]
+    assert due_times == sorted(due_times)
     descending = list(site.states("--sort-descending"))
     assert [set(descending[:2]), descending[2]] == [{held, damaged}, waiting]
     assert list(site.states("--sort-column", "ID")) == sorted(states)
