@@ -76,6 +76,10 @@ class TestCompletion:
         [
             ("evscrub re", {"restore", "release"}),
             ("evscrub list --o", {"--owner"}),
+            ("evscrub list --so", {"--sort-column", "--sort-ascending", "--sort-descending"}),
+            ("evscrub list --state d", {"damaged", "due"}),
+            ("evscrub sh", {"show"}),
+            ("evscrub show -f s", {"shell"}),
             ("evscrub list -f ", {"csv", "json", "table", "value", "yaml"}),
             ("evscrub agent --config-file ev", {"evscrub.conf"}),
             ("evscrub completion ", set(shtab.SUPPORTED_SHELLS)),
