@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import islice
 
 import anyio
@@ -21,19 +22,21 @@ from evscrub.commands.table_output import SizeBytes, Table
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings, unset_delay
 from evscrub.domain.clock import Clock
-from evscrub.domain.decisions import PENDING_DELETE, LocationRow
+from evscrub.domain.decisions import PENDING_DELETE
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.domain.image_report import AgentReports, Listed
+from evscrub.domain.verdict import Verdict, bad_row
 from evscrub.domain.words import count, in_units
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.holds import Holds
 from evscrub.registry.inventory import Inventory
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.single_pass.account import Account, Sum
-from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions
+from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions, unreadable
 from evscrub.single_pass.run import Progress, Selection, SinglePass, load_stores
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading
@@ -156,12 +159,13 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.images and not found:
             return 1
         selection = Selection(arguments.owner, arguments.store, found, arguments.limit)
+        _start_logging(own)
         if arguments.dry_run:
             reported = agent_reports.ask(agents) or AgentReports()
             code = _rehearse(conf, database, selection, reported, arguments)
         else:
             database.dispose()
-            code = _scrub(conf, own, selection, arguments)
+            code = _scrub(conf, selection, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
     return max(code, int(missing))
@@ -182,10 +186,7 @@ def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
 # -- the pass
 
 
-def _scrub(
-    conf: cfg.ConfigOpts, own: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace
-) -> int:
-    _start_logging(own)
+def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace) -> int:
     if warning := unset_delay(conf):
         print(f"evscrub: {warning}", file=sys.stderr)
     try:
@@ -309,14 +310,11 @@ def _portions(
     selection: Selection, database: Database, known: Knowledge, shared_urls: SharedUrls
 ) -> Iterator[Portion]:
     """Yield the portions of the selected images; the limit counts images that would go."""
-    found = selection.read(Inventory(database, _CHUNK_IMAGES, on_unreadable=_say_unreadable))
+    bad: list[str] = []
+    found = selection.read(Inventory(database, _CHUNK_IMAGES, bad.append))
     left = selection.limit
     while chunk := list(islice(found, _CHUNK_IMAGES)):
-        shared = shared_urls.among(
-            _pending(chunk),
-            just_claimed=False,
-            due_before=chunk[0].now - known.policy.scrub_time,
-        )
+        shared = _shared(shared_urls, chunk, chunk[0].now - known.policy.scrub_time)
         for seen in chunk:
             of_image = list(portions(seen, known, shared))
             if not of_image or not selection.takes(of_image):
@@ -326,10 +324,25 @@ def _portions(
                     return
                 left -= 1
             yield from of_image
+    yield from map(unreadable, bad)
 
 
-def _pending(chunk: list[Listed]) -> list[LocationRow]:
-    return [row for seen in chunk for row in seen.locations if row.status == PENDING_DELETE]
+def _shared(
+    shared_urls: SharedUrls, chunk: Sequence[Listed], due_before: datetime
+) -> dict[int, Verdict]:
+    """Return verdicts on shared data; images whose rows make the query raise get their own."""
+    rows = [row for seen in chunk for row in seen.locations if row.status == PENDING_DELETE]
+    try:
+        return shared_urls.among(rows, just_claimed=False, due_before=due_before)
+    except Exception as error:
+        if not is_of_rows(error):
+            raise
+        if len(chunk) == 1:
+            return dict.fromkeys([row.id for row in rows], bad_row(error))
+    middle = len(chunk) // 2
+    return _shared(shared_urls, chunk[:middle], due_before) | _shared(
+        shared_urls, chunk[middle:], due_before
+    )
 
 
 def _in_sentences(account: Account) -> str:
@@ -341,12 +354,4 @@ def _in_sentences(account: Account) -> str:
         f"evscrub: would delete the data of {amount(Fate.GOES)}; would finish without a delete"
         f" {amount(Fate.FINISHED)}; due but stays: {amount(Fate.STAYS)}; not due:"
         f" {amount(Fate.LATER)}; nothing was changed"
-    )
-
-
-def _say_unreadable(image_id: str) -> None:
-    print(
-        f"evscrub: skipped image {image_id}, whose rows in images and image_locations cannot be"
-        " read",
-        file=sys.stderr,
     )

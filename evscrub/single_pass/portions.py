@@ -98,6 +98,14 @@ def portions(
         yield portion(NO_STORE, Fate.FINISHED, "no location left")
 
 
+def unreadable(image_id: str) -> Portion:
+    """Return the portion of an image whose rows cannot be read."""
+    reason = "its rows in images or image_locations cannot be read: repair them"
+    return Portion(
+        image_id, None, NO_STORE, Fate.STAYS, image_report.PARKED, reason, 0, due_at=None
+    )
+
+
 def _of_state(state: str, reason: str) -> tuple[Fate, str]:
     match state:
         case image_report.WAITING:

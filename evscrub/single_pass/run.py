@@ -29,7 +29,7 @@ from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.single_pass.account import Account
-from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions
+from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions, unreadable
 from evscrub.stores.backends import Stores
 from evscrub.stores.names import StoreNames
 from evscrub.telemetry.audit import Audit
@@ -132,7 +132,8 @@ class SinglePass:
             self._context,
             Observers(self._scrubbed, self._parked),
         )
-        self._inventory = Inventory(database, _PAGE_IMAGES)
+        self._unreadable: list[str] = []
+        self._inventory = Inventory(database, _PAGE_IMAGES, self._unreadable.append)
         self._began = self._progressed_at = self._clock.boot()
         self._done = 0
         self._fed = 0
@@ -215,6 +216,7 @@ class SinglePass:
             has claimed.
         """
         account, new, claimed = Account(), 0, 0
+        self._unreadable.clear()
         found = self._selection.read(self._inventory)
         known = self._knowledge()
         while chunk := await self._context.calls.call(_next_page, found):
@@ -237,6 +239,8 @@ class SinglePass:
                     account.add(self._left(portion))
             self._scrubber.wake()
             await self._until_room()
+        for image_id in self._unreadable:
+            account.add(unreadable(image_id))
         return account, new, claimed
 
     def _may_queue(self, of_image: Sequence[Portion]) -> bool:

@@ -227,10 +227,17 @@ def test_paused_and_parked_are_left_and_told(tmp_path: Path, new_registry: Regis
     add = site.seed.add
     gone = [add(deleted_ago=2 * HOUR, owner=f"o{n % 4}", with_file=False) for n in range(20)]
     parked = add(deleted_ago=2 * HOUR, store="slow", url="file:///elsewhere/x")
+    bad = add(deleted_ago=2 * HOUR, store="slow")
     site.seed.write()
+    site.registry.execute("UPDATE images SET deleted_at = 'nonsense' WHERE id = :id", id=bad)
+    code, rows = site.rehearse("--long")
+    assert code == 1
+    (row,) = (row for row in rows if row["ID"] == bad)
+    assert (row["Fate"], "cannot be read" in row["Reason"]) == ("stays", True)
     done = site.run("--wait", 10)
     assert done.returncode == 1
     assert "store fast is paused: 3 images are not there" in done.stdout
+    assert "Left: 1 image, 0 B: its rows in images or image_locations cannot be" in done.stdout
     assert site.registry.status(parked)[0] == "pending_delete"
     assert {site.registry.status(image_id)[0] for image_id in gone} == {"pending_delete"}
 
