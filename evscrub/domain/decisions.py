@@ -180,6 +180,10 @@ def _decide_deleted(
 ) -> Decision:
     if not pending:
         return Leave(SCRUBBED)
+    if not image.deleted:
+        # Glance sets the status first: at a second DELETE after one that it did not complete, and
+        # of an image without locations for Glance. A claim always has both.
+        return Damaged("DELETE did not complete: the image has status deleted but is not deleted")
     if has_live:
         return Damaged("the image is deleted but has a live location")
     left = _lease_left(pending, now, policy)

@@ -64,6 +64,8 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
     if image is None:
         raise RefusedError("it is not in the registry")
     if image.status == DELETED:
+        if not image.deleted:
+            raise RefusedError("its DELETE did not complete: delete it again")
         if any(row.status == PENDING_DELETE for row in locations):
             raise RefusedError("it is being scrubbed")
         raise RefusedError("it is already scrubbed")

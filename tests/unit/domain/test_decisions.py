@@ -232,6 +232,7 @@ def test_orphans_are_left_if_turned_off() -> None:
     ("row", "locations", "words"),
     [
         pytest.param(image("pending_delete", deleted=False), [ONE], "did not complete", id="half"),
+        pytest.param(image("deleted", deleted=False), [ONE], "did not complete", id="half again"),
         pytest.param(image("pending_delete"), [ONE, LIVE], "live location", id="pending but live"),
         pytest.param(
             image("pending_delete"),
@@ -330,6 +331,7 @@ def test_every_scrub_obeys_the_rules(registry: Registry, policy: Policy) -> None
             assert not any(map(is_live, locations))
         case Kind.EXPIRED | Kind.HANDED_BACK:
             assert row.status == "deleted"
+            assert row.deleted
             assert not any(map(is_live, locations))
             assert leases_are_old(decision.locations, policy)
             assert row.deleted_at is None or row.deleted_at + policy.scrub_time <= NOW

@@ -40,6 +40,7 @@ def seconds(number: float) -> timedelta:
     [
         (None, [], "it is not in the registry"),
         (image("deleted"), [location()], "it is being scrubbed"),
+        (image("deleted", live=True), [location()], "its DELETE did not complete: delete it again"),
         (image("deleted"), [location(), location(2, "deleted")], "it is being scrubbed"),
         (image("deleted"), [location(1, "deleted")], "it is already scrubbed"),
         (image("deleted"), [], "it is already scrubbed"),
