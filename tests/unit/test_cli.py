@@ -44,6 +44,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--config-file", "[-h] [-V]", "--config-file: needs a value, FILE"),
         ("agent --nonsense", "agent", "no option --nonsense"),
         ("run --nonsense", "run", "no option --nonsense"),
+        ("agent --config_file=x", "agent", "no option --config_file (did you mean --config-file?)"),
+        ("demo --image 60 --kep", "demo", "no option --kep (did you mean --keep?)"),
         ("list --onwer=x", "list", "no option --onwer (did you mean --owner?)"),
         ("list --onwer x", "list", "no option --onwer (did you mean --owner?)"),
         ("list x", "list", "unexpected argument: x"),
