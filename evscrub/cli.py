@@ -29,6 +29,7 @@ COMMANDS = {
     "run": ("the same as agent, which is the documented name", "evscrub.commands.agent"),
     "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
+    "show": ("show one image, and what a restore would bring back", "evscrub.commands.show"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
     "restore": ("restore pending images", "evscrub.commands.keep"),
     "hold": ("protect pending images from scrubbing", "evscrub.commands.keep"),

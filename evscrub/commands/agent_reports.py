@@ -1,15 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
 """What agents report on their status ports about images and stores."""
 
+import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from oslo_config import cfg
 
+from evscrub.commands.arguments import status_port
 from evscrub.domain.address import Address, parse
 from evscrub.domain.image_report import AgentReports, ReportedTrouble
 from evscrub.status import client
+
+
+def add_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``--agent``.
+
+    :param purpose: what the agents are asked, to follow "status port of an agent to ask".
+    """
+    parser.add_argument(
+        "--agent",
+        action="append",
+        type=status_port,
+        metavar="HOST:PORT",
+        help=f"status port of an agent to ask {purpose}; may be repeated (default: [status]"
+        " listen)",
+    )
+
+
+def say_on_stderr(message: str) -> None:
+    """Print a message to the user on standard error."""
+    print(f"evscrub: {message}", file=sys.stderr)
 
 
 def default_agents(conf: cfg.ConfigOpts) -> list[Address]:
@@ -18,9 +40,12 @@ def default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     return [address] if address is not None and address.port else []
 
 
-def ask(agents: Iterable[Address]) -> AgentReports | None:
-    """Ask agents about images and stores, and say on standard error which do not answer.
+def ask(
+    agents: Iterable[Address], say: Callable[[str], None] = say_on_stderr
+) -> AgentReports | None:
+    """Ask agents about images and stores.
 
+    :param say: called with which agents do not answer, and what that means for the user.
     :returns: None if no agent answers.
     """
     images: dict[str, ReportedTrouble] = {}
@@ -32,14 +57,11 @@ def ask(agents: Iterable[Address]) -> AgentReports | None:
             images |= told.images
             stores |= told.stores
         except client.NoAnswerError as error:
-            print(f"evscrub: {error}", file=sys.stderr)
+            say(str(error))
         else:
             answered = True
     if not answered:
-        print(
-            "evscrub: images that are parked or in use, or whose store is paused, are shown as due",
-            file=sys.stderr,
-        )
+        say("images that are parked or in use, or whose store is paused, are shown as due")
         return None
     return AgentReports(images, stores)
 

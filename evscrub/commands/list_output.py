@@ -19,18 +19,8 @@ TABLE = Table[ImageReport](
         "Reason": lambda line: line.reason,
     },
     Layout(
-        importance=(
-            "ID",
-            "State",
-            "Reason",
-            "Due In",
-            "Name",
-            "Size",
-            "Stores",
-            "Owner",
-            "Due At",
-            "Deleted At",
-        ),
-        wrapped={"Name": 12, "Owner": 12, "Stores": 8, "Reason": 20},
+        importance=("ID", "State", "Reason", "Due In", "Name"),
+        wrapped={"Name": 7, "Owner": 12, "Stores": 8, "Reason": 16},
     ),
+    brief=("ID", "Name", "Due In", "State", "Reason"),
 )

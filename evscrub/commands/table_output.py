@@ -21,7 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
-from evscrub.domain.words import in_units, in_words
+from evscrub.domain.words import in_short, in_units
 
 BATCH_ROWS = 1000
 
@@ -32,6 +32,7 @@ class SizeBytes(int):
     """A number of bytes: shown in units in a table, as a plain number in the other formats."""
 
 
+#: A bool is an int, and shown as yes or no in a table.
 Value = str | int | tuple[str, ...] | datetime | timedelta | None
 _Cell = str | int | list[str] | None
 
@@ -42,10 +43,12 @@ class Table(Generic[R]):
 
     :param columns: what returns a column's value, by name of the column in their order.
     :param layout: how a table of them fits a terminal.
+    :param brief: the columns that the format ``table`` has without ``--long``; empty for all.
     """
 
     columns: Mapping[str, Callable[[R], Value]]
     layout: Layout = field(default_factory=Layout)
+    brief: Sequence[str] = ()
 
     def choose(self, wanted: Sequence[str]) -> list[str]:
         """Return the requested columns in their fixed order, or all if none is requested.
@@ -62,6 +65,23 @@ class Table(Generic[R]):
                 f"no column {', '.join(sorted(unknown))}: there are {', '.join(self.columns)}"
             )
         return [name for name in self.columns if _plain(name) in names]
+
+    def shown(self, arguments: argparse.Namespace) -> list[str]:
+        """Return the columns that a command line asks for, in their fixed order.
+
+        :param arguments: parsed arguments of :func:`add_arguments`.
+        :raises ValueError: a column is unknown.
+        """
+        if arguments.columns or arguments.formatter not in _FOR_PEOPLE or self._is_long(arguments):
+            return self.choose(arguments.columns)
+        return [name for name in self.columns if name in self.brief]
+
+    def may_omit(self, arguments: argparse.Namespace) -> bool:
+        """Return whether a table may omit columns for which a line has no room."""
+        return not arguments.columns and not (self.brief and arguments.long)
+
+    def _is_long(self, arguments: argparse.Namespace) -> bool:
+        return not self.brief or arguments.long
 
 
 class StreamedJSONFormatter(JSONFormatter):
@@ -102,8 +122,11 @@ _FOR_PEOPLE = {"table"}
 _FORMULA = tuple("=+-@\t\r\n")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the OpenStack client's arguments for output."""
+def add_arguments(parser: argparse.ArgumentParser, table: Table[R] | None = None) -> None:
+    """Add the OpenStack client's arguments for output, and ``--long`` if `table` has a brief form.
+
+    :param table: what the command writes; None if that has no brief form.
+    """
     group = parser.add_argument_group("output formatters")
     group.add_argument(
         "-f",
@@ -121,10 +144,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="COLUMN",
         help="specify the column(s) to include, can be repeated to show multiple columns (default:"
-        " all; for a table on a terminal, the most useful ones that fit)",
+        f" {_default_columns(table)})",
     )
+    if table is not None and table.brief:
+        group.add_argument("--long", action="store_true", help="show all columns in a table too")
     for formatter in FORMATTERS.values():
         formatter().add_argument_group(parser)
+
+
+def _default_columns(table: Table[R] | None) -> str:
+    if table is None or not table.brief:
+        return "all; for a table on a terminal, the most useful ones that fit"
+    return (
+        f"all; for a table {', '.join(table.brief)}, of which a narrow terminal has the most useful"
+        " ones that fit"
+    )
 
 
 def write(
@@ -135,9 +169,11 @@ def write(
     :param arguments: parsed arguments of :func:`add_arguments`.
     :raises ValueError: the arguments name an unknown column.
     """
-    columns = table.choose(arguments.columns)
+    columns = table.shown(arguments)
     how: str = arguments.formatter
-    formatter = FittedTableFormatter(table.layout) if how == "table" else FORMATTERS[how]()
+    formatter = FORMATTERS[how]()
+    if isinstance(formatter, FittedTableFormatter):
+        formatter = FittedTableFormatter(table.layout, may_omit=table.may_omit(arguments))
     getters = [table.columns[name] for name in columns]
     cells = (tuple(cell(value_of(row), how) for value_of in getters) for row in rows)
     for batch in _batches(cells) if how in _BATCHED else (cells,):
@@ -162,11 +198,13 @@ def cell(value: Value, how: str) -> _Cell:
     :param how: name of the format.
     """
     match value:
+        case bool() if how in _FOR_PEOPLE:
+            return "yes" if value else "no"
         case datetime():
             return value.strftime("%Y-%m-%dT%H:%M:%SZ")
         case timedelta():
             seconds = round(value.total_seconds())
-            return _until(seconds) if how in _FOR_PEOPLE else seconds
+            return in_short(seconds) if how in _FOR_PEOPLE else seconds
         case tuple():
             return list(value) if how in _STRUCTURED else cell(",".join(value), how)
         case str():
@@ -185,7 +223,3 @@ def _printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def _until(seconds: int) -> str:
-    return in_words(seconds) if seconds >= 0 else f"{in_words(-seconds)} ago"

@@ -23,6 +23,10 @@ from evscrub.domain.decisions import (
 
 WAITING, DUE, CLAIMED, HOLD = "waiting", "due", "claimed", "held"
 DAMAGED, PARKED, IN_USE = "damaged", "parked", "in use"
+#: States of images that have nothing to scrub, which are not listed.
+LIVE, SCRUBBED = "live", "scrubbed"
+#: All states of images that are listed.
+STATES = (WAITING, DUE, CLAIMED, IN_USE, PARKED, HOLD, DAMAGED)
 
 #: A DELETE changes an image and its properties, tags and members within this time.
 _WITH_THE_IMAGE = timedelta(seconds=60)
@@ -141,6 +145,63 @@ def describe(
         state=state,
         reason=reason,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Restorable:
+    """What a restore of an image would do.
+
+    :param refusal: why it would be refused, as a clause about the image; empty if it would not.
+    :param status: the image's status after it.
+    :param locations: the locations whose data would be in use again.
+    :param properties: names and values of the properties that would come back.
+    :param losses: what could not be restored, as clauses about the image.
+    """
+
+    refusal: str = ""
+    status: str | None = None
+    locations: tuple[LocationRow, ...] = ()
+    properties: tuple[tuple[str, str | None], ...] = ()
+    tags: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """All that an operator may ask about one image."""
+
+    seen: Listed
+    created_at: datetime | None
+    restorable: Restorable
+
+
+def describe_any(
+    seen: Listed, policy: Policy, reported: AgentReports, store_of: Callable[[LocationRow], str]
+) -> ImageReport:
+    """Return the report on an image as :func:`describe`, also if it has nothing to scrub."""
+    image = seen.image
+    return describe(seen, policy, reported, store_of) or ImageReport(
+        id=image.id,
+        name=seen.name,
+        owner=image.owner,
+        size=image.size,
+        stores=tuple(dict.fromkeys(map(store_of, seen.locations))),
+        deleted_at=image.deleted_at,
+        due_at=None,
+        due_in=None,
+        state=SCRUBBED if image.status == DELETED else LIVE,
+        reason="nothing of it awaits scrubbing",
+    )
+
+
+def claim_expires_at(seen: Listed, policy: Policy) -> datetime | None:
+    """Return when another agent may take over a claimed image; None without a claim."""
+    pending = [row for row in seen.locations if row.status == PENDING_DELETE]
+    stamps = [row.updated_at for row in pending if row.updated_at is not None]
+    if seen.image.status != DELETED or not stamps:
+        return None
+    return max(stamps) + policy.claim_timeout
 
 
 _OF_KIND = {

@@ -25,6 +25,22 @@ def in_words(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
+def in_short(seconds: int) -> str:
+    """Format a duration in at most two units without spaces, such as ``3h20m``.
+
+    :param seconds: whole seconds, negative for a time that is past.
+    """
+    if seconds < 0:
+        return f"-{in_short(-seconds)}"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "m"), (rest, "s")]
+    first = next((index for index, (number, _) in enumerate(parts) if number), len(parts) - 1)
+    shown = [f"{number}{unit}" for number, unit in parts[first : first + 2] if number]
+    return "".join(shown) or "0s"
+
+
 def in_units(size_bytes: float) -> str:
     """Format a size in its largest binary unit, such as ``3.4 GiB``.
 

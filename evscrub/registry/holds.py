@@ -82,7 +82,7 @@ class Holds:
             for table in _CHILDREN:
                 connection.execute(
                     sa.update(table)
-                    .where(*_went_with(table, image_id, deletion))
+                    .where(*went_with(table, image_id, deletion))
                     .values(deleted=False, deleted_at=None)
                 )
             connection.execute(
@@ -132,7 +132,7 @@ def _plan(connection: sa.Connection, image_id: str, plan: _Plan) -> hold_rules.D
     return plan(image, locations)
 
 
-def _went_with(
+def went_with(
     table: sa.Table, image_id: str, deletion: hold_rules.Deletion
 ) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the condition for rows that the DELETE of the image marked."""
@@ -150,7 +150,7 @@ def _set_times(
     time = None if held else now
     for table in _CHILDREN:
         connection.execute(
-            sa.update(table).where(*_went_with(table, image_id, deletion)).values(deleted_at=time)
+            sa.update(table).where(*went_with(table, image_id, deletion)).values(deleted_at=time)
         )
     connection.execute(
         sa.update(image_locations)

@@ -128,7 +128,7 @@ class Inventory:
                 for image, _ in rows.values()
                 if image.status == PENDING_DELETE and image.deleted_at is None
             ]
-            children = _children_deleted_at(connection, held)
+            children = children_deleted_at(connection, held)
         return [
             Listed(image, names.get(image_id), tuple(locations), now, children.get(image_id))
             for image_id in ids
@@ -137,7 +137,7 @@ class Inventory:
         ]
 
 
-def _children_deleted_at(connection: sa.Connection, held: Sequence[str]) -> dict[str, datetime]:
+def children_deleted_at(connection: sa.Connection, held: Sequence[str]) -> dict[str, datetime]:
     """Return the latest deletion time of the children of each of the held images."""
     found: dict[str, datetime] = {}
     if not held:

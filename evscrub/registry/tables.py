@@ -20,6 +20,7 @@ images = sa.Table(
     sa.Column("status", sa.String(30)),
     sa.Column("deleted", sa.Boolean),
     sa.Column("deleted_at", sa.DateTime),
+    sa.Column("created_at", sa.DateTime),
     sa.Column("updated_at", sa.DateTime),
 )
 
@@ -65,8 +66,8 @@ def _child(name: str, *columns: sa.Column[Any]) -> sa.Table:
 image_properties = _child(
     "image_properties", sa.Column("name", sa.String(255)), sa.Column("value", sa.Text)
 )
-image_tags = _child("image_tags")
-image_members = _child("image_members")
+image_tags = _child("image_tags", sa.Column("value", sa.String(255)))
+image_members = _child("image_members", sa.Column("member", sa.String(255)))
 
 
 class utc_now(FunctionElement[sa.DateTime]):  # noqa: N801 - named as the SQL function it is

@@ -26,6 +26,7 @@ _context.set_forkserver_preload(
         "evscrub.commands.check",
         "evscrub.commands.keep",
         "evscrub.commands.list",
+        "evscrub.commands.show",
         "glance_store._drivers.filesystem",
         "glance_store._drivers.s3",
         "oslo_messaging._drivers.impl_rabbit",

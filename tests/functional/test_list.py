@@ -4,10 +4,17 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import os
+import pty
+import select
+import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,7 +107,30 @@ def test_each_state_is_listed_and_can_be_selected(site: Site, registry_url: str)
         claimed: "claimed",
         stale: "due",
     }
-    assert list(states) == sorted(states)
+    # By due time; those that have none come last.
+    *overdue, fourth, last, last_but_one = states
+    assert set(overdue) == {due, claimed, stale}
+    assert fourth == waiting
+    assert {last, last_but_one} == {held, damaged}
+    due_times = [(str(row["Due At"]), name) for name, row in site.list().items()][:4]
+    assert due_times == sorted(due_times)
+    descending = list(site.states("--sort-descending"))
+    assert [set(descending[:2]), descending[2]] == [{held, damaged}, waiting]
+    assert list(site.states("--sort-column", "ID")) == sorted(states)
+    assert list(site.states("--sort-column", "id", "--sort-descending")) == sorted(states)[::-1]
+    by_owner = site.run(
+        "-f", "json", "--sort-column", "colour", "--sort-column", "owner", "--sort-column", "stores"
+    )
+    assert "no column colour: there are ID" in by_owner.stderr
+    owners = [(row["Owner"], row["Stores"]) for row in json.loads(by_owner.stdout)]
+    assert owners == sorted(owners)
+    for state in ("waiting", "due", "claimed", "held", "damaged", "parked", "in-use"):
+        wanted = {image for image, shown in states.items() if shown == state}
+        done = site.run("-f", "json", "--state", state)
+        assert {row["ID"] for row in json.loads(done.stdout)} == wanted
+        # No agent answers, and only agents know some states.
+        assert done.returncode == (1 if state in {"parked", "in-use"} else 0)
+    assert set(site.list("--state", "held", "--state", "Waiting")) == {held, waiting}
     assert set(site.list("--due")) == {due, stale}
     assert set(site.list("--held")) == {held}
     assert set(site.list("--held", "--due", "--store", "slow")) == {due}
@@ -202,10 +232,57 @@ def test_held_image_shows_its_deletion_time(site: Site, registry_url: str) -> No
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=False)
 def test_wrong_arguments_are_reported(tmp_path: Path, database_url: str) -> None:
     site = Site(tmp_path, f"sqlite:///{tmp_path / 'none.sqlite'}")
-    for arguments in (["-c", "colour"], ["--agent", "nowhere"], ["--limit", "-1"]):
+    wrong = (
+        *(["-c", "colour"], ["--agent", "nowhere"], ["--limit", "-1"]),
+        *(["--watch", "0"], ["--watch", ""], ["--state", "asleep"], ["--state", ""]),
+        ["--sort-ascending", "--sort-descending"],
+    )
+    for arguments in wrong:
         done = site.run(*arguments)
         assert done.returncode == 2
         assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_is_watched_until_ctrl_c(tmp_path: Path, new_registry: RegistryFactory) -> None:
+    """Also a terminal that is narrower than an id, and one whose size changes."""
+    site = Site(tmp_path, new_registry("sqlite", "watched"))
+    image = site.seed.add(deleted_ago=HOUR / 2)
+    site.seed.write()
+    options = ("--config-file", str(site.agent.config_path))
+    terminal, inside = pty.openpty()
+    try:
+        _resize(inside, rows=10, columns=30)
+        command = [sys.executable, "-m", "evscrub", "list", *options, "--watch", "60"]
+        watched = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
+        os.close(inside)
+        _read_until(terminal, f"|{image}|")
+        # The pause takes much longer than the test: only the size has changed.
+        _resize(terminal, rows=20, columns=100)
+        watched.send_signal(signal.SIGWINCH)
+        shown = _read_until(terminal, "waiting |")
+        assert f"| {image} |" in shown
+        watched.send_signal(signal.SIGINT)
+        assert watched.wait(60) == 0
+    finally:
+        os.close(terminal)
+    assert "Traceback" not in shown
+
+
+def _resize(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def _read_until(terminal: int, wanted: str) -> str:
+    shown = ""
+
+    def found() -> bool:
+        nonlocal shown
+        if select.select([terminal], [], [], 0)[0]:
+            shown += os.read(terminal, 65536).decode()
+        return wanted in shown
+
+    wait_for(wanted, found)
+    return shown
 
 
 def test_many_rows_are_listed_in_constant_memory(site: Site) -> None:

@@ -52,7 +52,7 @@ def write_lines(
     written: Iterable[ImageReport], *arguments: str, stdout: io.TextIOBase | None = None
 ) -> str:
     parser = argparse.ArgumentParser()
-    table_output.add_arguments(parser)
+    table_output.add_arguments(parser, list_output.TABLE)
     out = io.StringIO() if stdout is None else stdout
     table_output.write(list_output.TABLE, written, out, parser.parse_args(arguments))  # type: ignore[arg-type] # a stand-in
     return out.getvalue() if isinstance(out, io.StringIO) else ""
@@ -100,15 +100,15 @@ class TestFormats:
 
     @pytest.mark.parametrize(
         ("due_in", "shown"),
-        [(0, "0 s"), (-0.4, "0 s"), (7500, "2 h 5 min"), (-3600, "1 h ago"), (90_000, "1 day 1 h")],
+        [(0, "0s"), (-0.4, "0s"), (7500, "2h5m"), (-3600, "-1h"), (90_000, "1d1h")],
     )
-    def test_a_table_has_durations_in_words(self, due_in: float, shown: str) -> None:
+    def test_a_table_has_short_durations(self, due_in: float, shown: str) -> None:
         one = replace(next(lines(1)), due_in=timedelta(seconds=due_in))
         cells = write_lines([one], "-c", "Due In").split("|")
         assert shown in map(str.strip, cells)
 
     def test_a_table_is_for_people(self) -> None:
-        text = write(2)
+        text = write(2, "--long")
         assert "3.0 GiB" in text
         assert text.count("| ID") == 1
         assert text.count("| id") == 2
@@ -136,27 +136,69 @@ class TestFormats:
         ]
         text = write_lines(written, "--max-width", str(width))
         assert max(map(terminal_width, text.splitlines())) <= width
-        assert text.count(f"| {ID} |") == len(texts)
+        assert text.replace(" ", "").count(f"|{ID}|") == len(texts)
 
     @pytest.mark.parametrize(
-        ("width", "reason", "columns"),
+        ("width", "columns"),
         [
-            (80, REASON, "ID State Reason"),
-            (100, REASON, "ID Name Due In State Reason"),
-            (120, REASON, "ID Name Size Stores Due In State Reason"),
-            (250, REASON, "ID Name Owner Size Stores Deleted At Due At Due In State Reason"),
-            # What says nothing makes way.
-            (80, "", "ID Name Due In State"),
+            (20, "ID"),
+            (40, "ID"),
+            (60, "ID State"),
+            (78, "ID Due In State Reason"),
+            (80, "ID Name Due In State Reason"),
+            (120, "ID Name Due In State Reason"),
+            (250, "ID Name Due In State Reason"),
         ],
     )
-    def test_narrow_table_has_the_most_important_columns(
+    @pytest.mark.parametrize("reason", ["", REASON])
+    def test_a_table_has_five_columns_or_as_many_as_fit(
         self, width: int, reason: str, columns: str
     ) -> None:
         (line,) = lines(1)
-        late = timedelta(hours=-16, minutes=-3)
-        line = replace(line, id=ID, name="ubuntu", owner="o" * 32, due_in=late, reason=reason)
+        late = timedelta(hours=-16, minutes=-30)
+        line = replace(line, id=ID, name="ubuntu 24.04", owner="o" * 32, due_in=late)
+        line = replace(line, state="waiting", reason=reason)
         text = write_lines([line], "--max-width", str(width))
-        assert text.splitlines()[1].replace("|", "").split() == columns.split()
+        shown = set(text.splitlines()[1].replace("|", " ").split())
+        if reason:
+            assert shown == set(columns.split())
+        else:  # the column takes less
+            assert shown >= set(columns.split())
+        assert ID in text
+        most = max(map(len, text.splitlines()))
+        assert most <= max(width, len(ID) + 2)
+
+    @pytest.mark.parametrize("width", [[], ["--max-width", "20"], ["--fit-width"]])
+    @pytest.mark.parametrize("columns", [["--long"], ["-c", "id", "-c", "reason"], []])
+    def test_no_id_is_wrapped(
+        self, width: list[str], columns: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((20, 24)))
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        (line,) = lines(1)
+        text = write_lines([replace(line, id=ID, reason=REASON)], *width, *columns)
+        assert f"|{ID}|" in text
+
+    @pytest.mark.parametrize("how", ["table", *table_output.FORMATTERS])
+    def test_other_formats_and_long_tables_have_all_columns(self, how: str) -> None:
+        every = list(list_output.TABLE.columns)
+        parser = argparse.ArgumentParser()
+        table_output.add_arguments(parser, list_output.TABLE)
+
+        def chosen(*arguments: str) -> list[str]:
+            return list_output.TABLE.shown(parser.parse_args(["-f", how, *arguments]))
+
+        assert chosen() == (
+            ["ID", "Name", "Due In", "State", "Reason"] if how == "table" else every
+        )
+        assert chosen("--long") == every
+        assert chosen("--long", "-c", "due_at") == ["Due At"]
+
+    def test_a_long_table_has_all_columns_on_any_terminal(self) -> None:
+        (line,) = lines(1)
+        text = write_lines([replace(line, id=ID, reason=REASON)], "--max-width", "80", "--long")
+        shown = [cell.strip() for cell in text.splitlines()[1].split("|")[1:-1]]
+        assert shown == list(list_output.TABLE.columns)
 
     def test_requested_columns_are_shown_at_any_width(self) -> None:
         columns = ("-c", "ID", "-c", "Deleted At", "-c", "Due At", "-c", "Due In")
@@ -166,7 +208,7 @@ class TestFormats:
 
     def test_a_terminal_is_fitted_and_a_file_is_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
         written = [replace(line, id=ID, reason=REASON) for line in lines(2)]
-        assert max(map(len, write_lines(written).splitlines())) > 200
+        assert max(map(len, write_lines(written).splitlines())) > 200  # nothing is wrapped
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
         assert max(map(len, write_lines(written).splitlines())) == 80

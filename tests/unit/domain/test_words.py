@@ -3,7 +3,7 @@
 
 import pytest
 
-from evscrub.domain.words import count, in_words
+from evscrub.domain.words import count, in_short, in_words
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,22 @@ from evscrub.domain.words import count, in_words
 )
 def test_a_duration_has_its_two_largest_units(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0s"),
+        (59, "59s"),
+        (-61, "-1m1s"),
+        (3600, "1h"),
+        (-(16 * 3600 + 30 * 60 + 59), "-16h30m"),
+        (24 * 3600 + 60, "1d"),
+        (400 * 24 * 3600 + 3600, "400d1h"),
+    ],
+)
+def test_a_short_duration_has_no_space(seconds: int, words: str) -> None:
+    assert in_short(seconds) == words
 
 
 def test_a_count_has_the_right_noun() -> None:
