@@ -89,7 +89,8 @@ def test_no_option_says_only_that_a_value_is_invalid(capsys: pytest.CaptureFixtu
         for action in command._actions:
             if action.option_strings and action.type is not None:
                 said = refused([name, f"{action.option_strings[0]}="], capsys)
-                assert f"{action.option_strings[-1]}: must " in said, name
+                wants = "no ''; choose from " if action.choices else "must "
+                assert f"{action.option_strings[-1]}: {wants}" in said, name
                 assert "invalid" not in said
 
 
