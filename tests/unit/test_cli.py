@@ -44,6 +44,8 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("--config-file", "[-h] [-V]", "--config-file: needs a value, FILE"),
         ("agent --nonsense", "agent", "no option --nonsense"),
         ("run --nonsense", "run", "no option --nonsense"),
+        ("agent --config_file=x", "agent", "no option --config_file (did you mean --config-file?)"),
+        ("demo --image 60 --kep", "demo", "no option --kep (did you mean --keep?)"),
         ("list --onwer=x", "list", "no option --onwer (did you mean --owner?)"),
         ("list --onwer x", "list", "no option --onwer (did you mean --owner?)"),
         ("list x", "list", "unexpected argument: x"),
@@ -87,7 +89,8 @@ def test_no_option_says_only_that_a_value_is_invalid(capsys: pytest.CaptureFixtu
         for action in command._actions:
             if action.option_strings and action.type is not None:
                 said = refused([name, f"{action.option_strings[0]}="], capsys)
-                assert f"{action.option_strings[-1]}: must " in said, name
+                wants = "no ''; choose from " if action.choices else "must "
+                assert f"{action.option_strings[-1]}: {wants}" in said, name
                 assert "invalid" not in said
 
 

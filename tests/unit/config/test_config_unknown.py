@@ -317,25 +317,6 @@ def test_other_environment_variables_are_left_alone(environment: Mapping[str, st
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["agent", "--confg-file", "x"], "--confg-file (did you mean --config-file?) x"),
-        (["agent", "--config_file=x"], "--config_file=x (did you mean --config-file?)"),
-        (["list", "--onwer", "x"], "--onwer (did you mean --owner?) x"),
-        (["demo", "--image", "60", "--kep"], "--kep (did you mean --keep?)"),
-        (["agent", "--xyzzy"], "unrecognized arguments: --xyzzy\n"),
-    ],
-)
-def test_a_misspelt_argument_is_refused(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
-    assert caught.value.code == 2
-    assert said in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
     ("lines", "warned"),
     [
         (("delayed_delete = true",), True),
