@@ -178,6 +178,9 @@ def test_paused_store_is_listed_as_reason(tmp_path: Path, new_registry: Registry
             else:
                 assert "store fast is paused: 20 images are not there" in reason
         assert set(site.states("--due")) == images
+        told = "evscrub: store fast is paused: 20 images are not there"
+        assert told in site.run("--state", "waiting").stderr
+        assert told not in site.run("--store", "slow").stderr
 
         def fast() -> dict[str, Any]:
             stores = client.status(Address("127.0.0.1", site.port))["stores"]
