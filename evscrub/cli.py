@@ -28,11 +28,13 @@ from evscrub.telemetry.redact import install_excepthooks, redact
 #: Summary of each subcommand, and the module with its ``add_arguments`` and ``main``.
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
+    "status": ("show the state of agents", "evscrub.commands.status"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
     "restore": ("restore pending images", "evscrub.commands.keep"),
     "hold": ("protect pending images from scrubbing", "evscrub.commands.keep"),
     "release": ("release held images, which are due after a whole delay", "evscrub.commands.keep"),
+    "retry": ("have failed images looked at now", "evscrub.commands.retry"),
     "demo": ("demonstrate evscrub with a temporary Glance", "evscrub.commands.demo"),
     "completion": ("print a completion script for a shell", "evscrub.commands.completion"),
 }

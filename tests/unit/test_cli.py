@@ -74,7 +74,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "wanted"),
         [
-            ("evscrub re", {"restore", "release"}),
+            ("evscrub re", {"restore", "release", "retry"}),
             ("evscrub list --o", {"--owner"}),
             ("evscrub list -f ", {"csv", "json", "table", "value", "yaml"}),
             ("evscrub agent --config-file ev", {"evscrub.conf"}),
