@@ -29,6 +29,7 @@ from evscrub.telemetry.redact import install_excepthooks, redact
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
     "status": ("show the state of agents", "evscrub.commands.status"),
+    "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "check": ("check whether an agent can work here", "evscrub.commands.check"),
     "restore": ("restore pending images", "evscrub.commands.keep"),

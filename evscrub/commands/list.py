@@ -5,25 +5,21 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 from oslo_config import cfg
 
-from evscrub.commands import list_output
-from evscrub.commands.arguments import status_port
+from evscrub.commands import agent_reports, table_output
+from evscrub.commands.arguments import natural, status_port
+from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
-from evscrub.domain.address import Address, parse
-from evscrub.domain.image_report import AgentReports, ImageReport, ReportedTrouble
+from evscrub.domain.image_report import AgentReports, ImageReport
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.inventory import Inventory
-from evscrub.status import client
 from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
-
-_MAX_LIMIT = 2**31 - 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only images with a pending location in this store: a name in enabled_backends or, if"
         " Glance has a single store, its type",
     )
-    parser.add_argument("--limit", type=_natural, metavar="N", help="at most this many images")
+    parser.add_argument("--limit", type=natural, metavar="N", help="at most this many images")
     parser.add_argument(
         "--agent",
         action="append",
@@ -57,19 +53,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="status port of an agent to ask which images are parked or in use; may be repeated"
         " (default: [status] listen)",
     )
-    list_output.add_arguments(parser)
+    table_output.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
     conf, _ = loader.load_for(arguments)
     try:
-        list_output.choose_columns(arguments.columns)
+        TABLE.choose(arguments.columns)
         database = Database(conf)
         database.probe()
-        agents = arguments.agent or _default_agents(conf)
+        agents = arguments.agent or agent_reports.default_agents(conf)
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
-    reported = _ask(agents)
+    reported = agent_reports.ask(agents)
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
         print(
@@ -80,7 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         lines = _lines(conf, database, names, reported or AgentReports(), arguments)
         with output.reader_may_leave():
-            list_output.write(lines, sys.stdout, arguments)
+            table_output.write(TABLE, lines, sys.stdout, arguments)
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"lost the connection to the database: {explain(error)}") from None
     return 1 if arguments.parked and reported is None else 0
@@ -117,61 +113,3 @@ def _say_unreadable(image_id: str) -> None:
         " read: correct the dates, and check that each location has a URL",
         file=sys.stderr,
     )
-
-
-def _default_agents(conf: cfg.ConfigOpts) -> list[Address]:
-    address = parse(conf.status.listen)
-    return [address] if address is not None and address.port else []
-
-
-def _ask(agents: Iterable[Address]) -> AgentReports | None:
-    """Ask the agents about images and stores; return None if no agent answers."""
-    images: dict[str, ReportedTrouble] = {}
-    stores: dict[str, str] = {}
-    answered = False
-    for address in agents:
-        try:
-            for reported in client.troubles(address):
-                if "id" in reported:
-                    images[reported["id"]] = _trouble(reported)
-                else:
-                    stores[reported["store"]] = _store_trouble(reported)
-        except client.NoAnswerError as error:
-            print(f"evscrub: {error}", file=sys.stderr)
-        else:
-            answered = True
-    if not answered:
-        print(
-            "evscrub: images that are parked or in use, or whose store is paused, are shown as due",
-            file=sys.stderr,
-        )
-        return None
-    return AgentReports(images, stores)
-
-
-def _store_trouble(reported: dict[str, Any]) -> str:
-    words = "is paused" if reported.get("state") == "blown" else "does not work"
-    return f"store {reported['store']} {words}: {_in_words(reported)}"
-
-
-def _trouble(reported: dict[str, Any]) -> ReportedTrouble:
-    words = _in_words(reported)
-    tries = reported.get("tries")
-    if tries:
-        words += f" (tried {tries} times)" if tries != 1 else " (tried once)"
-    # Many images share a few texts.
-    return ReportedTrouble(sys.intern(str(reported.get("state", ""))), sys.intern(words))
-
-
-def _in_words(reported: dict[str, Any]) -> str:
-    words = str(reported.get("reason", ""))
-    if " " not in words:  # a code, not a sentence, which may name a path
-        words = words.replace("_", " ")
-    return f"{words}: {reported['detail']}" if reported.get("detail") else words
-
-
-def _natural(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= _MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LIMIT}")
-    return number

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from evscrub.domain.quoting import printable
-from evscrub.domain.words import in_words
+from evscrub.domain.words import in_units, in_words
 from evscrub.status.report import AgentReport, StoreReport
 
 _GAP = "  "
@@ -51,7 +51,7 @@ def cells(report: AgentReport, problems: int) -> Cells:
         "due": f"{report.due:,}" + _since(report.due, report.oldest_due_seconds, "oldest for"),
         "in work": f"{report.in_work:,}"
         + _since(report.in_work, report.longest_in_work_seconds, "longest for"),
-        "scrubbed": f"{report.scrubbed:,}, {_in_units(report.scrubbed_bytes)}",
+        "scrubbed": f"{report.scrubbed:,}, {in_units(report.scrubbed_bytes)}",
         "late, median": _words(report.late_median_seconds),
         "late, 95 %": _words(report.late_p95_seconds),
         "parked": f"{report.parked:,}",
@@ -211,14 +211,6 @@ def _database(report: AgentReport) -> str:
 def _sweep(report: AgentReport) -> str:
     failing = "FAILS, " if report.sweep_failing else ""
     return failing + _ago(report.sweep_last_seconds)
-
-
-def _in_units(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if size < 1023.5:  # noqa: PLR2004 - rounds to 1024
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} PiB"
 
 
 def problem_lines(agent: str, problems: Iterable[str], width: int) -> Iterator[str]:

@@ -25,6 +25,18 @@ def in_words(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in parts[first : first + 2] if number)
 
 
+def in_units(size_bytes: float) -> str:
+    """Format a size in its largest binary unit, such as ``3.4 GiB``.
+
+    :param size_bytes: at least 0.
+    """
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size_bytes < 1023.5:  # noqa: PLR2004 - rounds to 1024
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.1f} PiB"
+
+
 def count(number: int, one: str, many: str | None = None) -> str:
     """Format a number of things.
 

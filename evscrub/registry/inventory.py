@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """List all images that await scrubbing, in whatever state, for people to look at."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -56,21 +56,30 @@ class Inventory:
         self.page_rows = page_rows
         self._on_unreadable = on_unreadable
 
-    def read(self, *, owner: str | None = None, held: bool = False) -> Iterator[Listed]:
+    def read(
+        self,
+        *,
+        owner: str | None = None,
+        held: bool = False,
+        only: Collection[str] | None = None,
+    ) -> Iterator[Listed]:
         """Yield images; each page is a separate transaction.
 
         :param owner: yield only this owner's images.
         :param held: yield only images on hold, which have no deletion time.
+        :param only: yield only images with these ids.
         """
 
         def read(last: str) -> list[str]:
-            return self._ids(last, owner, only_held=held)
+            return self._ids(last, owner, only, only_held=held)
 
         for ids in keyset_pages(read, str, "", self.page_rows):
             yield from self._images(ids)
 
     @retried
-    def _ids(self, after: str, owner: str | None, *, only_held: bool) -> list[str]:
+    def _ids(
+        self, after: str, owner: str | None, only: Collection[str] | None, *, only_held: bool
+    ) -> list[str]:
         query = (
             sa.select(images.c.id)
             .where(
@@ -82,6 +91,8 @@ class Inventory:
         )
         if owner is not None:
             query = query.where(images.c.owner == owner)
+        if only is not None:
+            query = query.where(images.c.id.in_(only))
         if only_held:
             query = query.where(images.c.status == PENDING_DELETE, images.c.deleted_at.is_(None))
         with self.database.reading() as connection:

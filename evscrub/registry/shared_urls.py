@@ -10,7 +10,7 @@ import random
 import threading
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -50,9 +50,6 @@ _INDEXED_COLUMNS = (
 )
 _LIVE = image_locations.c.deleted == sa.false()
 _PENDING = image_locations.c.status == PENDING_DELETE
-#: A pending image may be restored, so it needs its data. A claimed image does not: of several that
-#: share an object, the last one to be claimed finds no other and deletes the data.
-_WANTED = sa.or_(_LIVE, sa.and_(_PENDING, images.c.status == PENDING_DELETE))
 
 
 class Objects(Protocol):
@@ -109,13 +106,19 @@ class SharedUrls:
 
     @retried
     def among(
-        self, rows: Collection[LocationRow], *, just_claimed: bool = True
+        self,
+        rows: Collection[LocationRow],
+        *,
+        just_claimed: bool = True,
+        due_before: datetime | None = None,
     ) -> dict[int, Verdict]:
         """Return verdicts on those of the claimed rows whose data another location may need.
 
         :param just_claimed: whether all rows were claimed in the last call, so that none of them
             needs the data of another. Otherwise the claim of one may have been lost, and the image
             restored since.
+        :param due_before: for a rehearsal: images deleted before this time, naive UTC, are as good
+            as claimed.
         :returns: by row id: SHARED if another location certainly has the same data,
             :func:`maybe_shared` if it may have, and HIDDEN for all rows if there are encrypted
             locations and none can be decrypted.
@@ -132,7 +135,7 @@ class SharedUrls:
         with self._lock, caught_up(self.database) as connection:
             self._read(connection)
             found = {number for key in rows_by_key for number in self._index.ids(key)}
-            wanted = self._wanted(connection, found - own)
+            wanted = self._wanted(connection, found - own, due_before)
             hidden = self._hidden and not self._decrypted
         verdicts = {row.id: HIDDEN for row in rows} if hidden else {}
         for key, other in wanted:
@@ -231,7 +234,10 @@ class SharedUrls:
                     yield number, key
 
     def _wanted(
-        self, connection: sa.Connection, numbers: Collection[int]
+        self,
+        connection: sa.Connection,
+        numbers: Collection[int],
+        due_before: datetime | None,
     ) -> list[tuple[str, LocationRow]]:
         """Return index keys and rows of those of the locations that still need their data."""
         if not numbers:
@@ -239,7 +245,7 @@ class SharedUrls:
         found = connection.execute(
             sa.select(*LOCATION_COLUMNS)
             .join(images, images.c.id == image_locations.c.image_id, isouter=True)
-            .where(image_locations.c.id.in_(numbers), _WANTED)
+            .where(image_locations.c.id.in_(numbers), sa.or_(_LIVE, _may_be_restored(due_before)))
         )
         rows = map(unchecked_location_row, found)
         keys = [(self._try_key(row.value), row) for row in rows]
@@ -272,6 +278,21 @@ class SharedUrls:
         except (StoreNotUsableError, TypeError, ValueError):
             # A value that names no object shares no data, and must not fail other images.
             return None
+
+
+def _may_be_restored(due_before: datetime | None) -> sa.ColumnElement[bool]:
+    """Return the condition for locations of pending images: they need their data for a restore.
+
+    A claimed image does not: of several that share an object, the last one to be claimed finds no
+    other and deletes the data.
+
+    :param due_before: without those of images that were deleted before; None for all.
+    """
+    pending = sa.and_(_PENDING, images.c.status == PENDING_DELETE)
+    if due_before is None:
+        return pending
+    later = sa.or_(images.c.deleted_at.is_(None), images.c.deleted_at > due_before)
+    return sa.and_(pending, later)
 
 
 def _pages(

@@ -93,6 +93,11 @@ class Scrubber:
         """Return whether an image has failed and waits for its retry."""
         return image_id in self._record.troubles
 
+    @property
+    def failed_images(self) -> int:
+        """Number of images that have failed and wait for their retry."""
+        return len(self._record.troubles)
+
     def sweep_begins(self) -> None:
         """Prepare for a full sweep: forget damaged images that the last one did not find."""
         self._record.sweep_begins()

@@ -22,6 +22,8 @@ MEMORY_LIMIT = 400 << 20
 #: How long after it resumed an agent may take to finish the store calls that it was stopped in: a
 #: bound for what hangs, since the machine may be slow.
 _RESUMED_SECONDS = 10.0
+#: How long a driver takes from the last check of a lease to its first request, on a busy machine.
+_BEGUN_SECONDS = 1.0
 _LIVE = (
     "SELECT i.id, l.id, l.value FROM images i JOIN image_locations l ON l.image_id = i.id"
     " WHERE i.status = 'active' AND NOT i.deleted AND NOT l.deleted AND l.status = 'active'"
@@ -206,6 +208,14 @@ class Watch:
                     continue
                 before = {r.key for r in heads if slept - 5 < r.at < woke}
                 after = {r.key for r in heads if woke <= r.at < woke + CLAIM_TIMEOUT}
+                # The call for their second location may have begun, without a request so far.
+                before -= {
+                    r.key
+                    for r in self._site.objects.requests
+                    if r.who == agent.name
+                    and r.deleted
+                    and slept - _BEGUN_SECONDS < r.ended < slept
+                }
                 for key in after:
                     # Its first location's delete was under way, and the second one came next.
                     image_id = _image_of(key)

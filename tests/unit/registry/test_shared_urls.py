@@ -84,6 +84,15 @@ class Registry:
                 .values(status=image_status, deleted=image_status != "active")
             )
 
+    def set_deletion_time(self, number: int, deleted_at: datetime | None) -> None:
+        """Set when the image of a location was deleted."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                sa.update(images)
+                .where(images.c.id == f"image-{number}")
+                .values(deleted_at=deleted_at)
+            )
+
     def clear(self, value: str) -> str:
         if ":" in value:
             return value.partition("#")[0]
@@ -190,6 +199,30 @@ def test_restored_image_of_the_same_claim_needs_its_data(registry: Registry) -> 
     registry.set(lost, "live")
     # The one whose claim is lost is not judged by its own row: that would finish it.
     assert shared.among(rows, just_claimed=False) == {ours}
+
+
+@pytest.mark.parametrize(
+    ("state", "deleted_ago", "needs"),
+    [
+        ("pending", 7200, False),
+        ("pending", 1800, True),
+        ("pending", None, True),  # held
+        ("live", None, True),
+        ("claimed", 7200, False),
+    ],
+)
+def test_images_that_are_due_need_no_data_in_a_rehearsal(
+    registry: Registry, state: str, deleted_ago: float | None, needs: bool
+) -> None:
+    now = datetime(2026, 5, 1)
+    due, other = registry.add("file:///c", "pending"), registry.add("file:///c", state)
+    deleted_at = None if deleted_ago is None else now - timedelta(seconds=deleted_ago)
+    registry.set_deletion_time(due, now - timedelta(hours=2))
+    registry.set_deletion_time(other, deleted_at)
+    found = registry.verdicts().among(
+        [row(due, "file:///c")], just_claimed=False, due_before=now - timedelta(hours=1)
+    )
+    assert found == ({due: SHARED} if needs else {})
 
 
 @pytest.mark.parametrize("state", ["claimed", "settled"])

@@ -16,7 +16,7 @@ from oslo_upgradecheck.upgradecheck import Code
 from evscrub.checks import agent as checks
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
-from evscrub.commands import list as list_command
+from evscrub.commands import agent_reports
 from evscrub.domain.address import Address
 from evscrub.status import client
 from evscrub.status.snapshot import Sources, take
@@ -169,10 +169,10 @@ def test_nobody_need_run_where_nobody_was_named(answering: Answering) -> None:
         assert said in (found.details or "")
 
 
-def test_list_takes_in_stores_and_images(answering: Answering, busy: Sources) -> None:
+def test_reports_take_in_stores_and_images(answering: Answering, busy: Sources) -> None:
     scrubber = busy.scrubber
     text = "".join(lines(scrubber.statistics().lanes, scrubber.images_in_trouble()))
-    told = list_command._ask([answering(200, text)])
+    told = agent_reports.ask([answering(200, text)])
     assert told is not None
     assert told.stores == {"fast": "store fast is paused: its directory is missing"}
     assert set(told.images) == {"p1", "p2", "u1", "r1", "d1"}
@@ -180,8 +180,9 @@ def test_list_takes_in_stores_and_images(answering: Answering, busy: Sources) ->
 
 def test_a_path_in_a_reason_stays_as_it_is() -> None:
     told = {"store": "fast", "state": "open", "reason": "permission denied: not in /a_b"}
-    assert list_command._store_trouble(told) == (
-        "store fast does not work: permission denied: not in /a_b"
-    )
+    assert agent_reports.collect([told]).stores == {
+        "fast": "store fast does not work: permission denied: not in /a_b"
+    }
     told["reason"] = "bad_store_configuration"
-    assert list_command._store_trouble(told).endswith("does not work: bad store configuration")
+    (said,) = agent_reports.collect([told]).stores.values()
+    assert said.endswith("does not work: bad store configuration")

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit the table of images to the terminal, keeping each id on one line so that it can be copied.
+"""Fit a table to the terminal, keeping ids, times and numbers on one line.
 
 cliff's formatter narrows all columns equally, down to eight characters: an id takes five lines, and
 ten columns still need more than 80 characters. This one omits the least useful columns first, and
-wraps texts in the width that ids, times and numbers leave.
+wraps texts in the width that the other columns leave.
 """
 
 import argparse
@@ -11,29 +11,34 @@ import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from cliff.formatters.table import TableFormatter
 
-#: Columns, the most useful first.
-_BY_IMPORTANCE = (
-    "ID",
-    "State",
-    "Reason",
-    "Due In",
-    "Name",
-    "Size",
-    "Stores",
-    "Owner",
-    "Due At",
-    "Deleted At",
-)
-#: Columns whose text may be wrapped, with the smallest readable width in characters.
-_WRAPPED = {"Name": 12, "Owner": 12, "Stores": 8, "Reason": 20}
 #: Characters that a column takes beside its text, and a line beside its columns.
 _COLUMN_FRAME, _LINE_FRAME = 3, 1
 
 _Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the columns of a table share the width of a terminal.
+
+    :param importance: names of columns, the most useful first; those that do not fit are omitted
+        from the end, and first of all a column that is not named here.
+    :param wrapped: columns whose text may be wrapped, with the smallest readable width in
+        characters.
+    """
+
+    importance: Sequence[str] = ()
+    wrapped: Mapping[str, int] = field(default_factory=dict)
+
+    def rank(self, name: str) -> int:
+        """Return the place of a column in the order of importance, from 0."""
+        named = name in self.importance
+        return self.importance.index(name) if named else len(self.importance)
 
 
 class FittedTableFormatter(TableFormatter):
@@ -42,8 +47,9 @@ class FittedTableFormatter(TableFormatter):
     All batches of a table have the columns chosen for the first batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layout: Layout | None = None) -> None:
         super().__init__()
+        self._layout = layout or Layout()
         self._shown: list[str] | None = None
         self._room: int | None = None
 
@@ -61,7 +67,10 @@ class FittedTableFormatter(TableFormatter):
             self._shown = list(column_names)
             if self._room is not None and not parsed_args.columns:
                 self._shown = choose(
-                    _widths(column_names, rows), _empty(column_names, rows), self._room
+                    self._layout,
+                    _widths(column_names, rows),
+                    _empty(column_names, rows),
+                    self._room,
                 )
         places = [list(column_names).index(name) for name in self._shown]
         picked = [tuple(row[place] for place in places) for row in rows]
@@ -72,10 +81,10 @@ class FittedTableFormatter(TableFormatter):
         rows = list(data)
         super().add_rows(table, column_names, rows)
         if self._room is not None:
-            table.max_width = fit(_widths(column_names, rows), self._room)
+            table.max_width = fit(self._layout, _widths(column_names, rows), self._room)
 
 
-def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[str]:
+def choose(layout: Layout, widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[str]:
     """Return the most useful columns that fit, in the order of `widths`.
 
     :param widths: width of each column in characters if nothing is wrapped.
@@ -85,8 +94,8 @@ def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[s
     last = set(empty)
     taken: set[str] = set()
     left = room - _LINE_FRAME
-    for name in sorted(widths, key=lambda name: (name in last, _BY_IMPORTANCE.index(name))):
-        least = min(widths[name], _WRAPPED.get(name, widths[name])) + _COLUMN_FRAME
+    for name in sorted(widths, key=lambda name: (name in last, layout.rank(name))):
+        least = min(widths[name], layout.wrapped.get(name, widths[name])) + _COLUMN_FRAME
         if taken and least > left:
             break
         taken.add(name)
@@ -94,14 +103,16 @@ def choose(widths: Mapping[str, int], empty: Iterable[str], room: int) -> list[s
     return [name for name in widths if name in taken]
 
 
-def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
+def fit(layout: Layout, widths: Mapping[str, int], room: int) -> dict[str, int]:
     """Return the largest width of each column of text with which a line fits in `room` if possible.
 
     Narrow columns keep their width, and the others share the rest equally.
     """
     left = room - _LINE_FRAME - _COLUMN_FRAME * len(widths)
-    left -= sum(width for name, width in widths.items() if name not in _WRAPPED)
-    texts = sorted((name for name in widths if name in _WRAPPED), key=lambda name: widths[name])
+    left -= sum(width for name, width in widths.items() if name not in layout.wrapped)
+    texts = sorted(
+        (name for name in widths if name in layout.wrapped), key=lambda name: widths[name]
+    )
     bounds = {}
     for index, name in enumerate(texts):
         share = max(1, left // (len(texts) - index))

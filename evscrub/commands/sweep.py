@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scrub what is due once, or rehearse that: ``evscrub sweep [--dry-run]``."""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+
+import anyio
+from oslo_config import cfg
+from oslo_log import log
+
+from evscrub.commands import agent_reports, sweep_progress, table_output
+from evscrub.commands.arguments import natural, status_port
+from evscrub.commands.fitted_table import Layout
+from evscrub.commands.table_output import SizeBytes, Table
+from evscrub.config import loader
+from evscrub.config.settings import scrubber_settings, unset_delay
+from evscrub.domain.clock import Clock
+from evscrub.domain.decisions import PENDING_DELETE
+from evscrub.domain.hold_rules import RefusedError
+from evscrub.domain.image_report import AgentReports, Listed
+from evscrub.domain.verdict import Verdict, bad_row
+from evscrub.domain.words import count, in_units
+from evscrub.registry.database import UNAVAILABLE, Database
+from evscrub.registry.errors import explain
+from evscrub.registry.faults import is_of_rows
+from evscrub.registry.gateway import RegistryAwayError
+from evscrub.registry.holds import Holds
+from evscrub.registry.inventory import Inventory
+from evscrub.registry.shared_urls import SharedUrls
+from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.single_pass.account import Account, Sum
+from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions, unreadable
+from evscrub.single_pass.run import Progress, Selection, SinglePass, load_stores
+from evscrub.status.view import lines
+from evscrub.stores.loading import is_about_loading
+from evscrub.stores.names import store_names
+from evscrub.telemetry import output, quiet, redact
+
+_CHUNK_IMAGES = 500
+
+TABLE = Table[Sum](
+    {
+        "Store": lambda one: one.like.store,
+        "Owner": lambda one: one.like.owner,
+        "Fate": lambda one: one.like.fate.value,
+        "State": lambda one: one.like.state,
+        "Reason": lambda one: one.like.reason,
+        "Images": lambda one: one.images,
+        "Size": lambda one: SizeBytes(one.size_bytes),
+        "Due At": lambda one: one.like.due_at,
+    },
+    Layout(
+        importance=("Store", "Fate", "Images", "Size", "Reason", "Owner", "State", "Due At"),
+        wrapped={"Store": 8, "Owner": 12, "Reason": 20},
+    ),
+)
+LONG_TABLE = Table[Portion](
+    {
+        "ID": lambda one: one.image_id,
+        "Owner": lambda one: one.owner,
+        "Store": lambda one: one.store,
+        "Fate": lambda one: one.fate.value,
+        "State": lambda one: one.state,
+        "Reason": lambda one: one.reason,
+        "Size": lambda one: SizeBytes(one.size_bytes),
+        "Due At": lambda one: one.due_at,
+    },
+    Layout(
+        importance=("ID", "Fate", "Reason", "Store", "Size", "State", "Owner", "Due At"),
+        wrapped={"Store": 8, "Owner": 12, "Reason": 20},
+    ),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Scrub what is due once and exit, as glance-scrubber does without --daemon: by the same"
+        " claims, limits and checks as an agent, beside agents and other passes. It ends when"
+        " nothing is left that it could scrub now; see --wait. --dry-run changes nothing: it says"
+        " what would go, what would not, and why."
+    )
+    parser.epilog = (
+        "Exit codes: 0 nothing due is left, 1 something due is left, an image was not found, or a"
+        " signal ended the pass, 2 it could not run. SIGTERM and SIGINT finish running deletes"
+        " and release the rest."
+    )
+    loader.add_arguments(parser)
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, only report")
+    parser.add_argument("--owner", help="only images of this owner, a project's id")
+    parser.add_argument(
+        "--store",
+        help="only images with a pending location in this store; their locations in other stores"
+        " go too",
+    )
+    parser.add_argument(
+        "--limit", type=natural, metavar="N", help="at most this many images, 0 or more"
+    )
+    parser.add_argument(
+        "--image",
+        dest="images",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="only these images, if they are due",
+    )
+    parser.add_argument(
+        "--wait",
+        type=natural,
+        default=60,
+        metavar="SECONDS",
+        help="how long to wait without any progress for retries of failed deletes, for a store that"
+        " does not work, and for images that another process has claimed, in seconds (default: 60)",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="show no progress, and nothing if nothing is left"
+    )
+    parser.add_argument(
+        "--long",
+        action="store_true",
+        help="with --dry-run: one line for each location, instead of sums by store, owner and"
+        " reason",
+    )
+    parser.add_argument(
+        "--agent",
+        action="append",
+        type=status_port,
+        metavar="HOST:PORT",
+        help="with --dry-run: status port of an agent to ask which images are parked or in use and"
+        " which stores are paused; may be repeated (default: [status] listen)",
+    )
+    table_output.add_arguments(parser)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    conf, own = loader.load_for(arguments)
+    try:
+        (LONG_TABLE if arguments.long else TABLE).choose(arguments.columns)
+        database = Database(conf)
+        database.probe()
+        agents = arguments.agent or agent_reports.default_agents(conf)
+    except ValueError as error:
+        raise loader.ConfigError(str(error)) from None
+    names = store_names(conf)
+    if arguments.store is not None and arguments.store not in names.names:
+        raise loader.ConfigError(
+            f"--store: no store {arguments.store} is enabled here; enabled stores:"
+            f" {', '.join(names.names)}"
+        )
+    try:
+        found, missing = _find(Holds(database), arguments.images)
+        if arguments.images and not found:
+            return 1
+        selection = Selection(arguments.owner, arguments.store, found, arguments.limit)
+        _start_logging(own)
+        if arguments.dry_run:
+            reported = agent_reports.ask(agents) or AgentReports()
+            code = _rehearse(conf, database, selection, reported, arguments)
+        else:
+            database.dispose()
+            code = _scrub(conf, selection, arguments)
+    except UNAVAILABLE as error:
+        raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+    return max(code, int(missing))
+
+
+def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
+    """Return the ids of images as the registry has them, and whether any was not found."""
+    found, missing = [], False
+    for image_id in given:
+        try:
+            found.append(holds.find(image_id))
+        except RefusedError as error:
+            missing = True
+            print(f"evscrub: {image_id}: {error}", file=sys.stderr)
+    return list(dict.fromkeys(found)), missing
+
+
+# -- the pass
+
+
+def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace) -> int:
+    if warning := unset_delay(conf):
+        print(f"evscrub: {warning}", file=sys.stderr)
+    try:
+        single_pass = SinglePass(
+            conf, selection, store_names(conf), _reports, float(arguments.wait)
+        )
+    except ValueError as error:
+        raise loader.ConfigError(str(error)) from None
+    try:
+        account = anyio.run(_run, single_pass, arguments.quiet)
+    except* RegistryAwayError:
+        account = None
+        print("evscrub: lost the connection to the database", file=sys.stderr)
+        code = 2
+    else:
+        code = 1 if account is None or account.images(Fate.STAYS) else 0
+    with output.reader_may_leave():
+        _tell(single_pass.progress(), account, arguments, code)
+    # Exit without waiting for threads: a store call may outlive drain_timeout.
+    output.silence()
+    logging.shutdown()
+    os._exit(code)
+
+
+def _start_logging(own: cfg.ConfigOpts) -> None:
+    levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
+    loader.start_logging(own)
+    redact.install()
+    quiet.install(quiet.Demote(lambda told: quiet.is_raised(told) or is_about_loading(told)))
+    elsewhere = (own.log_file, own.log_dir, own.log_config_append, own.use_syslog, own.use_journal)
+    if not any(elsewhere) and not own.debug:
+        # Standard error is the terminal, or cron's mail.
+        logging.getLogger().setLevel(logging.WARNING)
+
+
+async def _run(single_pass: SinglePass, is_quiet: bool) -> Account | None:  # noqa: FBT001 - anyio.run passes positional arguments
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_at_signal, stop)
+        if not is_quiet:
+            tasks.start_soon(sweep_progress.show, single_pass.progress)
+        account = await single_pass.run(stop)
+        tasks.cancel_scope.cancel()
+    return account
+
+
+async def _stop_at_signal(stop: anyio.Event) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+def _reports(scrubber: Scrubber) -> AgentReports:
+    """Return what this pass found out, as an agent would report it."""
+    told = lines(scrubber.statistics().lanes, scrubber.images_in_trouble())
+    return agent_reports.collect(map(json.loads, told))
+
+
+def _tell(
+    done: Progress, account: Account | None, arguments: argparse.Namespace, code: int
+) -> None:
+    is_for_people = arguments.formatter == "table"
+    if not is_for_people and account is not None:
+        left = (one for one in account if one.like.fate is Fate.STAYS)
+        table_output.write(TABLE, left, sys.stdout, arguments)
+    if arguments.quiet and not code:
+        return
+    print(sweep_progress.summary(done), file=sys.stdout if is_for_people else sys.stderr)
+    if account is None:
+        if code == 1:
+            print("evscrub: ended by a signal; what is left was not counted", file=sys.stderr)
+        return
+    if is_for_people:
+        for reason, (images, size_bytes) in account.by_reason(Fate.STAYS).items():
+            print(f"Left: {count(images, 'image')}, {in_units(size_bytes)}: {reason}")
+
+
+# -- the rehearsal
+
+
+def _rehearse(
+    conf: cfg.ConfigOpts,
+    database: Database,
+    selection: Selection,
+    reported: AgentReports,
+    arguments: argparse.Namespace,
+) -> int:
+    try:
+        stores = load_stores(conf, create=False)
+    except ValueError as error:
+        raise loader.ConfigError(str(error)) from None
+    known = Knowledge(
+        scrubber_settings(conf).policy,
+        reported,
+        store_names(conf).of,
+        stores.resolve,
+        frozenset(stores.names) - frozenset(stores.deletable),
+    )
+    account = Account()
+
+    def counted() -> Iterator[Portion]:
+        shared_urls = SharedUrls(database, stores, Clock())
+        for portion in _portions(selection, database, known, shared_urls):
+            account.add(portion)
+            yield portion
+
+    with output.reader_may_leave():
+        if arguments.long:
+            table_output.write(LONG_TABLE, counted(), sys.stdout, arguments)
+        else:
+            for _ in counted():
+                pass
+            table_output.write(TABLE, iter(account), sys.stdout, arguments)
+        if not arguments.quiet:
+            print(_in_sentences(account), file=sys.stderr)
+    return 1 if account.images(Fate.STAYS) else 0
+
+
+def _portions(
+    selection: Selection, database: Database, known: Knowledge, shared_urls: SharedUrls
+) -> Iterator[Portion]:
+    """Yield the portions of the selected images; the limit counts images that would go."""
+    bad: list[str] = []
+    found = selection.read(Inventory(database, _CHUNK_IMAGES, bad.append))
+    left = selection.limit
+    while chunk := list(islice(found, _CHUNK_IMAGES)):
+        shared = _shared(shared_urls, chunk, chunk[0].now - known.policy.scrub_time)
+        for seen in chunk:
+            of_image = list(portions(seen, known, shared))
+            if not of_image or not selection.takes(of_image):
+                continue
+            if left is not None and any(portion.fate is Fate.GOES for portion in of_image):
+                if not left:
+                    return
+                left -= 1
+            yield from of_image
+    yield from map(unreadable, bad)
+
+
+def _shared(
+    shared_urls: SharedUrls, chunk: Sequence[Listed], due_before: datetime
+) -> dict[int, Verdict]:
+    """Return verdicts on shared data; images whose rows make the query raise get their own."""
+    rows = [row for seen in chunk for row in seen.locations if row.status == PENDING_DELETE]
+    try:
+        return shared_urls.among(rows, just_claimed=False, due_before=due_before)
+    except Exception as error:
+        if not is_of_rows(error):
+            raise
+        if len(chunk) == 1:
+            return dict.fromkeys([row.id for row in rows], bad_row(error))
+    middle = len(chunk) // 2
+    return _shared(shared_urls, chunk[:middle], due_before) | _shared(
+        shared_urls, chunk[middle:], due_before
+    )
+
+
+def _in_sentences(account: Account) -> str:
+    def amount(*fates: Fate) -> str:
+        number = count(account.images(*fates), "location")
+        return f"{number}, {in_units(account.size_bytes(*fates))}"
+
+    return (
+        f"evscrub: would delete the data of {amount(Fate.GOES)}; would finish without a delete"
+        f" {amount(Fate.FINISHED)}; due but stays: {amount(Fate.STAYS)}; not due:"
+        f" {amount(Fate.LATER)}; nothing was changed"
+    )

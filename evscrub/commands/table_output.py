@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write rows in the formats of the OpenStack client, with its formatters, while they are read.
+
+Memory is bounded by a batch of rows: JSON, CSV and plain values are written row by row, YAML batch
+by batch, and each batch of a table starts with a header.
+"""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import chain, islice
+from typing import Any, Generic, TextIO, TypeVar
+
+from cliff.formatters.base import ListFormatter
+from cliff.formatters.commaseparated import CSVLister
+from cliff.formatters.json_format import JSONFormatter
+from cliff.formatters.value import ValueFormatter
+from cliff.formatters.yaml_format import YAMLFormatter
+
+from evscrub.commands.fitted_table import FittedTableFormatter, Layout
+from evscrub.domain.words import in_units, in_words
+
+BATCH_ROWS = 1000
+
+R = TypeVar("R")
+
+
+class SizeBytes(int):
+    """A number of bytes: shown in units in a table, as a plain number in the other formats."""
+
+
+Value = str | int | tuple[str, ...] | datetime | timedelta | None
+_Cell = str | int | list[str] | None
+
+
+@dataclass(frozen=True)  # Python 3.11 cannot make a generic one with slots
+class Table(Generic[R]):
+    """The columns that a command writes of each row.
+
+    :param columns: what returns a column's value, by name of the column in their order.
+    :param layout: how a table of them fits a terminal.
+    """
+
+    columns: Mapping[str, Callable[[R], Value]]
+    layout: Layout = field(default_factory=Layout)
+
+    def choose(self, wanted: Sequence[str]) -> list[str]:
+        """Return the requested columns in their fixed order, or all if none is requested.
+
+        :param wanted: names in any case, with spaces or underscores.
+        :raises ValueError: a column is unknown.
+        """
+        if not wanted:
+            return list(self.columns)
+        names = {_plain(name) for name in wanted}
+        unknown = names - {_plain(name) for name in self.columns}
+        if unknown:
+            raise ValueError(
+                f"no column {', '.join(sorted(unknown))}: there are {', '.join(self.columns)}"
+            )
+        return [name for name in self.columns if _plain(name) in names]
+
+
+class StreamedJSONFormatter(JSONFormatter):
+    """Write the same JSON as cliff's formatter, row by row."""
+
+    def emit_list(
+        self,
+        column_names: Sequence[str],
+        data: Iterable[Sequence[Any]],
+        stdout: TextIO,
+        parsed_args: argparse.Namespace,
+    ) -> None:
+        """Write rows."""
+        indent = None if parsed_args.noindent else 2
+        before, after = "[", "]"
+        for row in data:
+            text = json.dumps(dict(zip(column_names, row, strict=True)), indent=indent)
+            if indent is not None:
+                before, after = before.rstrip() + "\n", "\n]"
+                text = textwrap.indent(text, " " * indent)
+            stdout.write(before + text)
+            before = ", "
+        stdout.write(before.replace(", ", "") + after + "\n")
+
+
+FORMATTERS: dict[str, type[ListFormatter]] = {
+    "csv": CSVLister,
+    "json": StreamedJSONFormatter,
+    "table": FittedTableFormatter,
+    "value": ValueFormatter,
+    "yaml": YAMLFormatter,
+}
+_BATCHED = {"table", "yaml"}
+_STRUCTURED = {"json", "yaml"}
+_FOR_PEOPLE = {"table"}
+#: A spreadsheet reads a CSV cell that starts with one of these as a formula; an apostrophe in front
+#: prevents that.
+_FORMULA = tuple("=+-@\t\r\n")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the OpenStack client's arguments for output."""
+    group = parser.add_argument_group("output formatters")
+    group.add_argument(
+        "-f",
+        "--format",
+        dest="formatter",
+        choices=sorted(FORMATTERS),
+        default="table",
+        help="the output format, defaults to table",
+    )
+    group.add_argument(
+        "-c",
+        "--column",
+        dest="columns",
+        action="append",
+        default=[],
+        metavar="COLUMN",
+        help="specify the column(s) to include, can be repeated to show multiple columns (default:"
+        " all; for a table on a terminal, the most useful ones that fit)",
+    )
+    for formatter in FORMATTERS.values():
+        formatter().add_argument_group(parser)
+
+
+def write(
+    table: Table[R], rows: Iterable[R], stdout: TextIO, arguments: argparse.Namespace
+) -> None:
+    """Write a line for each row, while they are read.
+
+    :param arguments: parsed arguments of :func:`add_arguments`.
+    :raises ValueError: the arguments name an unknown column.
+    """
+    columns = table.choose(arguments.columns)
+    how: str = arguments.formatter
+    formatter = FittedTableFormatter(table.layout) if how == "table" else FORMATTERS[how]()
+    getters = [table.columns[name] for name in columns]
+    cells = (tuple(cell(value_of(row), how) for value_of in getters) for row in rows)
+    for batch in _batches(cells) if how in _BATCHED else (cells,):
+        formatter.emit_list(columns, batch, stdout, arguments)
+        stdout.flush()
+
+
+def _batches(rows: Iterator[tuple[_Cell, ...]]) -> Iterator[list[tuple[_Cell, ...]]]:
+    """Yield at least one batch, which may be empty."""
+    first = list(islice(rows, BATCH_ROWS))
+    rest = iter(lambda: list(islice(rows, BATCH_ROWS)), [])
+    return chain([first], rest)
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")
+
+
+def cell(value: Value, how: str) -> _Cell:
+    """Return a value as a formatter is given it.
+
+    :param how: name of the format.
+    """
+    match value:
+        case datetime():
+            return value.strftime("%Y-%m-%dT%H:%M:%SZ")
+        case timedelta():
+            seconds = round(value.total_seconds())
+            return _until(seconds) if how in _FOR_PEOPLE else seconds
+        case tuple():
+            return list(value) if how in _STRUCTURED else cell(",".join(value), how)
+        case str():
+            # Users choose names freely: keep terminal control characters and spreadsheet formulas
+            # out of the output.
+            if how in _STRUCTURED:
+                return value
+            printable = _printable(value)
+            return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
+        case SizeBytes():
+            return in_units(value) if how in _FOR_PEOPLE else int(value)
+    return "" if value is None and how in _FOR_PEOPLE else value
+
+
+def _printable(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _until(seconds: int) -> str:
+    return in_words(seconds) if seconds >= 0 else f"{in_words(-seconds)} ago"
