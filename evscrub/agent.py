@@ -6,7 +6,8 @@ that were missed. During an outage of the registry, events are still received an
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from ipaddress import ip_network
 
 import anyio
 from anyio.abc import TaskStatus
@@ -28,8 +29,10 @@ from evscrub.registry.claims import Claims
 from evscrub.registry.database import Database
 from evscrub.registry.pages import Pages
 from evscrub.scrubbing.context import Context, Observers
+from evscrub.scrubbing.retries import Retried
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.status import service as status
+from evscrub.status.retry_route import Retry
 from evscrub.status.snapshot import AgentStatistics, Sources
 from evscrub.stores import places
 from evscrub.stores.backends import Stores
@@ -123,6 +126,8 @@ class Agent:
             clock,
             self.database_clock,
         )
+        networks = [ip_network(network) for network in conf.status.retry_from]
+        self._retry = Retry(self.scrubber.retry_images, self._retry_stores, networks)
         self._stop: anyio.Event | None = None
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -143,7 +148,7 @@ class Agent:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
                 intake.start_soon(self._store_reloads.run)
-                intake.start_soon(status.run, self._status_address, self._sources)
+                intake.start_soon(status.run, self._status_address, self._sources, self._retry)
                 task_status.started()
                 await self._stop.wait()
                 LOG.info("Stopping: waiting for running deletes")
@@ -256,6 +261,11 @@ class Agent:
             due = event.deleted_at + scrub_time - _EVENT_EARLY_SECONDS
             self.queue.add(event.image_id, due, owner=event.owner)
         self.scrubber.wake()
+
+    async def _retry_stores(self, stores: Collection[str] | None) -> Retried:
+        """Look at failed images now, and try to load the stores that cannot be used."""
+        self._store_reloads.soon()
+        return await self.scrubber.retry_stores(stores)
 
     def _scrubbed(self, image: Scrubbed) -> None:
         self._on_scrubbed(image)

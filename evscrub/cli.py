@@ -27,6 +27,7 @@ from evscrub.telemetry.redact import install_excepthooks, redact
 COMMANDS = {
     "agent": ("run an agent beside Glance, in the foreground", "evscrub.commands.agent"),
     "run": ("the same as agent, which is the documented name", "evscrub.commands.agent"),
+    "status": ("show the state of agents", "evscrub.commands.status"),
     "sweep": ("scrub what is due once, or rehearse that", "evscrub.commands.sweep"),
     "list": ("list the images that await scrubbing", "evscrub.commands.list"),
     "show": ("show one image, and what a restore would bring back", "evscrub.commands.show"),
@@ -34,6 +35,7 @@ COMMANDS = {
     "restore": ("restore pending images", "evscrub.commands.keep"),
     "hold": ("protect pending images from scrubbing", "evscrub.commands.keep"),
     "release": ("release held images, which are due after a whole delay", "evscrub.commands.keep"),
+    "retry": ("have failed images looked at now", "evscrub.commands.retry"),
     "demo": ("demonstrate evscrub with a temporary Glance", "evscrub.commands.demo"),
     "completion": ("print a completion script for a shell", "evscrub.commands.completion"),
 }

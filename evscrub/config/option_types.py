@@ -6,6 +6,7 @@ return a value within their bounds or raise a ``ValueError`` whose text says wha
 """
 
 import math
+from ipaddress import ip_network
 
 from oslo_config import types
 
@@ -175,6 +176,30 @@ class ListenAddress(types.String):
         text = str(value).strip()
         parse_address(text)
         return text
+
+
+class Networks(types.List):
+    """IP networks, separated by commas, or the word ``none``."""
+
+    #: Meaning of the word, for messages.
+    none_means = "no other host"
+
+    def __call__(self, value: object) -> list[str]:
+        """Return the networks as texts; an empty list for the word ``none`` and an empty text.
+
+        :raises ValueError: an entry is not an address, or a network without host bits.
+        """
+        if isinstance(value, str) and value.strip().lower() == NONE:
+            return []
+        networks: list[str] = super().__call__(value)
+        if not networks and isinstance(value, str) and value.strip():
+            raise ValueError(f"{_quoted(value)} names no network")
+        for network in networks:
+            try:
+                ip_network(network)
+            except ValueError:
+                raise ValueError(f"{_quoted(network)} is not a network as 10.0.0.0/24") from None
+        return networks
 
 
 class EncryptionKey(types.String):

@@ -17,6 +17,7 @@ from evscrub.config.option_types import (
     ListenAddress,
     Name,
     Names,
+    Networks,
     OptionalName,
     Paths,
     Rate,
@@ -372,11 +373,22 @@ status_opts = [
         default="127.0.0.1:9753",
         help="Address of the HTTP status listener, as HOST:PORT. It serves a page for people at /,"
         " the same data as JSON at /status, Prometheus metrics at /metrics, and /healthz and"
-        " /readyz. The word none turns it off. The listener is read-only and shows no"
-        " credentials, but it asks for no password and shows the ids of images and owners:"
-        " bind it to a network address only if everyone who can reach it may see them. Several"
+        " /readyz. The word none turns it off. The listener shows no credentials, but"
+        " it asks for no password and shows the ids of images and owners: bind it to a network"
+        " address only if everyone who can reach it may see them. Clients can change nothing but"
+        " when failed images are tried again, see retry_from. Several"
         " agents on one host need a port each; an agent whose port is taken logs a warning and"
         " runs without the listener.",
+    ),
+    cfg.Opt(
+        "retry_from",
+        type=Networks(),
+        default=[],
+        help="Networks whose hosts may send the agent 'evscrub retry', separated by commas, such as"
+        " 10.0.0.0/24; by default only programs on the agent's own host may. A retry makes failed"
+        " images due earlier and deletes nothing that is not due anyway, but it asks for no"
+        " password either. A proxy on the agent's host counts as that host: let it forward only"
+        " GET and HEAD to the listener, unless all of its clients may retry.",
     ),
 ]
 

@@ -16,3 +16,10 @@ def shorten(text: str) -> str:
 def quote(text: str) -> str:
     """Return a text shortened and in quotes, with unprintable characters escaped."""
     return repr(shorten(text))
+
+
+def printable(text: str) -> str:
+    """Return a text with each unprintable character replaced, so that a terminal only shows it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -41,7 +41,7 @@ class Breaker:
 
     ::
 
-                  failures in a row                its pause is over
+                  failures in a row         its pause is over, or end_pause()
         CLOSED ──────────────────────> OPEN ─────────────────────────> HALF_OPEN
           ^  │                           ^            the probe fails     │   ^
           │  │                           └────────────────────────────────┤   │
@@ -146,6 +146,14 @@ class Breaker:
         new = self.state is not State.FORCED_OPEN
         self.state, self.reason = State.FORCED_OPEN, reason
         return new
+
+    def end_pause(self, now: float) -> None:
+        """Let a probe through now if the breaker is open; otherwise do nothing.
+
+        A breaker that was forced open stays so: only :meth:`reset` closes it.
+        """
+        if self.state is State.OPEN:
+            self.opened_until = min(self.opened_until, now)
 
     def reset(self) -> None:
         """Close the breaker if it was forced open; otherwise do nothing."""

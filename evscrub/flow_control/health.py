@@ -177,6 +177,14 @@ class Health:
         if self.breaker.state is State.FORCED_OPEN:
             self._new_breaker()
 
+    def end_pauses(self, now: float) -> None:
+        """Let a probe through now where a breaker is open, the store's or an owner's.
+
+        :param now: seconds since boot.
+        """
+        for breaker in (self.breaker, *self.shut.values()):
+            breaker.end_pause(now)
+
     @property
     def blamed(self) -> tuple[Owner] | None:
         """The lone owner who caused the store's limits, in a tuple; None if no single owner did."""

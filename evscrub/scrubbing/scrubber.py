@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The consumer of a delay queue: starts the steps of the pipeline when there is work for them."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,6 +18,7 @@ from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.last_look import LastLook
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.pipeline import Pipeline
+from evscrub.scrubbing.retries import Retried, Retries
 from evscrub.scrubbing.scheduler import Scheduler
 from evscrub.scrubbing.settler import Settler
 from evscrub.scrubbing.statistics import ScrubberStatistics
@@ -50,6 +51,7 @@ class Scrubber:
         self._claimer = Claimer(queue, claims, stores, self._leases, context)
         self._settler = Settler(queue, claims, self._leases, observers, context)
         self._scheduler = Scheduler(queue, self._lanes, context)
+        self._retries = Retries(queue, self._lanes, context)
         self._witnesses = Witnesses(self._claimer.witness_finder.find, stores, context)
         last_look = LastLook(self._claimer.look_again, context)
         self._deleter = Deleter(stores, self._leases, last_look, self._witnesses, context)
@@ -112,9 +114,18 @@ class Scrubber:
 
         :returns: the number of images.
         """
-        tried = self._settler.try_parked(stores)
-        self.wake()
-        return tried
+        return self._retries.unusable(stores)
+
+    async def retry_images(self, image_ids: Sequence[str]) -> Retried:
+        """Look at failed images now; see :meth:`evscrub.scrubbing.retries.Retries.images`."""
+        return await self._retries.images(image_ids)
+
+    async def retry_stores(self, names: Collection[str] | None) -> Retried:
+        """Look at all failed images of stores now, or at all failed images if `names` is None.
+
+        See :meth:`evscrub.scrubbing.retries.Retries.stores`.
+        """
+        return await self._retries.stores(names)
 
     def wake(self) -> None:
         """Wake the loop, for instance after images were added to the queue."""

@@ -2,7 +2,7 @@
 """Writes the results of jobs to the registry in batches."""
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 
 import anyio
@@ -12,7 +12,7 @@ from evscrub.domain.clock import epoch
 from evscrub.domain.decisions import Kind
 from evscrub.domain.hold_rules import was_released
 from evscrub.domain.retry_policy import delay, is_parked
-from evscrub.domain.verdict import GONE, IMAGES_OWN, UNUSABLE, Outcome, Verdict, bad_row
+from evscrub.domain.verdict import GONE, IMAGES_OWN, Outcome, Verdict, bad_row
 from evscrub.domain.words import count, in_words
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claims
@@ -149,21 +149,6 @@ class Settler:
         await self._context.calls.call(
             self._claims.settle, ends, timeout, patience_seconds=self._context.calls.silent_seconds
         )
-
-    def try_parked(self, stores: Collection[str]) -> int:
-        """Make the images due that were parked because these stores could not be used.
-
-        :returns: the number of images.
-        """
-        now = self._context.database_clock.now()
-        parked = [
-            (image_id, trouble)
-            for image_id, trouble in self._context.record.troubles.items()
-            if trouble.store in stores and trouble.verdict.reason in UNUSABLE
-        ]
-        for image_id, trouble in parked:
-            self._queue.add(image_id, now, owner=trouble.owner, lane=trouble.store)
-        return len(parked)
 
     def park(
         self, image_id: str, source: Source, error: Exception, owner: str | None = None

@@ -7,11 +7,10 @@ once a second or less.
 """
 
 import errno
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 import anyio
@@ -20,6 +19,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from oslo_log import log as logging
 
 from evscrub.domain.address import Address
+from evscrub.status.connections import Connections
 
 LOG = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ _REQUEST_SECONDS = 10.0
 _ANSWER_SECONDS = 60.0
 _REFUSAL_SECONDS = 1.0
 _READ_BYTES = 16 * 1024
+#: Maximum length of a POST's body.
+MOST_BODY_BYTES = 64 * 1024
 _LISTEN_AGAIN_SECONDS = 30.0
 
 _ALWAYS = {
@@ -60,68 +62,50 @@ def _plain(status: HTTPStatus) -> Answer:
 
 _BUSY = _plain(HTTPStatus.SERVICE_UNAVAILABLE)
 
+IPAddress = IPv4Address | IPv6Address
 Respond = Callable[[str, Mapping[str, str]], Awaitable[Answer]]
 
 
-class Connections:
-    """Limits on open connections, so that no client can lock the others out.
+@dataclass(frozen=True, slots=True)
+class Post:
+    """A POST request.
 
-    :param most_reading: maximum connections with an incomplete request, at least 1.
-    :param most_answering: maximum concurrent answers, at least 1.
+    :param headers: by name in lower case.
+    :param client: address of the client.
+    :param is_from_here: whether the client runs on this host.
     """
 
-    def __init__(self, most_reading: int, most_answering: int) -> None:
-        self._most_reading = most_reading
-        self._most_answering = most_answering
-        self._reading: dict[anyio.CancelScope, None] = {}  # oldest first
-        self._answering = 0
-
-    @contextmanager
-    def reading(self, seconds: float) -> Iterator[None]:
-        """Limit the time that a client takes to send its request.
-
-        Cancels the block at the timeout. If too many connections are in such a block, also cancels
-        the oldest block.
-
-        :param seconds: the timeout.
-        """
-        if len(self._reading) >= self._most_reading:
-            silent = next(iter(self._reading))
-            del self._reading[silent]
-            silent.cancel()
-        with anyio.move_on_after(seconds) as scope:
-            self._reading[scope] = None
-            try:
-                yield
-            finally:
-                self._reading.pop(scope, None)
-
-    @property
-    def may_answer(self) -> bool:
-        """Whether another request may be answered now."""
-        return self._answering < self._most_answering
-
-    @contextmanager
-    def answering(self, seconds: float) -> Iterator[None]:
-        """Count a request that is being answered, and limit its time.
-
-        :param seconds: the timeout, at which the block is cancelled.
-        """
-        self._answering += 1
-        try:
-            with anyio.move_on_after(seconds):
-                yield
-        finally:
-            self._answering -= 1
+    headers: Mapping[str, str]
+    body: bytes
+    client: IPAddress
+    is_from_here: bool
 
 
-async def serve(address: Address, respond: Respond) -> None:
+Accept = Callable[[Post], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """What is served.
+
+    :param respond: see :func:`serve`.
+    :param accept: see :func:`serve`.
+    :param is_loopback: whether to answer only requests whose Host header names this host.
+    """
+
+    respond: Respond
+    accept: Mapping[str, Accept]
+    is_loopback: bool
+
+
+async def serve(address: Address, respond: Respond, accept: Mapping[str, Accept]) -> None:
     """Serve until cancelled; if the port cannot be bound, log that once and retry periodically.
 
     :param respond: returns the response to a GET, given its path and its headers, whose names are
         in lower case.
+    :param accept: by path, what returns the response to a POST; it decides who may send one.
     """
-    answering = _only_if_asked_for_here(respond) if _is_here(address.host) else respond
+    site = _Site(respond, accept, is_loopback=_is_here(address.host))
     told = False
     while True:
         try:
@@ -149,7 +133,7 @@ async def serve(address: Address, respond: Respond) -> None:
         async def handle(stream: SocketStream, connections: Connections = connections) -> None:
             async with stream:
                 try:
-                    await _converse(stream, connections, answering)
+                    await _converse(stream, connections, site)
                 except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
                     pass  # the client disconnected
                 except h11.LocalProtocolError as error:
@@ -163,23 +147,17 @@ async def serve(address: Address, respond: Respond) -> None:
         await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
 
-def _only_if_asked_for_here(respond: Respond) -> Respond:
-    """Wrap `respond` to reject requests whose Host header names another host.
+def _names_here(headers: Mapping[str, str]) -> bool:
+    """Return whether a request's Host header is missing or names this host.
 
     This prevents DNS rebinding: a web page whose own host name resolves to this host could
     otherwise read the agent's answers through its visitor's browser.
     """
-
-    async def answer(path: str, headers: Mapping[str, str]) -> Answer:
-        try:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname
-        except ValueError:
-            host = "?"
-        if host is None or _is_here(host):
-            return await respond(path, headers)
-        return Answer("Ask for localhost.\n", status=HTTPStatus.MISDIRECTED_REQUEST)
-
-    return answer
+    try:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+    except ValueError:
+        return False
+    return host is None or _is_here(host)
 
 
 def _is_here(host: str) -> bool:
@@ -190,21 +168,22 @@ def _is_here(host: str) -> bool:
         return host == "localhost"
 
 
-async def _converse(stream: SocketStream, connections: Connections, respond: Respond) -> None:
+async def _converse(stream: SocketStream, connections: Connections, site: _Site) -> None:
     connection = h11.Connection(h11.SERVER)
-    request = None
+    received = None
     with connections.reading(_REQUEST_SECONDS):
         try:
-            request = await _read_request(stream, connection)
+            received = await _receive(stream, connection, site)
         except h11.RemoteProtocolError as error:
             await _send(stream, connection, _plain(HTTPStatus(error.error_status_hint)))
             return
-    if request is None:
+    if received is None:
         return
+    request, body = received
     path = _path(request)
     room = connections.may_answer or path in _URGENT
     with connections.answering(_ANSWER_SECONDS if room else _REFUSAL_SECONDS):
-        answer = await _answer(request, path, respond) if room else _BUSY
+        answer = await _answer(request, body, stream, site) if room else _BUSY
         await _send(stream, connection, answer, with_body=request.method != b"HEAD")
 
 
@@ -216,18 +195,26 @@ def _path(request: h11.Request) -> str | None:
         return None
 
 
-async def _answer(request: h11.Request, path: str | None, respond: Respond) -> Answer:
+async def _answer(request: h11.Request, body: bytes, stream: SocketStream, site: _Site) -> Answer:
+    path = _path(request)
     if path is None:
         return _plain(HTTPStatus.BAD_REQUEST)
-    if request.method not in {b"GET", b"HEAD"}:
+    methods = {b"POST"} if path in site.accept else {b"GET", b"HEAD"}
+    if request.method not in methods:
+        allowed = ", ".join(sorted(method.decode() for method in methods))
         return Answer(
-            "Read-only: GET and HEAD.\n",
+            f"Only {allowed}.\n",
             status=HTTPStatus.METHOD_NOT_ALLOWED,
-            headers={"Allow": "GET, HEAD"},
+            headers={"Allow": allowed},
         )
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
+    if site.is_loopback and not _names_here(headers):
+        return Answer("Ask for localhost.\n", status=HTTPStatus.MISDIRECTED_REQUEST)
+    client, is_from_here = _client(stream)
     try:
-        return await respond(path, headers)
+        if path in site.accept:
+            return await site.accept[path](Post(headers, body, client, is_from_here))
+        return await site.respond(path, headers)
     except Exception:
         LOG.exception("Cannot answer a status request")
         return Answer(
@@ -235,14 +222,50 @@ async def _answer(request: h11.Request, path: str | None, respond: Respond) -> A
         )
 
 
-async def _read_request(stream: SocketStream, connection: h11.Connection) -> h11.Request | None:
-    """Read a request's headers; None if there is no request. A body is not read."""
+def _client(stream: SocketStream) -> tuple[IPAddress, bool]:
+    """Return the client's address, and whether the client runs on this host.
+
+    A connection from a host to an address of its own has that address at both ends; no other host
+    can open one, because answers to it would not leave this host.
+    """
+    client, own = (
+        _unmapped(ip_address(stream.extra(attribute)[0]))  # noqa: S610 - not Django's
+        for attribute in (SocketAttribute.remote_address, SocketAttribute.local_address)
+    )
+    return client, client.is_loopback or client == own
+
+
+def _unmapped(address: IPAddress) -> IPAddress:
+    """Return the IPv4 address that a socket for both families shows as an IPv6 address."""
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+async def _receive(
+    stream: SocketStream, connection: h11.Connection, site: _Site
+) -> tuple[h11.Request, bytes] | None:
+    """Read a request, and its body if that is accepted; None if there is no request.
+
+    :raises h11.RemoteProtocolError: the request is malformed, or its body too long.
+    """
+    request = await _next_event(stream, connection)
+    if not isinstance(request, h11.Request):
+        return None
+    body = bytearray()
+    if request.method == b"POST" and _path(request) in site.accept:
+        while isinstance(event := await _next_event(stream, connection), h11.Data):
+            body += event.data
+            if len(body) > MOST_BODY_BYTES:
+                too_long = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+                raise h11.RemoteProtocolError("body too long", error_status_hint=too_long)
+    return request, bytes(body)
+
+
+async def _next_event(stream: SocketStream, connection: h11.Connection) -> h11.Event | type:
     while True:
         event = connection.next_event()
-        if isinstance(event, h11.Request):
-            return event
         if event is not h11.NEED_DATA:
-            return None
+            return event
         try:
             data = await stream.receive(_READ_BYTES)
         except anyio.EndOfStream:

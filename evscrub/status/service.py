@@ -16,8 +16,9 @@ from prometheus_client import exposition
 from evscrub.domain.address import Address
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
 from evscrub.scrubbing.claimer import disputed
-from evscrub.status import metrics
+from evscrub.status import metrics, retry_route
 from evscrub.status.registry_count import RegistryCounter
+from evscrub.status.retry_route import Retry, RetryRoute
 from evscrub.status.server import Answer, serve
 from evscrub.status.snapshot import (
     STEP_SECONDS,
@@ -38,10 +39,11 @@ _STYLE = "/*STYLE*/"
 _SCRIPT = "/*SCRIPT*/"
 
 
-async def run(address: Address | None, sources: Sources) -> None:
+async def run(address: Address | None, sources: Sources, retry: Retry) -> None:
     """Serve an agent's status until cancelled.
 
     :param address: where to listen; None returns at once.
+    :param retry: what clients may retry.
     """
     if address is None:
         return
@@ -50,10 +52,16 @@ async def run(address: Address | None, sources: Sources) -> None:
     count = RegistryCounter(sources.database, sources.clock, lambda: _kept(sources))
     readiness = Readiness(sources.database, sources.statistics)
     routes = Routes(sources, snapshot, history, count, readiness)
+    retries = RetryRoute(
+        retry,
+        lambda: sources.stores.names,
+        lambda: sources.stores.faults,
+        sources.scrubber.statistics,
+    )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_keep_history, history, sources)
         tasks.start_soon(_keep_count, count, routes)
-        await serve(address, routes.respond)
+        await serve(address, routes.respond, {retry_route.PATH: retries.accept})
 
 
 def _kept(sources: Sources) -> timedelta:

@@ -92,7 +92,9 @@ def view(
         "sweep": _sweep(statistics.sweep, statistics.at.wall),
         "registry": {
             "answers": not scrubber.registry.is_away,
+            "refuses_changes": scrubber.registry.refuses_changes,
             "clock_ahead": statistics.database_clock.skew_seconds,
+            "clock_disputed": statistics.database_clock.dispute_seconds,
         },
         "settings": {
             "scrub_time": settings.policy.scrub_time.total_seconds(),

@@ -6,7 +6,7 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from evscrub.config.option_types import EncryptionKey, ListenAddress, Name, Paths
+from evscrub.config.option_types import EncryptionKey, ListenAddress, Name, Networks, Paths
 
 TOO_LONG = "9" * 5000
 _ENDLESS = ["nan", "NaN", "inf", "-inf", "Infinity", "1e20", "-1e20", "1e400"]
@@ -68,6 +68,7 @@ _WRONG: dict[type, Callable[[Any], Iterable[str]]] = {
         *("garbage", ":", "host:", ":80", "host:nan", "host:-1", "host:1e20", "host:65536"),
         *("host:100000000000000000000", f"{'h' * 64}:80", "a b:80"),
     ),
+    Networks: lambda _: ("garbage", ",", "10.0.0.1/24", "10.0.0.0/33", "10.0.0.0/24,x", "::/129"),
     Paths: lambda _: (",", "a,,b", " , "),
     Name: lambda _: ("a,b", "a\tb", "x" * 241, "\u00e4" * 121),
     types.List: _wrong_lists,

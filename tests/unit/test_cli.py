@@ -214,7 +214,7 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "wanted"),
         [
-            ("evscrub re", {"restore", "release"}),
+            ("evscrub re", {"restore", "release", "retry"}),
             ("evscrub ru", {"run"}),
             ("evscrub --config-", {"--config-file", "--config-dir"}),
             ("evscrub --config-file ev", {"evscrub.conf", "evscrub.conf.d"}),

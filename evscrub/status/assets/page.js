@@ -393,7 +393,7 @@ function stuck(s) {
     const paused = store.breaker === "blown";
     groups.push(group(paused ? "bad" : "warn", paused ? "paused" : "failing",
       `${images(waitingIn(store))}${inStore(store.name)}: ${reason(store.reason)}`,
-      paused ? "Nothing is deleted there. Repair it and send the agents SIGHUP." : "evscrub probes the store until it works.",
+      paused ? "Nothing is deleted there. Repair it and send the agents SIGHUP." : "evscrub probes the store until it works; evscrub retry --store probes it at once.",
       "", [], [], 0));
   }
   if (s.damaged.total) {

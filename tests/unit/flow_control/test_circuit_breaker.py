@@ -244,3 +244,32 @@ def test_images_that_failed_before_never_open_it(firsts: list[bool]) -> None:
     owners = count()
     opened = [breaker.failed(0, str(next(owners)), "x", first=first) for first in firsts]
     assert any(opened) is (sum(firsts) >= FAILURES)
+
+
+class TestEndPause:
+    def test_lets_a_probe_through_now(self, breaker: Breaker) -> None:
+        trip(breaker, 0)
+        breaker.end_pause(0.01)
+        assert breaker.state_at(0.01) is State.HALF_OPEN
+        assert (breaker.lets_through(0.01, 0), breaker.lets_through(0.01, 1)) == (1, 0)
+
+    def test_does_not_shorten_the_pauses_after_it(self, breaker: Breaker) -> None:
+        other = Breaker(middle)
+        trip(breaker, 0)
+        trip(other, 0)
+        breaker.end_pause(0.01)
+        for each in (breaker, other):
+            each.failed(100, "o", "backend")
+        assert breaker.opened_until == other.opened_until
+
+    @pytest.mark.parametrize("state", [State.CLOSED, State.HALF_OPEN, State.FORCED_OPEN])
+    def test_changes_no_other_state(self, breaker: Breaker, state: State) -> None:
+        if state is State.FORCED_OPEN:
+            breaker.force_open("paused")
+        elif state is State.HALF_OPEN:
+            for number in range(REFUSALS):
+                breaker.refused(f"o{number}", "x", first=True)
+        before = (breaker.state, breaker.opened_until, breaker.reason)
+        assert breaker.state is state
+        breaker.end_pause(50)
+        assert (breaker.state, breaker.opened_until, breaker.reason) == before

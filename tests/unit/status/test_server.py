@@ -11,10 +11,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketAttribute
 from anyio.streams.stapled import MultiListener
 
 from evscrub.domain.address import Address
-from evscrub.status.server import Answer, serve
+from evscrub.status import server
+from evscrub.status.server import MOST_BODY_BYTES, Accept, Answer, Post, serve
 
 HOST = "127.0.0.1"
 
@@ -42,6 +44,14 @@ async def respond(path: str, headers: Mapping[str, str]) -> Answer:
     raise RuntimeError("secret")
 
 
+async def accept(post: Post) -> Answer:
+    said = f"{post.client} {post.is_from_here} {post.headers.get('content-type')} {len(post.body)}"
+    return Answer(said)
+
+
+ACCEPT: dict[str, Accept] = {"/change": accept}
+
+
 async def ask(port: int, request: bytes) -> tuple[bytes, bytes]:
     """Send a request and return head and body of the answer."""
     async with await anyio.connect_tcp(HOST, port) as stream:
@@ -60,7 +70,7 @@ def with_server(talk: Callable[[int], Awaitable[None]]) -> None:
     async def run() -> None:
         port = free_port()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve, Address(HOST, port), respond)
+            tasks.start_soon(serve, Address(HOST, port), respond, ACCEPT)
             await until_open(port)
             with anyio.fail_after(20):
                 await talk(port)
@@ -109,6 +119,108 @@ def test_nothing_else_is(method: bytes) -> None:
         assert b"Allow: GET, HEAD" in head
 
     with_server(talk)
+
+
+def post(*lines: bytes, body: bytes = b"", path: bytes = b"/change") -> bytes:
+    head = [b"POST " + path + b" HTTP/1.1", b"Host: localhost", *lines]
+    return b"\r\n".join([*head, b"", body])
+
+
+def test_a_post_is_accepted_where_it_is_expected_and_there_alone() -> None:
+    async def talk(port: int) -> None:
+        with_type = b"Content-Type: application/json"
+        head, body = await ask(port, post(with_type, b"Content-Length: 4", body=b"1234"))
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert body == b"127.0.0.1 True application/json 4"
+        chunked = post(b"Transfer-Encoding: chunked", body=b"2\r\n12\r\n1\r\n3\r\n0\r\n\r\n")
+        assert (await ask(port, chunked))[1] == b"127.0.0.1 True None 3"
+        assert (await ask(port, post()))[1] == b"127.0.0.1 True None 0"
+        for method in (b"GET", b"HEAD", b"OPTIONS", b"PUT"):
+            head, _ = await ask(port, method + b" /change HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 405 ")
+            assert b"Allow: POST" in head
+            assert b"Access-Control" not in head
+
+    with_server(talk)
+
+
+@pytest.mark.parametrize("in_chunks", [False, True])
+def test_a_post_that_is_too_long_is_refused(in_chunks: bool) -> None:
+    async def talk(port: int) -> None:
+        for length, status in ((MOST_BODY_BYTES, b"200"), (MOST_BODY_BYTES + 1, b"413")):
+            data = b"x" * length
+            if in_chunks:
+                body = b"%x\r\n%b\r\n0\r\n\r\n" % (length, data)
+                request = post(b"Transfer-Encoding: chunked", body=body)
+            else:
+                request = post(b"Content-Length: %d" % length, body=data)
+            head, _ = await ask(port, request)
+            assert head.split()[1] == status
+
+    with_server(talk)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"Content-Length: x"],
+        [b"Content-Length: -1"],
+        [b"Content-Length: 1", b"Content-Length: 2"],
+    ],
+)
+def test_a_post_without_a_valid_length_is_refused(lines: list[bytes]) -> None:
+    async def talk(port: int) -> None:
+        head, _ = await ask(port, post(*lines, body=b"1"))
+        assert head.split()[1] == b"400"
+
+    with_server(talk)
+
+
+def test_a_post_that_never_ends_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evscrub.status.server._REQUEST_SECONDS", 0.1)
+
+    async def talk(port: int) -> None:
+        async with await anyio.connect_tcp(HOST, port) as stream:
+            await stream.send(post(b"Content-Length: 10", body=b"1234"))
+            with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
+                await stream.receive()
+
+    with_server(talk)
+
+
+def test_a_post_is_accepted_on_loopback_only_if_it_names_it() -> None:
+    async def talk(port: int) -> None:
+        request = b"POST /change HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 0\r\n\r\n"
+        head, _ = await ask(port, request)
+        assert head.split()[1] == b"421"
+
+    with_server(talk)
+
+
+@pytest.mark.parametrize(
+    ("client", "own", "is_from_here"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.9.9.9", "127.0.0.1", True),
+        ("::1", "::1", True),
+        ("::ffff:127.0.0.1", "::ffff:127.0.0.1", True),
+        ("10.0.0.5", "10.0.0.5", True),
+        ("10.0.0.6", "10.0.0.5", False),
+        ("::ffff:10.0.0.6", "::ffff:10.0.0.5", False),
+        ("fe80::1%eth0", "fe80::2%eth0", False),
+    ],
+)
+def test_a_client_on_this_host_is_told_from_others(
+    client: str, own: str, is_from_here: bool
+) -> None:
+    class Stream:
+        def extra(self, attribute: object) -> tuple[str, int]:
+            return (client if attribute is SocketAttribute.remote_address else own, 1)
+
+    stream: Any = Stream()
+    address, found = server._client(stream)
+    assert found is is_from_here
+    assert str(address) == client.removeprefix("::ffff:")
 
 
 @pytest.mark.parametrize(
@@ -243,7 +355,7 @@ def test_a_port_that_is_taken_is_warned_of_and_taken_when_it_is_free(
         async with anyio.create_task_group() as tasks:
             with socket.create_server((HOST, 0)) as other:
                 port = other.getsockname()[1]
-                tasks.start_soon(serve, Address(HOST, port), respond)
+                tasks.start_soon(serve, Address(HOST, port), respond, ACCEPT)
                 with anyio.fail_after(20):
                     while "Several agents" not in caplog.text:  # noqa: ASYNC110 - a log tells none
                         await anyio.sleep(0.01)

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read ``/status`` of an agent, and decide what in it needs an operator. Pure.
+
+The answer is not trusted: each field is checked, and texts are kept short. They may hold control
+characters, which the code that displays them must replace.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evscrub.domain.words import count, in_words
+
+_MOST_STORES = 1000
+_MOST_CHARACTERS = 1000
+_HIGHEST = 1e18
+#: Some 300 years, which can be formatted.
+_MOST_SECONDS = 1e10
+#: States of a breaker as ``/status`` has them.
+_CLOSED, _PAUSED = "closed", "blown"
+
+
+class UnreadableError(Exception):
+    """Raised if a field of a status is missing or odd; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """A store's lane in an agent; rates in deletes a second, 0 for no limit.
+
+    :param breaker: ``closed``, ``open``, ``probing`` or ``blown``, which is paused.
+    :param reason: why the breaker is not closed.
+    :param fault: why the store cannot be used; empty if it can.
+    :param ready: due images that are not claimed.
+    :param claimed: claimed images that wait for a worker.
+    :param running: workers.
+    :param rate: measured recently.
+    :param owners_stopped: projects whose images fail while those of others do not.
+    """
+
+    name: str
+    breaker: str
+    reason: str
+    fault: str
+    ready: int
+    claimed: int
+    running: int
+    concurrency_limit: int
+    concurrency_max: int
+    rate: float
+    rate_limit: float
+    rate_max: float
+    owners_stopped: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentReport:
+    """The state of an agent.
+
+    :param waiting: images in its memory that are not due.
+    :param due: images that are due and not in work.
+    :param in_work: images that are being deleted or wait for it, claimed.
+    :param longest_in_work_seconds: age of the longest-running scrub.
+    :param oldest_due_seconds: time since the oldest due image was due, or ready for its next try.
+    :param late_median_seconds: of the last 1000 images scrubbed; None if there are none.
+    :param late_p95_seconds: the same, of the 95th in a hundred.
+    :param bus_last_seconds: time since the last notification; None before the first.
+    :param sweep_last_seconds: time since the last sweep ended; None before that.
+    :param clock_disputed_seconds: how far the database's clock is from the estimate if it is
+        disputed, so that nothing is claimed; else None.
+    """
+
+    host: str
+    pid: int
+    version: str
+    waiting: int
+    due: int
+    in_work: int
+    longest_in_work_seconds: float
+    oldest_due_seconds: float
+    scrubbed: int
+    scrubbed_bytes: int
+    late_median_seconds: float | None
+    late_p95_seconds: float | None
+    parked: int
+    in_use: int
+    retrying: int
+    damaged: int
+    bus_joined: bool
+    bus_last_seconds: float | None
+    sweep_failing: bool
+    sweep_last_seconds: float | None
+    database_answers: bool
+    database_refuses_changes: bool
+    clock_ahead_seconds: float
+    clock_disputed_seconds: float | None
+    stores: tuple[StoreReport, ...]
+
+
+def read(found: Mapping[str, Any]) -> AgentReport:
+    """Return the report in the content of ``/status``.
+
+    :raises UnreadableError: a field is missing or is not what it should be.
+    """
+    whole, seconds, text = _whole, _seconds, _text
+    agent, queue, done = (_object(found, name) for name in ("agent", "queue", "done"))
+    late, bus, sweep = (_object(found, name) for name in ("lateness", "bus", "sweep"))
+    registry = _object(found, "registry")
+    parked, in_use, damaged = (
+        whole(_object(found, kind), "total") for kind in ("parked", "in_use", "damaged")
+    )
+    retrying = sum(whole(group, "images") for group in _objects(found, "retrying"))
+    in_work = whole(queue, "in_work")
+    return AgentReport(
+        host=text(agent, "host"),
+        pid=whole(agent, "pid"),
+        version=text(agent, "version"),
+        waiting=whole(queue, "waiting"),
+        due=max(0, whole(queue, "ready") + whole(queue, "taken") - in_work),
+        in_work=in_work,
+        longest_in_work_seconds=seconds(queue, "longest_in_work"),
+        oldest_due_seconds=seconds(queue, "oldest_due_age"),
+        scrubbed=whole(done, "images"),
+        scrubbed_bytes=whole(done, "bytes"),
+        late_median_seconds=_optional(seconds, late, "median"),
+        late_p95_seconds=_optional(seconds, late, "p95"),
+        parked=parked,
+        in_use=in_use,
+        retrying=max(0, retrying - in_use),
+        damaged=damaged,
+        bus_joined=_flag(bus, "joined"),
+        bus_last_seconds=_optional(seconds, bus, "last_age"),
+        sweep_failing=_flag(sweep, "failing"),
+        sweep_last_seconds=_optional(seconds, sweep, "last_age"),
+        database_answers=_flag(registry, "answers"),
+        database_refuses_changes=_flag(registry, "refuses_changes"),
+        clock_ahead_seconds=_offset(registry, "clock_ahead"),
+        clock_disputed_seconds=_optional(_offset, registry, "clock_disputed"),
+        stores=tuple(map(_store, _objects(found, "stores"))),
+    )
+
+
+def problems(report: AgentReport) -> Iterator[str]:
+    """Yield what needs an operator, a sentence each; nothing if all is well."""
+    for store in report.stores:
+        yield from _store_problems(store)
+    if report.parked:
+        yield (
+            f"{count(report.parked, 'image is', 'images are')} parked: 'evscrub list --parked'"
+            " shows why; after a repair, 'evscrub retry --all' retries them at once"
+        )
+    if report.damaged:
+        yield (
+            f"{count(report.damaged, 'image is', 'images are')} damaged and left alone: 'evscrub"
+            " list' shows them; 'evscrub restore' brings back one that should live"
+        )
+    if report.database_refuses_changes:
+        yield "the database takes no changes from it"
+    elif not report.database_answers:
+        yield "the database does not answer it"
+    if (disputed := report.clock_disputed_seconds) is not None:
+        side = "ahead of" if disputed > 0 else "behind"
+        yield (
+            f"it claims nothing, because the database's clock is {in_words(abs(disputed))} {side}"
+            " its estimate: let NTP set the clocks of all database nodes and of its host"
+        )
+    if not report.bus_joined:
+        yield "it has not joined the bus: only sweeps find due images"
+    if report.sweep_failing:
+        yield "its sweeps of the registry fail, see its log: it finds only what the bus announces"
+
+
+def in_plain_words(reason: str) -> str:
+    """Return a reason in words: some are codes with underscores, others sentences with paths."""
+    return reason if " " in reason else reason.replace("_", " ")
+
+
+def _store_problems(store: StoreReport) -> Iterator[str]:
+    name = f"store {store.name}" if store.name else "no store"
+    waiting = count(store.ready + store.claimed, "image waits", "images wait")
+    reason = in_plain_words(store.reason)
+    if store.fault:
+        yield f"{name} cannot be used: {store.fault}. Loading it is tried every minute"
+    elif store.breaker == _PAUSED:
+        yield (
+            f"{name} is paused: {reason}; {waiting}. Repair it and send the agent SIGHUP, which"
+            " alone resumes it"
+        )
+    elif store.breaker != _CLOSED:
+        yield (
+            f"{name} does not work: {reason}; {waiting}. The agent probes it from time to time, and"
+            f" at once on 'evscrub retry --store {store.name}'"
+        )
+    if store.owners_stopped:
+        yield (
+            f"{count(store.owners_stopped, 'project is', 'projects are')} stopped in {name},"
+            " because image after image of them fails: the agent's log names them"
+        )
+
+
+def _store(found: Mapping[str, Any]) -> StoreReport:
+    return StoreReport(
+        name=_text(found, "name"),
+        breaker=_text(found, "breaker"),
+        reason=_text(found, "reason"),
+        fault=_text(found, "fault"),
+        ready=_whole(found, "ready"),
+        claimed=_whole(found, "claimed"),
+        running=_whole(found, "running"),
+        concurrency_limit=_whole(found, "concurrent"),
+        concurrency_max=_whole(found, "most_concurrent"),
+        rate=_number(found, "per_second"),
+        rate_limit=_number(found, "rate"),
+        rate_max=_number(found, "most_rate"),
+        owners_stopped=_whole(found, "owners_stopped"),
+    )
+
+
+def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = found.get(name)
+    if not isinstance(value, dict):
+        raise UnreadableError(f"{name} is not an object")
+    return value
+
+
+def _objects(found: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    value = found.get(name)
+    if (
+        not isinstance(value, list)
+        or len(value) > _MOST_STORES
+        or not all(isinstance(each, dict) for each in value)
+    ):
+        raise UnreadableError(f"{name} is not a list of objects")
+    return value
+
+
+def _text(found: Mapping[str, Any], name: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str):
+        raise UnreadableError(f"{name} is not a text")
+    return value[:_MOST_CHARACTERS]
+
+
+def _flag(found: Mapping[str, Any], name: str) -> bool:
+    value = found.get(name)
+    if not isinstance(value, bool):
+        raise UnreadableError(f"{name} is not true or false")
+    return value
+
+
+def _number(found: Mapping[str, Any], name: str) -> float:
+    value = found.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnreadableError(f"{name} is not a number")
+    if not -_HIGHEST <= value <= _HIGHEST:  # NaN fails every comparison
+        raise UnreadableError(f"{name} is not finite")
+    return value
+
+
+def _whole(found: Mapping[str, Any], name: str) -> int:
+    return max(0, int(_number(found, name)))
+
+
+def _seconds(found: Mapping[str, Any], name: str) -> float:
+    """Return a time; one below 0 follows from clocks that were set."""
+    return min(max(0.0, _number(found, name)), _MOST_SECONDS)
+
+
+def _offset(found: Mapping[str, Any], name: str) -> float:
+    """Return a time that may be negative."""
+    return min(max(-_MOST_SECONDS, _number(found, name)), _MOST_SECONDS)
+
+
+def _optional(
+    read_it: Callable[[Mapping[str, Any], str], float], found: Mapping[str, Any], name: str
+) -> float | None:
+    return None if name in found and found[name] is None else read_it(found, name)

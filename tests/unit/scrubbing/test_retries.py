@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Retries that an operator asks for: which images they make due, in simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+
+from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.scrubbing.retries import _NOT_FAILED, Retried
+from evscrub.scrubbing.scrubber import Scrubber
+from tests.unit.world import Behavior, World, down, fast
+
+IN_USE = Verdict(Outcome.IN_USE, "in_use")
+PARKING = Verdict(Outcome.CONFIGURATION, "bad_url")
+#: When the tests ask: before the next try of any image above, and before the probe of a store that
+#: has been down for minutes.
+AT = 300.0
+
+
+def until(at: float, verdict: Verdict) -> Behavior:
+    """Answer with a verdict until a time, and delete then."""
+    return lambda now: (0.02, verdict) if now < at else fast(now)
+
+
+def asked(
+    world: World, ask: Callable[[Scrubber], Awaitable[Retried]], *, seconds: float = 5
+) -> tuple[Retried, list[str]]:
+    """Ask for a retry; return the result, and the images that were deleted within some seconds."""
+    found: list[Retried] = []
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        await anyio.sleep(AT)
+        found.append(await ask(scrubber))
+
+    world.run(AT + seconds, meanwhile, idle=True)
+    return found[0], [one.image_id for one in world.asked if one.verdict is GONE and one.at >= AT]
+
+
+@pytest.mark.parametrize("verdict", [IN_USE, PARKING])
+def test_named_images_are_looked_at_now(verdict: Verdict) -> None:
+    world = World(a=until(AT, verdict))
+    first, second, other = (world.add("o", "a") for _ in range(3))
+    retried, gone = asked(world, lambda it: it.retry_images([first, second.upper()]))
+    assert (retried.due, retried.waiting, retried.in_work) == (2, 0, 0)
+    assert (retried.not_retried, retried.unknown, retried.stores) == ({}, [], {"a"})
+    assert sorted(gone) == [first, second]
+    assert world.status(other) == "pending_delete"
+
+
+def test_all_failed_images_of_a_store_are() -> None:
+    world = World(a=until(AT, IN_USE), b=until(AT, IN_USE))
+    of_a, of_b = world.add("o", "a"), world.add("o", "b")
+    retried, gone = asked(world, lambda it: it.retry_stores({"a"}))
+    assert (retried.due, retried.stores) == (1, {"a"})
+    assert gone == [of_a]
+    assert world.status(of_b) == "pending_delete"
+
+
+def test_all_failed_images_are() -> None:
+    world = World(a=until(AT, IN_USE), b=until(AT, PARKING))
+    images = {world.add("o", store) for store in "aabb"}
+    retried, gone = asked(world, lambda it: it.retry_stores(None))
+    assert (retried.due, retried.stores) == (4, {"a", "b"})
+    assert set(gone) == images
+
+
+def test_images_that_are_not_retried_are_named() -> None:
+    world = World(a=until(AT, IN_USE))
+    world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        scrubber._record.damaged["DAMAGED"] = "why"
+        scrubber._queue.add("waiting", AT + 1000)
+        return await scrubber.retry_images(["damaged", "Waiting", "nobody's", "x" * 100])
+
+    retried, gone = asked(world, ask)
+    assert (retried.due, retried.in_work, gone) == (0, 0, [])
+    assert retried.not_retried == {
+        "damaged": "is damaged and left alone: why",
+        "Waiting": _NOT_FAILED,
+    }
+    assert retried.unknown == ["nobody's", "x" * 100]
+
+
+def test_an_id_in_mixed_case_is_found_among_many() -> None:
+    world = World(a=until(AT, IN_USE))
+    world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        (trouble,) = scrubber._record.troubles.values()
+        scrubber._record.troubles |= {f"Id-{number}": trouble for number in range(3000)}
+        return await scrubber.retry_images(["iD-2999", "iD-0"])
+
+    assert asked(world, ask)[0].due == 2
+
+
+def test_an_image_in_work_is_left_in_work() -> None:
+    world = World(a=lambda now: (20, GONE) if now > AT - 1 else (0.02, IN_USE))
+    image = world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        assert (await scrubber.retry_images([image])).due == 1
+        await anyio.sleep(1)
+        assert (await scrubber.retry_stores(None)).in_work == 1
+        return await scrubber.retry_images([image])
+
+    retried, gone = asked(world, ask, seconds=60)
+    assert (retried.due, retried.in_work, retried.not_retried) == (0, 1, {})
+    assert gone == [image]
+
+
+def test_an_image_that_fails_again_stays_parked_with_one_more_try() -> None:
+    world = World(a=until(1000, PARKING))
+    image = world.add("o", "a")
+    found = []
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        before = scrubber._record.troubles[image]
+        retried = await scrubber.retry_images([image])
+        await anyio.sleep(60)
+        after = scrubber._record.troubles[image]
+        found.append((before.tries, before.parked, after.tries, after.parked))
+        return retried
+
+    asked(world, ask, seconds=61)
+    assert found == [(1, True, 2, True)]
+    assert len(world.asked) == 2  # and is not tried again before its delay is over
+
+
+@pytest.mark.parametrize("by_store", [True, False])
+def test_a_store_that_is_down_is_probed_at_once_if_it_is_named(by_store: bool) -> None:
+    repaired: list[float] = []
+    world = World(a=lambda now: fast(now) if repaired else down(now))
+    images = [world.add(f"o{number}", "a") for number in range(10)]
+    seen = []
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        breaker = scrubber._lanes.of("a").breaker
+        with anyio.fail_after(300):
+            while breaker.opened_until < anyio.current_time() + 20:  # noqa: ASYNC110 - simulated
+                await anyio.sleep(0.5)
+        await anyio.sleep(1)  # until the last probe is settled
+        repaired.append(anyio.current_time())
+        wanted = scrubber.retry_stores({"a"}) if by_store else scrubber.retry_images(images)
+        retried = await wanted
+        seen.append(breaker.state_at(anyio.current_time()))
+        return retried
+
+    retried, gone = asked(world, ask, seconds=200)
+    assert seen == [State.HALF_OPEN if by_store else State.OPEN]
+    assert retried.due == 10
+    assert retried.waiting == (0 if by_store else 10)
+    assert len(gone) == 10
+    first = min(one.at for one in world.asked if one.verdict is GONE)
+    assert (first - repaired[0] < 1) is by_store
+
+
+def test_an_owner_who_is_stopped_is_probed_too() -> None:
+    world = World(a=fast)
+    scrubber_states = []
+    for _ in range(10):
+        world.of_images[world.add("bad", "a")] = until(AT, Verdict(Outcome.UNKNOWN, "unexpected"))
+    for number in range(3):
+        world.add(f"good{number}", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        lane = scrubber._lanes.of("a")
+        breaker = lane.health.shut["bad"]
+        breaker.opened_until = anyio.current_time() + 1000
+        retried = await scrubber.retry_stores({"a"})
+        scrubber_states.append(breaker.state_at(anyio.current_time()))
+        return retried
+
+    _, gone = asked(world, ask, seconds=30)
+    assert scrubber_states == [State.HALF_OPEN]
+    assert gone
+
+
+def test_a_paused_store_stays_paused() -> None:
+    world = World(a=until(AT, IN_USE))
+    image = world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        lane = scrubber._lanes.of("a")
+        lane.health.force_open("its directory is missing")
+        await scrubber.retry_stores({"a"})
+        retried = await scrubber.retry_stores(None)
+        assert lane.breaker.state is State.FORCED_OPEN
+        return retried
+
+    retried, gone = asked(world, ask, seconds=60)
+    assert (retried.due, retried.waiting, retried.stores) == (1, 1, {"a"})
+    assert gone == []
+    assert world.status(image) == "pending_delete"
+
+
+def test_an_image_that_the_full_queue_dropped_is_looked_up_again() -> None:
+    world = World(a=until(AT, IN_USE))
+    image = world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        assert scrubber._queue.cancel(image)
+        return await scrubber.retry_images([image])
+
+    retried, gone = asked(world, ask)
+    assert (retried.due, gone) == (1, [image])
+
+
+def test_an_image_that_does_not_fit_in_the_queue_is_named() -> None:
+    world = World(a=until(AT, IN_USE))
+    image = world.add("o", "a")
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        scrubber._queue.cancel(image)
+        scrubber._queue.capacity = 1
+        scrubber._lanes.of("a").health.force_open("paused")
+        scrubber._queue.add("another", 1, lane="a")
+        scrubber._queue.advance(AT)
+        return await scrubber.retry_images([image])
+
+    retried, _ = asked(world, ask)
+    assert retried.due == 0
+    assert "queue" in retried.not_retried[image]
