@@ -66,7 +66,7 @@ class Context:
     calls: RegistryGateway
     record: Record = field(default_factory=Record)
     uniform: Callable[[float, float], float] = random.uniform
-    wakeup: Wakeup = field(default_factory=Wakeup)
+    wakeup: Wakeup = field(default_factory=Wakeup, init=False)
 
     @classmethod
     def create(
