@@ -64,7 +64,7 @@ def test_a_restore_brings_back_what_is_shown(tmp_path: Path, registry_url: str) 
     image_id = an_image(rows)
     live = show(site, image_id)
     assert (live["State"], live["Restorable"]) == ("live", False)
-    assert live["Restore Refused"] == "it is not pending delete but active"
+    assert live["Restore Refused"] == "it is not deleted, it is active"
     for held in (False, True):
         check_restore(site, rows, image_id, held=held)
 
