@@ -115,9 +115,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parsed = make_parser().parse(argv)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
         except loader.ConfigError as error:
+            if _was_interrupted(error):
+                return _INTERRUPTED
             code = 2
             for problem in error.problems:
                 print(f"evscrub: {redact(problem)}", file=sys.stderr)
         except KeyboardInterrupt:
             code = _INTERRUPTED
     return code
+
+
+def _was_interrupted(error: BaseException) -> bool:
+    """Return whether Ctrl-C caused an error: one in a query leaves its connection unusable."""
+    cause = error.__context__
+    return cause is not None and (isinstance(cause, KeyboardInterrupt) or _was_interrupted(cause))

@@ -11,7 +11,10 @@ from oslo_config import cfg
 from evscrub.commands.arguments import status_port
 from evscrub.domain.address import Address, parse
 from evscrub.domain.image_report import AgentReports, ReportedTrouble
+from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
+
+_PAUSED = State.FORCED_OPEN.value
 
 
 def add_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
@@ -50,12 +53,14 @@ def ask(
     """
     images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
+    paused: frozenset[str] = frozenset()
     answered = False
     for address in agents:
         try:
             told = collect(client.troubles(address))
             images |= told.images
             stores |= told.stores
+            paused |= told.paused
         except client.NoAnswerError as error:
             say(str(error))
         else:
@@ -63,23 +68,26 @@ def ask(
     if not answered:
         say("images that are parked or in use, or whose store is paused, are shown as due")
         return None
-    return AgentReports(images, stores)
+    return AgentReports(images, stores, paused)
 
 
 def collect(records: Iterable[Mapping[str, Any]]) -> AgentReports:
     """Collect the records of an agent's ``/troubles``."""
     images: dict[str, ReportedTrouble] = {}
     stores: dict[str, str] = {}
+    paused = set()
     for reported in records:
         if "id" in reported:
             images[reported["id"]] = _trouble(reported)
         else:
             stores[reported["store"]] = _store_trouble(reported)
-    return AgentReports(images, stores)
+            if reported.get("state") == _PAUSED:
+                paused.add(reported["store"])
+    return AgentReports(images, stores, frozenset(paused))
 
 
 def _store_trouble(reported: Mapping[str, Any]) -> str:
-    words = "is paused" if reported.get("state") == "blown" else "does not work"
+    words = "is paused" if reported.get("state") == _PAUSED else "does not work"
     return f"store {reported['store']} {words}: {_in_words(reported)}"
 
 

@@ -101,6 +101,10 @@ class CommandParser(Parser):
         self._module = module
         self._complete = False
 
+    def knows(self, argument: str) -> bool:
+        """Return whether an argument is one of the command's options."""
+        return argument.partition("=")[0] in self._option_string_actions
+
     def complete(self) -> None:
         """Add the command's arguments."""
         if not self._complete:
@@ -159,6 +163,10 @@ class ProgramParser(Parser):
         """
         parsed, unknown = self.parse_known_args(arguments)
         command: CommandParser | None = self._commands.get(parsed.command)
+        if unknown and command is not None:
+            misplaced = [one for one in unknown if command.knows(one)]
+            if misplaced:
+                command.error(f"{', '.join(misplaced)} must stand after the command")
         if unknown:
             (command or self).refuse(unknown)
         if command is None:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
@@ -16,7 +16,7 @@ from oslo_config import cfg
 from oslo_log import log
 
 from evscrub.commands import agent_reports, sweep_progress, table_output
-from evscrub.commands.arguments import name, natural, status_port
+from evscrub.commands.arguments import name, natural
 from evscrub.commands.fitted_table import Layout
 from evscrub.commands.table_output import SizeBytes, Table
 from evscrub.config import loader
@@ -36,7 +36,16 @@ from evscrub.registry.inventory import Inventory
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.single_pass.account import Account, Sum
-from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions, unreadable
+from evscrub.single_pass.portions import (
+    BEYOND_LIMIT,
+    Fate,
+    Knowledge,
+    Portion,
+    is_scrubbable,
+    left,
+    portions,
+    unreadable,
+)
 from evscrub.single_pass.run import Progress, Selection, SinglePass, load_stores
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading
@@ -89,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Exit codes: 0 nothing due is left, 1 something due is left, an image was not found, or a"
         " signal ended the pass, 2 it could not run. SIGTERM and SIGINT finish running deletes"
-        " and release the rest."
+        " and release the rest. With -f json, csv, yaml or value, what is left is written in that"
+        " format."
     )
     loader.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only report")
@@ -119,10 +129,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=60,
         metavar="SECONDS",
         help="how long to wait without any progress for retries of failed deletes, for a store that"
-        " does not work, and for images that another process has claimed, in seconds (default: 60)",
+        " does not work, and for images that another process has claimed, in seconds; a call to a"
+        " store that hangs is waited for longer (default: 60)",
     )
     parser.add_argument(
-        "--quiet", action="store_true", help="show no progress, and nothing if nothing is left"
+        "--quiet",
+        action="store_true",
+        help="show no progress, which is a line a minute without a terminal, and nothing at all if"
+        " nothing due is left",
     )
     parser.add_argument(
         "--long",
@@ -130,18 +144,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --dry-run: one line for each location, instead of sums by store, owner and"
         " reason",
     )
-    parser.add_argument(
-        "--agent",
-        action="append",
-        type=status_port,
-        metavar="HOST:PORT",
-        help="with --dry-run: status port of an agent to ask which images are parked or in use and"
-        " which stores are paused; may be repeated (default: [status] listen)",
+    agent_reports.add_argument(
+        parser, "which stores are paused and, with --dry-run, which images are parked or in use"
     )
     table_output.add_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.long and not arguments.dry_run:
+        raise loader.ConfigError("--long is for --dry-run")
     conf, own = loader.load_for(arguments)
     try:
         (LONG_TABLE if arguments.long else TABLE).choose(arguments.columns)
@@ -161,16 +172,22 @@ def main(arguments: argparse.Namespace) -> int:
         if arguments.images and not found:
             return 1
         selection = Selection(arguments.owner, arguments.store, found, arguments.limit)
-        _start_logging(own)
         if arguments.dry_run:
+            # A log file is not created, and what libraries log is not printed.
+            logging.getLogger().addHandler(logging.NullHandler())
             reported = agent_reports.ask(agents) or AgentReports()
-            code = _rehearse(conf, database, selection, reported, arguments)
-        else:
-            database.dispose()
-            code = _scrub(conf, selection, arguments)
+            return max(_rehearse(conf, database, selection, reported, arguments), int(missing))
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
-    return max(code, int(missing))
+    database.dispose()
+    reported = agent_reports.ask(agents, say=lambda _: None) or AgentReports()
+    paused = {store: reported.stores[store] for store in reported.paused}
+    _start_logging(own)
+    code = max(_scrub(conf, selection, paused, arguments), int(missing))
+    # Exit without waiting for threads: a store call may outlive drain_timeout.
+    output.silence()
+    logging.shutdown()
+    os._exit(code)
 
 
 def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
@@ -188,12 +205,17 @@ def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
 # -- the pass
 
 
-def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Namespace) -> int:
+def _scrub(
+    conf: cfg.ConfigOpts,
+    selection: Selection,
+    paused: Mapping[str, str],
+    arguments: argparse.Namespace,
+) -> int:
     if warning := unset_delay(conf):
         print(f"evscrub: {warning}", file=sys.stderr)
     try:
         single_pass = SinglePass(
-            conf, selection, store_names(conf), _reports, float(arguments.wait)
+            conf, selection, store_names(conf), _reports, float(arguments.wait), paused
         )
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
@@ -207,10 +229,7 @@ def _scrub(conf: cfg.ConfigOpts, selection: Selection, arguments: argparse.Names
         code = 1 if account is None or account.images(Fate.STAYS) else 0
     with output.reader_may_leave():
         _tell(single_pass.progress(), account, arguments, code)
-    # Exit without waiting for threads: a store call may outlive drain_timeout.
-    output.silence()
-    logging.shutdown()
-    os._exit(code)
+    return code
 
 
 def _start_logging(own: loader.OwnOptions) -> None:
@@ -245,7 +264,8 @@ async def _stop_at_signal(stop: anyio.Event) -> None:
 def _reports(scrubber: Scrubber) -> AgentReports:
     """Return what this pass found out, as an agent would report it."""
     told = lines(scrubber.statistics().lanes, scrubber.images_in_trouble())
-    return agent_reports.collect(map(json.loads, told))
+    # Without the number of tries, which would split a reason into many.
+    return agent_reports.collect({**json.loads(line), "tries": 0} for line in told)
 
 
 def _tell(
@@ -263,8 +283,14 @@ def _tell(
             print("evscrub: ended by a signal; what is left was not counted", file=sys.stderr)
         return
     if is_for_people:
-        for reason, (images, size_bytes) in account.by_reason(Fate.STAYS).items():
-            print(f"Left: {count(images, 'image')}, {in_units(size_bytes)}: {reason}")
+        _tell_reasons("Left", account, Fate.STAYS)
+        if arguments.images:
+            _tell_reasons("Not due", account, Fate.LATER)
+
+
+def _tell_reasons(title: str, account: Account, fate: Fate) -> None:
+    for reason, (images, size_bytes) in account.by_reason(fate).items():
+        print(f"{title}: {count(images, 'image')}, {in_units(size_bytes)}: {reason}")
 
 
 # -- the rehearsal
@@ -311,20 +337,20 @@ def _rehearse(
 def _portions(
     selection: Selection, database: Database, known: Knowledge, shared_urls: SharedUrls
 ) -> Iterator[Portion]:
-    """Yield the portions of the selected images; the limit counts images that would go."""
+    """Yield the portions of the selected images; what exceeds the limit would stay."""
     bad: list[str] = []
     found = selection.read(Inventory(database, _CHUNK_IMAGES, bad.append))
-    left = selection.limit
+    taken = 0
     while chunk := list(islice(found, _CHUNK_IMAGES)):
         shared = _shared(shared_urls, chunk, chunk[0].now - known.policy.scrub_time)
         for seen in chunk:
             of_image = list(portions(seen, known, shared))
             if not of_image or not selection.takes(of_image):
                 continue
-            if left is not None and any(portion.fate is Fate.GOES for portion in of_image):
-                if not left:
-                    return
-                left -= 1
+            if is_scrubbable(of_image):
+                taken += 1
+                if selection.limit is not None and taken > selection.limit:
+                    of_image = [left(portion, BEYOND_LIMIT) for portion in of_image]
             yield from of_image
     yield from map(unreadable, bad)
 

@@ -3,6 +3,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
@@ -10,6 +11,7 @@ from evscrub.domain.words import count, in_units, in_words
 from evscrub.single_pass.run import Progress
 
 _TERMINAL_SECONDS = 0.5
+_EXACT_SECONDS = 10.0
 #: Few lines, because cron mails them.
 _LINE_SECONDS = 60.0
 
@@ -31,15 +33,24 @@ def in_line(progress: Progress) -> str:
 
 def summary(progress: Progress) -> str:
     """Format the result of a pass as a sentence."""
-    seconds = max(progress.seconds, 0.001)
+    seconds = max(progress.seconds, 0.1)
+    took = f"{seconds:.1f} s" if seconds < _EXACT_SECONDS else in_words(round(seconds))
     return (
         f"Scrubbed {count(progress.images, 'image')}, {in_units(progress.size_bytes)}, in"
-        f" {in_words(max(1, round(seconds)))} ({progress.images / seconds:.1f}/s)."
+        f" {took} ({progress.images / seconds:.1f}/s)."
     )
 
 
 async def show(progress: Callable[[], Progress]) -> None:
-    """Show progress on standard error until cancelled."""
+    """Show progress on standard error until cancelled; a reader that leaves ends nothing."""
+    with suppress(OSError, ValueError):
+        await _show(progress)
+    await anyio.sleep_forever()
+
+
+async def _show(progress: Callable[[], Progress]) -> None:
+    if sys.stderr is None:  # closed by whoever started the command
+        return
     if not sys.stderr.isatty():
         while True:
             await anyio.sleep(_LINE_SECONDS)

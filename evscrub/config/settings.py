@@ -28,6 +28,7 @@ class Settings:
     :param not_found_limit: missing images after which a store without a witness is paused; 0 is no
         limit and no check.
     :param acknowledged_stores: stores whose missing data is taken as deleted.
+    :param trusts_few_missing: see :attr:`evscrub.domain.proof.Missing.trusts_few`.
     """
 
     policy: Policy
@@ -42,6 +43,7 @@ class Settings:
     owner_rate: float = 0.0
     not_found_limit: int = 0
     acknowledged_stores: frozenset[str] = frozenset()
+    trusts_few_missing: bool = True
 
     def allowed(self, store: str) -> tuple[int, float]:
         """Return how many images at a time and how many deletes a second a store may get.

@@ -65,10 +65,12 @@ class AgentReports:
 
     :param images: troubles by image id.
     :param stores: by name of the store, why little or nothing is deleted from it now.
+    :param paused: names of those stores that an agent has paused until an operator acts.
     """
 
     images: Mapping[str, ReportedTrouble] = field(default_factory=dict)
     stores: Mapping[str, str] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def describe(
     reason, due_at = "", None
     match decision:
         case Wait(seconds):
-            state, reason = _waiting(image, pending)
+            state, reason = _waiting(image, pending, now, policy)
             if state == CLAIMED:  # it waits for the claim to expire; the image is due
                 due_at = _due_since(image, pending, now, policy)
             else:
@@ -212,11 +214,14 @@ _OF_KIND = {
 }
 
 
-def _waiting(image: ImageRow, pending: Collection[LocationRow]) -> tuple[str, str]:
+def _waiting(
+    image: ImageRow, pending: Collection[LocationRow], now: datetime, policy: Policy
+) -> tuple[str, str]:
     if image.status == PENDING_DELETE:
         return WAITING, ""
     if image.status == DELETED:
-        # A DELETE after glance-scrubber --restore looks the same until its delay is over.
+        if image.deleted_at is not None and image.deleted_at + policy.scrub_time > now:
+            return WAITING, "deleted again after glance-scrubber --restore"
         return CLAIMED, f"by an agent, {len(pending)} locations left"
     return WAITING, _OF_KIND[Kind.ORPHAN]
 

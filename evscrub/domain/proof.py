@@ -81,6 +81,9 @@ class Missing:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        #: Whether few missing images are taken as gone. Not in a process that ends soon: each would
+        #: count from zero.
+        self.trusts_few = True
         #: Whether there was a witness the last time; None before the first judgement.
         self.is_provable: bool | None = None
         self._parts: dict[str, _Part] = {}
@@ -116,7 +119,7 @@ class Missing:
             return NOT_FOUND
         if part not in self._parts and len(self._parts) >= _PARTS:
             del self._parts[next(iter(self._parts))]
-        known = self._parts.setdefault(part, _Part(self.limit, now))
+        known = self._parts.setdefault(part, _Part(self.limit, now, trusts_few=self.trusts_few))
         return known.judge(owner, image_id, now, unjudged)
 
     def found(self, part: str, began: float) -> None:
@@ -143,10 +146,12 @@ class _Part:
     """Images missing from a part of a store since data was last found there.
 
     :param began: when the first of them was missing, seconds.
+    :param trusts_few: see :class:`Missing`.
     """
 
-    def __init__(self, limit: int, began: float) -> None:
+    def __init__(self, limit: int, began: float, *, trusts_few: bool) -> None:
         self._limit = limit
+        self._trusts_few = trusts_few
         self._began = began
         #: Time when each image was first missing, by owner, without those taken as gone.
         self._since: dict[Owner, dict[str, float]] = {}
@@ -195,7 +200,7 @@ class _Part:
         if self._missing_of(owner) >= self._limit:
             return self._too_many(TOO_MANY_OF_ONE)
         possible = self._count + self._gone.total() + unjudged
-        if possible >= self._limit and now - since < OTHERS_SECONDS:
+        if (possible >= self._limit and now - since < OTHERS_SECONDS) or not self._trusts_few:
             return UNPROVEN
         del own[image_id]
         self._count -= 1

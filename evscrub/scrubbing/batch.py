@@ -65,8 +65,9 @@ class Batch:
     def unjudged(self) -> list[Job]:
         """All jobs but those whose answer was judged."""
         judged_or_not = [answer.job for answer in self.answers]
-        if self.current is not None and self.current not in judged_or_not:
-            judged_or_not.append(self.current)
+        current = self.current  # the thread may change it meanwhile
+        if current is not None and current not in judged_or_not:
+            judged_or_not.append(current)
         return [job for job in judged_or_not if job.state is JobState.DELETING] + self.jobs
 
     def take(self) -> Job | None:

@@ -61,6 +61,7 @@ class Lanes:
                 self._slots,
                 not_found_limit=settings.not_found_limit_of(store),
             )
+            lane.missing.trusts_few = settings.trusts_few_missing
             self._rates[store] = RateLimit(pace.rate, settings.burst)
         return lane
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 from evscrub.single_pass.portions import Fate, Portion
 
-#: Sums that are kept apart; the portions of further owners are summed up as those of others.
+#: Sums that are kept apart. Further owners are summed up as others, and then, because rows may name
+#: any store and reasons may name anything, all that is left by fate alone.
 MAX_GROUPS = 10_000
-OTHER_OWNERS = "(others)"
+OTHERS = "(others)"
 
 
 @dataclass(slots=True)
@@ -31,16 +32,20 @@ class Account:
 
     def add(self, portion: Portion) -> None:
         """Add a portion."""
-        key = portion.store, portion.owner, portion.fate, portion.reason
-        if key not in self._sums and len(self._sums) >= MAX_GROUPS:
-            portion = replace(portion, owner=OTHER_OWNERS)
-            key = portion.store, portion.owner, portion.fate, portion.reason
+        if self._is_too_much(portion, MAX_GROUPS):
+            portion = replace(portion, owner=OTHERS)
+            if self._is_too_much(portion, 2 * MAX_GROUPS):
+                portion = replace(portion, store=OTHERS, reason=OTHERS)
+        key = _key(portion)
         known = self._sums.setdefault(key, Sum(portion))
         known.images += 1
         known.size_bytes += portion.size_bytes
         earliest = known.like.due_at
         if portion.due_at is not None and (earliest is None or portion.due_at < earliest):
             known.like = portion
+
+    def _is_too_much(self, portion: Portion, most: int) -> bool:
+        return _key(portion) not in self._sums and len(self._sums) >= most
 
     def __iter__(self) -> Iterator[Sum]:
         """Iterate over the sums: by fate, then by store and owner, the most images first."""
@@ -72,3 +77,7 @@ class Account:
                 images, size_bytes = found.get(one.like.reason, (0, 0))
                 found[one.like.reason] = images + one.images, size_bytes + one.size_bytes
         return dict(sorted(found.items(), key=lambda item: (-item[1][0], item[0])))
+
+
+def _key(portion: Portion) -> tuple[str, str | None, Fate, str]:
+    return portion.store, portion.owner, portion.fate, portion.reason

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Say what a pass would do with each location of an image, and why. Pure."""
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -11,6 +11,7 @@ from evscrub.domain.decisions import PENDING_DELETE, LocationRow, Policy
 from evscrub.domain.image_report import AgentReports, Listed, describe
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict
 
+BEYOND_LIMIT = "beyond --limit"
 #: Shown for an image without a pending location.
 NO_STORE = ""
 
@@ -96,6 +97,20 @@ def portions(
         yield portion(store, fate, reason)
     if not pending:
         yield portion(NO_STORE, Fate.FINISHED, "no location left")
+
+
+def is_scrubbable(of_image: Iterable[Portion]) -> bool:
+    """Return whether a pass claims an image with these portions."""
+    return any(portion.fate in {Fate.GOES, Fate.FINISHED} for portion in of_image)
+
+
+def left(portion: Portion, reason: str) -> Portion:
+    """Return a portion as what is left, for a reason, unless it would stay anyway."""
+    if portion.fate not in {Fate.GOES, Fate.FINISHED}:
+        return portion
+    if portion.fate is Fate.GOES and portion.reason:
+        reason = portion.reason
+    return replace(portion, fate=Fate.STAYS, reason=reason)
 
 
 def unreadable(image_id: str) -> Portion:

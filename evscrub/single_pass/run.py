@@ -6,8 +6,9 @@ of it, the registry is read again, until a reading finds nothing new to try. Wha
 finds is what is left.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import islice
 
 import anyio
@@ -16,9 +17,10 @@ from oslo_config import cfg
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
 from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.decisions import ImageRow
 from evscrub.domain.image_report import AgentReports, Listed
 from evscrub.flow_control.circuit_breaker import State
-from evscrub.queueing.delay_queue import DelayQueue, Source
+from evscrub.queueing.delay_queue import Added, DelayQueue, Source
 from evscrub.registry import connecting
 from evscrub.registry.causal import may_have_several_nodes
 from evscrub.registry.claims import Claims
@@ -29,11 +31,20 @@ from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.single_pass.account import Account
-from evscrub.single_pass.portions import Fate, Knowledge, Portion, portions, unreadable
+from evscrub.single_pass.portions import (
+    BEYOND_LIMIT,
+    Fate,
+    Knowledge,
+    Portion,
+    is_scrubbable,
+    left,
+    portions,
+    unreadable,
+)
 from evscrub.stores.backends import Stores
 from evscrub.stores.names import StoreNames
 from evscrub.telemetry.audit import Audit
-from evscrub.telemetry.statistics import Scrubbed, Trouble
+from evscrub.telemetry.statistics import RecordStatistics, Scrubbed, Trouble
 
 #: How long an image that was not tried yet may wait without any other being scrubbed: its store
 #: does not work, or the database refuses claims.
@@ -87,6 +98,20 @@ class Progress:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Reading:
+    """What a reading of the registry found.
+
+    :param account: the images that were not queued by it.
+    :param trying: images that it queued, and those that the scrubber has still to try.
+    :param claimed: images that another process has claimed.
+    """
+
+    account: Account = field(default_factory=Account)
+    trying: int = 0
+    claimed: int = 0
+
+
 class SinglePass:
     """A pass, ready to run.
 
@@ -96,6 +121,7 @@ class SinglePass:
     :param reports: turns the statistics of a scrubber and its images in trouble into reports.
     :param wait_seconds: failed images are tried again while their retry is due within this time,
         and nothing is waited for longer than this without an image being scrubbed.
+    :param paused: reasons of stores that agents have paused, which are left alone.
     :raises ValueError: an option has a value that does not work.
     """
 
@@ -106,8 +132,10 @@ class SinglePass:
         names: StoreNames,
         reports: Callable[[Scrubber], AgentReports],
         wait_seconds: float,
+        paused: Mapping[str, str],
     ) -> None:
         self._wait_seconds = wait_seconds
+        self._paused = paused
         self._drain_seconds = float(conf.scrubber.drain_timeout)
         self._selection = selection
         self._names = names
@@ -122,7 +150,7 @@ class SinglePass:
             self._clock, several_nodes=may_have_several_nodes(database)
         )
         # An image that another process has claimed is not waited for.
-        settings = replace(scrubber_settings(conf), horizon_seconds=0.0)
+        settings = replace(scrubber_settings(conf), horizon_seconds=0.0, trusts_few_missing=False)
         self._context = Context.create(settings, database, self._database_clock)
         self._queue = DelayQueue(conf.queue.max_entries, origin=self._database_clock.now())
         self._scrubber = Scrubber(
@@ -138,13 +166,13 @@ class SinglePass:
         self._done = 0
         self._fed = 0
         self._readings = 0
-        self._is_stuck = False
+        self._due_before: datetime | None = None
 
     def progress(self) -> Progress:
         """Return how far the pass is."""
         record = self._scrubber.statistics().record
         return Progress(
-            self._done,
+            _done(record),
             sum(record.bytes_reclaimed.values()),
             self._fed,
             self._readings > 0,
@@ -186,88 +214,95 @@ class SinglePass:
             self._audit.failed(image_id, trouble)
 
     async def _scrub(self) -> Account:
-        """Read and scrub until a reading finds nothing new to try; return what that found."""
+        """Read and scrub until a reading finds nothing to try; return what that found."""
         self._began = self._progressed_at = self._clock.boot()
+        is_last = False
         while True:
-            before = self._done, self._scrubber.failed_images
             began = self._clock.boot()
             try:
-                account, new, claimed = await self._read()
+                reading = await self._read(queue=not is_last)
             except RegistryAwayError:
+                await self._until_tried()
                 if self._is_over(self._wait_seconds):
                     raise
                 await anyio.sleep(RETRY_SECONDS)
                 continue
             self._readings += 1
-            if not new:
-                if not claimed or self._is_over(self._wait_seconds):
-                    return account
+            if is_last or not (reading.trying or reading.claimed):
+                return reading.account
+            if reading.trying:
+                await self._until_tried()
+                is_last = self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
+            else:
                 # A large registry takes long to read: do not keep it busy.
                 await anyio.sleep(max(_OTHERS_SECONDS, 5 * (self._clock.boot() - began)))
-                continue
-            await self._until_tried()
-            # So that an image that is neither scrubbed nor in trouble is not queued for ever.
-            self._is_stuck = before == (self._done, self._scrubber.failed_images)
+                is_last = self._is_over(self._wait_seconds)
 
-    async def _read(self) -> tuple[Account, int, int]:
-        """Read the selected images, and queue those that are due and were not tried yet.
+    async def _read(self, *, queue: bool) -> _Reading:
+        """Read the selected images, and queue those that were due when the pass began.
 
-        :returns: the other images; how many were queued; how many of the others another process
-            has claimed.
+        :param queue: False to queue none.
         """
-        account, new, claimed = Account(), 0, 0
+        reading = _Reading()
         self._unreadable.clear()
         found = self._selection.read(self._inventory)
         known = self._knowledge()
         while chunk := await self._context.calls.call(_next_page, found):
+            self._due_before = self._due_before or chunk[0].now
             for seen in chunk:
-                of_image = list(portions(seen, known))
-                if not of_image or not self._selection.takes(of_image):
+                of_image = [self._at_the_beginning(one) for one in portions(seen, known)]
+                failed = self._scrubber.is_in_trouble(seen.image.id)
+                # What is left of an image that failed counts, whatever its stores.
+                if not of_image or not (failed or self._selection.takes(of_image)):
                     continue
-                if self._may_queue(of_image):
-                    new += 1
-                    self._fed += 1
-                    self._queue.add(
-                        seen.image.id,
-                        self._database_clock.now(),
-                        owner=seen.image.owner,
-                        source=Source.SWEEP,
-                    )
+                if seen.image.id in self._queue and not failed:
+                    reading.trying += 1
+                elif queue and not failed and self._may_queue(of_image):
+                    reading.trying += 1
+                    self._queue_image(seen.image)
                     continue
-                claimed += of_image[0].state == image_report.CLAIMED
+                elif of_image[0].state == image_report.CLAIMED:
+                    reading.claimed += 1
                 for portion in of_image:
-                    account.add(self._left(portion))
+                    reading.account.add(left(portion, self._why_left))
             self._scrubber.wake()
             await self._until_room()
         for image_id in self._unreadable:
-            account.add(unreadable(image_id))
-        return account, new, claimed
+            reading.account.add(unreadable(image_id))
+        return reading
+
+    def _at_the_beginning(self, portion: Portion) -> Portion:
+        """Return the portion as it was when the pass began: else it might never end."""
+        before = self._due_before
+        if before is None or portion.due_at is None or portion.due_at <= before:
+            return portion
+        if portion.fate is Fate.LATER:
+            return portion
+        return replace(portion, fate=Fate.LATER, reason="due since the pass began")
 
     def _may_queue(self, of_image: Sequence[Portion]) -> bool:
-        image_id = of_image[0].image_id
+        limit = self._selection.limit
         return (
-            any(portion.fate in {Fate.GOES, Fate.FINISHED} for portion in of_image)
-            and not self._is_stuck
-            and image_id not in self._queue
-            and not self._scrubber.is_in_trouble(image_id)
-            and (self._selection.limit is None or self._fed < self._selection.limit)
+            is_scrubbable(of_image)
+            and not any(portion.store in self._paused for portion in of_image)
+            and (limit is None or self._fed < limit)
         )
 
-    def _left(self, portion: Portion) -> Portion:
-        """Return the portion as what is left: what would go was not scrubbed."""
-        if portion.fate not in {Fate.GOES, Fate.FINISHED}:
-            return portion
-        reason = portion.reason if portion.fate is Fate.GOES else ""
+    def _queue_image(self, image: ImageRow) -> None:
+        now = self._database_clock.now()
+        added = self._queue.add(image.id, now, owner=image.owner, source=Source.SWEEP)
+        self._fed += added is Added.NEW
+
+    @property
+    def _why_left(self) -> str:
         limit = self._selection.limit
-        if not reason:
-            full = limit is not None and self._fed >= limit
-            reason = "beyond --limit" if full else "not scrubbed yet"
-        return replace(portion, fate=Fate.STAYS, reason=reason)
+        return "not scrubbed yet" if limit is None or self._fed < limit else BEYOND_LIMIT
 
     def _knowledge(self) -> Knowledge:
+        own = self._reports(self._scrubber)
         return Knowledge(
             self._context.settings.policy,
-            self._reports(self._scrubber),
+            replace(own, stores={**self._paused, **own.stores}),
             self._names.of,
             self._stores.resolve,
             frozenset(self._stores.names) - frozenset(self._stores.deletable),
@@ -287,22 +322,23 @@ class SinglePass:
         statistics = self._scrubber.statistics()
         self._note_progress(statistics)
         queue = self._queue.statistics()
+        is_stuck = self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
         if queue.taken or statistics.unsettled:
-            return True
+            return not (is_stuck and statistics.registry.is_away)
         paused = sum(
             lane.ready for lane in statistics.lanes if lane.health.breaker is State.FORCED_OPEN
         )
-        untried = queue.ready + queue.waiting - paused
-        untried -= self._scrubber.failed_images
+        # Of the images that wait, failed ones wait for their retry, others for their owner's turn.
+        is_untried = queue.ready > paused or queue.waiting > self._scrubber.failed_images
         next_retry = self._queue.next_advance()
         if next_retry is not None:
             is_soon = next_retry - self._database_clock.now() <= self._wait_seconds
             if is_soon and not self._is_over(self._wait_seconds):
                 return True
-        return untried > 0 and not self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
+        return is_untried and not is_stuck
 
     def _note_progress(self, statistics: ScrubberStatistics) -> None:
-        done = statistics.record.scrubbed + sum(statistics.record.finished.values())
+        done = _done(statistics.record)
         if done != self._done:
             self._done, self._progressed_at = done, self._clock.boot()
 
@@ -324,6 +360,11 @@ def load_stores(conf: cfg.ConfigOpts, *, create: bool = True) -> Stores:
         options.allowed_places,
         options.separate_stores,
     )
+
+
+def _done(record: RecordStatistics) -> int:
+    """Return the number of images that were scrubbed, or finished without a delete."""
+    return record.scrubbed + sum(record.finished.values())
 
 
 def _next_page(found: Iterator[Listed]) -> list[Listed]:

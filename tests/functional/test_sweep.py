@@ -6,8 +6,11 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
+import threading
 from collections import Counter
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -196,12 +199,18 @@ def test_selections(site: Site) -> None:
     done = site.run("--image", slow.upper(), waits, "--wait", 0)
     assert (done.returncode, "Scrubbed 1 image," in done.stdout) == (0, True)
     assert site.registry.is_scrubbed(slow)
+    done = site.run("--image", slow, "no-such-image", "--wait", 0)
+    assert (done.returncode, "Scrubbed 0 images" in done.stdout) == (1, True)
     done = site.run("--image", "no-such-image", "--wait", 0)
     assert (done.returncode, done.stderr) == (
         1,
         "evscrub: no-such-image: it is not in the registry\n",
     )
+    done = site.run("--image", waits, "--wait", 0)
+    assert (done.returncode, "Not due: 1 image" in done.stdout) == (0, True)
     assert site.run("--store", "slow", "--wait", 0).returncode == 0
+    code, rows = site.rehearse("--owner", "me", "--limit", 2, "--long")
+    assert (code, Counter(row["Reason"] for row in rows)) == (1, {"": 2, "beyond --limit": 3})
     done = site.run("--owner", "me", "--limit", 2, "--wait", 0)
     assert done.returncode == 1
     assert "Scrubbed 2 images" in done.stdout
@@ -215,6 +224,7 @@ def test_selections(site: Site) -> None:
         (("--limit", "-1"), "--limit"),
         (("--limit", "many"), "--limit"),
         (("--dry-run", "-c", "Nothing"), "no column"),
+        (("--long",), "--long is for --dry-run"),
     ):
         done = site.run(*wrong)
         assert done.returncode == 2
@@ -258,3 +268,88 @@ def test_sigterm_finishes_what_is_running(tmp_path: Path, new_registry: Registry
     for image_id in images:
         status = "pending_delete" if image_id in left else "deleted"
         assert site.registry.status(image_id) == (status, {status})
+
+
+def test_small_passes_do_not_wear_a_wrong_store_down(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    """Each pass counts missing images from zero, so none of them may trust a few."""
+    site = Site(tmp_path, new_registry("sqlite", "small"), {"scrubber": {"not_found_limit": 3}})
+    images = [site.seed.add(deleted_ago=2 * HOUR, with_file=False) for _ in range(4)]
+    site.seed.write()
+    for _ in range(2):
+        done = site.run("--limit", 2, "--wait", 5)
+        assert (done.returncode, "Scrubbed 0 images" in done.stdout) == (1, True)
+        assert "the data is not there" in done.stdout
+    assert {site.registry.status(image_id)[0] for image_id in images} == {"pending_delete"}
+
+
+def test_what_falls_due_meanwhile_is_for_the_next_pass(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    site = Site(tmp_path, new_registry("sqlite", "influx"), {"scrubber": {"rate": 10, "burst": 1}})
+    due = [site.seed.add(deleted_ago=2 * HOUR) for _ in range(40)]
+    later = [site.seed.add(deleted_ago=HOUR - 2) for _ in range(40)]
+    site.seed.write()
+    done = site.run("--wait", 0)
+    assert done.returncode == 0
+    assert all(map(site.registry.is_scrubbed, due))
+    assert not any(map(site.registry.is_scrubbed, later[-20:]))
+
+
+def test_what_is_left_of_an_image_counts_whatever_its_store(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    site = Site(tmp_path, new_registry("sqlite", "two"))
+    image_id = site.seed.add(deleted_ago=2 * HOUR)
+    site.seed.write()
+    site.registry.execute(
+        "INSERT INTO image_locations (image_id, value, meta_data, status, deleted, deleted_at,"
+        " created_at, updated_at) SELECT image_id, 'file:///nowhere/x', :store, status, deleted,"
+        " deleted_at, created_at, updated_at FROM image_locations WHERE image_id = :id",
+        id=image_id,
+        store='{"store": "nowhere"}',
+    )
+    assert site.run("--store", "fast", "--wait", 0).returncode == 1
+    assert not site.seed.path(image_id).exists()
+
+
+def test_a_store_that_an_agent_has_paused_is_left_alone(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    site = Site(tmp_path, new_registry("sqlite", "asked"))
+    images = {store: site.seed.add(deleted_ago=2 * HOUR, store=store) for store in ("fast", "slow")}
+    site.seed.write()
+
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            told = {"store": "slow", "state": "blown", "reason": "an image is not there"}
+            self.wfile.write(json.dumps(told).encode() + b"\n")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Agent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        agent = ("--agent", f"127.0.0.1:{server.server_port}")
+        assert site.rehearse(*agent)[0] == 1
+        done = site.run(*agent, "--wait", 0)
+        server.shutdown()
+    assert done.returncode == 1
+    assert "store slow is paused: an image is not there" in done.stdout
+    assert site.registry.is_scrubbed(images["fast"])
+    assert site.registry.status(images["slow"])[0] == "pending_delete"
+
+
+@pytest.mark.parametrize("shell", ["2>&1 | head -1", "2>&-"])
+def test_a_reader_that_leaves_ends_nothing(
+    tmp_path: Path, new_registry: RegistryFactory, shell: str
+) -> None:
+    site = Site(tmp_path, new_registry("sqlite", "left"))
+    images = [site.seed.add(deleted_ago=2 * HOUR) for _ in range(30)]
+    site.seed.write()
+    command = f"{sys.executable} -m evscrub sweep --config-file {site.agent.config_path} {shell}"
+    subprocess.run(command, shell=True, check=False, timeout=120, stdout=subprocess.DEVNULL)
+    assert all(map(site.registry.is_scrubbed, images))

@@ -61,6 +61,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("list --agent x", "list", "--agent: must be HOST:PORT, not 'x'"),
         ("list -f jsno", "list", "-f/--format: no 'jsno' (did you mean json?); choose from csv, "),
         ("check --agent x", "check", "--agent: must be HOST:PORT, not 'x'"),
+        ("--dry-run sweep", "sweep", "--dry-run must stand after the command"),
         ("demo --images 3.5", "demo", "--images: must be a whole number from 1"),
         ("demo --scrub-time 9999", "demo", "--scrub-time: must be a whole number from 0 to 3600"),
         ("--debug demo", "demo", "this command takes no --debug"),
@@ -96,6 +97,23 @@ def test_no_option_says_only_that_a_value_is_invalid(capsys: pytest.CaptureFixtu
 
 def test_no_credentials_of_a_mistake_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert "secret" not in refused(["list", "mysql://root:secret@host/glance"], capsys)
+
+
+def test_interrupted_query_is_no_failure_of_the_database(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(_arguments: object) -> int:
+        try:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise ValueError("the transaction is invalid")
+        except ValueError as error:
+            raise loader.ConfigError("lost the connection") from error
+
+    monkeypatch.setattr("evscrub.commands.list.main", run)
+    assert cli.main(["list"]) == 130
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("option", ["-V", "--version"])

@@ -56,6 +56,13 @@ def state(found: ImageReport | None) -> str:
 
 
 class TestStates:
+    def test_deleted_again_after_glance_scrubber_restored_it(self) -> None:
+        """It has no location for Glance then, so its status is deleted at once."""
+        found = line(image("deleted", NOW - HOUR / 2), [location()])
+        assert state(found) == "waiting"
+        assert found is not None
+        assert found.due_in == HOUR / 2
+
     def test_due(self) -> None:
         found = line(image(), [location()])
         assert found is not None

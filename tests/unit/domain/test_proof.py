@@ -140,6 +140,16 @@ class TestWithoutWitness:
         assert judge("i1", OTHERS_SECONDS - 0.1, 15) == "unproven"
         assert judge("i1", OTHERS_SECONDS, 15) == "not_found"
 
+    def test_few_images_are_not_gone_where_few_are_not_trusted(self) -> None:
+        """A process that ends soon counts from zero each time."""
+        missing = Missing(20)
+        missing.trusts_few = False
+        for now in (0, LATER, 100 * LATER):
+            assert reasons(missing, 5, now) == ["unproven"] * 5
+        missing.found("p", 1)
+        assert reasons(missing, 5, 101 * LATER) == ["not_found"] * 5
+        assert missing.judge(Proof(ProofResult.RIGHT), "p", "a", "i", 0) is NOT_FOUND
+
     def test_found_data_proves_images_missing_before(self) -> None:
         missing = Missing(20)
         reasons(missing, 50, 0, "abcdefgh")

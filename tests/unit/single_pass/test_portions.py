@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -11,8 +12,16 @@ import pytest
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy
 from evscrub.domain.image_report import AgentReports, Listed, ReportedTrouble
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, maybe_shared
-from evscrub.single_pass.account import MAX_GROUPS, OTHER_OWNERS, Account
-from evscrub.single_pass.portions import NO_STORE, Fate, Knowledge, Portion, portions
+from evscrub.single_pass.account import MAX_GROUPS, OTHERS, Account
+from evscrub.single_pass.portions import (
+    NO_STORE,
+    Fate,
+    Knowledge,
+    Portion,
+    is_scrubbable,
+    left,
+    portions,
+)
 
 NOW = datetime(2026, 5, 1, 12, 0, 0)
 HOUR = timedelta(hours=1)
@@ -141,4 +150,31 @@ def test_account_of_many_owners_takes_bounded_memory() -> None:
     sums = list(account)
     assert len(sums) == MAX_GROUPS + 1
     assert account.images(Fate.GOES) == 3 * MAX_GROUPS
-    assert max(sums, key=lambda one: one.images).like.owner == OTHER_OWNERS
+    assert max(sums, key=lambda one: one.images).like.owner == OTHERS
+
+
+def test_account_of_many_reasons_and_stores_takes_bounded_memory() -> None:
+    """Rows may name any store, and reasons name what a URL says."""
+    account = Account()
+    for number in range(5 * MAX_GROUPS):
+        account.add(
+            replace(portion(number, "o", Fate.STAYS, f"reason {number}"), store=f"s{number}")
+        )
+    assert len(list(account)) == 2 * MAX_GROUPS + 1
+    assert account.images(Fate.STAYS) == 5 * MAX_GROUPS
+
+
+@pytest.mark.parametrize(
+    ("fate", "reason", "expected"),
+    [
+        (Fate.GOES, "", (Fate.STAYS, "beyond")),
+        (Fate.GOES, "throttled", (Fate.STAYS, "throttled")),
+        (Fate.FINISHED, "another image has the same data", (Fate.STAYS, "beyond")),
+        (Fate.STAYS, "in use", (Fate.STAYS, "in use")),
+        (Fate.LATER, "not due yet", (Fate.LATER, "not due yet")),
+    ],
+)
+def test_what_a_pass_leaves(fate: Fate, reason: str, expected: tuple[Fate, str]) -> None:
+    one = left(portion(1, "o", fate, reason), "beyond")
+    assert (one.fate, one.reason) == expected
+    assert is_scrubbable([one, portion(2, "o", fate)]) == (fate in {Fate.GOES, Fate.FINISHED})
