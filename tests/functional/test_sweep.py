@@ -65,6 +65,20 @@ class Site:
         assert "Traceback" not in done.stderr
         return done.returncode, json.loads(done.stdout)
 
+    def add_location(self, image_id: str, store: str) -> None:
+        """Add a location like the image's first one, in another store."""
+        path = self.seed.path(image_id, store)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"data")
+        self.registry.execute(
+            "INSERT INTO image_locations (image_id, value, meta_data, status, deleted, deleted_at,"
+            " created_at, updated_at) SELECT image_id, :value, :store, status, deleted, deleted_at,"
+            " created_at, updated_at FROM image_locations WHERE image_id = :id",
+            id=image_id,
+            value=f"file://{path}",
+            store=json.dumps({"store": store}),
+        )
+
     def files(self) -> dict[str, int]:
         """Times of change of all files of the stores, by path."""
         return {
@@ -303,13 +317,7 @@ def test_what_is_left_of_an_image_counts_whatever_its_store(
     site = Site(tmp_path, new_registry("sqlite", "two"))
     image_id = site.seed.add(deleted_ago=2 * HOUR)
     site.seed.write()
-    site.registry.execute(
-        "INSERT INTO image_locations (image_id, value, meta_data, status, deleted, deleted_at,"
-        " created_at, updated_at) SELECT image_id, 'file:///nowhere/x', :store, status, deleted,"
-        " deleted_at, created_at, updated_at FROM image_locations WHERE image_id = :id",
-        id=image_id,
-        store='{"store": "nowhere"}',
-    )
+    site.add_location(image_id, "nowhere")
     assert site.run("--store", "fast", "--wait", 0).returncode == 1
     assert not site.seed.path(image_id).exists()
 
@@ -319,7 +327,9 @@ def test_a_store_that_an_agent_has_paused_is_left_alone(
 ) -> None:
     site = Site(tmp_path, new_registry("sqlite", "asked"))
     images = {store: site.seed.add(deleted_ago=2 * HOUR, store=store) for store in ("fast", "slow")}
+    both = site.seed.add(deleted_ago=2 * HOUR)
     site.seed.write()
+    site.add_location(both, "slow")
 
     class Agent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -340,7 +350,8 @@ def test_a_store_that_an_agent_has_paused_is_left_alone(
     assert done.returncode == 1
     assert "store slow is paused: an image is not there" in done.stdout
     assert site.registry.is_scrubbed(images["fast"])
-    assert site.registry.status(images["slow"])[0] == "pending_delete"
+    for image_id in (images["slow"], both):
+        assert site.registry.status(image_id) == ("pending_delete", {"pending_delete"})
 
 
 @pytest.mark.parametrize("shell", ["2>&1 | head -1", "2>&-"])
