@@ -104,6 +104,16 @@ def is_scrubbable(of_image: Iterable[Portion]) -> bool:
     return any(portion.fate in {Fate.GOES, Fate.FINISHED} for portion in of_image)
 
 
+def as_of(portion: Portion, began: datetime) -> Portion:
+    """Return a portion as it was when the pass began: later ones might keep it from ending.
+
+    :param began: naive UTC.
+    """
+    if portion.fate is Fate.LATER or portion.due_at is None or portion.due_at <= began:
+        return portion
+    return replace(portion, fate=Fate.LATER, reason="due since the pass began")
+
+
 def left(portion: Portion, reason: str) -> Portion:
     """Return a portion as what is left, for a reason, unless it would stay anyway."""
     if portion.fate not in {Fate.GOES, Fate.FINISHED}:

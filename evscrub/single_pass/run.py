@@ -33,9 +33,9 @@ from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.single_pass.account import Account
 from evscrub.single_pass.portions import (
     BEYOND_LIMIT,
-    Fate,
     Knowledge,
     Portion,
+    as_of,
     is_scrubbable,
     left,
     portions,
@@ -248,9 +248,10 @@ class SinglePass:
         found = self._selection.read(self._inventory)
         known = self._knowledge()
         while chunk := await self._context.calls.call(_next_page, found):
-            self._due_before = self._due_before or chunk[0].now
+            if self._due_before is None:
+                self._due_before = chunk[0].now
             for seen in chunk:
-                of_image = [self._at_the_beginning(one) for one in portions(seen, known)]
+                of_image = [as_of(one, self._due_before) for one in portions(seen, known)]
                 failed = self._scrubber.is_in_trouble(seen.image.id)
                 # What is left of an image that failed counts, whatever its stores.
                 if not of_image or not (failed or self._selection.takes(of_image)):
@@ -270,15 +271,6 @@ class SinglePass:
         for image_id in self._unreadable:
             reading.account.add(unreadable(image_id))
         return reading
-
-    def _at_the_beginning(self, portion: Portion) -> Portion:
-        """Return the portion as it was when the pass began: else it might never end."""
-        before = self._due_before
-        if before is None or portion.due_at is None or portion.due_at <= before:
-            return portion
-        if portion.fate is Fate.LATER:
-            return portion
-        return replace(portion, fate=Fate.LATER, reason="due since the pass began")
 
     def _may_queue(self, of_image: Sequence[Portion]) -> bool:
         limit = self._selection.limit

@@ -298,19 +298,6 @@ def test_small_passes_do_not_wear_a_wrong_store_down(
     assert {site.registry.status(image_id)[0] for image_id in images} == {"pending_delete"}
 
 
-def test_what_falls_due_meanwhile_is_for_the_next_pass(
-    tmp_path: Path, new_registry: RegistryFactory
-) -> None:
-    site = Site(tmp_path, new_registry("sqlite", "influx"), {"scrubber": {"rate": 10, "burst": 1}})
-    due = [site.seed.add(deleted_ago=2 * HOUR) for _ in range(40)]
-    later = [site.seed.add(deleted_ago=HOUR - 2) for _ in range(40)]
-    site.seed.write()
-    done = site.run("--wait", 0)
-    assert done.returncode == 0
-    assert all(map(site.registry.is_scrubbed, due))
-    assert not any(map(site.registry.is_scrubbed, later[-20:]))
-
-
 def test_what_is_left_of_an_image_counts_whatever_its_store(
     tmp_path: Path, new_registry: RegistryFactory
 ) -> None:

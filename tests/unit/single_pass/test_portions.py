@@ -18,6 +18,7 @@ from evscrub.single_pass.portions import (
     Fate,
     Knowledge,
     Portion,
+    as_of,
     is_scrubbable,
     left,
     portions,
@@ -178,3 +179,16 @@ def test_what_a_pass_leaves(fate: Fate, reason: str, expected: tuple[Fate, str])
     one = left(portion(1, "o", fate, reason), "beyond")
     assert (one.fate, one.reason) == expected
     assert is_scrubbable([one, portion(2, "o", fate)]) == (fate in {Fate.GOES, Fate.FINISHED})
+
+
+def test_what_falls_due_meanwhile_is_for_the_next_pass() -> None:
+    """Else a pass would not end while images keep falling due."""
+    began = NOW - timedelta(seconds=5)
+    assert as_of(portion(5, "o"), began) == portion(5, "o")
+    for fate in (Fate.GOES, Fate.FINISHED, Fate.STAYS):
+        one = as_of(portion(4, "o", fate), began)
+        assert (one.fate, one.reason) == (Fate.LATER, "due since the pass began")
+        assert not is_scrubbable([one])
+    later = portion(4, "o", Fate.LATER, "not due yet")
+    assert as_of(later, began) == later
+    assert as_of(replace(portion(4, "o"), due_at=None), began).fate is Fate.GOES
