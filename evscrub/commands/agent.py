@@ -38,10 +38,6 @@ def main(arguments: argparse.Namespace) -> int:
     # SIGHUP would end a process without a handler; Agent.handle_signals unblocks it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     conf, own = loader.load_for(arguments)
-    # stevedore logs an error for each missing client of a store, enabled or not; glance_store warns
-    # about those of enabled stores.
-    levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
-    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     loader.start_logging(own)
     redact.install()
     gmr_opts.set_defaults(conf)

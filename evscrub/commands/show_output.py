@@ -14,7 +14,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter
-from evscrub.commands.table_output import SizeBytes, Table, Value, cell
+from evscrub.commands.table_output import SizeBytes, Table, Value, add_format_arguments, cell
 from evscrub.domain.decisions import LocationRow, Policy
 from evscrub.domain.image_report import CLAIMED, Detail, ImageReport, claim_expires_at
 from evscrub.stores.names import StoreNames
@@ -112,27 +112,7 @@ def _location(image: _Image, row: LocationRow) -> _Record:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the OpenStack client's arguments for output."""
-    group = parser.add_argument_group("output formatters")
-    group.add_argument(
-        "-f",
-        "--format",
-        dest="formatter",
-        choices=sorted(FORMATTERS),
-        default="table",
-        help="the output format, defaults to table",
-    )
-    group.add_argument(
-        "-c",
-        "--column",
-        dest="columns",
-        action="append",
-        default=[],
-        metavar="COLUMN",
-        help="specify the column(s) to include, can be repeated to show multiple columns (default:"
-        " all)",
-    )
-    for formatter in FORMATTERS.values():
-        formatter().add_argument_group(parser)
+    add_format_arguments(parser, FORMATTERS, "all")
 
 
 def choose(arguments: argparse.Namespace) -> list[str]:

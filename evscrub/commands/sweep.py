@@ -7,85 +7,33 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
-from itertools import islice
+from collections.abc import Mapping
 
 import anyio
 from oslo_config import cfg
-from oslo_log import log
 
-from evscrub.commands import agent_reports, sweep_progress, table_output
+from evscrub.commands import agent_reports, sweep_progress, sweep_rehearsal, table_output
 from evscrub.commands.arguments import name, natural
-from evscrub.commands.fitted_table import Layout
-from evscrub.commands.table_output import SizeBytes, Table
+from evscrub.commands.sweep_output import LONG_TABLE, TABLE
 from evscrub.config import loader
-from evscrub.config.settings import scrubber_settings, unset_delay
-from evscrub.domain.clock import Clock
-from evscrub.domain.decisions import PENDING_DELETE
+from evscrub.config.settings import unset_delay
 from evscrub.domain.hold_rules import RefusedError
-from evscrub.domain.image_report import AgentReports, Listed
-from evscrub.domain.verdict import Verdict, bad_row
+from evscrub.domain.image_report import AgentReports
 from evscrub.domain.words import count, in_units
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
-from evscrub.registry.faults import is_of_rows
 from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.holds import Holds
-from evscrub.registry.inventory import Inventory
-from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.scrubber import Scrubber
-from evscrub.single_pass.account import Account, Sum
+from evscrub.single_pass.account import Account
 from evscrub.single_pass.portions import (
-    BEYOND_LIMIT,
     Fate,
-    Knowledge,
-    Portion,
-    is_scrubbable,
-    left,
-    portions,
-    unreadable,
 )
-from evscrub.single_pass.run import Progress, Selection, SinglePass, load_stores
+from evscrub.single_pass.run import Progress, Selection, SinglePass
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading
-from evscrub.stores.names import store_names
+from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output, quiet, redact
-
-_CHUNK_IMAGES = 500
-
-TABLE = Table[Sum](
-    {
-        "Store": lambda one: one.like.store,
-        "Owner": lambda one: one.like.owner,
-        "Fate": lambda one: one.like.fate.value,
-        "State": lambda one: one.like.state,
-        "Reason": lambda one: one.like.reason,
-        "Images": lambda one: one.images,
-        "Size": lambda one: SizeBytes(one.size_bytes),
-        "Due At": lambda one: one.like.due_at,
-    },
-    Layout(
-        importance=("Store", "Fate", "Images", "Size", "Reason", "Owner", "State", "Due At"),
-        wrapped={"Store": 8, "Owner": 12, "Reason": 20},
-    ),
-)
-LONG_TABLE = Table[Portion](
-    {
-        "ID": lambda one: one.image_id,
-        "Owner": lambda one: one.owner,
-        "Store": lambda one: one.store,
-        "Fate": lambda one: one.fate.value,
-        "State": lambda one: one.state,
-        "Reason": lambda one: one.reason,
-        "Size": lambda one: SizeBytes(one.size_bytes),
-        "Due At": lambda one: one.due_at,
-    },
-    Layout(
-        importance=("ID", "Fate", "Reason", "Store", "Size", "State", "Owner", "Due At"),
-        wrapped={"Store": 8, "Owner": 12, "Reason": 20},
-    ),
-)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quiet",
         action="store_true",
-        help="show no progress, which is a line a minute without a terminal, and nothing at all if"
+        help="show no progress, which is a line a minute without a terminal, and no summary if"
         " nothing due is left",
     )
     parser.add_argument(
@@ -176,14 +124,17 @@ def main(arguments: argparse.Namespace) -> int:
             # A log file is not created, and what libraries log is not printed.
             logging.getLogger().addHandler(logging.NullHandler())
             reported = agent_reports.ask(agents) or AgentReports()
-            return max(_rehearse(conf, database, selection, reported, arguments), int(missing))
+            return max(
+                sweep_rehearsal.rehearse(conf, database, selection, reported, arguments),
+                int(missing),
+            )
     except UNAVAILABLE as error:
         raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
     database.dispose()
     reported = agent_reports.ask(agents, say=lambda _: None) or AgentReports()
     paused = {store: reported.stores[store] for store in reported.paused}
     _start_logging(own)
-    code = max(_scrub(conf, selection, paused, arguments), int(missing))
+    code = max(_scrub(conf, selection, names, paused, arguments), int(missing))
     # Exit without waiting for threads: a store call may outlive drain_timeout.
     output.silence()
     logging.shutdown()
@@ -202,21 +153,17 @@ def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
     return list(dict.fromkeys(found)), missing
 
 
-# -- the pass
-
-
 def _scrub(
     conf: cfg.ConfigOpts,
     selection: Selection,
+    names: StoreNames,
     paused: Mapping[str, str],
     arguments: argparse.Namespace,
 ) -> int:
     if warning := unset_delay(conf):
         print(f"evscrub: {warning}", file=sys.stderr)
     try:
-        single_pass = SinglePass(
-            conf, selection, store_names(conf), _reports, float(arguments.wait), paused
-        )
+        single_pass = SinglePass(conf, selection, names, _reports, float(arguments.wait), paused)
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     try:
@@ -233,8 +180,6 @@ def _scrub(
 
 
 def _start_logging(own: loader.OwnOptions) -> None:
-    levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
-    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     loader.start_logging(own)
     redact.install()
     quiet.install(quiet.Demote(lambda told: quiet.is_raised(told) or is_about_loading(told)))
@@ -291,95 +236,3 @@ def _tell(
 def _tell_reasons(title: str, account: Account, fate: Fate) -> None:
     for reason, (images, size_bytes) in account.by_reason(fate).items():
         print(f"{title}: {count(images, 'image')}, {in_units(size_bytes)}: {reason}")
-
-
-# -- the rehearsal
-
-
-def _rehearse(
-    conf: cfg.ConfigOpts,
-    database: Database,
-    selection: Selection,
-    reported: AgentReports,
-    arguments: argparse.Namespace,
-) -> int:
-    try:
-        stores = load_stores(conf, create=False)
-    except ValueError as error:
-        raise loader.ConfigError(str(error)) from None
-    known = Knowledge(
-        scrubber_settings(conf).policy,
-        reported,
-        store_names(conf).of,
-        stores.resolve,
-        frozenset(stores.names) - frozenset(stores.deletable),
-    )
-    account = Account()
-
-    def counted() -> Iterator[Portion]:
-        shared_urls = SharedUrls(database, stores, Clock())
-        for portion in _portions(selection, database, known, shared_urls):
-            account.add(portion)
-            yield portion
-
-    with output.reader_may_leave():
-        if arguments.long:
-            table_output.write(LONG_TABLE, counted(), sys.stdout, arguments)
-        else:
-            for _ in counted():
-                pass
-            table_output.write(TABLE, iter(account), sys.stdout, arguments)
-        if not arguments.quiet:
-            print(_in_sentences(account), file=sys.stderr)
-    return 1 if account.images(Fate.STAYS) else 0
-
-
-def _portions(
-    selection: Selection, database: Database, known: Knowledge, shared_urls: SharedUrls
-) -> Iterator[Portion]:
-    """Yield the portions of the selected images; what exceeds the limit would stay."""
-    bad: list[str] = []
-    found = selection.read(Inventory(database, _CHUNK_IMAGES, bad.append))
-    taken = 0
-    while chunk := list(islice(found, _CHUNK_IMAGES)):
-        shared = _shared(shared_urls, chunk, chunk[0].now - known.policy.scrub_time)
-        for seen in chunk:
-            of_image = list(portions(seen, known, shared))
-            if not of_image or not selection.takes(of_image):
-                continue
-            if is_scrubbable(of_image):
-                taken += 1
-                if selection.limit is not None and taken > selection.limit:
-                    of_image = [left(portion, BEYOND_LIMIT) for portion in of_image]
-            yield from of_image
-    yield from map(unreadable, bad)
-
-
-def _shared(
-    shared_urls: SharedUrls, chunk: Sequence[Listed], due_before: datetime
-) -> dict[int, Verdict]:
-    """Return verdicts on shared data; images whose rows make the query raise get their own."""
-    rows = [row for seen in chunk for row in seen.locations if row.status == PENDING_DELETE]
-    try:
-        return shared_urls.among(rows, just_claimed=False, due_before=due_before)
-    except Exception as error:
-        if not is_of_rows(error):
-            raise
-        if len(chunk) == 1:
-            return dict.fromkeys([row.id for row in rows], bad_row(error))
-    middle = len(chunk) // 2
-    return _shared(shared_urls, chunk[:middle], due_before) | _shared(
-        shared_urls, chunk[middle:], due_before
-    )
-
-
-def _in_sentences(account: Account) -> str:
-    def amount(*fates: Fate) -> str:
-        number = count(account.images(*fates), "location")
-        return f"{number}, {in_units(account.size_bytes(*fates))}"
-
-    return (
-        f"evscrub: would delete the data of {amount(Fate.GOES)}; would finish without a delete"
-        f" {amount(Fate.FINISHED)}; due but stays: {amount(Fate.STAYS)}; not due:"
-        f" {amount(Fate.LATER)}; nothing was changed"
-    )

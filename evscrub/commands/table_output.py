@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import Any, Generic, TextIO, TypeVar
 
-from cliff.formatters.base import ListFormatter
+from cliff.formatters.base import Formatter, ListFormatter
 from cliff.formatters.commaseparated import CSVLister
 from cliff.formatters.json_format import JSONFormatter
 from cliff.formatters.value import ValueFormatter
@@ -127,12 +127,27 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table[R] | None = None
 
     :param table: what the command writes; None if that has no brief form.
     """
+    group = add_format_arguments(parser, FORMATTERS, _default_columns(table))
+    if table is not None and table.brief:
+        group.add_argument("--long", action="store_true", help="show all columns in a table too")
+
+
+def add_format_arguments(
+    parser: argparse.ArgumentParser,
+    formatters: Mapping[str, type[Formatter]],
+    default_columns: str,
+) -> argparse._ArgumentGroup:
+    """Add the OpenStack client's arguments for some formatters, and return their group.
+
+    :param formatters: by the name of the format; ``table`` is the default.
+    :param default_columns: what is shown without ``-c``, for the help.
+    """
     group = parser.add_argument_group("output formatters")
     group.add_argument(
         "-f",
         "--format",
         dest="formatter",
-        choices=sorted(FORMATTERS),
+        choices=sorted(formatters),
         default="table",
         help="the output format, defaults to table",
     )
@@ -144,12 +159,11 @@ def add_arguments(parser: argparse.ArgumentParser, table: Table[R] | None = None
         default=[],
         metavar="COLUMN",
         help="specify the column(s) to include, can be repeated to show multiple columns (default:"
-        f" {_default_columns(table)})",
+        f" {default_columns})",
     )
-    if table is not None and table.brief:
-        group.add_argument("--long", action="store_true", help="show all columns in a table too")
-    for formatter in FORMATTERS.values():
+    for formatter in formatters.values():
         formatter().add_argument_group(parser)
+    return group
 
 
 def _default_columns(table: Table[R] | None) -> str:

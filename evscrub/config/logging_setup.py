@@ -18,6 +18,10 @@ def start(own: cfg.ConfigOpts) -> None:
 
     :raises LoggingError: a handler cannot be created or configured.
     """
+    # stevedore logs an error for each missing client of a store, enabled or not; glance_store warns
+    # about those of enabled stores.
+    levels = ["glance_store=WARNING", "stevedore=CRITICAL"]
+    log.set_defaults(default_log_levels=[*log.get_default_log_levels(), *levels])
     try:
         log.setup(own, "evscrub")
     except Exception as error:  # noqa: BLE001 - handlers may raise anything

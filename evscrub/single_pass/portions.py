@@ -76,10 +76,13 @@ def portions(
     if report is None:
         return
 
+    # Without a deletion time the report takes an image as due since it was read.
+    due_at = None if report.deleted_at is None else report.due_at
+
     def portion(store: str, fate: Fate, reason: str) -> Portion:
         size_bytes = max(0, report.size or 0)
         return Portion(
-            report.id, report.owner, store, fate, report.state, reason, size_bytes, report.due_at
+            report.id, report.owner, store, fate, report.state, reason, size_bytes, due_at
         )
 
     pending = [row for row in seen.locations if row.status == PENDING_DELETE]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,28 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from evscrub.demo.glance_config import GlanceConfig
+from evscrub.demo.glance_config import GlanceConfig, write_config
+from tests.servers import free_port
 
 _DATA = b"data"
+
+
+def seeded_glance(
+    directory: Path, registry_url: str, stores: Mapping[str, str] | None = None
+) -> GlanceConfig:
+    """Write the configuration of a Glance that does not run, and return it.
+
+    :param stores: types of its stores by name; two file stores if not given.
+    """
+    glance = GlanceConfig(
+        directory,
+        free_port(),
+        registry_url,
+        "kombu+memory://",
+        stores={"fast": "file", "slow": "file"} if stores is None else stores,
+    )
+    write_config(glance)
+    return glance
 
 
 @dataclass

@@ -21,13 +21,12 @@ from typing import Any
 
 import pytest
 
-from evscrub.demo.glance_config import GlanceConfig, write_config
 from evscrub.domain.address import Address
 from evscrub.status import client
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import RegistryFactory
-from tests.functional.seed import Seed
+from tests.functional.seed import Seed, seeded_glance
 from tests.servers import free_port
 
 HOUR = 3600
@@ -39,14 +38,7 @@ class Site:
     def __init__(
         self, directory: Path, registry_url: str, stores: Mapping[str, str] | None = None
     ) -> None:
-        self.glance = GlanceConfig(
-            directory,
-            free_port(),
-            registry_url,
-            "kombu+memory://",
-            stores={"fast": "file", "slow": "file"} if stores is None else stores,
-        )
-        write_config(self.glance)
+        self.glance = seeded_glance(directory, registry_url, stores)
         self.port = free_port()
         self.seed = Seed(self.glance)
         self.agent = AgentProcess(

@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import IMAGE_TABLES, RegistryFactory
-from tests.functional.seed import Seed
-from tests.servers import free_port
+from tests.functional.seed import Seed, seeded_glance
 
 HOUR = 3600
 
@@ -33,14 +31,7 @@ class Site:
     def __init__(
         self, directory: Path, registry_url: str, options: Mapping[str, Any] | None = None
     ) -> None:
-        self.glance = GlanceConfig(
-            directory,
-            free_port(),
-            registry_url,
-            "kombu+memory://",
-            stores={"fast": "file", "slow": "file"},
-        )
-        write_config(self.glance)
+        self.glance = seeded_glance(directory, registry_url)
         self.seed = Seed(self.glance)
         self.registry = Registry(registry_url)
         self.agent = AgentProcess(

@@ -192,3 +192,18 @@ def test_what_falls_due_meanwhile_is_for_the_next_pass() -> None:
     later = portion(4, "o", Fate.LATER, "not due yet")
     assert as_of(later, began) == later
     assert as_of(replace(portion(4, "o"), due_at=None), began).fate is Fate.GOES
+
+
+def test_image_without_a_deletion_time_was_due_before_any_pass() -> None:
+    """It is read as due now, and so after the pass began."""
+    known = Knowledge(
+        Policy(scrub_time=HOUR, claim_timeout=timedelta(minutes=2)),
+        AgentReports(),
+        lambda row: row.store or "?",
+        check,
+    )
+    row = location()._replace(deleted_at=None)
+    seen = Listed(image("deleted", deleted_at=None), "name", (row,), NOW)
+    (one,) = portions(seen, known)
+    assert one.fate is Fate.GOES
+    assert as_of(one, NOW - timedelta(seconds=1)) == one
