@@ -63,7 +63,8 @@ def is_said(quote: str, texts: list[str]) -> bool:
 
 def test_each_alert_has_its_runbook_and_each_runbook_its_alert() -> None:
     """Prometheus links to the section by the name of the alert."""
-    assert sorted(sections("watching", "-")) == sorted(ALERTS)
+    runbooks = [name for name in sections("watching", "-") if name.startswith("Evscrub")]
+    assert sorted(runbooks) == sorted(ALERTS)
 
 
 @pytest.mark.parametrize("name", ["symptoms", "watching"])
