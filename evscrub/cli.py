@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``evscrub`` command.
 
-Exit codes: 0 success, 1 refused or failed, 2 wrong usage or configuration, or the database does not
-answer.
+Exit codes: 0 success, 1 refused or failed, and those of :mod:`evscrub.domain.refusals`.
 """
 
 import argparse
@@ -20,6 +19,7 @@ backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 from evscrub import version
 from evscrub.commands.parsing import ProgramParser
 from evscrub.config import loader
+from evscrub.domain.refusals import CannotRunError
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import install_excepthooks, redact
 
@@ -54,8 +54,10 @@ Run 'evscrub COMMAND --help' for a command's arguments, effects and exit codes.
 exit codes:
   0    success
   1    refused or failed; for check: warnings
-  2    wrong usage or configuration, or the database does not answer; for check:
-       failures
+  2    wrong usage; for check: failures; for status and retry also: no agent
+       answers
+  69   the database does not answer or cannot be used
+  78   the configuration is wrong
   130  interrupted
 
 files:
@@ -114,10 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parsed = make_parser().parse(argv)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
-        except loader.ConfigError as error:
+        except CannotRunError as error:
             if _was_interrupted(error):
                 return _INTERRUPTED
-            code = 2
+            code = error.exit_code
             for problem in error.problems:
                 print(f"evscrub: {redact(problem)}", file=sys.stderr)
         except KeyboardInterrupt:
