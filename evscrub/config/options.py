@@ -22,7 +22,6 @@ from evscrub.config.option_types import (
     Paths,
     Rate,
 )
-from evscrub.domain.address import MAX_PORT
 
 DEFAULT_GLANCE_CONFIG_FILE = "/etc/glance/glance-api.conf"
 
@@ -383,7 +382,7 @@ status_opts = [
     ),
     cfg.Opt(
         "port_offset",
-        type=Integer(0, MAX_PORT),
+        type=Integer(0, 10_000),
         default=0,
         help="Number that is added to the port of listen, 0 by default, so that several agents on"
         " one host can read the same files. The systemd template sets it to the number of each"

@@ -57,6 +57,13 @@ class TestInstances:
         with pytest.raises(ConfigError, match=r"\[status\] port_offset"):
             listens_on(instance, monkeypatch)
 
+    def test_sum_that_is_no_port_is_a_wrong_configuration(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("OS_STATUS__LISTEN", "127.0.0.1:65000")
+        with pytest.raises(ConfigError, match="port_offset is 536, which added to the port of"):
+            listens_on("536", monkeypatch)
+
     @pytest.mark.parametrize(
         ("listen", "address"),
         [
