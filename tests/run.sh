@@ -7,6 +7,7 @@
 #   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              --randomly-seed=N as a further argument repeats it
@@ -141,6 +142,7 @@ check() {
     "$bin/ruff" format --check .
     say "mypy --strict"
     "$bin/mypy" --strict
+    "$bin/mypy" --strict etc/docs
     say "import-linter"
     "$bin/lint-imports" --no-cache --no-logo
     say "shellcheck: ${scripts[*]}"
@@ -150,11 +152,24 @@ check() {
         "$bin/bashate" --ignore E006 "${devstack[@]}"
     fi
     check_units
-    mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- '*.rst')
+    mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- \
+        '*.rst' ':!etc/docs')
     say "docutils: ${texts[*]}"
     for text in "${texts[@]}"; do
         "$bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
     done
+    build_docs
+    cmp build/docs/man/evscrub.8 etc/man/evscrub.8 ||
+        fail "etc/man/evscrub.8 is stale; to renew it, run: tests/run.sh docs"
+}
+
+# Build the documentation in build/docs, with warnings as errors, the manual page from what the HTML
+# was made of.
+build_docs() {
+    local build=("$VENV/bin/sphinx-build" -W --quiet --doctree-dir build/docs/doctrees)
+    say "sphinx: HTML and manual page"
+    "${build[@]}" --fresh-env --builder html etc/docs build/docs/html
+    "${build[@]}" --builder man etc/docs build/docs/man
 }
 
 # Say where the interpreter $1 is; a version manager may have it without showing it.
@@ -274,6 +289,13 @@ case ${1:-} in
         make_environment "$VENV" "$PYTHON"
         "$VENV/bin/python" -m pytest -n "$(nproc)" tests/unit "${@:2}"
         say "only the unit tests ran: no check, no server, no other Python"
+        ;;
+    docs)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        build_docs
+        cp build/docs/man/evscrub.8 etc/man/evscrub.8
+        say "build/docs/html/index.html, etc/man/evscrub.8"
         ;;
     releases)
         install_uv

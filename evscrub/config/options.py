@@ -34,11 +34,12 @@ bootstrap_opts = [
         type=Paths(),
         default=[DEFAULT_GLANCE_CONFIG_FILE],
         help="Glance's own configuration files, comma-separated, read in this order before"
-        " evscrub's files; a folder stands for the *.conf files in it, in the order of their names,"
-        " without those that are evscrub's. They define the database, the message bus and the"
-        " stores, so that these are configured in one place. An option that evscrub.conf sets as"
-        " well takes its value from there. Logging options and options that evscrub does not know"
-        " are ignored in these files. By default /etc/glance/glance-api.conf is read if it exists."
+        " evscrub's files; a folder stands for the files in it whose names end in .conf, in the"
+        " order of their names, without those that are evscrub's. They define the database, the"
+        " message bus and the stores, so that these are configured in one place. An option"
+        " that evscrub.conf sets as well takes its value from there. Logging options and"
+        " options that evscrub does not know are ignored in these files. By default"
+        " /etc/glance/glance-api.conf is read if it exists."
         " The word none reads no file: evscrub.conf must then define the database, the bus and"
         " the stores itself.",
     ),
@@ -266,9 +267,9 @@ scrubber_opts = [
         " credentials can reach. A place is a bucket (s3), a container, or"
         " tenant@host/container in an account whose credentials are not configured (swift), a"
         " pool (rbd), a directory with everything below it (file), or"
-        " datacenter:datastore/directory (vmware); buckets, containers and pools may contain"
-        " *. What to weigh: whoever may write locations can have any data in these places"
-        " deleted. Example: objects:glance-old,files:/srv/images",
+        " datacenter:datastore/directory (vmware); an asterisk in a bucket, container or pool"
+        " stands for any characters. What to weigh: whoever may write locations can have"
+        " any data in these places deleted. Example: objects:glance-old,files:/srv/images",
     ),
     cfg.ListOpt(
         "separate_stores",
