@@ -17,6 +17,7 @@ from oslo_service import backend
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import version
+from evscrub.commands.data_dir import ShowDataDir
 from evscrub.commands.parsing import ProgramParser
 from evscrub.config import loader
 from evscrub.domain.refusals import CannotRunError
@@ -90,7 +91,7 @@ def make_parser() -> ProgramParser:
     """Return a parser for one command line."""
     return ProgramParser(
         COMMANDS,
-        [_add_version, loader.add_arguments],
+        [_add_version, _add_data_dir, loader.add_arguments],
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -101,6 +102,16 @@ def make_parser() -> ProgramParser:
 def _add_version(parser: argparse.ArgumentParser) -> None:
     release = f"evscrub {version.version_string_with_package()}"
     parser.add_argument("-V", "--version", action="version", version=release)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        action=ShowDataDir,
+        nargs=0,
+        help="print the folder with the sample configuration, systemd units, alert rules, dashboard"
+        " and manual page, and exit",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

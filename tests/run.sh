@@ -134,8 +134,8 @@ check_units() {
 
 check() {
     local bin=$VENV/bin scripts devstack texts text
-    mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- \
-        '*.sh' .ci/run devstack/settings)
+    mapfile -t scripts < <(find devstack tests -name '*.sh' | sort
+        printf '%s\n' .ci/run devstack/settings)
     mapfile -t devstack < <(printf '%s\n' "${scripts[@]}" | grep '^devstack/' || true)
     say "ruff"
     "$bin/ruff" check .
@@ -152,8 +152,7 @@ check() {
         "$bin/bashate" --ignore E006 "${devstack[@]}"
     fi
     check_units
-    mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- \
-        '*.rst' ':!etc/docs')
+    mapfile -t texts < <(find README.rst devstack etc -name '*.rst' -not -path 'etc/docs/*')
     say "docutils: ${texts[*]}"
     for text in "${texts[@]}"; do
         "$bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
@@ -189,14 +188,16 @@ find_python() {
 
 # Say which interpreter's turn it is, of the further ones that are there.
 further_python() {
-    local name found=()
+    local name commits found=()
     for name in $FURTHER_PYTHONS; do
         if find_python "$name" > /dev/null; then
             found+=("$name")
         fi
     done
     if ((${#found[@]})); then
-        echo "${found[$(git rev-list --count HEAD) % ${#found[@]}]}"
+        # Where there is no git, as in an unpacked sdist, it is always the first one's.
+        commits=$(git rev-list --count HEAD 2> /dev/null || echo 0)
+        echo "${found[commits % ${#found[@]}]}"
     fi
 }
 
