@@ -232,8 +232,8 @@ LIBRARY_OPTIONS = [
 
 
 def is_read(group: str, opt: cfg.Opt) -> bool:
-    """Whether evscrub reads an option of oslo.messaging's, which has some for calls and Kafka."""
-    return group != "oslo_messaging_kafka" and not opt.dest.startswith("rpc_")
+    """Whether evscrub reads an option of oslo.messaging's, which has some for remote calls."""
+    return not opt.dest.startswith("rpc_")
 
 
 @pytest.mark.costly
