@@ -16,8 +16,12 @@ from oslo_log import log as logging
 
 from evscrub import version
 from evscrub.config import loader
-from evscrub.config.settings import scrubber_settings, sweep_settings, unset_delay
-from evscrub.domain.address import parse as parse_address
+from evscrub.config.settings import (
+    scrubber_settings,
+    status_address,
+    sweep_settings,
+    unset_delay,
+)
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.intake.listener import Listener
 from evscrub.intake.notification import DeleteEvent
@@ -85,7 +89,7 @@ class Agent:
                 self._joined,
                 lambda: self.scrubber.statistics().record.missed_by_bus,
             )
-            self._status_address = parse_address(conf.status.listen)
+            self._status_address = status_address(conf)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
         is_told = self.listener.is_told

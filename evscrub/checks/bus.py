@@ -23,6 +23,7 @@ from evscrub.checks import glance
 from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Bus, Subject
 from evscrub.domain.words import count
+from evscrub.intake import kafka
 
 _SECONDS = 5.0
 _RABBIT = "oslo_messaging_rabbit"
@@ -47,6 +48,9 @@ def brokers(subject: Subject) -> Findings:
         )
     except (oslo_messaging.MessagingException, ValueError) as error:
         # Some of these errors quote the URL, which holds the broker's password.
+        if reason := kafka.why_not_loaded(error):
+            found.fail(f"{reason[0].upper()}{reason[1:]}.")
+            return found
         found.fail(
             f"The bus's URL cannot be used ({type(error).__name__}): check [DEFAULT] transport_url"
             " and [oslo_messaging_notifications] transport_url in glance-api.conf."
@@ -54,6 +58,9 @@ def brokers(subject: Subject) -> Findings:
         return found
     if url.transport.startswith("kombu+memory"):
         found.note("The bus is in memory, within one process.")
+        return found
+    if reason := kafka.why_unusable(url):
+        found.fail(f"{reason[0].upper()}{reason[1:]}.")
         return found
     if url.transport not in {"rabbit", "kombu"}:
         found.warn(f"The bus is {url.transport}; only RabbitMQ can be checked here.")

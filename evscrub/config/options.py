@@ -378,8 +378,18 @@ status_opts = [
         " it asks for no password and shows the ids of images and owners: bind it to a network"
         " address only if everyone who can reach it may see them. Clients can change nothing but"
         " when failed images are tried again, see retry_from. Several"
-        " agents on one host need a port each; an agent whose port is taken logs a warning and"
-        " runs without the listener.",
+        " agents on one host need a port each, see port_offset; an agent whose port is taken logs a"
+        " warning and runs without the listener.",
+    ),
+    cfg.Opt(
+        "port_offset",
+        type=Integer(0, 10_000),
+        default=0,
+        help="Number that is added to the port of listen, 0 by default, so that several agents on"
+        " one host can read the same files. The systemd template sets it to the number of each"
+        " instance by the environment variable OS_STATUS__PORT_OFFSET: with the default of listen,"
+        " evscrub@1 listens on port 9754 and evscrub@2 on 9755. The sum must be a port. Where"
+        " listen names port 0, which stands for any free port, nothing is added.",
     ),
     cfg.Opt(
         "retry_from",
