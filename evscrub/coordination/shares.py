@@ -43,7 +43,7 @@ class ShareKeeper:
         self._published: Fraction | None = _NONE
         self._members = 0  # at the last contact
         self._steady_since: float | None = None  # start of the uninterrupted membership
-        self._seen_at = now
+        self._attempted_at = now
         self._counted_since: float | None = None
 
     def published(self, share: Fraction | None, *, joined: bool = False) -> None:
@@ -77,11 +77,10 @@ class ShareKeeper:
         room = max(_NONE, _ALL - sum(taken, start=_NONE))
         self._members = len(taken) + 1
         target = Fraction(1, max(self._members, consumers or 0))
-        if self._steady_since is None or now - self._seen_at > self._settle_seconds:
+        if self._was_frozen(now) or self._steady_since is None:
             self._steady_since = now
             # The others may have taken this share up.
             self.in_use = min(self.in_use, room)
-        self._seen_at = now
         self.in_use = min(self.in_use, target)
         if now - self._steady_since >= self._settle_seconds:
             wanted = min(target, room)
@@ -104,6 +103,9 @@ class ShareKeeper:
         :param consumers: see :meth:`see`.
         """
         self._steady_since = self._published = None  # it may have been lost, or published
+        if self._was_frozen(now):
+            # The others may have taken this share up, and nobody can tell.
+            self._members, self.in_use = 0, _NONE
         if self._members:
             self.state = GroupState.AWAY
         known = max(consumers or 0, self._expected)
@@ -119,3 +121,8 @@ class ShareKeeper:
             self.in_use = min(self.in_use, part)
         elif now - (self._counted_since or now) >= self._count_seconds:
             self.in_use = part
+
+    def _was_frozen(self, now: float) -> bool:
+        """Return whether the time since the last attempt is too long, and begin the next."""
+        before, self._attempted_at = self._attempted_at, now
+        return now - before > self._settle_seconds
