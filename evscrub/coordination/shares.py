@@ -71,13 +71,14 @@ class ShareKeeper:
         :param is_in_force: whether the agent keeps within :attr:`in_use` already.
         :returns: what to publish, after which the others must be read again; None if nothing.
         """
+        self._begin(now)
         self.state = GroupState.MEMBER
         taken = list(others)
         published = self._published or _NONE
         room = max(_NONE, _ALL - sum(taken, start=_NONE))
         self._members = len(taken) + 1
         target = Fraction(1, max(self._members, consumers or 0))
-        if self._was_frozen(now) or self._steady_since is None:
+        if self._steady_since is None:
             self._steady_since = now
             # The others may have taken this share up.
             self.in_use = min(self.in_use, room)
@@ -102,10 +103,8 @@ class ShareKeeper:
 
         :param consumers: see :meth:`see`.
         """
+        self._begin(now)
         self._steady_since = self._published = None  # it may have been lost, or published
-        if self._was_frozen(now):
-            # The others may have taken this share up, and nobody can tell.
-            self._members, self.in_use = 0, _NONE
         if self._members:
             self.state = GroupState.AWAY
         known = max(consumers or 0, self._expected)
@@ -122,7 +121,11 @@ class ShareKeeper:
         elif now - (self._counted_since or now) >= self._count_seconds:
             self.in_use = part
 
-    def _was_frozen(self, now: float) -> bool:
-        """Return whether the time since the last attempt is too long, and begin the next."""
-        before, self._attempted_at = self._attempted_at, now
-        return now - before > self._settle_seconds
+    def _begin(self, now: float) -> None:
+        """Begin an attempt. Forget the share if the last one is too long ago.
+
+        A process that was frozen cannot tell whether the others have taken its share up.
+        """
+        if now - self._attempted_at > self._settle_seconds:
+            self._members, self.in_use, self._steady_since = 0, _NONE, None
+        self._attempted_at = now

@@ -97,9 +97,12 @@ class TestMember:
         follow(keeper, (Fraction(1),), 7.0)
         assert keeper.in_use == 0
 
-    def test_frozen_member_does_not_raise_its_share_at_once(self) -> None:
+    def test_frozen_member_begins_as_a_new_one(self) -> None:
         keeper = settled(HALF)
-        follow(keeper, (), 5.0 + SETTLE + 0.1)
+        woken = 5.0 + SETTLE + 0.1
+        follow(keeper, (HALF,), woken)
+        assert keeper.in_use == 0
+        follow(keeper, (HALF,), woken + SETTLE)
         assert keeper.in_use == HALF
 
     def test_unanswered_publication_is_repeated(self) -> None:
