@@ -228,14 +228,12 @@ class GroupMember:
         changed = share != self._told
         if self._stop.is_set() or not (again or changed or not self._in_force):
             return
-        if changed:
+        if changed and share:
+            LOG.info("Using %s of the limits that the group %s shares", share, self._settings.group)
+        elif changed:
             LOG.info(
-                "Share of the limits: %s%s",
-                share,
-                ""
-                if share
-                else ", nothing is scrubbed until the others of the group have lowered"
-                " theirs or the coordinator answers",
+                "Waiting for a share of the limits of the group %s: nothing is scrubbed until then",
+                self._settings.group,
             )
         self._told = share
         self._in_force = anyio.from_thread.run_sync(self._change, share, token=self._token)
