@@ -11,6 +11,7 @@ import anyio
 import pytest
 
 from evscrub.domain.clock import Moment
+from evscrub.domain.verdict import GONE
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, World, fast
 
@@ -92,6 +93,22 @@ def test_expired_share_is_not_used_by_those_who_wait_for_their_turn() -> None:
     assert asked_between(world, 0, 10.5) == pytest.approx(11, abs=1)
     assert asked_between(world, 10.5, 60) == 0
     assert asked_between(world, 60, 70) == pytest.approx(9, abs=1)
+
+
+def test_expired_share_begins_nothing_that_was_claimed_before() -> None:
+    world = World(
+        replace(SETTINGS, concurrency=2, shared_concurrency=True), a=lambda _: (1.0, GONE)
+    )
+    for number in range(100):
+        world.add(f"o{number}", "a")
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        share(scrubber, Fraction(1))
+        scrubber._context.share.renew(scrubber._context.clock.moment(), 3.5)
+
+    world.run(20, meanwhile)
+    assert len(world.asked) == pytest.approx(8, abs=1)
+    assert max(asked.at for asked in world.asked) <= 4.5
 
 
 def test_share_expires_by_the_wall_clock_too() -> None:
