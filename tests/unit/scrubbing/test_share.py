@@ -6,12 +6,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import anyio
 import pytest
 
 from evscrub.domain.clock import Moment
-from evscrub.domain.verdict import GONE
+from evscrub.domain.verdict import GONE, Verdict
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, World, fast
 
@@ -26,7 +27,7 @@ def share(scrubber: Scrubber, part: Fraction) -> bool:
     return scrubber.take_share()
 
 
-def filled(count: int = 500, **changes: object) -> World:
+def filled(count: int = 500, **changes: Any) -> World:
     world = World(replace(LIMITED, **changes), a=fast)
     for number in range(count):
         world.add(f"o{number % 3}", "a")
@@ -107,8 +108,8 @@ def test_expired_share_begins_nothing_that_was_claimed_before() -> None:
         scrubber._context.share.renew(scrubber._context.clock.moment(), 3.5)
 
     world.run(20, meanwhile)
-    assert len(world.asked) == pytest.approx(8, abs=1)
-    assert max(asked.at for asked in world.asked) <= 4.5
+    assert len(world.asked) == 8
+    assert max(asked.at for asked in world.asked) < 3.5
 
 
 def test_share_expires_by_the_wall_clock_too() -> None:
@@ -128,8 +129,8 @@ def test_share_expires_by_the_wall_clock_too() -> None:
 
 
 def test_concurrency_is_shared_if_asked_for() -> None:
-    def slow(_now: float) -> tuple[float, object]:
-        return 5.0, fast(0)[1]
+    def slow(_now: float) -> tuple[float, Verdict]:
+        return 5.0, GONE
 
     world = World(
         replace(SETTINGS, shared_concurrency=True, store_concurrency={"b": 8}), a=slow, b=slow
@@ -170,7 +171,8 @@ def test_settings_of_a_share() -> None:
 
 
 def test_store_rate_and_owner_rate_follow_the_share() -> None:
-    for changes in ({"store_rate": {"a": RATE}}, {"owner_rate": RATE / 3}):
+    settings: list[dict[str, Any]] = [{"store_rate": {"a": RATE}}, {"owner_rate": RATE / 3}]
+    for changes in settings:
         world = filled(1000, rate=0.0, **changes)
 
         async def meanwhile(scrubber: Scrubber) -> None:
