@@ -98,18 +98,18 @@ def test_expired_share_is_not_used_by_those_who_wait_for_their_turn() -> None:
 
 def test_expired_share_begins_nothing_that_was_claimed_before() -> None:
     world = World(
-        replace(SETTINGS, concurrency=2, shared_concurrency=True), a=lambda _: (1.0, GONE)
+        replace(SETTINGS, concurrency=2, shared_concurrency=True), a=lambda _: (0.05, GONE)
     )
-    for number in range(100):
+    for number in range(200):
         world.add(f"o{number}", "a")
 
     async def meanwhile(scrubber: Scrubber) -> None:
         share(scrubber, Fraction(1))
-        scrubber._context.share.renew(scrubber._context.clock.moment(), 3.5)
+        scrubber._context.share.renew(scrubber._context.clock.moment(), 2.01)
 
     world.run(20, meanwhile)
-    assert len(world.asked) == 8
-    assert max(asked.at for asked in world.asked) < 3.5
+    assert len(world.asked) == pytest.approx(80, abs=5)
+    assert max(asked.at for asked in world.asked) < 2.01
 
 
 def test_share_expires_by_the_wall_clock_too() -> None:
