@@ -82,12 +82,13 @@ class Builder:
 
     def build(self, base: str) -> str:
         """Build evscrub's image on a base; return its id."""
-        bundle = f"{_CERTIFICATES}:{_CERTIFICATES}:ro"
+        # pip trusts what this host trusts.
+        bundle = "/run/certificates.crt"
+        trust = ("--volume", f"{_CERTIFICATES}:{bundle}:ro", "--build-arg", f"PIP_CERT={bundle}")
         return self.run(
             *("build", "--quiet", "--format", "docker", "--layers=false"),
             *("--build-arg", f"BASE={base}"),
-            # pip trusts what this host trusts.
-            *(("--volume", bundle) if _CERTIFICATES.exists() else ()),
+            *(trust if _CERTIFICATES.exists() else ()),
             *("--file", str(REPOSITORY / "etc/container/Containerfile"), str(REPOSITORY)),
         )
 
