@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Exit codes: 0 all is well, 1 something needs an operator or an agent does not answer, 2 no"
-        " agent answers, or wrong usage or configuration."
+        " agent answers, or wrong usage, 78 the configuration is wrong."
     )
     asking.add_arguments(parser)
     parser.add_argument(

@@ -8,6 +8,8 @@ from fractions import Fraction
 
 from oslo_config import cfg
 
+from evscrub.domain.address import MAX_PORT, Address
+from evscrub.domain.address import parse as parse_address
 from evscrub.domain.decisions import Policy
 from evscrub.domain.retry_policy import Delays
 
@@ -163,3 +165,21 @@ def _policy(conf: cfg.ConfigOpts) -> Policy:
         claim_timeout=timedelta(seconds=conf.scrubber.claim_timeout),
         orphans=conf.sweep.orphans,
     )
+
+
+def status_address(conf: cfg.ConfigOpts) -> Address | None:
+    """Return where this configuration's agent listens for status requests.
+
+    :returns: ``[status] listen`` with ``port_offset`` added to its port; None for no listener.
+    :raises ValueError: the sum is not a port.
+    """
+    address = parse_address(conf.status.listen)
+    if address is None or not address.port:  # port 0 is any free port
+        return address
+    port = address.port + conf.status.port_offset
+    if port > MAX_PORT:
+        raise ValueError(
+            f"[status] port_offset is {conf.status.port_offset}, which added to the port of"
+            f" [status] listen, {address.port}, exceeds {MAX_PORT}: set a smaller number"
+        )
+    return address._replace(port=port)
