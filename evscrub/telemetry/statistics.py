@@ -4,6 +4,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from heapq import nlargest
 from itertools import islice
 
@@ -27,6 +28,14 @@ class Scrubbed:
     data_went: bool
 
 
+class TroubleState(Enum):
+    """What becomes of an image that failed."""
+
+    PARKED = "parked"  #: Only an operator can help; it is retried rarely.
+    IN_USE = "in use"  #: Clones or snapshots use its data; it is retried rarely.
+    RETRYING = "retrying"  #: It is retried until it succeeds or is parked.
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why an image could not be scrubbed so far.
@@ -39,6 +48,15 @@ class Trouble:
     parked: bool
     store: str
     owner: str | None
+
+    @property
+    def state(self) -> TroubleState:
+        """What becomes of the image."""
+        if self.parked:
+            return TroubleState.PARKED
+        if self.verdict.outcome is Outcome.IN_USE:
+            return TroubleState.IN_USE
+        return TroubleState.RETRYING
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +87,7 @@ class TroubleGroup:
 
     store: str
     reason: str
-    outcome: Outcome
-    parked: bool
+    state: TroubleState
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +104,14 @@ class TroubleStatistics:
     parked: Mapping[str, Trouble]
     in_use: Mapping[str, Trouble]
     damaged: Mapping[str, str]
+
+    def of_state(self, state: TroubleState) -> Mapping[TroubleGroup, int]:
+        """Return the groups whose images are in a state."""
+        return {group: images for group, images in self.groups.items() if group.state is state}
+
+    def total(self, state: TroubleState) -> int:
+        """Return how many images are in a state."""
+        return sum(self.of_state(state).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +195,8 @@ class Record:
         :param shown: how many images of each kind to name at most.
         """
         troubles = self.troubles
-        parked = (item for item in troubles.items() if item[1].parked)
-        in_use = (i for i in troubles.items() if i[1].verdict.outcome is Outcome.IN_USE)
+        parked = (item for item in troubles.items() if item[1].state is TroubleState.PARKED)
+        in_use = (item for item in troubles.items() if item[1].state is TroubleState.IN_USE)
         return TroubleStatistics(
             groups=dict(Counter(map(_group, troubles.values())).most_common()),
             parked=dict(nlargest(shown, parked, key=_tries)),
@@ -185,8 +210,7 @@ class Record:
 
 
 def _group(trouble: Trouble) -> TroubleGroup:
-    verdict = trouble.verdict
-    return TroubleGroup(trouble.store, verdict.reason, verdict.outcome, trouble.parked)
+    return TroubleGroup(trouble.store, trouble.verdict.reason, trouble.state)
 
 
 def _tries(item: tuple[str, Trouble]) -> int:
