@@ -50,13 +50,14 @@ class Trouble:
     owner: str | None
 
     @property
+    def in_use(self) -> bool:
+        """Whether clones or snapshots use the image's data; such an image is never parked."""
+        return self.verdict.outcome is Outcome.IN_USE
+
+    @property
     def state(self) -> TroubleState:
         """What becomes of the image."""
-        if self.parked:
-            return TroubleState.PARKED
-        if self.verdict.outcome is Outcome.IN_USE:
-            return TroubleState.IN_USE
-        return TroubleState.RETRYING
+        return _state(parked=self.parked, in_use=self.in_use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +196,16 @@ class Record:
         :param shown: how many images of each kind to name at most.
         """
         troubles = self.troubles
-        parked = (item for item in troubles.items() if item[1].state is TroubleState.PARKED)
-        in_use = (item for item in troubles.items() if item[1].state is TroubleState.IN_USE)
+        parked = (item for item in troubles.items() if item[1].parked)
+        in_use = (item for item in troubles.items() if item[1].in_use)
+        # Counted by plain values: a million hashes of a dataclass or an enumeration take seconds.
+        kinds = Counter((t.store, t.verdict.reason, t.parked, t.in_use) for t in troubles.values())
+        groups = {
+            TroubleGroup(store, reason, _state(parked=is_parked, in_use=is_in_use)): number
+            for (store, reason, is_parked, is_in_use), number in kinds.most_common()
+        }
         return TroubleStatistics(
-            groups=dict(Counter(map(_group, troubles.values())).most_common()),
+            groups=groups,
             parked=dict(nlargest(shown, parked, key=_tries)),
             in_use=dict(nlargest(shown, in_use, key=_tries)),
             damaged=dict(islice(self.damaged.items(), shown)),
@@ -209,8 +216,10 @@ class Record:
         return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
 
 
-def _group(trouble: Trouble) -> TroubleGroup:
-    return TroubleGroup(trouble.store, trouble.verdict.reason, trouble.state)
+def _state(*, parked: bool, in_use: bool) -> TroubleState:
+    if parked:
+        return TroubleState.PARKED
+    return TroubleState.IN_USE if in_use else TroubleState.RETRYING
 
 
 def _tries(item: tuple[str, Trouble]) -> int:
