@@ -57,7 +57,7 @@ class StoreReport:
 class AgentReport:
     """The state of an agent.
 
-    :param waiting: images in its memory that are not due.
+    :param waiting: images in its memory that are not due and have not failed.
     :param due: images that are due and not in work.
     :param in_work: images that are being deleted or wait for it, claimed.
     :param longest_in_work_seconds: age of the longest-running scrub.
@@ -109,7 +109,6 @@ def read(found: Mapping[str, Any]) -> AgentReport:
     parked, in_use, damaged = (
         whole(_object(found, kind), "total") for kind in ("parked", "in_use", "damaged")
     )
-    retrying = sum(whole(group, "images") for group in _objects(found, "retrying"))
     in_work = whole(queue, "in_work")
     return AgentReport(
         host=text(agent, "host"),
@@ -126,7 +125,7 @@ def read(found: Mapping[str, Any]) -> AgentReport:
         late_p95_seconds=_optional(seconds, late, "p95"),
         parked=parked,
         in_use=in_use,
-        retrying=max(0, retrying - in_use),
+        retrying=sum(whole(group, "images") for group in _objects(found, "retrying")),
         damaged=damaged,
         bus_joined=_flag(bus, "joined"),
         bus_last_seconds=_optional(seconds, bus, "last_age"),

@@ -59,7 +59,13 @@ def make_sources(clock: Clock) -> Sources:
     stores = cast(
         "Stores",
         SimpleNamespace(
-            url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}, resolve=str
+            url=str,
+            encrypted=False,
+            names=["fast", "slow"],
+            schemes={"fast": ("file",), "slow": ("file",)},
+            deletable=[],
+            faults={},
+            resolve=str,
         ),
     )
     database_clock = DatabaseClock(clock)
@@ -114,6 +120,8 @@ def make_busy(sources: Sources) -> None:
         "u1": trouble(Outcome.IN_USE, "in_use"),
         "r1": trouble(Outcome.TRANSIENT, "timeout"),
     }
+    for name in ("p1", "p2", "r1"):
+        queue.add(name, NOW + 3000)
     record.damaged["d1"] = "the image is active but has no live location left"
     lane = sources.scrubber._lanes.of("fast")
     lane.breaker.force_open("its directory is missing")

@@ -235,7 +235,7 @@ function due(s, size) {
     ticks.push([i * step, i ? name(start + i * width) : "now", "start"]);
   }
   const most = counts.indexOf(Math.max(...counts));
-  const label = `${images(total)} waiting, from ${name(start)} to ${name(end)}; most, ${number(counts[most])}, at ${name(start + most * width)}`;
+  const label = `${images(total)} due, or due for another try, from ${name(start)} to ${name(end)}; most, ${number(counts[most])}, at ${name(start + most * width)}`;
   return bars(size, label, entries, ticks, (peak) => `${images(peak)} in ${span(width)}`);
 }
 
@@ -354,7 +354,8 @@ function storeCard(store) {
       el("div", {}, el("dt", {}, "Due"), el("dd", {}, short(store.ready + store.claimed))),
       el("div", {}, el("dt", {}, "Deleted"), el("dd", {}, short(store.gone))),
       store.not_found ? el("div", {}, el("dt", {}, "Not found"), el("dd", {}, short(store.not_found))) : null,
-      el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes)))));
+      el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes))),
+      el("div", {}, el("dt", {}, "Pending"), el("dd", {}, store.pending_bytes === null ? "…" : bytes(store.pending_bytes)))));
 }
 
 function table(names, rows) {
@@ -418,7 +419,6 @@ function stuck(s) {
     }
   }
   for (const item of s.retrying) {
-    if (item.reason === "in_use" || item.reason === "has_snapshot") continue;
     groups.push(group("warn", "retried", `${images(item.images)}${inStore(item.store)}: ${reason(item.reason)}`, "", "", [], [], 0));
   }
   return groups.length ? groups : empty("Nothing is parked, damaged or retried.");
@@ -454,7 +454,7 @@ function facts(s) {
     ["Clocks", Math.abs(ahead) < 2 ? "agree with the database's" : `this host's is ${span(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} the database's`],
     ["Data is kept", span(s.settings.scrub_time)],
     ["Limits", `${s.settings.concurrency} at a time, ${s.settings.rate ? `${rate(s.settings.rate)}` : "no rate limit"}${s.settings.owner_rate ? `, ${rate(s.settings.owner_rate)} an owner` : ""}`],
-    ["Memory", `${short(s.queue.waiting + s.queue.ready)} of ${short(s.queue.capacity)} images${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
+    ["Memory", `${short(s.queue.waiting + s.queue.awaiting_retry + s.queue.ready)} of ${short(s.queue.capacity)} images${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
   ];
 }
 
@@ -470,11 +470,12 @@ function show(s) {
   draw("tiles", tiles(s), tileItems);
 
   const dueSize = frame("due-chart"), paceSize = frame("pace-chart"), lateSize = frame("late-chart");
-  const waiting = s.queue.waiting;
+  const { waiting, awaiting_retry: failed } = s.queue;
   const later = s.space && s.space.later
     ? `${number(s.space.later)} in the registry due in more than ${span(s.settings.horizon)}` : "";
-  const held = waiting ? `${number(waiting)} in this agent's memory, those to be tried again included` : "";
-  say("due-note", [held, later].filter(Boolean).join("; "));
+  const here = waiting ? `${number(waiting)} waiting in this agent's memory` : "";
+  const again = failed ? `${number(failed)} failed, shown at their next try` : "";
+  say("due-note", [here, again, later].filter(Boolean).join("; "));
   draw("due-chart", [s.forecast, dueSize, s.space && { ...s.space, age: 0 }], () => due(s, dueSize));
   const points = s.history.points;
   const recent = points.slice(-12);
