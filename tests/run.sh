@@ -7,6 +7,7 @@
 #   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh readme        README.rst's commands as on a fresh machine, with the time of each
 #   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
 #   tests/run.sh container     build the container image and run an agent in it
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
@@ -333,6 +334,13 @@ case ${1:-} in
         build_docs
         cp build/docs/man/evscrub.8 etc/man/evscrub.8
         say "build/docs/html/index.html, etc/man/evscrub.8"
+        ;;
+    readme)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        EVSCRUB_README=network "$VENV/bin/python" -m pytest -n 0 -rP tests/functional/test_readme.py \
+            "${@:2}"
         ;;
     releases)
         install_uv
