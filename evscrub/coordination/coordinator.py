@@ -16,6 +16,8 @@ from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
 _SESSION_DRIVERS = ("file", "zookeeper", "kazoo")
+#: Drivers with locks alone; the check of their class needs their client libraries.
+_LOCK_DRIVERS = ("mysql", "postgresql", "ipc", "kubernetes")
 _REASON_CHARACTERS = 200
 
 
@@ -120,6 +122,16 @@ class Coordinator:
                 self._replace(published)
             return Seen(self._shares(self._members()))
 
+    def look(self) -> dict[str, Fraction | None]:
+        """Return what each member published, without joining the group; connect if necessary.
+
+        :raises CoordinatorAwayError: it could not be done.
+        """
+        with self._translated():
+            if self._driver is None:
+                self._driver = self._connected()
+            return self._shares(self._members())
+
     def reconnect(self) -> None:
         """Let the next :meth:`beat` make another connection."""
         self._driver = None
@@ -142,6 +154,12 @@ class Coordinator:
             raise ValueError(
                 "[coordination] backend_url must be file:///DIRECTORY, with a full path"
             )
+        no_groups = ValueError(
+            f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use etcd,"
+            " Redis, memcached, ZooKeeper, or the file driver on a single host"
+        )
+        if scheme in _LOCK_DRIVERS:
+            raise no_groups
         try:
             driver = self._create()
         except Exception as error:  # noqa: BLE001 - the driver's or stevedore's
@@ -151,10 +169,7 @@ class Coordinator:
                 f" ({type(error).__name__})"
             ) from None
         if type(driver).get_members is self._tooz.CoordinationDriver.get_members:
-            raise ValueError(
-                f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use"
-                " etcd, Redis, memcached, ZooKeeper, or the file driver on a single host"
-            )
+            raise no_groups
 
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
         return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
