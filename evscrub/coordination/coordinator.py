@@ -187,6 +187,7 @@ class Coordinator:
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
         driver = self._create()
+        _prevent_retries(driver)
         driver.start()
         return driver
 
@@ -238,6 +239,25 @@ class Coordinator:
             text = text.replace(password, "***").replace(unquote(password), "***")
         said = redact(text)[:_REASON_CHARACTERS]
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
+    """Let the client of tooz' Redis driver fail at once.
+
+    By default it tries for a minute to reach Redis, which would outlast the share.
+    """
+    make = getattr(driver, "_make_client", None)
+    if make is None:
+        return
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
+    from redis.retry import Retry  # noqa: PLC0415 - an extra
+
+    def make_without_retries(*arguments: Any) -> Any:  # noqa: ANN401 - not typed
+        client = make(*arguments)
+        client.set_retry(Retry(NoBackoff(), 0))
+        return client
+
+    driver._make_client = make_without_retries  # noqa: SLF001 - tooz has no option for it
 
 
 def _text(member: bytes | str) -> str:
