@@ -23,6 +23,7 @@ from evscrub.flow_control.circuit_breaker import State
 from evscrub.intake.listener import ListenerStatistics
 from evscrub.scrubbing.lane import LaneStatistics
 from evscrub.scrubbing.statistics import ScrubberStatistics
+from evscrub.status import group_view
 from evscrub.status.families import counter, gauge, histogram, labeled
 from evscrub.status.registry_count import RegistryCount
 from evscrub.status.snapshot import AgentStatistics, Snapshot
@@ -116,6 +117,7 @@ class AgentCollector(Collector):
         yield from _counted_in_registry(statistics, self._count())
         yield from _stores(statistics.scrubber)
         yield from _limits(statistics.scrubber)
+        yield from group_view.metrics(statistics)
 
 
 def registry(
