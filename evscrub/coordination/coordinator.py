@@ -16,6 +16,8 @@ from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
 _SESSION_DRIVERS = ("file", "zookeeper", "kazoo")
+#: Drivers with locks alone; the check of their class needs their client libraries.
+_LOCK_DRIVERS = ("mysql", "postgresql", "ipc", "kubernetes")
 _REASON_CHARACTERS = 200
 
 
@@ -120,6 +122,16 @@ class Coordinator:
                 self._replace(published)
             return Seen(self._shares(self._members()))
 
+    def look(self) -> dict[str, Fraction | None]:
+        """Return what each member published, without joining the group; connect if necessary.
+
+        :raises CoordinatorAwayError: it could not be done.
+        """
+        with self._translated():
+            if self._driver is None:
+                self._driver = self._connected()
+            return self._shares(self._members())
+
     def reconnect(self) -> None:
         """Let the next :meth:`beat` make another connection."""
         self._driver = None
@@ -142,6 +154,12 @@ class Coordinator:
             raise ValueError(
                 "[coordination] backend_url must be file:///DIRECTORY, with a full path"
             )
+        no_groups = ValueError(
+            f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use etcd,"
+            " Redis, memcached, ZooKeeper, or the file driver on a single host"
+        )
+        if scheme in _LOCK_DRIVERS:
+            raise no_groups
         try:
             driver = self._create()
         except Exception as error:  # noqa: BLE001 - the driver's or stevedore's
@@ -151,10 +169,7 @@ class Coordinator:
                 f" ({type(error).__name__})"
             ) from None
         if type(driver).get_members is self._tooz.CoordinationDriver.get_members:
-            raise ValueError(
-                f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use"
-                " etcd, Redis, memcached, ZooKeeper, or the file driver on a single host"
-            )
+            raise no_groups
 
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
         return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
@@ -172,6 +187,7 @@ class Coordinator:
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
         driver = self._create()
+        _prevent_retries(driver)
         driver.start()
         return driver
 
@@ -223,6 +239,25 @@ class Coordinator:
             text = text.replace(password, "***").replace(unquote(password), "***")
         said = redact(text)[:_REASON_CHARACTERS]
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
+    """Let the client of tooz' Redis driver fail at once.
+
+    By default it tries for a minute to reach Redis, which would outlast the share.
+    """
+    make = getattr(driver, "_make_client", None)
+    if make is None:
+        return
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
+    from redis.retry import Retry  # noqa: PLC0415 - an extra
+
+    def make_without_retries(*arguments: Any) -> Any:  # noqa: ANN401 - not typed
+        client = make(*arguments)
+        client.set_retry(Retry(NoBackoff(), 0))
+        return client
+
+    driver._make_client = make_without_retries  # noqa: SLF001 - tooz has no option for it
 
 
 def _text(member: bytes | str) -> str:

@@ -27,7 +27,7 @@ from evscrub.flow_control.circuit_breaker import State
 from evscrub.intake.listener import ListenerStatistics
 from evscrub.scrubbing.lane import LaneStatistics
 from evscrub.scrubbing.statistics import ScrubberStatistics
-from evscrub.status import registry_metrics
+from evscrub.status import group_view, registry_metrics
 from evscrub.status.families import counter, gauge, histogram, labeled, store_label
 from evscrub.status.registry_count import RegistryCount
 from evscrub.status.snapshot import AgentStatistics, Snapshot
@@ -104,6 +104,7 @@ class AgentCollector(Collector):
         yield from _sweeps(statistics)
         yield from _stores(statistics.scrubber)
         yield from _limits(statistics.scrubber)
+        yield from group_view.metrics(statistics)
 
 
 def registry(

@@ -18,6 +18,7 @@ from evscrub.flow_control.circuit_breaker import State
 from evscrub.intake.listener import ListenerStatistics
 from evscrub.intake.sweep import SweepStatistics
 from evscrub.scrubbing.lane import LaneStatistics
+from evscrub.status.group_view import sharing
 from evscrub.status.registry_count import Pending, RegistryCount
 from evscrub.status.snapshot import STEP_SECONDS, AgentStatistics, Point, Snapshot
 from evscrub.telemetry.statistics import (
@@ -91,6 +92,7 @@ def view(
             "clock_ahead": statistics.database_clock.skew_seconds,
             "clock_disputed": statistics.database_clock.dispute_seconds,
         },
+        "sharing": sharing(statistics),
         "settings": {
             "scrub_time": settings.policy.scrub_time.total_seconds(),
             "claim_timeout": settings.policy.claim_timeout.total_seconds(),

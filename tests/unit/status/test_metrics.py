@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from evscrub.status import metrics, snapshot
 from evscrub.status.registry_count import Pending, RegistryCount, SpaceCount
 from evscrub.status.snapshot import Sources
-from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources
+from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_group, make_sources
 from tests.unit.monitoring import expressions, panels
 
 #: What client-go's workqueue has, under evscrub's prefix.
@@ -38,7 +38,7 @@ def scrape(sources: Sources) -> dict[str, Metric]:
 
 @pytest.fixture
 def busy() -> Sources:
-    sources = make_sources(FakeClock())
+    sources = make_sources(FakeClock(), make_group("1/2", "1/2"), 2)
     make_busy(sources)
     return sources
 
