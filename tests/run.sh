@@ -9,10 +9,15 @@
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
 #   tests/run.sh readme        README.rst's commands as on a fresh machine, with the time of each
 #   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
+#   tests/run.sh container     build the container image and run an agent in it
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              --randomly-seed=N as a further argument repeats it
-#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
+#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them;
+#                              before them, packages, see below
+#   tests/run.sh packages      the packages: wheel and sdist are built, the wheel is installed without
+#                              constraints with the lowest and with the newest dependencies, and the
+#                              unit tests run from the sdist with each
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
@@ -31,6 +36,7 @@ VENV=.venv-tests
 UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck
     systemd)
+CONTAINER_PACKAGES=(buildah mmdebstrap)
 LOGS=$(mktemp --directory)
 
 # Many processes start; each would compile all that it imports.
@@ -210,6 +216,36 @@ further() {
     "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' tests/unit
 }
 
+# Build wheel and sdist, and unpack the sdist.
+build_packages() {
+    say "wheel and sdist"
+    "$UV/bin/uv" build --quiet --python "$PYTHON" --out-dir "$LOGS/dist" .
+    tar --extract --directory "$LOGS" --file "$LOGS"/dist/evscrub-*.tar.gz
+    ls -l "$LOGS/dist"
+}
+
+# Install the wheel with the dependencies that uv's resolution $1 chooses, and run the unit tests.
+try_packages() {
+    local environment=$PWD/$VENV-$1 wheel folder
+    wheel=$(echo "$LOGS"/dist/evscrub-*.whl)
+    folder=$(echo "$LOGS"/evscrub-*/)
+    say "the wheel with dependencies: $1"
+    "$UV/bin/uv" venv --quiet --clear --python "$PYTHON" "$environment"
+    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" --resolution "$1" \
+        "${wheel}[test]"
+    [[ $(cd / && "$environment/bin/evscrub" --data-dir) == "$environment/share/evscrub" ]] ||
+        fail "evscrub --data-dir does not find the wheel's files"
+    # An old library may use what a newer one that it needs is about to drop.
+    (cd "$folder" && "$environment/bin/python" -m pytest --quiet -n "$(nproc)" -m 'not costly' \
+        -W ignore::DeprecationWarning tests/unit)
+}
+
+packages() {
+    build_packages
+    try_packages lowest-direct
+    try_packages highest
+}
+
 # Run a command in the background, in a process group of its own: start NAME COMMAND [ARGUMENT ...]
 declare -A STARTED=()
 start() {
@@ -310,8 +346,20 @@ case ${1:-} in
         install_uv
         make_environment "$VENV" "$PYTHON"
         install_servers
+        packages
         say "Glance releases: main cases; the first run makes an environment for each of them"
         "$VENV/bin/python" -m pytest tests/releases "${@:2}"
+        ;;
+    container)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        PACKAGES=("${CONTAINER_PACKAGES[@]}")
+        install_servers
+        "$VENV/bin/python" -m pytest -s -v tests/container "${@:2}"
+        ;;
+    packages)
+        install_uv
+        packages
         ;;
     galera)
         install_uv

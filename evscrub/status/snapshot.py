@@ -8,6 +8,8 @@ from itertools import islice
 from math import floor
 from typing import Generic, NamedTuple, TypeVar
 
+from evscrub.coordination.member import GroupMember
+from evscrub.coordination.statistics import GroupStatistics
 from evscrub.domain.clock import Clock, ClockStatistics, DatabaseClock, Moment
 from evscrub.intake.listener import Listener, ListenerStatistics
 from evscrub.intake.sweep import Sweep, SweepStatistics
@@ -49,6 +51,8 @@ class AgentStatistics:
     :param at: the moment by this host's clocks.
     :param now: the moment by the database's clock, seconds since the epoch.
     :param store_faults: why enabled stores cannot be used, by store.
+    :param group: the group that shares the limits; None if each agent has them for itself.
+    :param consumers: agents that consume from the bus; None if not known.
     """
 
     at: Moment
@@ -59,6 +63,8 @@ class AgentStatistics:
     sweep: SweepStatistics
     database_clock: ClockStatistics
     store_faults: Mapping[str, Fault]
+    group: GroupStatistics | None
+    consumers: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Sources:
     database: Database
     clock: Clock
     database_clock: DatabaseClock
+    group: GroupMember | None
+    consumers: Callable[[], int | None]
 
     def statistics(self) -> AgentStatistics:
         """Return statistics; their cost does not grow with the number of images."""
@@ -85,6 +93,8 @@ class Sources:
             sweep=self.sweep.statistics(),
             database_clock=self.database_clock.statistics(),
             store_faults=self.stores.faults,
+            group=None if self.group is None else self.group.statistics(),
+            consumers=self.consumers(),
         )
 
 
@@ -107,11 +117,15 @@ class Snapshot:
     """Summary of all images that wait or are in trouble; costly to take.
 
     :param now: time by the database's clock, seconds since the epoch.
+    :param waiting: number of images that are not due and have not failed.
+    :param awaiting_retry: number of failed images whose next try is not due.
     :param oldest_due: when the oldest due image was due, or ready for its retry, seconds since the
         epoch; None if no image is due.
     """
 
     now: float
+    waiting: int
+    awaiting_retry: int
     oldest_due: float | None
     forecast: Forecast
     troubles: TroubleStatistics
@@ -126,8 +140,11 @@ def take(sources: Sources) -> Snapshot:
     """Take a snapshot; the cost grows with the number of images."""
     statistics = sources.statistics()
     oldest = (sources.queue.oldest_ready(), statistics.scrubber.leases.oldest_ready_at)
+    awaiting_retry = sources.scrubber.awaiting_retry()
     return Snapshot(
         now=statistics.now,
+        waiting=statistics.queue.waiting - awaiting_retry,
+        awaiting_retry=awaiting_retry,
         oldest_due=min((due for due in oldest if due is not None), default=None),
         forecast=forecast(sources.queue, statistics.now),
         troubles=sources.scrubber.trouble_statistics(SHOWN),
@@ -135,7 +152,7 @@ def take(sources: Sources) -> Snapshot:
 
 
 def forecast(queue: DelayQueue, now: float) -> Forecast:
-    """Count waiting images in up to 48 spans from `now` until the last one falls due."""
+    """Count images in up to 48 spans from `now` until the last one falls due, or for its retry."""
     last = queue.last_due()
     length = max(_SHORTEST_SECONDS, (last or now) - now)
     width = next((w for w in _WIDTHS if length / w < _MOST_SPANS - 1), _WIDTHS[-1])
