@@ -27,7 +27,8 @@ FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
-PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck)
+PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
+PACKAGES+=(chromium faketime prometheus shellcheck)
 LOGS=$(mktemp --directory)
 
 # Many processes start; each would compile all that it imports.
