@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +25,7 @@ from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
 from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional import commands
-from tests.functional.agents import AgentProcess, wait_for
+from tests.functional.agents import AgentProcess, known_as, wait_for
 from tests.glance_client import GlanceClient
 from tests.glance_process import GlanceProcess
 from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
@@ -42,16 +42,6 @@ SCRUBBER = "glance-scrubber"
 # A publisher whose broker is away says so at length.
 for _name in ("oslo.messaging", "oslo_messaging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
-
-
-@contextmanager
-def _known_as(name: str) -> Iterator[None]:
-    """Let a process that is started meanwhile say its name to the object store."""
-    os.environ["AWS_SDK_UA_APP_ID"] = name
-    try:
-        yield
-    finally:
-        del os.environ["AWS_SDK_UA_APP_ID"]
 
 
 class ChaosAgent(AgentProcess):
@@ -92,7 +82,7 @@ class ChaosAgent(AgentProcess):
         """Start it and wait for nothing."""
         self.write_config()
         arguments = ["agent", "--config-file", str(self.config_path)]
-        with _known_as(self.name), self.log_path.open("ab") as log:
+        with known_as(self.name), self.log_path.open("ab") as log:
             self._said_before = log.tell()
             if self.skew:
                 command = [sys.executable, "-m", "tests.chaos.agent", str(self.skew), *arguments]
@@ -246,7 +236,7 @@ class Site:
         log = self.directory / "scrubber.log"
         command = [sys.executable, "-m", "tests.functional.scrubber", "--config-file", str(config)]
         command += ["--daemon", "--log-file", str(log)]
-        with _known_as(SCRUBBER):
+        with known_as(SCRUBBER):
             self._scrubber = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
