@@ -35,7 +35,7 @@ from tests.sharing import shared
 _STORE = "objects"
 _ONE_CLIENT = "tests.coordination.one_client"
 _WITH_ONE_CLIENT = (
-    "import sys; from evscrub import cli; import %s; sys.exit(cli.main())" % _ONE_CLIENT
+    f"import sys; from evscrub import cli; import {_ONE_CLIENT}; sys.exit(cli.main())"
 )
 _LIBFAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 
