@@ -9,11 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from evscrub.coordination import capabilities
+from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
 _SESSION_DRIVERS = ("file", "zookeeper", "kazoo")
+_REASON_CHARACTERS = 200
 
 
 class CoordinatorAwayError(Exception):
@@ -56,6 +59,7 @@ class Coordinator:
         request_seconds: int,
     ) -> None:
         try:
+            import tooz  # noqa: PLC0415 - an extra
             from tooz import coordination  # noqa: PLC0415 - an extra
         except ImportError:
             raise ValueError(
@@ -63,9 +67,11 @@ class Coordinator:
                 " evscrub[coordination]"
             ) from None
         self._tooz = coordination
+        self._not_implemented = tooz.NotImplemented
         self._url = url
         self._group = group.encode()
-        self._member_id = member_id
+        self._name = member_id
+        self._renamed = False
         self._options: dict[str, Any] = {
             "timeout": request_seconds,
             "membership_timeout": membership_seconds,
@@ -76,6 +82,11 @@ class Coordinator:
             self._options["timeout"] = membership_seconds
         self._driver: Any = None
         self._check_driver()
+
+    @property
+    def member_id(self) -> str:
+        """The name of this member in the group."""
+        return f"{self._name}+" if self._renamed else self._name
 
     def beat(self, share: Fraction) -> Seen:
         """Tell the coordinator that this member lives, and read the others; connect if necessary.
@@ -90,7 +101,7 @@ class Coordinator:
             self._driver.heartbeat()
             members = self._members()
             # A membership of an earlier connection is not kept alive by this one.
-            joined = is_new or self._member_id not in members
+            joined = is_new or self.member_id not in members
             if joined:
                 self._join(share)
                 members = self._members()
@@ -101,8 +112,12 @@ class Coordinator:
 
         :raises CoordinatorAwayError: it could not be done; the share may be published even so.
         """
+        published = capabilities.encode(share)
         with self._translated():
-            self._driver.update_capabilities(self._group, capabilities.encode(share)).get()
+            try:
+                self._driver.update_capabilities(self._group, published).get()
+            except self._not_implemented:
+                self._replace(published)
             return Seen(self._shares(self._members()))
 
     def reconnect(self) -> None:
@@ -119,6 +134,15 @@ class Coordinator:
     def _check_driver(self) -> None:
         scheme = self._url.partition(":")[0]
         try:
+            pieces = urlsplit(self._url)
+            _ = pieces.port  # may be none
+        except ValueError:
+            raise ValueError("[coordination] backend_url is no valid URL") from None
+        if scheme == "file" and (pieces.netloc or pieces.path.strip("/") == ""):
+            raise ValueError(
+                "[coordination] backend_url must be file:///DIRECTORY, with a full path"
+            )
+        try:
             driver = self._create()
         except Exception as error:  # noqa: BLE001 - the driver's or stevedore's
             raise ValueError(
@@ -133,7 +157,18 @@ class Coordinator:
             )
 
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
-        return self._tooz.get_coordinator(self._url, self._member_id.encode(), **self._options)
+        return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
+
+    def _replace(self, published: dict[str, str]) -> None:
+        """Publish as another member, then leave as this one.
+
+        The file driver cannot change what a member publishes. A member that left and came back
+        would be missing for a moment, and others could raise their shares.
+        """
+        before, self._renamed = self._driver, not self._renamed
+        self._driver = self._connected()
+        self._driver.join_group(self._group, published).get()
+        before.leave_group(self._group).get()
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
         driver = self._create()
@@ -163,7 +198,7 @@ class Coordinator:
     def _shares(self, members: set[str]) -> dict[str, Fraction | None]:
         """Return what the other members published, by member."""
         shares: dict[str, Fraction | None] = {}
-        for member in sorted(members - {self._member_id}):
+        for member in sorted(members - {self.member_id}):
             try:
                 found = self._driver.get_member_capabilities(self._group, member.encode()).get()
                 shares[member] = capabilities.decode(found)
@@ -178,8 +213,16 @@ class Coordinator:
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the driver's or its client's
-            # Some clients quote the URL, which may hold a password.
-            raise CoordinatorAwayError(type(error).__name__) from None
+            raise CoordinatorAwayError(self._reason(error)) from None
+
+    def _reason(self, error: Exception) -> str:
+        """Return what went wrong, in one line without the password."""
+        password = urlsplit(self._url).password
+        text = " ".join(str(error).split())
+        if password:
+            text = text.replace(password, "***").replace(unquote(password), "***")
+        said = redact(text)[:_REASON_CHARACTERS]
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _text(member: bytes | str) -> str:

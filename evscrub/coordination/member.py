@@ -122,11 +122,10 @@ class GroupMember:
         self._gate = gate
         self._consumers = consumers
         self._use = use
-        self._id = f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._coordinator = Coordinator(
             settings.url,
             settings.group,
-            self._id,
+            f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}",
             settings.membership_seconds,
             settings.request_seconds,
         )
@@ -204,7 +203,7 @@ class GroupMember:
         seen = self._coordinator.beat(in_use)
         if seen.joined:
             self._keeper.published(in_use, joined=True)
-            LOG.info("Joined the group %s as %s", self._settings.group, self._id)
+            LOG.info("Joined the group %s as %s", self._settings.group, self._coordinator.member_id)
         for _ in range(_PUBLISHES):
             share = self._see(seen)
             if share is None:
@@ -229,14 +228,12 @@ class GroupMember:
         changed = share != self._told
         if self._stop.is_set() or not (again or changed or not self._in_force):
             return
-        if changed:
+        if changed and share:
+            LOG.info("Using %s of the limits that the group %s shares", share, self._settings.group)
+        elif changed:
             LOG.info(
-                "Share of the limits: %s%s",
-                share,
-                ""
-                if share
-                else ", nothing is scrubbed until the others of the group have lowered"
-                " theirs or the coordinator answers",
+                "Waiting for a share of the limits of the group %s: nothing is scrubbed until then",
+                self._settings.group,
             )
         self._told = share
         self._in_force = anyio.from_thread.run_sync(self._change, share, token=self._token)
@@ -248,12 +245,15 @@ class GroupMember:
     def _note(self, seen: Seen) -> None:
         """Keep what was seen of the members, for :meth:`statistics`."""
         wall = self._clock.wall()
-        present = {**seen.shares, self._id: self._keeper.in_use}
+        own = self._coordinator.member_id
+        present = {**seen.shares, own: self._keeper.in_use}
         noted = {
             name: replace(old, is_present=False)
             for name, old in self._seen.items()
-            if name not in present and wall - old.last_seen_at < _SHOW_GONE_SECONDS
+            if name not in present
+            and not old.is_self
+            and wall - old.last_seen_at < _SHOW_GONE_SECONDS
         }
         for name, share in present.items():
-            noted[name] = MemberSeen(name, share, wall, is_present=True, is_self=name == self._id)
+            noted[name] = MemberSeen(name, share, wall, is_present=True, is_self=name == own)
         self._seen = noted

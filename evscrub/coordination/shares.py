@@ -43,7 +43,7 @@ class ShareKeeper:
         self._published: Fraction | None = _NONE
         self._members = 0  # at the last contact
         self._steady_since: float | None = None  # start of the uninterrupted membership
-        self._seen_at = now
+        self._attempted_at = now
         self._counted_since: float | None = None
 
     def published(self, share: Fraction | None, *, joined: bool = False) -> None:
@@ -71,17 +71,17 @@ class ShareKeeper:
         :param is_in_force: whether the agent keeps within :attr:`in_use` already.
         :returns: what to publish, after which the others must be read again; None if nothing.
         """
+        self._begin(now)
         self.state = GroupState.MEMBER
         taken = list(others)
         published = self._published or _NONE
         room = max(_NONE, _ALL - sum(taken, start=_NONE))
         self._members = len(taken) + 1
         target = Fraction(1, max(self._members, consumers or 0))
-        if self._steady_since is None or now - self._seen_at > self._settle_seconds:
+        if self._steady_since is None:
             self._steady_since = now
             # The others may have taken this share up.
             self.in_use = min(self.in_use, room)
-        self._seen_at = now
         self.in_use = min(self.in_use, target)
         if now - self._steady_since >= self._settle_seconds:
             wanted = min(target, room)
@@ -103,6 +103,7 @@ class ShareKeeper:
 
         :param consumers: see :meth:`see`.
         """
+        self._begin(now)
         self._steady_since = self._published = None  # it may have been lost, or published
         if self._members:
             self.state = GroupState.AWAY
@@ -119,3 +120,12 @@ class ShareKeeper:
             self.in_use = min(self.in_use, part)
         elif now - (self._counted_since or now) >= self._count_seconds:
             self.in_use = part
+
+    def _begin(self, now: float) -> None:
+        """Begin an attempt. Forget the share if the last one is too long ago.
+
+        A process that was frozen cannot tell whether the others have taken its share up.
+        """
+        if now - self._attempted_at > self._settle_seconds:
+            self._members, self.in_use, self._steady_since = 0, _NONE, None
+        self._attempted_at = now

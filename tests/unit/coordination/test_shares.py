@@ -97,9 +97,12 @@ class TestMember:
         follow(keeper, (Fraction(1),), 7.0)
         assert keeper.in_use == 0
 
-    def test_frozen_member_does_not_raise_its_share_at_once(self) -> None:
+    def test_frozen_member_begins_as_a_new_one(self) -> None:
         keeper = settled(HALF)
-        follow(keeper, (), 5.0 + SETTLE + 0.1)
+        woken = 5.0 + SETTLE + 0.1
+        follow(keeper, (HALF,), woken)
+        assert keeper.in_use == 0
+        follow(keeper, (HALF,), woken + SETTLE)
         assert keeper.in_use == HALF
 
     def test_unanswered_publication_is_repeated(self) -> None:
@@ -111,8 +114,8 @@ class TestMember:
 class TestAway:
     def test_last_share_is_kept(self) -> None:
         keeper = settled(HALF)
-        for hour in range(100):
-            keeper.away(None, hour * 3600.0)
+        for second in range(6, 1000):
+            keeper.away(None, float(second))
         assert keeper.in_use == HALF
         assert keeper.state is GroupState.AWAY
 
@@ -121,6 +124,11 @@ class TestAway:
         for consumers, share in [(2, HALF), (3, THIRD), (2, THIRD), (None, THIRD), (1, THIRD)]:
             keeper.away(consumers, 10.0)
             assert keeper.in_use == share
+
+    def test_share_is_not_kept_by_an_agent_that_was_frozen(self) -> None:
+        keeper = settled(HALF)
+        keeper.away(None, 5.0 + SETTLE + 0.1)
+        assert keeper.in_use == 0
 
     def test_share_is_not_raised_right_after_it(self) -> None:
         keeper = settled(HALF)
