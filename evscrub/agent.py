@@ -21,6 +21,7 @@ from evscrub.coordination.member import GroupMember, group_settings
 from evscrub.domain.address import parse as parse_address
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.flow_control.share import ShareGate
+from evscrub.intake.consumer_count import ConsumerCount
 from evscrub.intake.listener import Listener
 from evscrub.intake.notification import DeleteEvent
 from evscrub.intake.sweep import Sweep
@@ -87,6 +88,7 @@ class Agent:
                 self._joined,
                 lambda: self.scrubber.statistics().record.missed_by_bus,
             )
+            self._consumer_count = ConsumerCount(conf, clock)
             self._status_address = parse_address(conf.status.listen)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
@@ -162,6 +164,7 @@ class Agent:
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(self._consumer_count.run)
                 intake.start_soon(self._store_reloads.run)
                 intake.start_soon(status.run, self._status_address, self._sources, self._retry)
                 task_status.started()
@@ -275,7 +278,7 @@ class Agent:
 
     def _consumers(self) -> int | None:
         """Return how many agents consume from the bus, this one among them; None if not known."""
-        return None
+        return self._consumer_count.count if self.listener.statistics().joined else None
 
     async def _scrub(self, stop: anyio.Event) -> None:
         await self.scrubber.run(float(self._conf.scrubber.drain_timeout), stop)

@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import anyio
 import pytest
 
 from evscrub.domain.clock import Moment
+from evscrub.domain.verdict import GONE, Verdict
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, World, fast
 
@@ -25,7 +27,7 @@ def share(scrubber: Scrubber, part: Fraction) -> bool:
     return scrubber.take_share()
 
 
-def filled(count: int = 500, **changes: object) -> World:
+def filled(count: int = 500, **changes: Any) -> World:
     world = World(replace(LIMITED, **changes), a=fast)
     for number in range(count):
         world.add(f"o{number % 3}", "a")
@@ -94,6 +96,22 @@ def test_expired_share_is_not_used_by_those_who_wait_for_their_turn() -> None:
     assert asked_between(world, 60, 70) == pytest.approx(9, abs=1)
 
 
+def test_expired_share_begins_nothing_that_was_claimed_before() -> None:
+    world = World(
+        replace(SETTINGS, concurrency=2, shared_concurrency=True), a=lambda _: (0.05, GONE)
+    )
+    for number in range(200):
+        world.add(f"o{number}", "a")
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        share(scrubber, Fraction(1))
+        scrubber._context.share.renew(scrubber._context.clock.moment(), 2.01)
+
+    world.run(20, meanwhile)
+    assert len(world.asked) == pytest.approx(80, abs=5)
+    assert max(asked.at for asked in world.asked) < 2.01
+
+
 def test_share_expires_by_the_wall_clock_too() -> None:
     """A virtual machine's boot clock may stop while it is frozen."""
     world = filled()
@@ -111,8 +129,8 @@ def test_share_expires_by_the_wall_clock_too() -> None:
 
 
 def test_concurrency_is_shared_if_asked_for() -> None:
-    def slow(_now: float) -> tuple[float, object]:
-        return 5.0, fast(0)[1]
+    def slow(_now: float) -> tuple[float, Verdict]:
+        return 5.0, GONE
 
     world = World(
         replace(SETTINGS, shared_concurrency=True, store_concurrency={"b": 8}), a=slow, b=slow
@@ -153,7 +171,8 @@ def test_settings_of_a_share() -> None:
 
 
 def test_store_rate_and_owner_rate_follow_the_share() -> None:
-    for changes in ({"store_rate": {"a": RATE}}, {"owner_rate": RATE / 3}):
+    settings: list[dict[str, Any]] = [{"store_rate": {"a": RATE}}, {"owner_rate": RATE / 3}]
+    for changes in settings:
         world = filled(1000, rate=0.0, **changes)
 
         async def meanwhile(scrubber: Scrubber) -> None:
