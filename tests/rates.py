@@ -5,24 +5,48 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def most_above(times: Sequence[float], rate: float, burst: float) -> float:
-    """Return by how much the busiest window is above ``burst + rate * t``; below 0 if none is.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window of time between two requests, both of them in it.
 
-    Windows of all lengths count, at a cost that grows with the number of requests alone.
+    :param above: how many more requests it has than a rate allows; below 0 if it has fewer.
+    """
+
+    since: float
+    until: float
+    above: float
+
+
+def busiest(times: Sequence[float], rate: float, burst: float) -> Window:
+    """Return the window, of any length, that is most above ``burst + rate * t``.
+
+    The cost grows with the number of requests alone.
 
     :param times: when each request came, seconds, ascending; at least one.
     :param rate: requests per second.
     """
     # A window from the i-th to the j-th has j - i + 1 requests.
-    lowest = float("inf")
-    most = float("-inf")
+    lowest, since = float("inf"), times[0]
+    found = Window(since, since, float("-inf"))
     for number, at in enumerate(times):
         level = number - rate * at
-        lowest = min(lowest, level)
-        most = max(most, level - lowest + 1 - burst)
-    return most
+        if level < lowest:
+            lowest, since = level, at
+        above = level - lowest + 1 - burst
+        if above > found.above:
+            found = Window(since, at, above)
+    return found
+
+
+def most_above(times: Sequence[float], rate: float, burst: float) -> float:
+    """Return by how much the busiest window is above ``burst + rate * t``; below 0 if none is.
+
+    Parameters are those of :func:`busiest`.
+    """
+    return busiest(times, rate, burst).above
 
 
 def most_within(times: Sequence[float], seconds: float) -> int:

@@ -9,6 +9,7 @@ busiest window of time, of whatever length, had more deletes than `burst + rate 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -52,7 +53,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         default=0.25,
         metavar="SECONDS",
-        help="how much longer one delete may take from its turn to the server than another",
+        help="how much longer one delete may take from its turn to the server than another,"
+        " besides what is measured of that",
     )
     parser.add_argument("--no-bus", action="store_true", help="agents do not see each other there")
     parser.add_argument("--keep", type=Path, help="a folder to leave logs in")
@@ -109,6 +111,7 @@ def run(backend: str, case: str, directory: Path, options: argparse.Namespace) -
                 slack_seconds=options.slack,
             )
             CASES[case](under_way)
+            (directory / "requests.json").write_text(json.dumps(site.requests()))
             return under_way.end()
 
 

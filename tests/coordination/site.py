@@ -25,6 +25,7 @@ from tests.functional.store_servers import (
     BUCKET,
     Images,
     Location,
+    Request,
     StoreServer,
     s3_options,
     s3_url,
@@ -198,16 +199,16 @@ class Site:
         self.agents.clear()
         shutil.rmtree(self._directory / "agents", ignore_errors=True)
 
+    def requests(self) -> list[Request]:
+        """Return the requests since :meth:`remove_images` was last called, in order."""
+        return sorted(self._store.requests(self._before))
+
     def deletes(self) -> list[tuple[float, str]]:
         """Return when deletes came in, on the machine's monotonic clock, and from whom, in order.
 
         Only those since :meth:`remove_images` was last called.
         """
-        return sorted(
-            (request.at, request.who)
-            for request in self._store.requests(self._before)
-            if request.method == "DELETE"
-        )
+        return [(each.at, each.who) for each in self.requests() if each.method == "DELETE"]
 
 
 def _libfaketime() -> str:

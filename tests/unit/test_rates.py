@@ -3,7 +3,7 @@
 
 import pytest
 
-from tests.rates import count_between, most_above, most_within, reached
+from tests.rates import Window, busiest, count_between, most_above, most_within, reached
 
 _STEADY = [number / 10 for number in range(100)]
 
@@ -18,6 +18,12 @@ def test_most_above_is_zero_at_just_the_rate() -> None:
 def test_most_above_finds_a_window_in_the_middle() -> None:
     times = [0.0, 10.0, 20.0, 20.01, 20.02, 30.0]
     assert most_above(times, 1.0, 1.0) == pytest.approx(2 - 0.02)
+    window = busiest(times, 1.0, 1.0)
+    assert (window.since, window.until) == (20.0, 20.02)
+
+
+def test_busiest_window_may_have_one_request() -> None:
+    assert busiest([5.0], 1.0, 1.0) == Window(5.0, 5.0, 0.0)
 
 
 def test_most_within_counts_the_busiest_window() -> None:
