@@ -148,6 +148,8 @@ class Scrubber:
     def take_share(self) -> bool:
         """Apply the agent's share of the limits, after it changed.
 
+        Without a share, jobs that have not started are released: other agents may have one.
+
         :returns: whether the limits are kept already, rather than exceeded by running deletes.
         """
         settings = self._shared(self._configured)
@@ -156,6 +158,8 @@ class Scrubber:
             self._claimer.change()
             self._lanes.share(settings)
             self._deleter.change(settings.concurrency)
+        if not self._context.may_begin:
+            self._pipeline.settle(*self._lanes.drain())
         self.wake()
         return self._lanes.keeps_limits or not settings.shared_concurrency
 
