@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -47,6 +47,26 @@ def most_above(times: Sequence[float], rate: float, burst: float) -> float:
     Parameters are those of :func:`busiest`.
     """
     return busiest(times, rate, burst).above
+
+
+def longest_way(steps: Iterable[tuple[float, str, object]], most: float) -> float:
+    """Return the longest time between the two requests of one delete, in seconds.
+
+    The s3 driver looks for an object right before it deletes it: what lies between is the
+    machine's. Deletes that come in late come in together with others.
+
+    :param steps: when each request came, in order, its method, and what it was for.
+    :param most: longer ones do not count.
+    """
+    looked: dict[object, float] = {}
+    longest = 0.0
+    for at, method, what in steps:
+        if method == "HEAD":
+            looked[what] = at
+        elif method == "DELETE" and what in looked:
+            way = at - looked[what]
+            longest = max(longest, way if way < most else 0.0)
+    return longest
 
 
 def most_within(times: Sequence[float], seconds: float) -> int:

@@ -8,6 +8,9 @@
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
+#   tests/run.sh coordination  agents of a group that keep one rate, on each kind of coordinator, and a
+#                              table of what a store counted; further arguments, such as --backend
+#                              redis, are those of python -m tests.coordination
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              --randomly-seed=N as a further argument repeats it
 #   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
@@ -270,6 +273,13 @@ case ${1:-} in
         make_environment "$VENV" "$PYTHON"
         install_servers
         "$VENV/bin/python" -m pytest tests/galera --galera-long "${@:2}"
+        ;;
+    coordination)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        say "Agents of a group: a minute or two for each case; --help says what can be chosen"
+        "$VENV/bin/python" -m tests.coordination "${@:2}"
         ;;
     random)
         install_uv

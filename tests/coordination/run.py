@@ -7,18 +7,17 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.coordination.site import GroupAgent, Site
-from tests.functional.store_servers import Request
-from tests.rates import Window, busiest, count_between, most_within, reached
+from tests.rates import Window, busiest, count_between, longest_way, most_within, reached
 from tests.servers import CoordinatorServer
 
 #: Deletes that come in later than they were sent, by a busy machine, come in together with others.
 _WINDOW_SECONDS = 5.0
 _FULL = 0.95
-#: No machine is as slow as that.
+#: No machine is as slow as that: an agent was frozen on the way.
 _FROZEN_SECONDS = 5.0
 
 
@@ -201,14 +200,17 @@ class Run:
         self.site.end_agents()
         times = [each.at for each in requests if each.method == "DELETE"]
         rate, burst = self.rate, self.site.limits.burst
-        slack = self._slack_seconds + longest_way(requests)
+        way = longest_way(
+            [(each.at, each.method, (each.who, each.path)) for each in requests], _FROZEN_SECONDS
+        )
+        slack = self._slack_seconds + way
         tolerance = max(0.0, self._most_agents - burst) + rate * slack
         window = busiest(times, rate, burst) if times else Window(0, 0, 0)
         second = most_within(times, 1.0)
         self._events.append(
             f"busiest window: {window.until - window.since:.2f} s from"
             f" {window.since - self._began:.1f} s, while deletes were up to"
-            f" {longest_way(requests):.2f} s on their way"
+            f" {way:.2f} s on their way"
         )
         if window.above > tolerance:
             self._violations.append(
@@ -246,22 +248,3 @@ class Run:
 
     def _times(self) -> list[float]:
         return [at for at, _ in self.site.deletes()]
-
-
-def longest_way(requests: Sequence[Request]) -> float:
-    """Return the longest time between the two requests of one delete, in seconds.
-
-    The driver looks for the object right before it deletes it: what lies between is the machine's.
-    An agent that was frozen in between does not count.
-
-    :param requests: in order.
-    """
-    looked: dict[tuple[str, str], float] = {}
-    longest = 0.0
-    for each in requests:
-        if each.method == "HEAD":
-            looked[each.who, each.path] = each.at
-        elif each.method == "DELETE" and (each.who, each.path) in looked:
-            way = each.at - looked[each.who, each.path]
-            longest = max(longest, way if way < _FROZEN_SECONDS else 0.0)
-    return longest

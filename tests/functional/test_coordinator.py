@@ -27,6 +27,8 @@ REQUEST_SECONDS = 1
 LATE_SECONDS = 3.0
 WHOLE, HALF, THIRD, NONE = Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(0)
 
+ANYTHING: tuple[Any, ...] = (None, {}, {"share": "much"}, {"share": "2/1"}, "1/2", b"\xff", [1], 0)
+
 NewMember = Callable[..., Coordinator]
 
 
@@ -145,16 +147,7 @@ class TestMemberships:
         )
         stranger.start()
         try:
-            for published in (
-                None,
-                {},
-                {"share": "much"},
-                {"share": "2/1"},
-                "1/2",
-                b"\xff",
-                [1],
-                0,
-            ):
+            for published in ANYTHING:
                 stranger.join_group(group.encode(), published).get()
                 assert member.beat(NONE).shares == {"stranger": None}, published
                 stranger.leave_group(group.encode()).get()

@@ -3,7 +3,15 @@
 
 import pytest
 
-from tests.rates import Window, busiest, count_between, most_above, most_within, reached
+from tests.rates import (
+    Window,
+    busiest,
+    count_between,
+    longest_way,
+    most_above,
+    most_within,
+    reached,
+)
 
 _STEADY = [number / 10 for number in range(100)]
 
@@ -24,6 +32,13 @@ def test_most_above_finds_a_window_in_the_middle() -> None:
 
 def test_busiest_window_may_have_one_request() -> None:
     assert busiest([5.0], 1.0, 1.0) == Window(5.0, 5.0, 0.0)
+
+
+def test_longest_way_is_from_the_look_to_the_delete_of_one_object() -> None:
+    steps = [(0.0, "HEAD", "a"), (0.5, "HEAD", "b"), (0.7, "DELETE", "b"), (1.0, "DELETE", "a")]
+    assert longest_way(steps, 5.0) == 1.0
+    assert longest_way(steps, 0.9) == pytest.approx(0.2)
+    assert longest_way([(0.0, "DELETE", "a"), (5.0, "HEAD", "a")], 9.0) == 0.0
 
 
 def test_most_within_counts_the_busiest_window() -> None:
