@@ -82,6 +82,10 @@ class Coordinator:
         }
         if url.partition(":")[0] in _SESSION_DRIVERS:
             self._options["timeout"] = membership_seconds
+        # Redis has further ones. The URL that other services use may set them to a minute, in which
+        # shares expire.
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            self._options[name] = request_seconds
         self._driver: Any = None
         self._check_driver()
 
@@ -191,13 +195,13 @@ class Coordinator:
         driver.start()
         return driver
 
-    def _members(self) -> set[str]:
-        """Return the ids of all members; none if there is no such group."""
+    def _members(self) -> dict[str, bytes | str]:
+        """Return the driver's ids of all members by their text; none if there is no such group."""
         try:
             found = self._driver.get_members(self._group).get()
         except self._tooz.GroupNotCreated:
-            return set()
-        return {_text(member) for member in found}
+            return {}
+        return {_text(member): member for member in found}
 
     def _join(self, share: Fraction) -> None:
         with contextlib.suppress(self._tooz.GroupAlreadyExist):
@@ -211,15 +215,15 @@ class Coordinator:
                 self._driver.leave_group(self._group).get()
             self._driver.join_group(self._group, published).get()
 
-    def _shares(self, members: set[str]) -> dict[str, Fraction | None]:
+    def _shares(self, members: Mapping[str, bytes | str]) -> dict[str, Fraction | None]:
         """Return what the other members published, by member."""
         shares: dict[str, Fraction | None] = {}
-        for member in sorted(members - {self.member_id}):
+        for name in sorted(members.keys() - {self.member_id}):
             try:
-                found = self._driver.get_member_capabilities(self._group, member.encode()).get()
-                shares[member] = capabilities.decode(found)
+                found = self._driver.get_member_capabilities(self._group, members[name]).get()
+                shares[name] = capabilities.decode(found)
             except self._tooz.SerializationError:
-                shares[member] = None
+                shares[name] = None
             except (self._tooz.MemberNotJoined, self._tooz.GroupNotCreated):
                 continue  # it left meanwhile
         return shares
@@ -242,9 +246,10 @@ class Coordinator:
 
 
 def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
-    """Let the client of tooz' Redis driver fail at once.
+    """Let a driver for Redis fail at once; the other drivers do.
 
-    By default it tries for a minute to reach Redis, which would outlast the share.
+    redis-py retries a request for seconds, tooz retries that fifteen times, and neither can be told
+    otherwise by options: an attempt would take a minute while the server is away.
     """
     make = getattr(driver, "_make_client", None)
     if make is None:
@@ -261,4 +266,4 @@ def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
 
 
 def _text(member: bytes | str) -> str:
-    return member.decode("utf-8", "replace") if isinstance(member, bytes) else member
+    return member.decode("utf-8", "backslashreplace") if isinstance(member, bytes) else member
