@@ -22,7 +22,10 @@ from evscrub.config.settings import (
     sweep_settings,
     unset_delay,
 )
+from evscrub.coordination.member import GroupMember, group_settings
 from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.flow_control.share import ShareGate
+from evscrub.intake.consumer_count import ConsumerCount
 from evscrub.intake.listener import Listener
 from evscrub.intake.notification import DeleteEvent
 from evscrub.intake.sweep import Sweep
@@ -89,6 +92,7 @@ class Agent:
                 self._joined,
                 lambda: self.scrubber.statistics().record.missed_by_bus,
             )
+            self._consumer_count = ConsumerCount(conf, clock)
             self._status_address = status_address(conf)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
@@ -108,6 +112,7 @@ class Agent:
             context,
             Observers(self._scrubbed, self._parked),
         )
+        self._group = self._group_member(clock, context.share)
         self._store_reloads = StoreReloads(self.stores, self.scrubber.try_parked)
         self.sweep = Sweep(
             self.queue,
@@ -129,6 +134,8 @@ class Agent:
             database,
             clock,
             self.database_clock,
+            self._group,
+            self._consumers,
         )
         networks = [ip_network(network) for network in conf.status.retry_from]
         self._retry = Retry(self.scrubber.retry_images, self._retry_stores, networks)
@@ -144,21 +151,30 @@ class Agent:
             )
         quiet.install(self._demote)
         self._introduce()
+        async with anyio.create_task_group() as membership:
+            if self._group is not None:
+                membership.start_soon(self._group.run)
+            await self._work(self._stop, task_status)
+            membership.cancel_scope.cancel()
+        self._database.dispose()
+        LOG.info("Stopped")
+
+    async def _work(self, stop: anyio.Event, task_status: TaskStatus[None]) -> None:
+        """Take images in and scrub them until `stop`, then finish the running deletes."""
         async with anyio.create_task_group() as scrubbing:
-            scrubbing.start_soon(self._scrub, self._stop)
+            scrubbing.start_soon(self._scrub, stop)
             if self._audit is not None:
                 scrubbing.start_soon(self._audit.run)
             async with anyio.create_task_group() as intake:
                 intake.start_soon(self.sweep.run)
                 intake.start_soon(self.listener.run)
+                intake.start_soon(self._consumer_count.run)
                 intake.start_soon(self._store_reloads.run)
                 intake.start_soon(status.run, self._status_address, self._sources, self._retry)
                 task_status.started()
-                await self._stop.wait()
+                await stop.wait()
                 LOG.info("Stopping: waiting for running deletes")
                 intake.cancel_scope.cancel()
-        self._database.dispose()
-        LOG.info("Stopped")
 
     def statistics(self) -> AgentStatistics:
         """Return the statistics of all parts; the cost does not grow with the number of images."""
@@ -251,6 +267,22 @@ class Agent:
                     ", ".join(unknown),
                     ", ".join(self.stores.names),
                 )
+
+    def _group_member(self, clock: Clock, gate: ShareGate) -> GroupMember | None:
+        """Return the membership of the group that shares the limits, if one is configured."""
+        try:
+            settings = group_settings(self._conf)
+            if settings is None:
+                return None
+            return GroupMember(
+                settings, clock, gate, self._consumers, lambda _: self.scrubber.take_share()
+            )
+        except ValueError as error:
+            raise loader.ConfigError(str(error)) from None
+
+    def _consumers(self) -> int | None:
+        """Return how many agents consume from the bus, this one among them; None if not known."""
+        return self._consumer_count.count if self.listener.statistics().joined else None
 
     async def _scrub(self, stop: anyio.Event) -> None:
         await self.scrubber.run(float(self._conf.scrubber.drain_timeout), stop)

@@ -1,40 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks of the message bus, RabbitMQ.
 
-oslo.messaging's driver would wait for a broker without limit, so these checks use their own
-connections with a short timeout. Only existing exchanges and queues are declared again, with the
-arguments that Glance's options imply, so nothing is created.
+Only existing exchanges and queues are declared again, with the arguments that Glance's options
+imply, so nothing is created.
 """
 
 import shlex
-import ssl
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import oslo_messaging
+from amqp import Connection
 from amqp import exceptions as amqp_errors
-from kombu.connection import Connection
-from kombu.exceptions import KombuError
 from oslo_config import cfg
-from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks import glance
 from evscrub.checks.report import Findings, NotCheckedError
-from evscrub.checks.subject import Bus, Subject
+from evscrub.checks.subject import Subject
 from evscrub.domain.words import count
-from evscrub.intake import kafka
+from evscrub.intake import amqp
+from evscrub.intake.amqp import GROUP as _RABBIT
+from evscrub.intake.amqp import PRIORITY as _READ_PRIORITY
 
-_SECONDS = 5.0
-_RABBIT = "oslo_messaging_rabbit"
 #: Glance's own topic by default; Ceilometer and others listen to it.
 _SHARED_TOPIC = "notifications"
 #: The priorities that Glance sends at; each makes a queue of every topic.
 _PRIORITIES = ("info", "warn", "error")
-_READ_PRIORITY = "info"
 #: Messages in a queue without consumers that are worth a warning.
 _MANY = 1000
-_ERRORS = (amqp_errors.AMQPError, OSError, KombuError)
 
 
 def brokers(subject: Subject) -> Findings:
@@ -42,40 +34,25 @@ def brokers(subject: Subject) -> Findings:
     found = Findings()
     glance.register(subject.conf)
     try:
-        transport = oslo_messaging.get_notification_transport(subject.conf)
-        url = TransportURL.parse(
-            subject.conf, subject.conf.oslo_messaging_notifications.transport_url
-        )
-    except (oslo_messaging.MessagingException, ValueError) as error:
-        # Some of these errors quote the URL, which holds the broker's password.
-        if reason := kafka.why_not_loaded(error):
-            found.fail(f"{reason[0].upper()}{reason[1:]}.")
-            return found
-        found.fail(
-            f"The bus's URL cannot be used ({type(error).__name__}): check [DEFAULT] transport_url"
-            " and [oslo_messaging_notifications] transport_url in glance-api.conf."
-        )
+        bus = amqp.configured(subject.conf)
+    except ValueError as error:
+        found.fail(f"The bus cannot be used: {error}.")
         return found
-    if url.transport.startswith("kombu+memory"):
+    if bus.kind.startswith("kombu+memory"):
         found.note("The bus is in memory, within one process.")
         return found
-    if reason := kafka.why_unusable(url):
-        found.fail(f"{reason[0].upper()}{reason[1:]}.")
+    if not bus.brokers:
+        found.warn(f"The bus is {bus.kind}; only RabbitMQ can be checked here.")
         return found
-    if url.transport not in {"rabbit", "kombu"}:
-        found.warn(f"The bus is {url.transport}; only RabbitMQ can be checked here.")
-        return found
-    options = transport.conf[_RABBIT]
-    hosts = url.hosts or [TransportHost("localhost")]
     unreachable = []
-    for host in hosts:
+    for broker in bus.brokers:
         try:
-            with _connection(url, host, options):
-                subject.bus = subject.bus or Bus(url, host, options)
-        except _ERRORS as error:
-            unreachable.append(f"{_name(host)} ({_reason(error)})")
+            with amqp.connection(broker):
+                subject.broker = subject.broker or broker
+        except amqp.ERRORS as error:
+            unreachable.append(f"{broker} ({amqp.reason(error)})")
     if unreachable:
-        tell = found.fail if subject.bus is None else found.warn
+        tell = found.fail if subject.broker is None else found.warn
         tell(
             f"Not reachable: {'; '.join(unreachable)}. Check [DEFAULT] transport_url and"
             f" [{_RABBIT}] in glance-api.conf, the broker itself, and its user, password and"
@@ -86,21 +63,20 @@ def brokers(subject: Subject) -> Findings:
 
 def queues(subject: Subject) -> Findings:
     """Check that existing exchanges and queues match what Glance's options declare."""
-    if subject.bus is None:
+    if subject.broker is None:
         raise NotCheckedError("no RabbitMQ can be reached")
     found = Findings()
-    bus, listener = subject.bus, subject.conf.listener
-    if bus.options.rabbit_quorum_queue and bus.options.rabbit_ha_queues:
+    broker, listener = subject.broker, subject.conf.listener
+    if broker.options.rabbit_quorum_queue and broker.options.rabbit_ha_queues:
         found.fail(
             f"[{_RABBIT}] rabbit_quorum_queue and rabbit_ha_queues are both on: set the latter to"
             " False in glance-api.conf and restart glance-api."
         )
         return found
-    with _connection(bus.url, bus.host, bus.options) as connection:
-        _check_exchange(found, connection, bus.options, listener.exchange)
-        names = [listener.pool] if listener.pool else [f"{topic}.info" for topic in listener.topics]
-        for name in names:
-            _check_queue(found, connection, bus.options, name)
+    with amqp.connection(broker) as connection:
+        _check_exchange(found, connection, broker.options, listener.exchange)
+        for name, consumers in amqp.consumers_of_an_agent(listener).items():
+            _check_queue(found, connection, broker.options, name, consumers)
     if _SHARED_TOPIC in listener.topics and not listener.pool:
         found.warn(
             f"evscrub listens to the topic {_SHARED_TOPIC}, which other services such as Ceilometer"
@@ -113,10 +89,10 @@ def queues(subject: Subject) -> Findings:
 
 def unread(subject: Subject) -> Findings:
     """Check that each queue that Glance's notifications create has a consumer."""
-    if subject.bus is None:
+    if subject.broker is None:
         raise NotCheckedError("no RabbitMQ can be reached")
     found = Findings()
-    bus, listener = subject.bus, subject.conf.listener
+    broker, listener = subject.broker, subject.conf.listener
     glance.register(subject.conf)
     topics = list(subject.conf.oslo_messaging_notifications.topics)
     # The previous check covers these; an agent that starts later reads them.
@@ -124,21 +100,21 @@ def unread(subject: Subject) -> Findings:
     names = {f"{topic}.{priority}": topic for topic in topics for priority in _PRIORITIES}
     waiting: dict[str, dict[str, int]] = {}  # messages by queue by topic
     looked_at = 0
-    with _connection(bus.url, bus.host, bus.options) as connection:
+    with amqp.connection(broker) as connection:
         for name in (name for name in names if name not in ours):
             try:
-                with _channel(connection) as channel:
+                with amqp.channel(connection) as channel:
                     queue = channel.queue_declare(name, passive=True)
             except amqp_errors.NotFound:
                 continue
-            except _ERRORS as error:
+            except amqp.ERRORS as error:
                 found.warn(_refused("queue", name, error))
                 continue
             looked_at += 1
             if queue.message_count and not queue.consumer_count:
                 waiting.setdefault(names[name], {})[name] = queue.message_count
     for topic, queues in waiting.items():
-        found.warn(_nobody_reads(topic, queues, listener.topics, bus.url.virtual_host))
+        found.warn(_nobody_reads(topic, queues, listener.topics, broker.virtual_host))
     if not found.code:
         others = count(looked_at, "other queue")
         found.note(
@@ -178,53 +154,58 @@ def _check_exchange(
     found: Findings, connection: Connection, options: cfg.ConfigOpts.GroupAttr, name: str
 ) -> None:
     try:
-        with _channel(connection) as channel:
+        with amqp.channel(connection) as channel:
             channel.exchange_declare(name, "topic", passive=True)
     except amqp_errors.NotFound:
         found.note(
             f"The exchange {name} does not exist yet: Glance's first notification creates it."
         )
         return
-    except _ERRORS as error:
+    except amqp.ERRORS as error:
         found.fail(_refused("exchange", name, error))
         return
     try:
-        with _channel(connection) as channel:
+        with amqp.channel(connection) as channel:
             channel.exchange_declare(
                 name, "topic", durable=_durable(options), auto_delete=options.amqp_auto_delete
             )
-    except _ERRORS as error:
+    except amqp.ERRORS as error:
         found.fail(_refused("exchange", name, error))
 
 
 def _check_queue(
-    found: Findings, connection: Connection, options: cfg.ConfigOpts.GroupAttr, name: str
+    found: Findings,
+    connection: Connection,
+    options: cfg.ConfigOpts.GroupAttr,
+    name: str,
+    consumers_of_an_agent: int,
 ) -> None:
     try:
-        with _channel(connection) as channel:
+        with amqp.channel(connection) as channel:
             queue = channel.queue_declare(name, passive=True)
     except amqp_errors.NotFound:
         found.note(
             f"The queue {name} does not exist yet: the first agent or notification creates it."
         )
         return
-    except _ERRORS as error:
+    except amqp.ERRORS as error:
         found.fail(_refused("queue", name, error))
         return
     try:
-        with _channel(connection) as channel:
+        with amqp.channel(connection) as channel:
             channel.queue_declare(
                 name,
                 durable=_durable(options),
                 auto_delete=options.amqp_auto_delete,
                 arguments=_arguments(options),
             )
-    except _ERRORS as error:
+    except amqp.ERRORS as error:
         found.fail(_refused("queue", name, error))
         return
     said = f"{name}: {count(queue.message_count, 'message')}, " + (
-        f"{count(queue.consumer_count, 'consumer')}. Each agent is one; if there are more consumers"
-        " than agents, another service takes some of the messages."
+        f"{count(queue.consumer_count, 'consumer')}. Each agent is"
+        f" {'one' if consumers_of_an_agent == 1 else consumers_of_an_agent}; if there are more"
+        " consumers than that, another service takes some of the messages."
         if queue.consumer_count
         else "no agent listening."
     )
@@ -241,59 +222,17 @@ def _refused(kind: str, name: str, error: Exception) -> str:
     if isinstance(error, amqp_errors.PreconditionFailed):
         return (
             f"The {kind} {name} is of another type than Glance's options declare"
-            f" ({_reason(error)}). Use the same [{_RABBIT}] amqp_durable_queues, amqp_auto_delete"
-            f" and rabbit_quorum_* for evscrub and every Glance; if they are the same, delete the"
-            f" {kind} in RabbitMQ and restart them, which creates it again."
+            f" ({amqp.reason(error)}). Use the same [{_RABBIT}] amqp_durable_queues,"
+            " amqp_auto_delete and rabbit_quorum_* for evscrub and every Glance; if they are the"
+            f" same, delete the {kind} in RabbitMQ and restart them, which creates it again."
         )
     if isinstance(error, amqp_errors.AccessRefused):
         return (
-            f"RabbitMQ refuses the {kind} {name} ({_reason(error)}). Give the user of transport_url"
-            " the configure, write and read permissions on it: rabbitmqctl set_permissions."
+            f"RabbitMQ refuses the {kind} {name} ({amqp.reason(error)}). Give the user of"
+            " transport_url the configure, write and read permissions on it: rabbitmqctl"
+            " set_permissions."
         )
-    return f"The {kind} {name} cannot be inspected ({_reason(error)})."
-
-
-@contextmanager
-def _connection(
-    url: TransportURL, host: TransportHost, options: cfg.ConfigOpts.GroupAttr
-) -> Iterator[Connection]:
-    connection = Connection(
-        host.hostname or "localhost",
-        host.username or "guest",
-        host.password or "guest",
-        url.virtual_host or "/",
-        host.port or None,
-        ssl=_tls(options),
-        login_method=options.rabbit_login_method,
-        connect_timeout=_SECONDS,
-        transport="pyamqp",
-        transport_options={"max_retries": 0, "read_timeout": _SECONDS, "write_timeout": _SECONDS},
-    )
-    try:
-        connection.connect()
-        yield connection
-    finally:
-        connection.release()
-
-
-@contextmanager
-def _channel(connection: Connection) -> Iterator[Any]:
-    """Open a channel for one request, because RabbitMQ closes it when it refuses."""
-    with closing(connection.channel()) as channel:
-        yield channel
-
-
-def _tls(options: cfg.ConfigOpts.GroupAttr) -> bool | dict[str, Any]:
-    if not options.ssl:
-        return False
-    settings: dict[str, Any] = {}
-    if options.ssl_key_file:
-        settings["keyfile"] = options.ssl_key_file
-    if options.ssl_cert_file:
-        settings["certfile"] = options.ssl_cert_file
-    if options.ssl_ca_file:
-        settings |= {"ca_certs": options.ssl_ca_file, "cert_reqs": ssl.CERT_REQUIRED}
-    return settings or True
+    return f"The {kind} {name} cannot be inspected ({amqp.reason(error)})."
 
 
 def _durable(options: cfg.ConfigOpts.GroupAttr) -> bool:
@@ -314,13 +253,3 @@ def _arguments(options: cfg.ConfigOpts.GroupAttr) -> dict[str, Any]:
         }
         arguments |= {name: limit for name, limit in limits.items() if limit}
     return arguments
-
-
-def _name(host: TransportHost) -> str:
-    return f"{host.hostname or 'localhost'}:{host.port or 5672}"
-
-
-def _reason(error: Exception) -> str:
-    """Return what the broker or the socket reported, which never includes a password."""
-    said = getattr(error, "reply_text", None) or getattr(error, "strerror", None)
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -5,24 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oslo_config import cfg
-from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.checks.report import NotCheckedError
 from evscrub.domain.address import Address
+from evscrub.intake.amqp import Broker
 from evscrub.registry.database import Database
 from evscrub.stores.backends import Stores
-
-
-@dataclass
-class Bus:
-    """A reachable RabbitMQ.
-
-    :param options: ``[oslo_messaging_rabbit]``, with changes from the transport URL.
-    """
-
-    url: TransportURL
-    host: TransportHost
-    options: cfg.ConfigOpts.GroupAttr
 
 
 @dataclass
@@ -31,11 +19,12 @@ class Subject:
 
     :param conf: the whole configuration; must be ``cfg.CONF``.
     :param agents: status ports of the agents to ask; if empty, the configured one.
+    :param broker: the first RabbitMQ of the bus that can be reached.
     """
 
     conf: cfg.ConfigOpts
     agents: Sequence[Address] = ()
-    bus: Bus | None = None
+    broker: Broker | None = None
     _database: Database | None = field(default=None, repr=False)
     _stores: Stores | None = field(default=None, repr=False)
     schema_known: bool = False

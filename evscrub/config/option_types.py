@@ -6,6 +6,7 @@ return a value within their bounds or raise a ``ValueError`` whose text says wha
 """
 
 import math
+import re
 from ipaddress import ip_network
 
 from oslo_config import types
@@ -18,6 +19,8 @@ NONE = "none"
 
 _EMPTY = "must not be empty"
 _QUOTED_CHARACTERS = 40
+_GROUP_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}").fullmatch
+_BACKEND_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+").fullmatch
 #: AMQP limits names to 255 bytes, and a queue's name is its topic with a suffix such as ``.info``.
 MAX_NAME_BYTES = 240
 
@@ -124,6 +127,42 @@ class OptionalName(Name):
         :raises ValueError: as :class:`Name` does.
         """
         return super().__call__(value) if str(value).strip() else None
+
+
+class GroupName(types.String):
+    """A name of 1 to 64 letters, digits, dots, hyphens and underscores, as in an OpenStack region.
+
+    memcached limits the length of its keys and forbids spaces in them.
+    """
+
+    def __call__(self, value: object) -> str:
+        """Return the name.
+
+        :raises ValueError: it is empty, too long, or has other characters.
+        """
+        text = str(value).strip()
+        if _GROUP_NAME(text) is None:
+            raise ValueError(
+                "must be 1 to 64 letters, digits, dots, hyphens or underscores, not"
+                f" {_quoted(text)}"
+            )
+        return text
+
+
+class BackendUrl(types.String):
+    """A URL of tooz, never quoted in an error because it may hold a password."""
+
+    def __call__(self, value: object) -> str:
+        """Return the URL without surrounding spaces.
+
+        :raises ValueError: it is empty, or does not begin with a driver and ``://``.
+        """
+        text = str(value).strip()
+        if not text:
+            raise ValueError(f"{_EMPTY}; without the option each agent has the limits for itself")
+        if _BACKEND_URL(text) is None:
+            raise ValueError("must be a URL of tooz as etcd3+http://HOST:PORT, without spaces")
+        return text
 
 
 class Names(types.List):

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from oslo_config import cfg, types
 
 from evscrub.config.option_types import (
+    BackendUrl,
     EncryptionKey,
     Float,
+    GroupName,
     Integer,
     ListenAddress,
     Name,
@@ -162,7 +164,8 @@ scrubber_opts = [
         type=Rate(),
         default=0,
         mutable=True,
-        help="Largest number of delete requests a second over all stores, for each agent. The"
+        help="Largest number of delete requests a second over all stores, for each agent, or for"
+        " all agents together with [coordination] backend_url. The"
         " default of 0 is no limit. Set it below what the backend can serve beside its users,"
         " because users decide how fast images are deleted.",
     ),
@@ -232,6 +235,15 @@ scrubber_opts = [
         " limit. Owners take turns without it; a limit keeps one owner from using the whole"
         " capacity while no other owner waits. The owner comes from the registry, so with a"
         " single store each image is read once more before it is claimed.",
+    ),
+    cfg.BoolOpt(
+        "shared_concurrency",
+        default=False,
+        mutable=True,
+        help="Whether concurrency and store_concurrency also hold for all agents of a group"
+        " together, see [coordination] backend_url; off by default, when they hold for each agent."
+        " Each agent may always scrub one image at a time. Turn it on if the backend bears only so"
+        " many requests at once.",
     ),
     cfg.Opt(
         "not_found_limit",
@@ -367,6 +379,56 @@ audit_opts = [
     ),
 ]
 
+coordination_opts = [
+    cfg.Opt(
+        "backend_url",
+        type=BackendUrl(),
+        secret=True,
+        help="Address of the coordinator that makes all agents share one set of limits: rate,"
+        " store_rate, owner_rate and burst then hold for the agents together, each of which uses an"
+        " equal part. Unset by default: each agent has the limits for itself. It is a URL of tooz,"
+        " as other OpenStack services have it, for instance etcd3+http://10.0.0.5:2379,"
+        " redis://:password@10.0.0.5:6379, memcached://10.0.0.5:11211, or file:///var/lib/evscrub"
+        " for agents on one host. It needs evscrub[coordination] to be installed. Set it to the"
+        " same value for all agents, together with the same limits.",
+    ),
+    cfg.Opt(
+        "name",
+        type=GroupName(),
+        default="default",
+        help="Name of the Glance or its region, after which the group of agents is called"
+        " evscrub.NAME. Agents of one group share their limits: set it to the same value for all"
+        " agents of one Glance, and to different ones if several regions use one coordinator.",
+    ),
+    cfg.Opt(
+        "heartbeat_interval",
+        type=Float(0.1, 60),
+        default=1,
+        help="Time in seconds between two heartbeats, at which the other members are read too. A"
+        " shorter time notices sooner who joins or leaves, and costs the coordinator more requests:"
+        " at each heartbeat one for each member and two more.",
+    ),
+    cfg.Opt(
+        "membership_timeout",
+        type=Integer(3, 600),
+        default=30,
+        help="Time in seconds without a heartbeat after which an agent no longer counts as a"
+        " member, and the others take up its share. A shorter time takes it up sooner after a"
+        " crash; a longer one bridges longer interruptions. At least three times"
+        " heartbeat_interval. It replaces membership_timeout in backend_url.",
+    ),
+    cfg.Opt(
+        "expected_members",
+        type=Integer(0, 1000),
+        default=0,
+        help="Number of agents that are meant to run. An agent that cannot reach the coordinator"
+        " uses at most this part of the limits. The default of 0 is not known: such an agent"
+        " divides by the consumers of the bus instead, which only RabbitMQ tells, and scrubs"
+        " nothing if it has never reached the coordinator and the bus does not tell either. Set it"
+        " with another bus than RabbitMQ.",
+    ),
+]
+
 status_opts = [
     cfg.Opt(
         "listen",
@@ -409,6 +471,7 @@ GROUPS: dict[str, Sequence[cfg.Opt]] = {
     "queue": queue_opts,
     "scrubber": scrubber_opts,
     "sweep": sweep_opts,
+    "coordination": coordination_opts,
     "status": status_opts,
     "audit": audit_opts,
 }

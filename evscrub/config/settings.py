@@ -2,8 +2,9 @@
 """Read the tunable options into plain values for the parts of an agent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from fractions import Fraction
 
 from oslo_config import cfg
 
@@ -31,6 +32,7 @@ class Settings:
         limit and no check.
     :param acknowledged_stores: stores whose missing data is taken as deleted.
     :param trusts_few_missing: see :attr:`evscrub.domain.proof.Missing.trusts_few`.
+    :param shared_concurrency: whether a group of agents shares the limits of concurrency too.
     """
 
     policy: Policy
@@ -46,6 +48,34 @@ class Settings:
     not_found_limit: int = 0
     acknowledged_stores: frozenset[str] = frozenset()
     trusts_few_missing: bool = True
+    shared_concurrency: bool = False
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is a limit that a group of agents shares."""
+        rates = (self.rate, self.owner_rate, *self.store_rate.values())
+        return self.shared_concurrency or any(rates)
+
+    def of_share(self, part: Fraction) -> "Settings":
+        """Return the settings for a part of the limits.
+
+        One image at a time and a burst of one request are the least, whatever the part.
+
+        :param part: above 0, at most 1.
+        """
+        most = (lambda limit: max(1, int(limit * part))) if self.shared_concurrency else int
+        share = float(part)
+        return replace(
+            self,
+            rate=self.rate * share,
+            burst=max(1.0, self.burst * share),
+            owner_rate=self.owner_rate * share,
+            store_rate={store: rate * share for store, rate in self.store_rate.items()},
+            concurrency=most(self.concurrency),
+            store_concurrency={
+                store: most(limit) for store, limit in self.store_concurrency.items()
+            },
+        )
 
     def allowed(self, store: str) -> tuple[int, float]:
         """Return how many images at a time and how many deletes a second a store may get.
@@ -100,6 +130,7 @@ def scrubber_settings(conf: cfg.ConfigOpts) -> Settings:
         owner_rate=options.owner_rate,
         not_found_limit=options.not_found_limit,
         acknowledged_stores=frozenset(options.acknowledged_stores),
+        shared_concurrency=options.shared_concurrency,
     )
 
 

@@ -21,15 +21,20 @@ class OwnerLimit:
         self._next: dict[str | None, float] = {}
         self._forget_at = _MANY
 
-    def change(self, rate: float) -> set[str]:
-        """Change the rate and forget all turns.
+    def change(self, rate: float, now: float) -> set[str]:
+        """Change the rate and forget the turns to come; those that came keep their distance.
 
+        :param now: as in :meth:`turn`.
         :returns: images delayed by the old rate that did not start; empty if the rate is the same.
         """
         if rate == self.rate:
             return set()
-        self.rate = rate
-        self._next.clear()
+        old, self.rate = self.rate, rate
+        self._next = (
+            {owner: min(now, turn - 1 / old) + 1 / rate for owner, turn in self._next.items()}
+            if rate
+            else {}
+        )
         delayed, self._delayed = self._delayed, set()
         return delayed
 

@@ -27,10 +27,14 @@ class RateLimit:
             for scope in self._waiting:
                 scope.cancel()
 
-    def follow(self, rate: float) -> None:
-        """Change the rate, also for waiting tasks; the bucket starts empty."""
-        if rate != self.rate:
-            self.change(rate, self.burst)
+    def follow(self, rate: float, burst: float | None = None) -> None:
+        """Change rate and burst, also for waiting tasks; the bucket starts empty.
+
+        :param burst: None to keep it.
+        """
+        burst = self.burst if burst is None else burst
+        if (rate, burst) != (self.rate, self.burst):
+            self.change(rate, burst)
             self._is_full = self._limiter is not None
 
     async def acquire(self) -> None:

@@ -25,6 +25,7 @@ from oslo_messaging.notify.listener import BatchNotificationServer
 from evscrub.domain.clock import Clock
 from evscrub.intake import kafka
 from evscrub.intake import transport as bounded
+from evscrub.intake.amqp import PRIORITY
 from evscrub.intake.broker_probe import BrokerWatch, brokers, transport_url
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
 from evscrub.telemetry.log_limit import LogLimit
@@ -33,8 +34,6 @@ from evscrub.telemetry.silence import Silence
 
 LOG = logging.getLogger(__name__)
 
-#: Glance sends image.delete at this priority.
-_PRIORITY = "info"
 _TELL_SECONDS = 60.0
 _STOP_SECONDS = 2.0
 _REJOIN_SECONDS = 5.0
@@ -71,7 +70,7 @@ class Dispatcher:
     :param wall: returns seconds since the epoch.
     """
 
-    supported_priorities = (_PRIORITY,)
+    supported_priorities = (PRIORITY,)
 
     def __init__(
         self,

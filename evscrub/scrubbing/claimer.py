@@ -69,9 +69,9 @@ class Claimer:
 
     def change(self) -> None:
         """Apply changed options; what the old owner rate delayed is due for the new one."""
-        delayed = self._owners.change(self._context.settings.owner_rate)
-        self._queue.swept_lane = self._known_lane()
         now = self._context.database_clock.now()
+        delayed = self._owners.change(self._context.settings.owner_rate, now)
+        self._queue.swept_lane = self._known_lane()
         for image_id in delayed:
             if not self._queue.is_taken(image_id) and self._queue.cancel(image_id):
                 self._queue.add(image_id, now)

@@ -10,6 +10,7 @@ import anyio
 
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.flow_control.share import ShareGate
 from evscrub.registry.database import Database
 from evscrub.registry.gateway import SILENT_SECONDS, RegistryGateway
 from evscrub.telemetry.statistics import Record, Scrubbed, Trouble
@@ -57,6 +58,7 @@ class Context:
     """State and services that all parts of a scrubber share.
 
     :param settings: current options; replaced when they change, so read them at each use.
+    :param share: tells whether limits may be used now that a group of agents shares.
     :param wakeup: set when a step may be started.
     :param uniform: returns a random number between two bounds, for jitter.
     """
@@ -67,6 +69,10 @@ class Context:
     record: Record = field(default_factory=Record)
     uniform: Callable[[float, float], float] = random.uniform
     wakeup: Wakeup = field(default_factory=Wakeup, init=False)
+    share: ShareGate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.share = ShareGate(self.clock)
 
     @classmethod
     def create(
@@ -80,6 +86,11 @@ class Context:
     @property
     def clock(self) -> Clock:
         return self.database_clock.clock
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether deletes may be started: no limit is shared, or this agent has a share of it."""
+        return self.share.is_open or not self.settings.is_shared
 
     @property
     def lease_seconds(self) -> float:

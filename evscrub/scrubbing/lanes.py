@@ -86,6 +86,8 @@ class Lanes:
 
         :param now: seconds since boot.
         """
+        if not self._context.may_begin:
+            return None
         concurrency = self._context.settings.concurrency
         free = concurrency - self.running
         able = [lane for lane in self if lane.may_begin(now)] if free > 0 else []
@@ -108,13 +110,34 @@ class Lanes:
         # The slot comes first, so that no token is spent while waiting for one.
         if limits := [limit for limit in (self._rates[lane.name], self._rate) if limit.rate]:
             lane.waits(batch)
-            for limit in limits:
-                got = 0
-                while got < len(batch):  # which gets shorter where the lane takes jobs back
-                    await limit.acquire()
-                    got += 1
+            await self._acquire(limits, batch)
+            while batch and not self._context.may_begin:
+                await self._context.share.wait()
+                await self._acquire(limits, batch)  # turns of an expired share are void
             lane.goes(batch, self._context.clock.boot())
             self._context.wakeup.set()
+
+    async def _acquire(self, limits: Iterable[RateLimit], batch: Batch) -> None:
+        for limit in limits:
+            got = 0
+            while got < len(batch):  # which gets shorter where the lane takes jobs back
+                await limit.acquire()
+                got += 1
+
+    def share(self, settings: Settings) -> None:
+        """Apply the limits of another share; buckets start empty, for others may have used it."""
+        self._slots.total = settings.concurrency
+        self._rate.follow(settings.rate, settings.burst)
+        for lane in self:
+            lane.pace.allow(*settings.allowed(lane.name))
+            self._rates[lane.name].follow(lane.pace.rate, settings.burst)
+
+    @property
+    def keeps_limits(self) -> bool:
+        """Whether no more deletes run than are allowed; more do after a limit was lowered."""
+        return self.running <= self._slots.total and all(
+            lane.running <= lane.pace.most_concurrent for lane in self
+        )
 
     def change(self, settings: Settings) -> None:
         """Apply changed options and resume paused stores."""
@@ -212,8 +235,10 @@ class Lanes:
     def release(self) -> list[Job]:
         """Remove and return all jobs that have not started; lifts the rate limits for the rest."""
         self._rate.change(0, 1)
-        released = []
-        for lane in self:
-            self._rates[lane.name].change(0, 1)
-            released += lane.drain()
-        return released
+        for limit in self._rates.values():
+            limit.change(0, 1)
+        return self.drain()
+
+    def drain(self) -> list[Job]:
+        """Remove and return all jobs that have not started."""
+        return [job for lane in self for job in lane.drain()]

@@ -31,6 +31,8 @@ class Scheduler:
 
     def claims(self) -> Iterator[tuple[Lane, list[Taken]]]:
         """Take the ready images to claim, and yield them in batches with their lane."""
+        if not self._context.may_begin:
+            return
         now = self._context.clock.boot()
         settings = self._context.settings
         for store in {_store_of(name) for name in self._queue.lanes() if name != UNKNOWN_LANE}:

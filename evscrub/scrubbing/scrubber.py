@@ -45,6 +45,7 @@ class Scrubber:
     ) -> None:
         self._queue = queue
         self._context = context
+        self._configured = context.settings  # before they are divided by the share
         self._record = context.record
         self._leases = LeaseKeeper(claims, context)
         self._lanes = Lanes(stores.deletable, queue, context)
@@ -72,6 +73,7 @@ class Scrubber:
         """Return the parts' statistics; the cost does not grow with the images in trouble."""
         return ScrubberStatistics(
             settings=self.settings,
+            configured=self._configured,
             record=self._record.statistics(),
             lanes=self._lanes.statistics(),
             running=self._lanes.running,
@@ -133,14 +135,38 @@ class Scrubber:
 
     def change(self, settings: Settings) -> None:
         """Apply changed options at once."""
-        old, self._context.settings = self._context.settings, settings
+        old, self._context.settings = self._context.settings, self._shared(settings)
+        self._configured = settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
         if moved < 0:  # images looked at too early learn their due time from the registry
             self._queue.shift(moved)
         self._claimer.change()
-        self._lanes.change(settings)
-        self._deleter.change(settings.concurrency)
+        self._lanes.change(self.settings)
+        self._deleter.change(self.settings.concurrency)
         self.wake()
+
+    def take_share(self) -> bool:
+        """Apply the agent's share of the limits, after it changed.
+
+        Without a share, jobs that have not started are released: other agents may have one.
+
+        :returns: whether the limits are kept already, rather than exceeded by running deletes.
+        """
+        settings = self._shared(self._configured)
+        if settings != self.settings:
+            self._context.settings = settings
+            self._claimer.change()
+            self._lanes.share(settings)
+            self._deleter.change(settings.concurrency)
+        if not self._context.may_begin:
+            self._pipeline.settle(*self._lanes.drain())
+        self.wake()
+        return self._lanes.keeps_limits or not settings.shared_concurrency
+
+    def _shared(self, settings: Settings) -> Settings:
+        """Return the settings for this agent's share; without a share it only waits."""
+        part = self._context.share.part
+        return settings.of_share(part) if part else settings
 
     # -- running
 

@@ -16,6 +16,8 @@ from evscrub.telemetry.statistics import RecordStatistics
 class ScrubberStatistics:
     """The parts of a scrubber at one moment.
 
+    :param settings: the settings in force, for this agent's share of the limits.
+    :param configured: the settings as configured, for the group where limits are shared.
     :param lanes: statistics of each lane.
     :param running: workers of all lanes.
     :param unsettled: ended jobs whose result is not in the registry.
@@ -23,6 +25,7 @@ class ScrubberStatistics:
     """
 
     settings: Settings
+    configured: Settings
     record: RecordStatistics
     lanes: tuple[LaneStatistics, ...]
     running: int

@@ -15,6 +15,7 @@ import anyio
 from oslo_config import cfg
 
 from evscrub.config.settings import scrubber_settings
+from evscrub.coordination.member import GroupMember, GroupSettings, group_settings
 from evscrub.domain import image_report
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import ImageRow
@@ -160,6 +161,9 @@ class SinglePass:
             self._context,
             Observers(self._scrubbed, self._parked),
         )
+        self._share_seconds = 0.0
+        group = group_settings(conf)
+        self._group = None if group is None else self._member_of(group)
         self._unreadable: list[str] = []
         self._inventory = Inventory(database, _PAGE_IMAGES, self._unreadable.append)
         self._began = self._progressed_at = self._clock.boot()
@@ -185,6 +189,30 @@ class SinglePass:
         :returns: what is left of the selection; None if `stop` came first.
         :raises RegistryAwayError: the registry could not be read for as long as the pass waits.
         """
+        async with anyio.create_task_group() as membership:
+            if self._group is not None:
+                membership.start_soon(self._group.run)
+            account = await self._work(stop)
+            membership.cancel_scope.cancel()
+        return account
+
+    def _member_of(self, group: GroupSettings) -> GroupMember:
+        self._share_seconds = group.membership_seconds + group.settle_seconds
+        return GroupMember(
+            group,
+            self._clock,
+            self._context.share,
+            lambda: None,  # a pass does not consume from the bus
+            lambda _: self._scrubber.take_share(),
+        )
+
+    async def _until_share(self) -> None:
+        """Wait for the first share of limits that a group of agents shares."""
+        if not self._context.may_begin:
+            with anyio.move_on_after(self._share_seconds):
+                await self._context.share.wait()
+
+    async def _work(self, stop: anyio.Event) -> Account | None:
         account = None
         drain = anyio.Event()
         async with anyio.create_task_group() as tasks:
@@ -194,6 +222,7 @@ class SinglePass:
             try:
                 async with anyio.create_task_group() as working:
                     working.start_soon(_cancel_at, stop, working.cancel_scope)
+                    await self._until_share()
                     account = await self._scrub()
                     working.cancel_scope.cancel()
             finally:

@@ -8,6 +8,8 @@ from itertools import islice
 from math import floor
 from typing import Generic, NamedTuple, TypeVar
 
+from evscrub.coordination.member import GroupMember
+from evscrub.coordination.statistics import GroupStatistics
 from evscrub.domain.clock import Clock, ClockStatistics, DatabaseClock, Moment
 from evscrub.intake.listener import Listener, ListenerStatistics
 from evscrub.intake.sweep import Sweep, SweepStatistics
@@ -49,6 +51,8 @@ class AgentStatistics:
     :param at: the moment by this host's clocks.
     :param now: the moment by the database's clock, seconds since the epoch.
     :param store_faults: why enabled stores cannot be used, by store.
+    :param group: the group that shares the limits; None if each agent has them for itself.
+    :param consumers: agents that consume from the bus; None if not known.
     """
 
     at: Moment
@@ -59,6 +63,8 @@ class AgentStatistics:
     sweep: SweepStatistics
     database_clock: ClockStatistics
     store_faults: Mapping[str, Fault]
+    group: GroupStatistics | None
+    consumers: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +79,8 @@ class Sources:
     database: Database
     clock: Clock
     database_clock: DatabaseClock
+    group: GroupMember | None
+    consumers: Callable[[], int | None]
 
     def statistics(self) -> AgentStatistics:
         """Return statistics; their cost does not grow with the number of images."""
@@ -85,6 +93,8 @@ class Sources:
             sweep=self.sweep.statistics(),
             database_clock=self.database_clock.statistics(),
             store_faults=self.stores.faults,
+            group=None if self.group is None else self.group.statistics(),
+            consumers=self.consumers(),
         )
 
 

@@ -23,15 +23,22 @@ class Outage:
     :param name: the service, as a sentence starts with it.
     :param consequence: what its absence means for evscrub, a sentence without a period.
     :param now: returns seconds of a clock that also runs while the process is stopped.
+    :param remind_seconds: how often a lasting outage is logged; infinity for once.
     """
 
-    def __init__(self, name: str, consequence: str, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        consequence: str,
+        now: Callable[[], float],
+        remind_seconds: float = REMIND_SECONDS,
+    ) -> None:
         self._name = name
         self._consequence = consequence
         self._now = now
         self._lock = threading.Lock()
         self._since: float | None = None
-        self._limit = LogLimit(REMIND_SECONDS)
+        self._limit = LogLimit(remind_seconds)
         self._is_told = False
         self._back_at = -math.inf
 

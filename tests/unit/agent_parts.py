@@ -75,6 +75,8 @@ def make_sources(clock: Clock) -> Sources:
         cast("Database", SimpleNamespace()),
         clock,
         database_clock,
+        None,
+        lambda: None,
     )
 
 

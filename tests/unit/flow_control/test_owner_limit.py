@@ -36,11 +36,21 @@ def test_unused_turns_are_not_saved() -> None:
     assert [limit.turn("i", "a", 100) for _ in range(3)] == [100, 101, 102]
 
 
-def test_raised_rate_applies_from_the_next_turn() -> None:
+def test_changed_rate_keeps_its_distance_from_the_last_turn() -> None:
     limit = OwnerLimit(1)
     limit.turn("i", "a", 0)
-    limit.change(10)
-    assert [limit.turn("i", "a", 0) for _ in range(3)] == pytest.approx([0, 0.1, 0.2])
+    limit.change(10, 0.05)
+    assert [limit.turn("i", "a", 0.05) for _ in range(3)] == pytest.approx([0.1, 0.2, 0.3])
+    limit.change(1, 10.0)
+    assert limit.turn("i", "a", 10.0) == 10.0
+
+
+def test_changed_rate_does_not_wait_for_turns_to_come() -> None:
+    limit = OwnerLimit(0.1)
+    for _ in range(100):
+        limit.turn("i", "a", 0)
+    limit.change(1, 25.0)
+    assert limit.turn("i", "a", 25.0) == 26.0  # the turn of 20 s is one of those that came
 
 
 def test_changed_rate_gives_back_what_the_old_one_delayed() -> None:
@@ -49,9 +59,9 @@ def test_changed_rate_gives_back_what_the_old_one_delayed() -> None:
         limit.turn(image_id, "a", 0)
     limit.turn("m", "b", 0)
     limit.started("k")
-    assert limit.change(1) == set()
-    assert limit.change(2) == {"j", "l"}
-    assert limit.change(0) == set()
+    assert limit.change(1, 0) == set()
+    assert limit.change(2, 0) == {"j", "l"}
+    assert limit.change(0, 0) == set()
 
 
 def test_owners_without_pending_turns_are_forgotten() -> None:

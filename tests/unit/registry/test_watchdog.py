@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from evscrub.registry.watchdog import Watchdog
+from tests.servers import wait_until
 
 
 class LostError(Exception):
@@ -49,7 +50,8 @@ def test_time_is_the_clock_s() -> None:
 
 
 def test_other_errors_pass_and_answered_waits_leave_the_socket_alone() -> None:
-    watching = Watchdog(0.2).watching
+    now = 0.0
+    watching = Watchdog(0.2, lambda: now).watching
     client, server = socket.socketpair()
     with client, server:
         server.send(b"ab")
@@ -57,12 +59,14 @@ def test_other_errors_pass_and_answered_waits_leave_the_socket_alone() -> None:
             receive(client)
         with pytest.raises(ValueError, match="other"), watching(client.fileno(), LostError):
             raise ValueError("other")
-        threading.Event().wait(0.5)  # longer than the watch was for
+        now = 1.0
+        threading.Event().wait(0.5)  # until the watchdog has looked
         receive(client)
 
 
 def test_many_waits_at_once_end_each_in_its_time() -> None:
-    dog = Watchdog(0.3)
+    now = 0.0
+    dog = Watchdog(0.3, lambda: now)
     ended: list[str] = []
 
     def wait(answer: bool) -> None:
@@ -80,14 +84,23 @@ def test_many_waits_at_once_end_each_in_its_time() -> None:
     threads = [threading.Thread(target=wait, args=(number % 2 == 0,)) for number in range(20)]
     for thread in threads:
         thread.start()
+    wait_until(lambda: len(ended) == 10, 30, "the answers")
+    now = 1.0
     for thread in threads:
         thread.join(30)
     assert sorted(ended) == ["answered"] * 10 + ["lost"] * 10
 
 
 def test_no_descriptor_is_left() -> None:
-    dog = Watchdog(0.1)
+    now = 0.0
+    dog = Watchdog(0.1, lambda: now)
     client, server = socket.socketpair()
+
+    def receive_late() -> None:
+        nonlocal now
+        now = 1.0
+        receive(client)
+
     with client, server:
         before = len(list(Path(f"/proc/{os.getpid()}/fd").iterdir()))
         for _ in range(20):
@@ -95,5 +108,5 @@ def test_no_descriptor_is_left() -> None:
             with dog.watching(client.fileno(), LostError):
                 receive(client)
         with pytest.raises(LostError), dog.watching(client.fileno(), LostError):
-            receive(client)
+            receive_late()
         assert len(list(Path(f"/proc/{os.getpid()}/fd").iterdir())) == before

@@ -415,15 +415,20 @@ class TestDirectories:
     def test_hanging_file_system_is_not_waited_for(self) -> None:
         release = threading.Event()
         asked: list[str] = []
+        now = 0.0
 
         def ask(path: str) -> str:
+            nonlocal now
             asked.append(path)
             if path == "hangs":
+                now += 60
                 release.wait(60)
             return path
 
-        look = Bounded(ask, 0.05)
+        look = Bounded(ask, 60, lambda: now)
         assert look("a") == "a"
+        threading.Thread(target=look, args=("hangs",)).start()
+        wait_until(lambda: now == 60, 30, "a hanging call")
         assert [look("hangs"), look("hangs"), look("a")] == [None, None, "a"]
         assert asked == ["a", "hangs", "a"]
         release.set()
