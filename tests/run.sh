@@ -7,9 +7,13 @@
 #   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh readme        README.rst's commands as on a fresh machine, with the time of each
 #   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
 #   tests/run.sh container     build the container image and run an agent in it
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
+#   tests/run.sh coordination  agents of a group that keep one rate, on each kind of coordinator, and a
+#                              table of what a store counted; further arguments, such as --backend
+#                              redis, are those of python -m tests.coordination
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              --randomly-seed=N as a further argument repeats it
 #   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them;
@@ -33,8 +37,8 @@ FURTHER_PYTHONS=${FURTHER_PYTHONS:-python3.12 python3.13}
 WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
-PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql chromium prometheus shellcheck
-    systemd)
+PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
+PACKAGES+=(chromium faketime prometheus shellcheck systemd)
 CONTAINER_PACKAGES=(buildah mmdebstrap)
 LOGS=$(mktemp --directory)
 
@@ -334,6 +338,13 @@ case ${1:-} in
         cp build/docs/man/evscrub.8 etc/man/evscrub.8
         say "build/docs/html/index.html, etc/man/evscrub.8"
         ;;
+    readme)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        EVSCRUB_README=network "$VENV/bin/python" -m pytest -n 0 -rP tests/functional/test_readme.py \
+            "${@:2}"
+        ;;
     releases)
         install_uv
         make_environment "$VENV" "$PYTHON"
@@ -358,6 +369,13 @@ case ${1:-} in
         make_environment "$VENV" "$PYTHON"
         install_servers
         "$VENV/bin/python" -m pytest tests/galera --galera-long "${@:2}"
+        ;;
+    coordination)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        say "Agents of a group: a minute or two for each case; --help says what can be chosen"
+        "$VENV/bin/python" -m tests.coordination "${@:2}"
         ;;
     random)
         install_uv

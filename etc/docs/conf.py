@@ -27,6 +27,8 @@ smartquotes = False
 
 html_theme = "furo"
 html_title = f"evscrub {release}"
+html_static_path = ["_static"]
+html_css_files = ["evscrub.css"]
 html_show_sphinx = False
 html_copy_source = False
 

@@ -3,11 +3,15 @@
 
 ``.. evscrub-command:: NAME``
     a command's synopsis, description, options and exit codes, from its parser.
+``.. evscrub-exit-codes::``
+    the exit codes that all commands have in common.
 ``.. evscrub-metrics::``
     all metrics with their types, labels and help, from the collector of an idle agent.
 """
 
 import argparse
+import ast
+import re
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -45,6 +49,18 @@ class CommandDirective(SphinxDirective):
             *_options(command, besides=program),
             *([nodes.paragraph("", command.epilog)] if command.epilog else []),
         ]
+
+
+class ExitCodesDirective(SphinxDirective):
+    """Lists the exit codes that the program's ``--help`` has."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return the list."""
+        section = re.search(r"^exit codes:\n((?:  .*\n)+)", _program().epilog or "", re.MULTILINE)
+        if section is None:
+            raise self.error("evscrub --help has no exit codes")
+        codes = re.findall(r"^  (\d+) +((?:.|\n   )*)$", section[1], re.MULTILINE)
+        return [_definitions(([nodes.Text(code)], " ".join(text.split())) for code, text in codes)]
 
 
 class MetricsDirective(SphinxDirective):
@@ -164,8 +180,30 @@ def _metric_term(metric: Metric) -> list[nodes.Node]:
     ]
 
 
+def _write_defaults_as_in_files(_app: Sphinx, document: nodes.document) -> None:
+    """Write the defaults of options as in a configuration file; oslo.config's are Python's."""
+    for field in document.findall(nodes.field):
+        name, body = field.children
+        if name.astext() == "Default":
+            text = body.astext()
+            written = "unset" if text == "<None>" else _written(text)
+            body.children = [nodes.paragraph("", "", nodes.literal("", written))]
+
+
+def _written(default: str) -> str:
+    try:
+        value = ast.literal_eval(default)
+    except (SyntaxError, ValueError):
+        return default
+    if isinstance(value, dict):
+        value = [f"{name}:{one}" for name, one in value.items()]
+    return (",".join(map(str, value)) or "empty") if isinstance(value, list) else default
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Register the directives."""
     app.add_directive("evscrub-command", CommandDirective)
+    app.add_directive("evscrub-exit-codes", ExitCodesDirective)
     app.add_directive("evscrub-metrics", MetricsDirective)
+    app.connect("doctree-read", _write_defaults_as_in_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

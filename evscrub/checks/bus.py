@@ -36,7 +36,8 @@ def brokers(subject: Subject) -> Findings:
     try:
         bus = amqp.configured(subject.conf)
     except ValueError as error:
-        found.fail(f"The bus cannot be used: {error}.")
+        said = str(error)
+        found.fail(f"{said[0].upper()}{said[1:]}.")
         return found
     if bus.kind.startswith("kombu+memory"):
         found.note("The bus is in memory, within one process.")

@@ -36,9 +36,9 @@ class ConfigError(CannotRunError):
 
 
 def find_config_files() -> list[str]:
-    """Return evscrub's files in ``~/.evscrub``, ``~``, ``/etc/evscrub`` or ``/etc``."""
-    found: list[str] = cfg.find_config_files(project="evscrub", prog="evscrub")
-    return found
+    """Return the first ``evscrub.conf`` of ``~/.evscrub``, ``~``, ``/etc/evscrub`` and ``/etc``."""
+    # Project and program have the same name, so each file is found twice.
+    return list(dict.fromkeys(cfg.find_config_files(project="evscrub", prog="evscrub")))
 
 
 class OwnOptions(cfg.ConfigOpts):

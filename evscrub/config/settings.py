@@ -51,10 +51,19 @@ class Settings:
     shared_concurrency: bool = False
 
     @property
+    def rate_options(self) -> tuple[str, ...]:
+        """The options that limit a rate."""
+        rates = {
+            "rate": self.rate,
+            "store_rate": any(self.store_rate.values()),
+            "owner_rate": self.owner_rate,
+        }
+        return tuple(option for option, limit in rates.items() if limit)
+
+    @property
     def is_shared(self) -> bool:
         """Whether there is a limit that a group of agents shares."""
-        rates = (self.rate, self.owner_rate, *self.store_rate.values())
-        return self.shared_concurrency or any(rates)
+        return self.shared_concurrency or bool(self.rate_options)
 
     def of_share(self, part: Fraction) -> "Settings":
         """Return the settings for a part of the limits.

@@ -69,7 +69,7 @@ class Bus:
 def configured(conf: cfg.ConfigOpts) -> Bus:
     """Return the bus of a configuration, without connecting to it.
 
-    :raises ValueError: the URL cannot be used; the message says what to do and does not quote it.
+    :raises ValueError: the bus cannot be used; the message says what to do and has no password.
     """
     try:
         transport = oslo_messaging.get_notification_transport(conf)
@@ -78,11 +78,11 @@ def configured(conf: cfg.ConfigOpts) -> Bus:
         # Some of these errors quote the URL, which holds the broker's password.
         raise ValueError(
             kafka.why_not_loaded(error)
-            or "check [DEFAULT] transport_url and [oslo_messaging_notifications] transport_url in"
-            f" glance-api.conf ({type(error).__name__})"
+            or f"the bus's URL cannot be used ({type(error).__name__}): check [DEFAULT]"
+            " transport_url and [oslo_messaging_notifications] transport_url in glance-api.conf"
         ) from None
-    if wrong := kafka.why_unusable(url):
-        raise ValueError(wrong)
+    if reason := kafka.why_unusable(url):
+        raise ValueError(reason)
     if url.transport not in _KINDS:
         return Bus(url.transport, ())
     hosts = url.hosts or [TransportHost("localhost")]
