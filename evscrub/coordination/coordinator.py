@@ -80,6 +80,10 @@ class Coordinator:
         }
         if url.partition(":")[0] in _SESSION_DRIVERS:
             self._options["timeout"] = membership_seconds
+        # Redis has further ones. The URL that other services use may set them to a minute, in which
+        # shares expire.
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            self._options[name] = request_seconds
         self._driver: Any = None
         self._check_driver()
 
