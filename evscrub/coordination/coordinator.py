@@ -16,6 +16,8 @@ from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
 _SESSION_DRIVERS = ("file", "zookeeper", "kazoo")
+#: Drivers with locks alone; the check of their class needs their client libraries.
+_LOCK_DRIVERS = ("mysql", "postgresql", "ipc", "kubernetes")
 _REASON_CHARACTERS = 200
 
 
@@ -124,6 +126,16 @@ class Coordinator:
                 self._replace(published)
             return Seen(self._shares(self._members()))
 
+    def look(self) -> dict[str, Fraction | None]:
+        """Return what each member published, without joining the group; connect if necessary.
+
+        :raises CoordinatorAwayError: it could not be done.
+        """
+        with self._translated():
+            if self._driver is None:
+                self._driver = self._connected()
+            return self._shares(self._members())
+
     def reconnect(self) -> None:
         """Let the next :meth:`beat` make another connection."""
         self._driver = None
@@ -146,6 +158,12 @@ class Coordinator:
             raise ValueError(
                 "[coordination] backend_url must be file:///DIRECTORY, with a full path"
             )
+        no_groups = ValueError(
+            f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use etcd,"
+            " Redis, memcached, ZooKeeper, or the file driver on a single host"
+        )
+        if scheme in _LOCK_DRIVERS:
+            raise no_groups
         try:
             driver = self._create()
         except Exception as error:  # noqa: BLE001 - the driver's or stevedore's
@@ -155,10 +173,7 @@ class Coordinator:
                 f" ({type(error).__name__})"
             ) from None
         if type(driver).get_members is self._tooz.CoordinationDriver.get_members:
-            raise ValueError(
-                f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use"
-                " etcd, Redis, memcached, ZooKeeper, or the file driver on a single host"
-            )
+            raise no_groups
 
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
         return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
@@ -176,16 +191,17 @@ class Coordinator:
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
         driver = self._create()
+        _prevent_retries(driver)
         driver.start()
         return driver
 
-    def _members(self) -> set[str]:
-        """Return the ids of all members; none if there is no such group."""
+    def _members(self) -> dict[str, bytes | str]:
+        """Return the driver's ids of all members by their text; none if there is no such group."""
         try:
             found = self._driver.get_members(self._group).get()
         except self._tooz.GroupNotCreated:
-            return set()
-        return {_text(member) for member in found}
+            return {}
+        return {_text(member): member for member in found}
 
     def _join(self, share: Fraction) -> None:
         with contextlib.suppress(self._tooz.GroupAlreadyExist):
@@ -199,15 +215,15 @@ class Coordinator:
                 self._driver.leave_group(self._group).get()
             self._driver.join_group(self._group, published).get()
 
-    def _shares(self, members: set[str]) -> dict[str, Fraction | None]:
+    def _shares(self, members: Mapping[str, bytes | str]) -> dict[str, Fraction | None]:
         """Return what the other members published, by member."""
         shares: dict[str, Fraction | None] = {}
-        for member in sorted(members - {self.member_id}):
+        for name in sorted(members.keys() - {self.member_id}):
             try:
-                found = self._driver.get_member_capabilities(self._group, member.encode()).get()
-                shares[member] = capabilities.decode(found)
+                found = self._driver.get_member_capabilities(self._group, members[name]).get()
+                shares[name] = capabilities.decode(found)
             except self._tooz.SerializationError:
-                shares[member] = None
+                shares[name] = None
             except (self._tooz.MemberNotJoined, self._tooz.GroupNotCreated):
                 continue  # it left meanwhile
         return shares
@@ -229,5 +245,25 @@ class Coordinator:
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
+    """Let a driver for Redis fail at once; the other drivers do.
+
+    redis-py retries a request for seconds, tooz retries that fifteen times, and neither can be told
+    otherwise by options: an attempt would take a minute while the server is away.
+    """
+    make = getattr(driver, "_make_client", None)
+    if make is None:
+        return
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
+    from redis.retry import Retry  # noqa: PLC0415 - an extra
+
+    def make_without_retries(*arguments: Any) -> Any:  # noqa: ANN401 - not typed
+        client = make(*arguments)
+        client.set_retry(Retry(NoBackoff(), 0))
+        return client
+
+    driver._make_client = make_without_retries  # noqa: SLF001 - tooz has no option for it
+
+
 def _text(member: bytes | str) -> str:
-    return member.decode("utf-8", "replace") if isinstance(member, bytes) else member
+    return member.decode("utf-8", "backslashreplace") if isinstance(member, bytes) else member

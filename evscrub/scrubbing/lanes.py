@@ -235,8 +235,10 @@ class Lanes:
     def release(self) -> list[Job]:
         """Remove and return all jobs that have not started; lifts the rate limits for the rest."""
         self._rate.change(0, 1)
-        released = []
-        for lane in self:
-            self._rates[lane.name].change(0, 1)
-            released += lane.drain()
-        return released
+        for limit in self._rates.values():
+            limit.change(0, 1)
+        return self.drain()
+
+    def drain(self) -> list[Job]:
+        """Remove and return all jobs that have not started."""
+        return [job for lane in self for job in lane.drain()]

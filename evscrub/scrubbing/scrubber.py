@@ -100,6 +100,10 @@ class Scrubber:
         """Number of images that have failed and wait for their retry."""
         return len(self._record.troubles)
 
+    def awaiting_retry(self) -> int:
+        """Count the failed images whose next try is not due. O(failed)."""
+        return sum(map(self._queue.is_waiting, self._record.troubles))
+
     def sweep_begins(self) -> None:
         """Prepare for a full sweep: forget damaged images that the last one did not find."""
         self._record.sweep_begins()
@@ -148,6 +152,8 @@ class Scrubber:
     def take_share(self) -> bool:
         """Apply the agent's share of the limits, after it changed.
 
+        Without a share, jobs that have not started are released: other agents may have one.
+
         :returns: whether the limits are kept already, rather than exceeded by running deletes.
         """
         settings = self._shared(self._configured)
@@ -156,6 +162,8 @@ class Scrubber:
             self._claimer.change()
             self._lanes.share(settings)
             self._deleter.change(settings.concurrency)
+        if not self._context.may_begin:
+            self._pipeline.settle(*self._lanes.drain())
         self.wake()
         return self._lanes.keeps_limits or not settings.shared_concurrency
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 from tests.bench.kit.lab import Lab, Site
 from tests.bench.kit.processes import Peer
 from tests.bench.kit.results import Lines, Metric, Report
 from tests.bench.kit.scale import Scale, tell
 from tests.bench.kit.seed import Batch
+from tests.rates import most_above
 
 _GRACE_SECONDS = 120.0
 #: Deletes a second, burst, and for how many seconds. With a burst of 1, whatever time the event
@@ -90,21 +90,6 @@ def run(lab: Lab, scale: Scale) -> Report:
         )
     ]
     return report
-
-
-def most_above(times: Sequence[float], rate: float, burst: float) -> float:
-    """Return by how much the busiest window is above ``burst + rate * t``; below 0 if none is.
-
-    :param times: when each delete began, ascending.
-    """
-    # A window from the i-th to the j-th has j - i + 1 deletes.
-    lowest = float("inf")
-    most = float("-inf")
-    for number, at in enumerate(times):
-        level = number - rate * at
-        lowest = min(lowest, level)
-        most = max(most, level - lowest + 1 - burst)
-    return most
 
 
 def _times(site: Site, rate: float, burst: int, images: int, seconds: float) -> list[float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.chaos.run import run
 from tests.chaos.site import DATABASES
+from tests.servers import COORDINATORS
 
 
 def main() -> int:
@@ -19,6 +20,13 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, help="how many seeds, counted up")
     parser.add_argument("--database", choices=sorted(DATABASES), default="mariadb")
     parser.add_argument("--minutes", type=float, default=1.0, help="of faults, for each seed")
+    parser.add_argument(
+        "--coordination",
+        choices=COORDINATORS,
+        default="",
+        help="let the agents keep one rate together, by a group that is kept there, while members"
+        " and the coordinator fail and the store counts",
+    )
     parser.add_argument("--keep", type=Path, help="a folder to leave logs in")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
@@ -28,7 +36,13 @@ def main() -> int:
             arguments.keep.mkdir(parents=True, exist_ok=True)
         directory = Path(tempfile.mkdtemp(prefix="evscrub-chaos-", dir=arguments.keep))
         try:
-            report = run(seed, arguments.database, arguments.minutes * 60, directory)
+            report = run(
+                seed,
+                arguments.database,
+                arguments.minutes * 60,
+                directory,
+                arguments.coordination,
+            )
         finally:
             if arguments.keep is None:
                 shutil.rmtree(directory, ignore_errors=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from tests.chaos.plan import Fault
 from tests.chaos.site import ChaosAgent, Site
 from tests.chaos.store import Mood
+from tests.servers import CoordinatorServer
 
 _QUEUE = "evscrub.info"
 _MOODS = {
@@ -163,6 +164,24 @@ class Faults:
             with self._outage():
                 self._site.cut_connections()
             self._over.wait(0.5)
+
+    def _coordinator_down(self, fault: Fault) -> None:
+        self._coordinator.stop()
+        self._over.wait(fault.seconds)
+        self._coordinator.start()
+
+    def _coordinator_stalled(self, fault: Fault) -> None:
+        self._coordinator.freeze()
+        self._over.wait(fault.seconds)
+        self._coordinator.thaw()
+
+    def _coordinator_emptied(self, _: Fault) -> None:
+        self._coordinator.restart_empty()
+
+    @property
+    def _coordinator(self) -> CoordinatorServer:
+        assert self._site.coordinator is not None
+        return self._site.coordinator
 
     @contextmanager
     def _outage(self) -> Iterator[None]:

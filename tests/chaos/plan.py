@@ -12,6 +12,11 @@ from enum import Enum
 SCRUB_TIME = 6
 CLAIM_TIMEOUT = 10
 AGENTS = 3
+#: Where the agents are a group: deletes per second and at once, and how long a membership lasts.
+#: The rate is about what falls due, most of it in bursts.
+GROUP_RATE = 6.0
+GROUP_BURST = 2.0
+MEMBERSHIP_TIMEOUT = 5
 
 
 class Act(Enum):
@@ -91,7 +96,17 @@ OTHER_FAULTS = (
     "files_away",
     "files_read_only",
 )
+#: What befalls a group, whose store is to be counted: it works, and delays nothing.
+GROUP_FAULTS = (
+    "broker_down",
+    "broker_cut",
+    "database_cut",
+    "coordinator_down",
+    "coordinator_stalled",
+    "coordinator_emptied",
+)
 _SECONDS = {"stop_long": (12.0, 16.0), "stop_short": (1.0, 4.0), "database_down": (0.5, 2.0)}
+_SECONDS |= {"coordinator_down": (4.0, 15.0), "coordinator_stalled": (3.0, 10.0)}
 
 
 @dataclass(frozen=True)
@@ -107,13 +122,16 @@ class Plan:
     faults: tuple[tuple[Fault, ...], ...]
 
 
-def make_plan(seed: int, seconds: float) -> Plan:
-    """Draw a run."""
+def make_plan(seed: int, seconds: float, *, group: bool = False) -> Plan:
+    """Draw a run.
+
+    :param group: whether the agents are a group that keeps a rate.
+    """
     chance = random.Random(seed)
     lives = tuple(_life(chance, seconds) for _ in range(int(seconds * 5)))
     tracks = (
         tuple(_track(chance, AGENT_FAULTS, seconds)),
-        tuple(_track(chance, OTHER_FAULTS, seconds)),
+        tuple(_track(chance, GROUP_FAULTS if group else OTHER_FAULTS, seconds)),
     )
     return Plan(seed, seconds, tuple(sorted(lives, key=lambda life: life.born)), tracks)
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evscrub.registry.database import UNAVAILABLE
+from tests.chaos.group_rate import GroupRate, judge
 from tests.chaos.plan import Plan, make_plan
-from tests.chaos.site import Site
+from tests.chaos.site import SCRUBBER, Site
 from tests.chaos.watch import Watch
 from tests.chaos.world import World
 
@@ -31,6 +32,7 @@ class Report:
     excused: int = 0
     memory: dict[str, int] = field(default_factory=dict)
     quiet_after: float = 0.0
+    rate: GroupRate | None = None
     violations: list[str] = field(default_factory=list)
     history: list[str] = field(default_factory=list)
 
@@ -47,21 +49,24 @@ class Report:
             "  memory at most: "
             + ", ".join(f"{name} {size >> 20} MiB" for name, size in sorted(self.memory.items())),
         ]
+        if self.rate is not None:
+            lines.append(f"  {self.rate}")
         if self.violations:
             lines += ["history:", *self.history, "violations:", *self.violations]
         return "\n".join(lines)
 
 
-def run(seed: int, database: str, seconds: float, directory: Path) -> Report:
+def run(seed: int, database: str, seconds: float, directory: Path, group: str = "") -> Report:
     """Run one seed.
 
     :param database: a key of `tests.chaos.site.DATABASES`.
     :param seconds: how long things happen; starting and healing come on top.
     :param directory: an empty folder.
+    :param group: a key of `tests.servers.COORDINATORS` for agents that keep one rate together.
     """
-    plan = make_plan(seed, seconds)
+    plan = make_plan(seed, seconds, group=bool(group))
     report = Report(seed, database)
-    with Site(database, directory) as site:
+    with Site(database, directory, group) as site:
         began = time.time()
         world = World(site, plan, began + seconds + 120)
         watch = Watch(site, world.stories)
@@ -76,9 +81,22 @@ def run(seed: int, database: str, seconds: float, directory: Path) -> Report:
             watch.audit(final=True)
             watch.judge_doubles()
             watch.judge_sleepers()
+            if group:
+                _judge_rate(site, watch, report)
             report.images = watch.judge_end()
         _fill(report, site, watch, world, plan)
     return report
+
+
+def _judge_rate(site: Site, watch: Watch, report: Report) -> None:
+    """Judge the rate that the agents kept together."""
+    requests = [each for each in site.objects.requests if each.who != SCRUBBER]
+    if not any(each.deleted for each in requests):
+        watch.violated("", "no agent deleted anything")
+        return
+    report.rate = judge(requests, [span for agent in site.agents for span in agent.absences])
+    if report.rate.is_exceeded:
+        watch.violated("", f"{report.rate}")
 
 
 def _wait_quiet(site: Site, watch: Watch, world: World) -> float:

@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
 
@@ -21,14 +21,29 @@ from oslo_config import cfg
 
 from evscrub.demo.glance_config import GlanceConfig
 from evscrub.registry.holds import Holds
-from tests.chaos.plan import AGENTS, CLAIM_TIMEOUT, SCRUB_TIME
+from tests.chaos.plan import (
+    AGENTS,
+    CLAIM_TIMEOUT,
+    GROUP_BURST,
+    GROUP_RATE,
+    MEMBERSHIP_TIMEOUT,
+    SCRUB_TIME,
+)
 from tests.chaos.rows import Rows, connect
 from tests.chaos.store import BUCKET, COPIES, ObjectStore
 from tests.functional import commands
-from tests.functional.agents import AgentProcess, wait_for
+from tests.functional.agents import AgentProcess, known_as, wait_for
 from tests.glance_client import GlanceClient
 from tests.glance_process import GlanceProcess
-from tests.servers import DatabaseServer, Galera, MariaDB, PostgreSQL, RabbitMQ, free_port
+from tests.servers import (
+    COORDINATORS,
+    DatabaseServer,
+    Galera,
+    MariaDB,
+    PostgreSQL,
+    RabbitMQ,
+    free_port,
+)
 
 DATABASES: Mapping[str, Callable[[], DatabaseServer | Galera]] = {
     "galera": Galera,
@@ -44,23 +59,21 @@ for _name in ("oslo.messaging", "oslo_messaging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
-@contextmanager
-def _known_as(name: str) -> Iterator[None]:
-    """Let a process that is started meanwhile say its name to the object store."""
-    os.environ["AWS_SDK_UA_APP_ID"] = name
-    try:
-        yield
-    finally:
-        del os.environ["AWS_SDK_UA_APP_ID"]
-
-
 class ChaosAgent(AgentProcess):
     """An agent that says its name to the store, and whose clock may be off.
 
     :param database_url: of the database server that it works on.
+    :param group_url: where the group is kept that the agents are; empty for no group.
     """
 
-    def __init__(self, name: str, directory: Path, glance: GlanceConfig, database_url: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        glance: GlanceConfig,
+        database_url: str,
+        group_url: str = "",
+    ) -> None:
         super().__init__(
             directory,
             glance,
@@ -78,6 +91,12 @@ class ChaosAgent(AgentProcess):
                 "sweep": {"interval": 2, "full_interval": 15, "batch_size": 50},
             },
         )
+        if group_url:
+            self.options["scrubber"] |= {"rate": GROUP_RATE, "burst": GROUP_BURST}
+            self.options["coordination"] = {
+                "backend_url": group_url,
+                "membership_timeout": MEMBERSHIP_TIMEOUT,
+            }
         self.name = name
         self.skew = 0.0
         #: When it was killed, stopped or sent home: from then on others may have its claims.
@@ -92,7 +111,7 @@ class ChaosAgent(AgentProcess):
         """Start it and wait for nothing."""
         self.write_config()
         arguments = ["agent", "--config-file", str(self.config_path)]
-        with _known_as(self.name), self.log_path.open("ab") as log:
+        with known_as(self.name), self.log_path.open("ab") as log:
             self._said_before = log.tell()
             if self.skew:
                 command = [sys.executable, "-m", "tests.chaos.agent", str(self.skew), *arguments]
@@ -162,12 +181,15 @@ class Site:
 
     :param kind: of the database, a key of `DATABASES`.
     :param directory: an empty folder.
+    :param group: what keeps the group that the agents are, a key of `COORDINATORS`; empty for
+        agents that know nothing of each other.
     """
 
-    def __init__(self, kind: str, directory: Path) -> None:
+    def __init__(self, kind: str, directory: Path, group: str = "") -> None:
         self.directory = directory
         self.database = DATABASES[kind]()
         self.rabbitmq = RabbitMQ()
+        self.coordinator = COORDINATORS[group]() if group else None
         self.objects = ObjectStore(("agent", SCRUBBER), delay=0.2)
         self.agents: list[ChaosAgent] = []
         #: Held by whoever uses the file store, and while it is away.
@@ -189,6 +211,9 @@ class Site:
     def _start(self, stack: ExitStack) -> None:
         for server in (self.database, self.rabbitmq, self.objects):
             stack.enter_context(server)
+        if self.coordinator is not None:
+            stack.enter_context(self.coordinator)
+        group_url = "" if self.coordinator is None else self.coordinator.url
         self.url = self.database.create_database(DATABASE)
         self.glance = GlanceProcess(self._glance_config())
         stack.enter_context(self.glance)
@@ -202,7 +227,7 @@ class Site:
             directory.mkdir()
             node = self.database.nodes[number % len(self.database.nodes)]
             url = node.database_url(DATABASE)
-            agent = ChaosAgent(directory.name, directory, self.glance.config, url)
+            agent = ChaosAgent(directory.name, directory, self.glance.config, url, group_url)
             self.agents.append(agent)
             stack.push(agent)
             agent.launch()
@@ -246,7 +271,7 @@ class Site:
         log = self.directory / "scrubber.log"
         command = [sys.executable, "-m", "tests.functional.scrubber", "--config-file", str(config)]
         command += ["--daemon", "--log-file", str(log)]
-        with _known_as(SCRUBBER):
+        with known_as(SCRUBBER):
             self._scrubber = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )

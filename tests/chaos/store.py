@@ -6,7 +6,6 @@ Who asks is told by the user agent, to which botocore adds the environment's AWS
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import Counter
@@ -16,6 +15,8 @@ from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote
+
+from tests.functional.agents import name_in
 
 BUCKET = "images"
 #: The bucket of a second store; its keys are told from the first one's by its name in front.
@@ -190,8 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _who(self) -> str:
-        found = re.search(r"\bapp/(\S+)", self.headers.get("User-Agent", ""))
-        return found[1] if found else ""
+        return name_in(self.headers.get("User-Agent", ""))
 
     def _refusal(self) -> int | None:
         match self.server.mood:

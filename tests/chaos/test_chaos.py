@@ -8,11 +8,12 @@ from pathlib import Path
 import httpx
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
-from tests.chaos.plan import AGENT_FAULTS, OTHER_FAULTS, make_plan
+from tests.chaos.group_rate import judge
+from tests.chaos.plan import AGENT_FAULTS, GROUP_FAULTS, GROUP_RATE, OTHER_FAULTS, make_plan
 from tests.chaos.rows import Rows, new_id
 from tests.chaos.run import run
 from tests.chaos.site import ChaosAgent
-from tests.chaos.store import BUCKET, COPIES, ObjectStore
+from tests.chaos.store import BUCKET, COPIES, ObjectStore, Request
 from tests.functional.agents import wait_for
 from tests.functional.glance_tables import TEMPLATES
 from tests.sharing import shared
@@ -26,6 +27,37 @@ def test_a_plan_is_its_seed() -> None:
 def test_every_fault_is_drawn() -> None:
     kinds = {fault.kind for seed in range(20) for t in make_plan(seed, 60).faults for fault in t}
     assert kinds == {*AGENT_FAULTS, *OTHER_FAULTS}
+
+
+def test_every_fault_of_a_group_is_drawn() -> None:
+    plans = [make_plan(seed, 60, group=True) for seed in range(20)]
+    kinds = {fault.kind for plan in plans for track in plan.faults for fault in track}
+    assert kinds == {*AGENT_FAULTS, *GROUP_FAULTS}
+
+
+def _delete(at: float, seconds: float = 0.01) -> list[Request]:
+    """Return the two requests of a delete."""
+    key = f"{at}"
+    return [
+        Request(at, at, "agent0", "HEAD", key, 200),
+        Request(at + seconds, at + seconds, "agent0", "DELETE", key, 204),
+    ]
+
+
+def _deletes(rate: float) -> list[Request]:
+    return [request for number in range(100) for request in _delete(number / rate)]
+
+
+def test_a_group_that_exceeds_its_rate_is_found() -> None:
+    assert not judge(_deletes(GROUP_RATE), []).is_exceeded
+    assert judge(_deletes(GROUP_RATE * 1.3), []).is_exceeded
+
+
+def test_a_slow_machine_is_allowed_for_and_a_frozen_agent_is_not() -> None:
+    late = [*_deletes(GROUP_RATE), *_delete(100.0, seconds=2.0)]
+    usual = judge(_deletes(GROUP_RATE), []).allowed
+    assert judge(late, []).allowed > usual + GROUP_RATE * 1.9
+    assert judge(late, [(100.5, 101.5)]).allowed == usual
 
 
 def test_the_store_tells_an_object_s_size() -> None:

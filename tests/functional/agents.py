@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +24,8 @@ from tests.functional import commands
 #: Bounds what hangs; a busy machine takes its time.
 DEADLINE_SECONDS = 120.0
 _POLL_SECONDS = 0.02
+#: The environment is the whole process's.
+_naming = threading.Lock()
 
 
 def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_SECONDS) -> None:
@@ -34,6 +39,28 @@ def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_S
         if time.monotonic() > until:
             raise TimeoutError(f"{what}: not within {deadline} s")
         time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def known_as(name: str) -> Iterator[None]:
+    """Let processes that are started meanwhile tell S3 servers their name.
+
+    botocore adds it to the user agent.
+
+    :param name: letters, digits and dashes.
+    """
+    with _naming:
+        os.environ["AWS_SDK_UA_APP_ID"] = name
+        try:
+            yield
+        finally:
+            del os.environ["AWS_SDK_UA_APP_ID"]
+
+
+def name_in(user_agent: str) -> str:
+    """Return the name that :func:`known_as` put into a user agent, empty if there is none."""
+    found = re.search(r"\bapp/(\S+)", user_agent)
+    return found[1] if found else ""
 
 
 #: Keeps libraries from logging at DEBUG, which takes them longer than the requests and polls that

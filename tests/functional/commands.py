@@ -8,6 +8,7 @@ is off, start the real program.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import random
@@ -43,12 +44,20 @@ class Command:
     :param arguments: what follows `evscrub` on the command line.
     :param stdout: the file that its output is added to.
     :param stderr: the file that its errors are added to.
+    :param imports: modules that it imports first.
     """
 
-    def __init__(self, arguments: Sequence[object], stdout: Path, stderr: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[object],
+        stdout: Path,
+        stderr: Path,
+        imports: Sequence[str] = (),
+    ) -> None:
+        words = [str(one) for one in arguments]
         self._process = _context.Process(
             target=_run,
-            args=([str(one) for one in arguments], str(stdout), str(stderr), dict(os.environ)),
+            args=(words, str(stdout), str(stderr), dict(os.environ), tuple(imports)),
             daemon=True,
         )
         self._process.start()
@@ -104,7 +113,13 @@ def run(*arguments: object, timeout: float = 120.0) -> subprocess.CompletedProce
         return subprocess.CompletedProcess("evscrub", code, stdout.read_text(), stderr.read_text())
 
 
-def _run(arguments: list[str], stdout: str, stderr: str, environment: dict[str, str]) -> None:
+def _run(
+    arguments: list[str],
+    stdout: str,
+    stderr: str,
+    environment: dict[str, str],
+    imports: tuple[str, ...],
+) -> None:
     """Become `python -m evscrub` with these arguments, as far as it can tell."""
     from evscrub import cli  # noqa: PLC0415 - chooses oslo.service's backend for its process
 
@@ -117,4 +132,6 @@ def _run(arguments: list[str], stdout: str, stderr: str, environment: dict[str, 
         os.dup2(opened, stream)
         os.close(opened)
     random.seed()
+    for name in imports:
+        importlib.import_module(name)
     sys.exit(cli.main())

@@ -34,6 +34,7 @@ from tests.functional.agents import (
     DEADLINE_SECONDS,
     AgentProcess,
     Registry,
+    name_in,
     wait_for,
 )
 from tests.functional.glance_tables import SQLiteTemplate
@@ -79,12 +80,17 @@ class Behavior:
 
 
 class Request(NamedTuple):
-    """A request that came to a front; `at` is on the machine's monotonic clock."""
+    """A request that came to a front.
+
+    :param at: when, on the machine's monotonic clock.
+    :param who: the name that the client has from :func:`tests.functional.agents.known_as`, if any.
+    """
 
     at: float
     method: str
     path: str
     status: int
+    who: str = ""
 
 
 class Front:
@@ -126,7 +132,8 @@ class Front:
 
             answer = self._behind(environ, started)
         with self._lock:
-            self._requests.append(Request(at, method, path, statuses[-1]))
+            who = name_in(environ.get("HTTP_USER_AGENT", ""))
+            self._requests.append(Request(at, method, path, statuses[-1], who))
         return answer
 
     def _refusal(self, behavior: Behavior, method: str, now: float) -> int:

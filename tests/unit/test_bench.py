@@ -17,7 +17,6 @@ from tests.bench.kit.scale import Scale
 from tests.bench.kit.tables import render
 from tests.bench.peers.bare import Bare
 from tests.bench.peers.plans import shorten
-from tests.bench.rate import most_above
 
 
 @pytest.mark.costly
@@ -85,18 +84,6 @@ def test_medians_and_ratios() -> None:
 )
 def test_percentile(share: float, expected: float) -> None:
     assert percentile([float(value) for value in range(10, 0, -1)], share) == expected
-
-
-def test_most_above_is_zero_at_just_the_rate() -> None:
-    # A burst of 3, then one each tenth of a second.
-    times = [0.0, 0.0, 0.0, *(number / 10 for number in range(1, 50))]
-    assert most_above(times, 10.0, 3.0) == pytest.approx(0.0)
-    assert most_above(times, 10.0, 1.0) == pytest.approx(2.0)
-
-
-def test_most_above_finds_a_window_in_the_middle() -> None:
-    times = [0.0, 10.0, 20.0, 20.01, 20.02, 30.0]
-    assert most_above(times, 1.0, 1.0) == pytest.approx(2 - 0.02)
 
 
 def test_ids_are_glance_ids_and_differ() -> None:

@@ -96,6 +96,22 @@ def test_expired_share_is_not_used_by_those_who_wait_for_their_turn() -> None:
     assert asked_between(world, 60, 70) == pytest.approx(9, abs=1)
 
 
+def test_lost_share_releases_what_is_not_started() -> None:
+    world = filled(rate=1.0, burst=50.0)
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        share(scrubber, Fraction(1))
+        await anyio.sleep(5)
+        assert world.statuses()["claimed"] > 0
+        share(scrubber, Fraction(0))
+        await anyio.sleep(5)
+        assert set(world.statuses()) == {"deleted", "pending_delete"}
+        share(scrubber, Fraction(1))
+
+    world.run(700, meanwhile)
+    assert world.statuses() == {"deleted": 500}
+
+
 def test_expired_share_begins_nothing_that_was_claimed_before() -> None:
     world = World(
         replace(SETTINGS, concurrency=2, shared_concurrency=True), a=lambda _: (0.05, GONE)
