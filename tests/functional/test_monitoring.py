@@ -102,6 +102,17 @@ CASES = (
     ),
     Case("EvscrubBusAway", of("evscrub_bus_joined", 0), of("evscrub_bus_joined", 1)),
     counter("EvscrubBusMissesImages", "evscrub_missed_by_bus_total", 60),
+    Case(
+        "EvscrubFewerMembersThanConsumers",
+        of("evscrub_group_members", 2),
+        of("evscrub_group_members", 3),
+        always=UP | of("evscrub_bus_consumers", 3),
+    ),
+    Case(
+        "EvscrubCoordinatorAway",
+        of("evscrub_group_coordinator_up", 0),
+        of("evscrub_group_coordinator_up", 1),
+    ),
     Case("EvscrubRegistryAway", of("evscrub_database_up", 0), of("evscrub_database_up", 1)),
     Case("EvscrubNoSweep", LAST_SWEEP, LAST_SWEEP, holds_after_minutes=61),
     Case("EvscrubNoSweep", STARTED, STARTED | LAST_SWEEP, holds_after_minutes=61),

@@ -187,17 +187,19 @@ def test_a_coordinator_that_says_nothing_fails_in_time(
 ) -> None:
     """Whatever its client waits for."""
     monkeypatch.setattr(coordination, "_SECONDS", 0.2)
-    asked, let_go = threading.Event(), threading.Event()
+    asked, let_go, answered = threading.Event(), threading.Event(), threading.Event()
 
     def look(_: Coordinator) -> dict[str, Fraction | None]:
         asked.set()
-        let_go.wait(20)
+        let_go.wait(10)
+        answered.set()
         return {}
 
     monkeypatch.setattr(Coordinator, "look", look)
     check.set("coordination", backend_url="redis://127.0.0.1:1")
     try:
         found = check()
+        assert not answered.is_set()
     finally:
         let_go.set()
     assert asked.is_set()
