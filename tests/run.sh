@@ -31,7 +31,7 @@ WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
-PACKAGES+=(chromium faketime prometheus shellcheck)
+PACKAGES+=(chromium prometheus shellcheck)
 LOGS=$(mktemp --directory)
 
 # Many processes start; each would compile all that it imports.
