@@ -38,7 +38,7 @@ WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
-PACKAGES+=(chromium faketime prometheus shellcheck systemd)
+PACKAGES+=(chromium prometheus shellcheck systemd)
 CONTAINER_PACKAGES=(buildah mmdebstrap)
 LOGS=$(mktemp --directory)
 

@@ -20,6 +20,9 @@ LOG = logging.getLogger(__name__)
 
 #: Maximum age of the answer when a delete starts.
 LOOK_SECONDS = 2.0
+#: Age of an answer at which a worker asks again first. It must not become too old on the way to the
+#: thread: a job that comes there late has used up its turn at the rate limits.
+_RENEW_SECONDS = LOOK_SECONDS / 2
 #: Attempts: an answer that takes longer than that is too old. The first in an hour reads all rows.
 _TRIES = 3
 
@@ -42,16 +45,20 @@ class LastLook:
 
     def is_fresh(self, job: Job) -> bool:
         """Return whether the last look is recent enough to delete now. Thread-safe."""
-        return self._context.clock.since(job.looked) <= LOOK_SECONDS
+        return self._age(job) <= LOOK_SECONDS
+
+    def _age(self, job: Job) -> float:
+        return self._context.clock.since(job.looked)
 
     async def renew(self, jobs: Sequence[Job]) -> dict[str, Mapping[int, Verdict]]:
-        """Look again for the jobs whose last look is not fresh.
+        """Look again for the jobs whose last look is not fresh, or will soon not be.
 
         :returns: for each job with a fresh look, by image id, the verdicts of those of its rows
             that may share their data, by row id. Jobs without a fresh look are absent.
         """
-        for _ in range(_TRIES):
-            old = [job for job in jobs if not self.is_fresh(job)]
+        for attempt in range(_TRIES):
+            most = LOOK_SECONDS if attempt else _RENEW_SECONDS
+            old = [job for job in jobs if self._age(job) > most]
             if not old:
                 break
             try:

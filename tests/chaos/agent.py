@@ -9,10 +9,15 @@ import sys
 import time
 
 
+def set_clock_off(seconds: float) -> None:
+    """Set the wall clock ahead, for what is imported afterwards."""
+    wall = time.time
+    time.time = lambda: wall() + seconds
+
+
 def main() -> int:
     """Set the clock off and run the command line."""
-    seconds, wall = float(sys.argv[1]), time.time
-    time.time = lambda: wall() + seconds
+    set_clock_off(float(sys.argv[1]))
     from evscrub import cli  # noqa: PLC0415 - it takes the clock when it is imported
 
     return cli.main(sys.argv[2:])

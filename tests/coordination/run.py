@@ -79,6 +79,7 @@ class Run:
         self._began = time.monotonic()
         self._load = os.getloadavg()[0]
         self._most_agents = 0
+        self._ended: set[str] = set()
         self._full: list[tuple[float, float]] = []
 
     @property
@@ -121,11 +122,13 @@ class Run:
 
     def kill(self, agent: GroupAgent) -> None:
         """Kill an agent."""
+        self._ended.add(agent.name)
         agent.kill()
         self.note(f"{agent.name} killed")
 
     def stop(self, agent: GroupAgent) -> None:
         """Send an agent SIGTERM and wait until it has ended."""
+        self._ended.add(agent.name)
         began = time.monotonic()
         code = agent.stop()
         self.note(f"{agent.name} stopped, in {time.monotonic() - began:.1f} s")
@@ -136,9 +139,11 @@ class Run:
         """Stop an agent's process for some seconds."""
         agent.signal(signal.SIGSTOP)
         self.note(f"{agent.name} frozen")
+        began = time.monotonic()
         self.wait(seconds)
         agent.signal(signal.SIGCONT)
-        self.note(f"{agent.name} woken")
+        rate = count_between(self._times(), began, time.monotonic()) / seconds
+        self.note(f"{agent.name} woken; {rate:.1f} deletes a second meanwhile")
 
     def wait(self, seconds: float) -> None:
         """Let the agents scrub for some seconds."""
@@ -199,6 +204,9 @@ class Run:
         """End the agents and judge what was counted."""
         if not self.site.pending():
             self._violations.append("all images were scrubbed before the end: nothing is proven")
+        for agent in self.site.agents:
+            if not agent.runs and agent.name not in self._ended:
+                self._violations.append(f"{agent.name} ended by itself, log: {agent.log_path}")
         requests = self.site.requests()
         self.site.end_agents()
         times = [each.at for each in requests if each.method == "DELETE"]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +33,11 @@ from tests.sharing import shared
 
 _STORE = "objects"
 _ONE_CLIENT = "tests.coordination.one_client"
-_WITH_ONE_CLIENT = (
-    f"import sys; from evscrub import cli; import {_ONE_CLIENT}; sys.exit(cli.main())"
+#: libfaketime is of no use here: below it, Python's `time.sleep` fails or threads hang.
+_WITH_CLOCK_OFF = (
+    "import sys; from tests.chaos import agent; agent.set_clock_off(float(sys.argv.pop(1)));"
+    f" from evscrub import cli; import {_ONE_CLIENT}; sys.exit(cli.main())"
 )
-_LIBFAKETIME = "/usr/lib/*/faketime/libfaketime.so.1"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Limits:
 class GroupAgent(AgentProcess):
     """An agent that tells the store its name.
 
-    :param skew: how many seconds its clocks are ahead; needs libfaketime.
+    :param skew: how many seconds its wall clock is ahead.
     """
 
     def __init__(
@@ -86,18 +85,11 @@ class GroupAgent(AgentProcess):
                     arguments, self.log_path, self.log_path, imports=[_ONE_CLIENT]
                 )
                 return
-            faketime = {
-                "LD_PRELOAD": _libfaketime(),
-                "FAKETIME": f"{self.skew:+.0f}",
-                # Its clocks since boot are those of any host.
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
             with self.log_path.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", _WITH_ONE_CLIENT, *arguments],
+                    [sys.executable, "-c", _WITH_CLOCK_OFF, str(self.skew), *arguments],
                     stdout=log,
                     stderr=log,
-                    env=os.environ | faketime,
                 )
 
     def wait_ready(self, *, bus: bool = True) -> None:
@@ -132,6 +124,7 @@ class Site:
         self._directory = directory
         self._store = StoreServer("memory")
         self._before = 0
+        self._rounds = 0
         url = shared(TEMPLATES["postgresql"]).copy("coordination", directory)
         self._images = Images(url)
         self._glance = GlanceConfig(
@@ -174,10 +167,10 @@ class Site:
     def new_agent(self, *, skew: float = 0.0) -> GroupAgent:
         """Return a further agent, which is not started.
 
-        :param skew: how many seconds its clocks are ahead.
+        :param skew: how many seconds its wall clock is ahead.
         """
         name = f"agent{len(self.agents)}"
-        directory = self._directory / "agents" / name
+        directory = self._directory / f"agents{self._rounds}" / name
         directory.mkdir(parents=True)
         options: dict[str, dict[str, object]] = {
             "DEFAULT": {"scrub_time": 0, "debug": False},
@@ -191,13 +184,13 @@ class Site:
         return agent
 
     def end_agents(self) -> None:
-        """End all agents, and forget them and their folders."""
+        """End all agents and forget them; their folders stay."""
         for agent in self.agents:
             if agent.runs:
                 agent.signal(signal.SIGCONT)
                 agent.kill()
         self.agents.clear()
-        shutil.rmtree(self._directory / "agents", ignore_errors=True)
+        self._rounds += 1
 
     def requests(self) -> list[Request]:
         """Return the requests since :meth:`remove_images` was last called, in order."""
@@ -209,13 +202,3 @@ class Site:
         Only those since :meth:`remove_images` was last called.
         """
         return [(each.at, each.who) for each in self.requests() if each.method == "DELETE"]
-
-
-def _libfaketime() -> str:
-    """Return where libfaketime is.
-
-    :raises FileNotFoundError: it is not installed.
-    """
-    for path in Path("/").glob(_LIBFAKETIME.removeprefix("/")):
-        return str(path)
-    raise FileNotFoundError("libfaketime is not installed: install faketime")

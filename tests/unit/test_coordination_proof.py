@@ -22,7 +22,7 @@ class Counted:
 
     def __init__(self, times: Sequence[float], *, pending: int = 1) -> None:
         self.limits = Limits(RATE, BURST, {})
-        self.agents: list[object] = [object()]
+        self.agents: list[object] = []
         self._times = times
         self._pending = pending
 
