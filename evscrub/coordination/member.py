@@ -181,22 +181,35 @@ class GroupMember:
 
     def _beat(self) -> None:
         """Make one attempt to tell the coordinator that this agent lives, and follow its answer."""
-        began = self._clock.moment()
-        self._now += self._clock.since(self._moment)
-        self._moment = began
-        was_open = self._gate.is_open
+        self._advance()
+        has_expired = bool(self._gate.part) and not self._gate.is_open
         try:
             self._follow_group()
         except CoordinatorAwayError as error:
             self._outage.away(f"it does not answer ({error})")
-            self._keeper.away(self._consumers(), self._now)
-            if self._now - self._contact > self._settings.membership_seconds:
-                self._coordinator.reconnect()
-            began = self._clock.moment()  # an attempt that failed may have taken long
+            self._lose_contact()
+        except Exception:
+            if self._stop.is_set():
+                return  # the event loop may be gone
+            LOG.exception("Cannot follow the group %s", self._settings.group)
+            self._lose_contact()
         else:
             self._outage.back()
-        self._gate.renew(began, self._settings.valid_seconds)
-        self._apply(again=not was_open)
+        self._gate.renew(self._moment, self._settings.valid_seconds)
+        self._apply(again=has_expired)
+
+    def _advance(self) -> None:
+        """Read the clock. Shares are decided and renewed by the time that it was read last."""
+        now = self._clock.moment()
+        self._now += self._clock.since(self._moment)
+        self._moment = now
+
+    def _lose_contact(self) -> None:
+        """Follow from an attempt that failed, which may have taken long."""
+        self._advance()
+        self._keeper.away(self._consumers(), self._now)
+        if self._now - self._contact > self._settings.membership_seconds:
+            self._coordinator.reconnect()
 
     def _follow_group(self) -> None:
         in_use = self._keeper.in_use
@@ -205,15 +218,17 @@ class GroupMember:
             self._keeper.published(in_use, joined=True)
             LOG.info("Joined the group %s as %s", self._settings.group, self._coordinator.member_id)
         for _ in range(_PUBLISHES):
-            share = self._see(seen)
+            self._decide(seen)
+            self._apply()  # less is used before it is published
+            share = self._decide(seen)
             if share is None:
                 break
-            self._apply()
             seen = self._coordinator.publish(share)
             self._keeper.published(share)
         self._contact, self._contact_at = self._now, self._clock.wall()
 
-    def _see(self, seen: Seen) -> Fraction | None:
+    def _decide(self, seen: Seen) -> Fraction | None:
+        """Update the share; return what to publish, see :meth:`ShareKeeper.see`."""
         others = [WHOLE if share is None else share for share in seen.shares.values()]
         share = self._keeper.see(others, self._consumers(), self._now, is_in_force=self._in_force)
         self._note(seen)
