@@ -342,3 +342,27 @@ def test_a_reader_that_leaves_ends_nothing(
     command = f"{sys.executable} -m evscrub sweep --config-file {site.agent.config_path} {shell}"
     subprocess.run(command, shell=True, check=False, timeout=120, stdout=subprocess.DEVNULL)
     assert all(map(site.registry.is_scrubbed, images))
+
+
+def test_a_pass_is_a_member_of_the_agents_group(
+    tmp_path: Path, new_registry: RegistryFactory
+) -> None:
+    group = {
+        "scrubber": {"rate": 100},
+        "coordination": {
+            "backend_url": f"file://{tmp_path}/group",
+            "membership_timeout": 3,
+            "heartbeat_interval": 0.5,
+        },
+    }
+    site = Site(tmp_path, new_registry("sqlite", "group"), group)
+    for _ in range(3):
+        site.seed.add(deleted_ago=2 * HOUR)
+    site.seed.write()
+    done = site.run()
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "pass.log").read_text()
+    assert "Joined the group evscrub.default" in log
+    assert "Using 1 of the limits" in log
+    # It has left the group, so that nobody waits for its share.
+    assert not list((tmp_path / "group").rglob("*.raw"))
