@@ -12,21 +12,35 @@ set +o xtrace
 # Glance's options before this plugin changed them, which clean.sh restores.
 EVSCRUB_GLANCE_BEFORE=$EVSCRUB_CONF_DIR/glance-before.ini
 
-# Print the extras of the Python package that the stores of this Glance need.
+# Print the URL of the coordinator; nothing if each agent has its limits for itself.
+function get_evscrub_coordination_url {
+    if [[ "$EVSCRUB_COORDINATION_URL" == "none" ]]; then
+        return
+    elif [[ -n "$EVSCRUB_COORDINATION_URL" ]]; then
+        echo "$EVSCRUB_COORDINATION_URL"
+    elif is_service_enabled etcd3; then
+        echo "etcd3+http://$SERVICE_HOST:$ETCD_PORT"
+    fi
+}
+
+# Print the extras of the Python package that the stores of this Glance, and coordination, need.
 function get_evscrub_extras {
     local extras=()
     if [[ -n "$EVSCRUB_EXTRAS" ]]; then
-        echo "$EVSCRUB_EXTRAS"
-        return
+        extras+=("$EVSCRUB_EXTRAS")
+    else
+        if is_service_enabled s-proxy || [[ "${GLANCE_RGW_BACKEND:-}" == "True" ]]; then
+            extras+=("swift")
+        fi
+        if [[ "${GLANCE_USE_S3:-}" == "True" ]]; then
+            extras+=("s3")
+        fi
+        if [[ "${USE_CINDER_FOR_GLANCE:-}" == "True" ]]; then
+            extras+=("cinder")
+        fi
     fi
-    if is_service_enabled s-proxy || [[ "${GLANCE_RGW_BACKEND:-}" == "True" ]]; then
-        extras+=("swift")
-    fi
-    if [[ "${GLANCE_USE_S3:-}" == "True" ]]; then
-        extras+=("s3")
-    fi
-    if [[ "${USE_CINDER_FOR_GLANCE:-}" == "True" ]]; then
-        extras+=("cinder")
+    if [[ -n "$(get_evscrub_coordination_url)" ]]; then
+        extras+=("coordination")
     fi
     join_extras "${extras[@]}"
 }
@@ -47,6 +61,7 @@ function install_evscrub {
 }
 
 function configure_evscrub {
+    local coordination_url
     # Readable by the stack user only, because it may contain credentials.
     sudo install -d -o "$STACK_USER" -m 700 "$EVSCRUB_CONF_DIR"
     install -m 600 /dev/null "$EVSCRUB_CONF"
@@ -61,6 +76,10 @@ function configure_evscrub {
     iniset "$EVSCRUB_CONF" scrubber concurrency "$EVSCRUB_CONCURRENCY"
     iniset "$EVSCRUB_CONF" scrubber rate "$EVSCRUB_RATE"
     iniset "$EVSCRUB_CONF" sweep interval "$EVSCRUB_SWEEP_INTERVAL"
+    coordination_url=$(get_evscrub_coordination_url)
+    if [[ -n "$coordination_url" ]]; then
+        iniset "$EVSCRUB_CONF" coordination backend_url "$coordination_url"
+    fi
     if [[ -n "$EVSCRUB_STATUS_LISTEN" ]]; then
         iniset "$EVSCRUB_CONF" status listen "$EVSCRUB_STATUS_LISTEN"
     fi

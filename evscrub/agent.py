@@ -16,9 +16,13 @@ from oslo_log import log as logging
 
 from evscrub import version
 from evscrub.config import loader
-from evscrub.config.settings import scrubber_settings, sweep_settings, unset_delay
+from evscrub.config.settings import (
+    scrubber_settings,
+    status_address,
+    sweep_settings,
+    unset_delay,
+)
 from evscrub.coordination.member import GroupMember, group_settings
-from evscrub.domain.address import parse as parse_address
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.flow_control.share import ShareGate
 from evscrub.intake.consumer_count import ConsumerCount
@@ -89,7 +93,7 @@ class Agent:
                 lambda: self.scrubber.statistics().record.missed_by_bus,
             )
             self._consumer_count = ConsumerCount(conf, clock)
-            self._status_address = parse_address(conf.status.listen)
+            self._status_address = status_address(conf)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
         is_told = self.listener.is_told

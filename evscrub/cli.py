@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``evscrub`` command.
 
-Exit codes: 0 success, 1 refused or failed, 2 wrong usage or configuration, or the database does not
-answer.
+Exit codes: 0 success, 1 refused or failed, and those of :mod:`evscrub.domain.refusals`.
 """
 
 import argparse
@@ -18,8 +17,10 @@ from oslo_service import backend
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
 from evscrub import version
+from evscrub.commands.data_dir import ShowDataDir
 from evscrub.commands.parsing import ProgramParser
 from evscrub.config import loader
+from evscrub.domain.refusals import CannotRunError
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import install_excepthooks, redact
 
@@ -54,8 +55,10 @@ Run 'evscrub COMMAND --help' for a command's arguments, effects and exit codes.
 exit codes:
   0    success
   1    refused or failed; for check: warnings
-  2    wrong usage or configuration, or the database does not answer; for check:
-       failures
+  2    wrong usage; for check: failures; for status and retry also: no agent
+       answers
+  69   the database does not answer or cannot be used
+  78   the configuration is wrong
   130  interrupted
 
 files:
@@ -88,7 +91,7 @@ def make_parser() -> ProgramParser:
     """Return a parser for one command line."""
     return ProgramParser(
         COMMANDS,
-        [_add_version, loader.add_arguments],
+        [_add_version, _add_data_dir, loader.add_arguments],
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -99,6 +102,16 @@ def make_parser() -> ProgramParser:
 def _add_version(parser: argparse.ArgumentParser) -> None:
     release = f"evscrub {version.version_string_with_package()}"
     parser.add_argument("-V", "--version", action="version", version=release)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        action=ShowDataDir,
+        nargs=0,
+        help="print the folder with the sample configuration, systemd units, alert rules, dashboard"
+        " and manual page, and exit",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,10 +127,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             parsed = make_parser().parse(argv)
             code = importlib.import_module(COMMANDS[parsed.command][1]).main(parsed)
-        except loader.ConfigError as error:
+        except CannotRunError as error:
             if _was_interrupted(error):
                 return _INTERRUPTED
-            code = 2
+            code = error.exit_code
             for problem in error.problems:
                 print(f"evscrub: {redact(problem)}", file=sys.stderr)
         except KeyboardInterrupt:

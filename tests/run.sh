@@ -7,13 +7,20 @@
 #   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
 #                              agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
+#   tests/run.sh readme        README.rst's commands as on a fresh machine, with the time of each
+#   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
+#   tests/run.sh container     build the container image and run an agent in it
 #   tests/run.sh galera        the long cases on a Galera cluster, and a table of them
 #   tests/run.sh coordination  agents of a group that keep one rate, on each kind of coordinator, and a
 #                              table of what a store counted; further arguments, such as --backend
 #                              redis, are those of python -m tests.coordination
 #   tests/run.sh random        the tests in random order, without checks; the seed is printed, and
 #                              --randomly-seed=N as a further argument repeats it
-#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them
+#   tests/run.sh releases      the main cases beside other releases of Glance, and a table of them;
+#                              before them, packages, see below
+#   tests/run.sh packages      the packages: wheel and sdist are built, the wheel is installed without
+#                              constraints with the lowest and with the newest dependencies, and the
+#                              unit tests run from the sdist with each
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
@@ -31,7 +38,8 @@ WORKERS=${WORKERS:-$((3 * $(nproc)))}
 VENV=.venv-tests
 UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
-PACKAGES+=(chromium prometheus shellcheck)
+PACKAGES+=(chromium prometheus shellcheck systemd)
+CONTAINER_PACKAGES=(buildah mmdebstrap)
 LOGS=$(mktemp --directory)
 
 # Many processes start; each would compile all that it imports.
@@ -118,16 +126,33 @@ install_servers() {
     fi
 }
 
+# Have systemd read the units, and judge how confined they are: in tenths, up to 19 is OK to it.
+check_units() {
+    local unit copy copies said
+    copies=$(mktemp --directory --tmpdir="$LOGS")
+    for unit in etc/systemd/*.service; do
+        say "systemd-analyze: $unit"
+        systemd-analyze security --no-pager --offline=true --threshold=17 "$unit" | tail --lines=1
+        copy=$copies/$(basename "${unit/@/@1}")
+        # evscrub itself need not be installed here.
+        sed 's:^ExecStart=[^ ]*:ExecStart=/bin/true:' "$unit" > "$copy"
+        # It prints what it ignores, and returns 0 then.
+        said=$(systemd-analyze verify --man=no "$copy" 2>&1) || true
+        [[ -z $said ]] || fail "$said"
+    done
+}
+
 check() {
     local bin=$VENV/bin scripts devstack texts text
-    mapfile -t scripts < <(git ls-files --cached --others --exclude-standard -- \
-        '*.sh' .ci/run devstack/settings)
+    mapfile -t scripts < <(find devstack tests -name '*.sh' | sort
+        printf '%s\n' .ci/run devstack/settings)
     mapfile -t devstack < <(printf '%s\n' "${scripts[@]}" | grep '^devstack/' || true)
     say "ruff"
     "$bin/ruff" check .
     "$bin/ruff" format --check .
     say "mypy --strict"
     "$bin/mypy" --strict
+    "$bin/mypy" --strict etc/docs
     say "import-linter"
     "$bin/lint-imports" --no-cache --no-logo
     say "shellcheck: ${scripts[*]}"
@@ -136,11 +161,24 @@ check() {
         say "bashate: ${devstack[*]}"
         "$bin/bashate" --ignore E006 "${devstack[@]}"
     fi
-    mapfile -t texts < <(git ls-files --cached --others --exclude-standard -- '*.rst')
+    check_units
+    mapfile -t texts < <(find README.rst devstack etc -name '*.rst' -not -path 'etc/docs/*')
     say "docutils: ${texts[*]}"
     for text in "${texts[@]}"; do
         "$bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
     done
+    build_docs
+    cmp build/docs/man/evscrub.8 etc/man/evscrub.8 ||
+        fail "etc/man/evscrub.8 is stale; to renew it, run: tests/run.sh docs"
+}
+
+# Build the documentation in build/docs, with warnings as errors, the manual page from what the HTML
+# was made of.
+build_docs() {
+    local build=("$VENV/bin/sphinx-build" -W --quiet --doctree-dir build/docs/doctrees)
+    say "sphinx: HTML and manual page"
+    "${build[@]}" --fresh-env --builder html etc/docs build/docs/html
+    "${build[@]}" --builder man etc/docs build/docs/man
 }
 
 # Say where the interpreter $1 is; a version manager may have it without showing it.
@@ -160,14 +198,16 @@ find_python() {
 
 # Say which interpreter's turn it is, of the further ones that are there.
 further_python() {
-    local name found=()
+    local name commits found=()
     for name in $FURTHER_PYTHONS; do
         if find_python "$name" > /dev/null; then
             found+=("$name")
         fi
     done
     if ((${#found[@]})); then
-        echo "${found[$(git rev-list --count HEAD) % ${#found[@]}]}"
+        # Where there is no git, as in an unpacked sdist, it is always the first one's.
+        commits=$(git rev-list --count HEAD 2> /dev/null || echo 0)
+        echo "${found[commits % ${#found[@]}]}"
     fi
 }
 
@@ -177,6 +217,36 @@ further() {
     python=$(find_python "$1")
     make_environment "$environment" "$python"
     "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' tests/unit
+}
+
+# Build wheel and sdist, and unpack the sdist.
+build_packages() {
+    say "wheel and sdist"
+    "$UV/bin/uv" build --quiet --python "$PYTHON" --out-dir "$LOGS/dist" .
+    tar --extract --directory "$LOGS" --file "$LOGS"/dist/evscrub-*.tar.gz
+    ls -l "$LOGS/dist"
+}
+
+# Install the wheel with the dependencies that uv's resolution $1 chooses, and run the unit tests.
+try_packages() {
+    local environment=$PWD/$VENV-$1 wheel folder
+    wheel=$(echo "$LOGS"/dist/evscrub-*.whl)
+    folder=$(echo "$LOGS"/evscrub-*/)
+    say "the wheel with dependencies: $1"
+    "$UV/bin/uv" venv --quiet --clear --python "$PYTHON" "$environment"
+    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" --resolution "$1" \
+        "${wheel}[test]"
+    [[ $(cd / && "$environment/bin/evscrub" --data-dir) == "$environment/share/evscrub" ]] ||
+        fail "evscrub --data-dir does not find the wheel's files"
+    # An old library may use what a newer one that it needs is about to drop.
+    (cd "$folder" && "$environment/bin/python" -m pytest --quiet -n "$(nproc)" -m 'not costly' \
+        -W ignore::DeprecationWarning tests/unit)
+}
+
+packages() {
+    build_packages
+    try_packages lowest-direct
+    try_packages highest
 }
 
 # Run a command in the background, in a process group of its own: start NAME COMMAND [ARGUMENT ...]
@@ -261,12 +331,38 @@ case ${1:-} in
         "$VENV/bin/python" -m pytest -n "$(nproc)" tests/unit "${@:2}"
         say "only the unit tests ran: no check, no server, no other Python"
         ;;
+    docs)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        build_docs
+        cp build/docs/man/evscrub.8 etc/man/evscrub.8
+        say "build/docs/html/index.html, etc/man/evscrub.8"
+        ;;
+    readme)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        install_servers
+        EVSCRUB_README=network "$VENV/bin/python" -m pytest -n 0 -rP tests/functional/test_readme.py \
+            "${@:2}"
+        ;;
     releases)
         install_uv
         make_environment "$VENV" "$PYTHON"
         install_servers
+        packages
         say "Glance releases: main cases; the first run makes an environment for each of them"
         "$VENV/bin/python" -m pytest tests/releases "${@:2}"
+        ;;
+    container)
+        install_uv
+        make_environment "$VENV" "$PYTHON"
+        PACKAGES=("${CONTAINER_PACKAGES[@]}")
+        install_servers
+        "$VENV/bin/python" -m pytest -s -v tests/container "${@:2}"
+        ;;
+    packages)
+        install_uv
+        packages
         ;;
     galera)
         install_uv

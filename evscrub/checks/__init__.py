@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The checks of ``evscrub check``: whether an agent can work here.
 
-There is a module each for Glance's options, the bus, the registry, the stores and the agents. A
-check is a function that takes a :class:`Subject`, stores there what later checks need, and returns
-:class:`~evscrub.checks.report.Findings`. Checks change nothing in the registry, on the bus or in a
-store, and no finding contains a credential or the URL of a location.
+There is a module each for Glance's options, the bus, the coordinator, the registry, the stores and
+the agents. A check is a function that takes a :class:`Subject`, stores there what later checks
+need, and returns :class:`~evscrub.checks.report.Findings`. Checks change nothing in the registry,
+on the bus, at the coordinator or in a store, and no finding contains a credential or the URL of a
+location.
 """
 
 from collections.abc import Callable, Iterable
 
-from evscrub.checks import agent, bus, glance, registry, stores
+from evscrub.checks import agent, bus, coordination, glance, registry, stores
 from evscrub.checks.report import Findings, NotCheckedError, Report
 from evscrub.checks.subject import Subject
 from evscrub.registry.database import UNAVAILABLE
@@ -25,6 +26,7 @@ CHECKS: tuple[tuple[str, Callable[[Subject], Findings]], ...] = (
     ("Message bus", bus.brokers),
     ("Exchange and queues", bus.queues),
     ("Unread queues", bus.unread),
+    ("Coordination", coordination.coordination),
     ("Database", registry.connection),
     ("Schema", registry.schema),
     ("Privileges", registry.privileges),

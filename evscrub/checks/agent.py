@@ -6,7 +6,8 @@ from typing import Any
 
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
-from evscrub.domain.address import Address, parse
+from evscrub.config.settings import status_address
+from evscrub.domain.address import Address
 from evscrub.domain.words import count
 from evscrub.status import client
 
@@ -64,11 +65,7 @@ def _compare(found: Findings, option: str, seconds: Mapping[str, float]) -> None
 
 
 def _configured(found: Findings, subject: Subject) -> list[Address]:
-    try:
-        address = parse(subject.conf.status.listen)
-    except ValueError as error:
-        found.fail(f"{error}.")
-        return []
+    address = status_address(subject.conf)
     if address is None or not address.port:
         found.note("[status] listen names no port, so no agent was asked.")
         return []

@@ -36,10 +36,8 @@ def brokers(subject: Subject) -> Findings:
     try:
         bus = amqp.configured(subject.conf)
     except ValueError as error:
-        found.fail(
-            f"The bus's URL cannot be used ({error}): check [DEFAULT] transport_url"
-            " and [oslo_messaging_notifications] transport_url in glance-api.conf."
-        )
+        said = str(error)
+        found.fail(f"{said[0].upper()}{said[1:]}.")
         return found
     if bus.kind.startswith("kombu+memory"):
         found.note("The bus is in memory, within one process.")

@@ -28,8 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " options."
     )
     parser.epilog = (
-        "Exit codes: 0 ended by a signal, 1 failed unexpectedly, 2 the configuration is wrong or"
-        " the database cannot be reached at start."
+        "Exit codes: 0 ended by a signal, 1 failed unexpectedly, 2 wrong usage, 69 the database"
+        " cannot be used at start, 78 the configuration is wrong. A service manager should restart"
+        " the agent after 1 and 69, and not after 2 and 78."
     )
     loader.add_arguments(parser)
 

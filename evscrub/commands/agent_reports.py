@@ -9,7 +9,8 @@ from typing import Any
 from oslo_config import cfg
 
 from evscrub.commands.arguments import status_port
-from evscrub.domain.address import Address, parse
+from evscrub.config.settings import status_address
+from evscrub.domain.address import Address
 from evscrub.domain.image_report import AgentReports, ReportedTrouble
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
@@ -39,7 +40,7 @@ def say_on_stderr(message: str) -> None:
 
 def default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     """Return the address of the agent with this configuration, if its status port is known."""
-    address = parse(conf.status.listen)
+    address = status_address(conf)
     return [address] if address is not None and address.port else []
 
 

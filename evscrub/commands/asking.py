@@ -8,7 +8,9 @@ from typing import TypeVar
 
 from evscrub.commands.arguments import status_port
 from evscrub.config import loader
-from evscrub.domain.address import Address, parse
+from evscrub.config.settings import status_address
+from evscrub.domain.address import Address
+from evscrub.domain.refusals import UsageError
 from evscrub.status.client import NoAnswerError
 
 T = TypeVar("T")
@@ -32,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def agents(arguments: argparse.Namespace) -> Sequence[Address]:
     """Return the agents that a command line names, or the one of the configuration.
 
-    :raises ConfigError: there is none, or the configuration is wrong.
+    :raises UsageError: there is none.
+    :raises ConfigError: the configuration is wrong.
     """
     named: list[Address] = arguments.agent or []
     if named and not arguments.config_file:
@@ -40,9 +43,9 @@ def agents(arguments: argparse.Namespace) -> Sequence[Address]:
     conf, _ = loader.load_for(arguments)
     if named:
         return list(dict.fromkeys(named))
-    address = parse(conf.status.listen)
+    address = status_address(conf)
     if address is None or not address.port:
-        raise loader.ConfigError(
+        raise UsageError(
             f"[status] listen is {conf.status.listen}, so no agent can be asked there: name one by"
             " --agent HOST:PORT"
         )

@@ -13,6 +13,7 @@ from evscrub.commands import operator_log, selection
 from evscrub.config import loader
 from evscrub.domain.hold_rules import RefusedError, UnchangedError
 from evscrub.domain.quoting import quote, shorten
+from evscrub.domain.refusals import UnavailableError
 from evscrub.domain.words import count
 from evscrub.registry.connecting import ANSWER_SECONDS
 from evscrub.registry.database import UNAVAILABLE, Database
@@ -62,8 +63,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " images and asks; each image is looked at again before it is changed. Each change is a"
         " line in evscrub's log, or in syslog if evscrub's files name no log: the user, the host"
         " and the image. Exit codes: 0 success for all images, 1 an image was refused, with the"
-        " reason, or the question was answered with no, 2 wrong usage or configuration, no terminal"
-        " to ask on, or the database does not answer."
+        " reason, or the question was answered with no, 2 wrong usage, or no terminal to ask on,"
+        " 69 the database does not answer, 78 the configuration is wrong."
     )
     loader.add_arguments(parser)
     selection.add_arguments(parser, _COMMANDS[name].selected)
@@ -96,7 +97,7 @@ def main(arguments: argparse.Namespace) -> int:
             operator_log.start(own, debug=arguments.debug)
             keeper.run(images)
     except UNAVAILABLE as error:
-        raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+        raise UnavailableError(f"the registry cannot be used: {explain(error)}") from None
     finally:
         if bulk and keeper.tally:
             keeper.sum_up()

@@ -20,6 +20,7 @@ from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
 from evscrub.domain.address import Address
 from evscrub.domain.image_report import AgentReports, ImageReport
+from evscrub.domain.refusals import CannotRunError, UnavailableError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.inventory import Inventory
@@ -53,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " default order, reads all images first, and keeps what exceeds a few megabytes in a"
         " temporary file in $TMPDIR. --sort-column ID needs neither: images are written as they are"
         " read. Exit codes: 0 success, 1 images that only agents know, parked or in use, were"
-        " selected, and no agent answers, 2 wrong usage or configuration, or the database does not"
-        " answer."
+        " selected, and no agent answers, 2 wrong usage, 69 the database does not answer, 78 the"
+        " configuration is wrong."
     )
     loader.add_arguments(parser)
     parser.add_argument(
@@ -164,7 +165,7 @@ class _Listing:
         """Yield the images, in order.
 
         :param say: called with what the user should know about the list.
-        :raises loader.ConfigError: the database does not answer, or there is no room for sorting.
+        :raises CannotRunError: the database does not answer, or there is no room for sorting.
         """
         reported = agent_reports.ask(self._agents, say)
         if reported is None:
@@ -177,11 +178,11 @@ class _Listing:
         try:
             yield from islice(found, self._choice.limit)
         except UNAVAILABLE as error:
-            raise loader.ConfigError(
+            raise UnavailableError(
                 f"lost the connection to the database: {explain(error)}"
             ) from None
         except sorting.SortError as error:
-            raise loader.ConfigError(f"{error}, or use --sort-column ID") from None
+            raise CannotRunError(f"{error}, or use --sort-column ID") from None
 
     def _chosen(self, reported: AgentReports, say: Callable[[str], None]) -> Iterator[ImageReport]:
         def say_unreadable(image_id: str) -> None:

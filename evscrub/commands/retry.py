@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "An agent accepts this only from its own host, or from a network in its [status]"
         " retry_from. Exit codes: 0 success, 1 an image is not retried, a store is paused, or an"
         " agent does not answer or refuses, 2 no agent answers, no agent has such a store, or wrong"
-        " usage or configuration."
+        " usage, 78 the configuration is wrong."
     )
     parser.add_argument(
         "images",

@@ -11,6 +11,7 @@ from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.domain.image_report import AgentReports, Detail
+from evscrub.domain.refusals import UnavailableError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.details import Details
 from evscrub.registry.errors import explain
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Changes nothing and locks nothing. Exit codes: 0 success, 1 the registry has no such"
-        " image, or its rows cannot be read, 2 wrong usage or configuration, or the database does"
-        " not answer."
+        " image, or its rows cannot be read, 2 wrong usage, 69 the database does not answer, 78"
+        " the configuration is wrong."
     )
     loader.add_arguments(parser)
     parser.add_argument("image", metavar="IMAGE", help="the image's id, in upper or lower case")
@@ -57,7 +58,7 @@ def main(arguments: argparse.Namespace) -> int:
         say_on_stderr(f"image {arguments.image!r}: {error}")
         return 1
     except UNAVAILABLE as error:
-        raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+        raise UnavailableError(f"the registry cannot be used: {explain(error)}") from None
     policy, names = scrubber_settings(conf).policy, store_names(conf)
     report = image_report.describe_any(detail.seen, policy, AgentReports(), names.of)
     if report.state == image_report.DUE:  # agents know nothing of images in other states

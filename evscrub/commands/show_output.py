@@ -119,7 +119,7 @@ def choose(arguments: argparse.Namespace) -> list[str]:
     """Return the fields that a command line asks for, in their fixed order.
 
     :param arguments: parsed arguments of :func:`add_arguments`.
-    :raises ValueError: a field is unknown.
+    :raises UsageError: a field is unknown.
     """
     wanted = [*arguments.columns, *arguments.variables]
     return _TABLE.choose(wanted)

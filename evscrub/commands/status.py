@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from evscrub.commands import asking, status_table
+from evscrub.commands import asking, members_table, status_table
 from evscrub.domain.address import Address
 from evscrub.domain.quoting import printable
 from evscrub.status import client, report
@@ -33,12 +33,13 @@ Answers = Mapping[Address, AgentReport | NoAnswerError]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Show the state of one or several agents, side by side: images that wait, are due, in work"
-        " and stuck, how late they are, bus, database and sweep, and the lane of each store. What"
-        " needs an operator follows in words, with what to do."
+        " and stuck, how late they are, bus, database and sweep, the group that shares the limits"
+        " and its members, and the lane of each store. What needs an operator follows in words,"
+        " with what to do."
     )
     parser.epilog = (
         "Exit codes: 0 all is well, 1 something needs an operator or an agent does not answer, 2 no"
-        " agent answers, or wrong usage or configuration."
+        " agent answers, or wrong usage, 78 the configuration is wrong."
     )
     asking.add_arguments(parser)
     parser.add_argument(
@@ -132,6 +133,14 @@ def _table(answers: Answers) -> Iterable[str]:
         if isinstance(answer, AgentReport)
     }
     yield from status_table.render(shown, width)
+    yield from members_table.lines(
+        {
+            str(address): answer
+            for address, answer in answers.items()
+            if isinstance(answer, AgentReport)
+        },
+        width,
+    )
     if any(problems.values()):
         yield ""
         for agent, said in problems.items():

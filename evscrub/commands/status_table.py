@@ -11,7 +11,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from evscrub.domain.quoting import printable
-from evscrub.domain.words import in_units, in_words
+from evscrub.domain.words import count, in_units, in_words
+from evscrub.status.group_report import GroupReport, SharingReport
 from evscrub.status.report import AgentReport, StoreReport
 
 _GAP = "  "
@@ -61,6 +62,7 @@ def cells(report: AgentReport, problems: int) -> Cells:
         "bus": _bus(report),
         "database": _database(report),
         "last sweep": _sweep(report),
+        **_sharing(report.sharing),
     }
     shown = {Label("", figure): printable(text) for figure, text in own.items()}
     for store in report.stores:
@@ -90,6 +92,17 @@ def render(agents: Mapping[str, Cells], width: int) -> Iterator[str]:
                 yield from _line([label.text, *(each.get(label, "") for each in shown)], sides)
         if left:
             yield ""
+
+
+def columns(rows: Iterable[Sequence[str]], widths: Sequence[int]) -> Iterator[str]:
+    """Yield the lines of a table, the first row of which are its heads.
+
+    :param widths: width of each column in characters; longer texts are wrapped.
+    """
+    for number, row in enumerate(rows):
+        yield from _line([printable(text) for text in row], widths)
+        if not number:
+            yield _GAP.join("-" * width for width in widths)
 
 
 def _ordered(agents: Iterable[Cells]) -> list[Label]:
@@ -211,6 +224,25 @@ def _database(report: AgentReport) -> str:
 def _sweep(report: AgentReport) -> str:
     failing = "FAILS, " if report.sweep_failing else ""
     return failing + _ago(report.sweep_last_seconds)
+
+
+def _sharing(sharing: SharingReport) -> dict[str, str]:
+    consumers = "not known" if sharing.consumers is None else f"{sharing.consumers:,}"
+    group = sharing.group
+    if group is None:
+        limits = "EACH AGENT BY ITSELF" if sharing.is_alone else "each agent by itself"
+        return {"limits": limits, "agents on the bus": consumers}
+    share = "waits for a share" if group.share == "0" else f"{group.share} of the group's"
+    return {"limits": share, "group": _group(group), "agents on the bus": consumers}
+
+
+def _group(group: GroupReport) -> str:
+    if group.contact_seconds is None:
+        return f"{group.name}, COORDINATOR NOT REACHED YET"
+    members = f"{group.name}, {count(group.size, 'member')}"
+    if group.state == "coordinator away":
+        return f"{members}, COORDINATOR AWAY, last {_ago(group.contact_seconds)}"
+    return members
 
 
 def problem_lines(agent: str, problems: Iterable[str], width: int) -> Iterator[str]:

@@ -19,6 +19,7 @@ from evscrub.config import loader
 from evscrub.config.settings import unset_delay
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.domain.image_report import AgentReports
+from evscrub.domain.refusals import UnavailableError, UsageError
 from evscrub.domain.words import count, in_units
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
@@ -45,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Exit codes: 0 nothing due is left, 1 something due is left, an image was not found, or a"
-        " signal ended the pass, 2 it could not run. SIGTERM and SIGINT finish running deletes"
-        " and release the rest. With -f json, csv, yaml or value, what is left is written in that"
-        " format."
+        " signal ended the pass, 2 wrong usage, 69 the database does not answer, 78 the"
+        " configuration is wrong. SIGTERM and SIGINT finish running deletes and release the rest."
+        " With -f json, csv, yaml or value, what is left is written in that format."
     )
     loader.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only report")
@@ -100,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     if arguments.long and not arguments.dry_run:
-        raise loader.ConfigError("--long is for --dry-run")
+        raise UsageError("--long is for --dry-run")
     conf, own = loader.load_for(arguments)
     try:
         (LONG_TABLE if arguments.long else TABLE).choose(arguments.columns)
@@ -111,7 +112,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
-        raise loader.ConfigError(
+        raise UsageError(
             f"--store: no store {arguments.store} is enabled here; enabled stores:"
             f" {', '.join(names.names)}"
         )
@@ -129,7 +130,7 @@ def main(arguments: argparse.Namespace) -> int:
                 int(missing),
             )
     except UNAVAILABLE as error:
-        raise loader.ConfigError(f"the registry cannot be used: {explain(error)}") from None
+        raise UnavailableError(f"the registry cannot be used: {explain(error)}") from None
     database.dispose()
     reported = agent_reports.ask(agents, say=lambda _: None) or AgentReports()
     paused = {store: reported.stores[store] for store in reported.paused}
@@ -171,7 +172,7 @@ def _scrub(
     except* RegistryAwayError:
         account = None
         print("evscrub: lost the connection to the database", file=sys.stderr)
-        code = 2
+        code = UnavailableError.exit_code
     else:
         code = 1 if account is None or account.images(Fate.STAYS) else 0
     with output.reader_may_leave():

@@ -21,6 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
+from evscrub.domain.refusals import UsageError
 from evscrub.domain.words import in_short, in_units
 
 BATCH_ROWS = 1000
@@ -54,14 +55,14 @@ class Table(Generic[R]):
         """Return the requested columns in their fixed order, or all if none is requested.
 
         :param wanted: names in any case, with spaces or underscores.
-        :raises ValueError: a column is unknown.
+        :raises UsageError: a column is unknown.
         """
         if not wanted:
             return list(self.columns)
         names = {_plain(name) for name in wanted}
         unknown = names - {_plain(name) for name in self.columns}
         if unknown:
-            raise ValueError(
+            raise UsageError(
                 f"no column {', '.join(sorted(unknown))}: there are {', '.join(self.columns)}"
             )
         return [name for name in self.columns if _plain(name) in names]
@@ -70,7 +71,7 @@ class Table(Generic[R]):
         """Return the columns that a command line asks for, in their fixed order.
 
         :param arguments: parsed arguments of :func:`add_arguments`.
-        :raises ValueError: a column is unknown.
+        :raises UsageError: a column is unknown.
         """
         if arguments.columns or arguments.formatter not in _FOR_PEOPLE or self._is_long(arguments):
             return self.choose(arguments.columns)

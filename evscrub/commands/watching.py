@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Generic, TextIO, TypeVar
 
-from evscrub.config.loader import ConfigError
+from evscrub.domain.refusals import CannotRunError
 from evscrub.domain.words import count
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import redact
@@ -92,7 +92,7 @@ class _Frame(Generic[R]):
 def watch(source: Source[R], pause_seconds: float) -> int:
     """Repeat the output until Ctrl-C, or until its reader is gone; return the exit code.
 
-    :raises ConfigError: the first repetition failed; later ones show the error instead.
+    :raises CannotRunError: the first repetition failed; later ones show the error instead.
     """
     # Blocked, so that a change of the terminal's size stays pending until it is waited for.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
@@ -115,7 +115,7 @@ def _append(source: Source[R], pause_seconds: float) -> None:
         except BrokenPipeError:
             output.silence()
             return
-        except ConfigError as error:
+        except CannotRunError as error:
             if not has_read:
                 raise
             _say(_trying_again(error))
@@ -142,7 +142,7 @@ def _read_frame(source: Source[R], last: _Frame[R] | None) -> _Frame[R]:
         rows = iter(source.read(notes.append))
         first = list(islice(rows, _MOST_ROWS))
         total = len(first) + sum(1 for _ in rows)
-    except ConfigError as error:
+    except CannotRunError as error:
         if last is None:
             raise
         return replace(last, notes=(_trying_again(error),))
@@ -170,7 +170,7 @@ def _height() -> int:
     return os.get_terminal_size(sys.stdout.fileno()).lines
 
 
-def _trying_again(error: ConfigError) -> str:
+def _trying_again(error: CannotRunError) -> str:
     return f"{redact(str(error))}; trying again"
 
 

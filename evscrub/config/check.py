@@ -28,8 +28,8 @@ MAX_TEXT_CHARACTERS = 4096
 #: Bounds of libraries' numbers that have none: times and counts fit 32 bits, sizes 64 bits.
 _MAX_NUMBER = 2**31 - 1
 _MAX_SIZE = 2**63 - 1
-#: Library options that evscrub does not use: no agent makes remote calls or uses Kafka.
-_UNREAD = re.compile(r"DEFAULT\.rpc_.*|oslo_messaging_kafka\..*")
+#: Library options that evscrub does not use: no agent makes remote calls.
+_UNREAD = re.compile(r"DEFAULT\.rpc_.*")
 _VARIABLE = re.compile(r"OS_(.+?)__(.+)", re.IGNORECASE)
 _ALIKE_VARIABLE = 0.85
 

@@ -21,27 +21,24 @@ from evscrub.config import check, files, known_options, logging_setup, ownership
 from evscrub.config.check import Sources
 from evscrub.config.options import DEFAULT_GLANCE_CONFIG_FILE, GROUPS, bootstrap_opts
 from evscrub.config.ownership import Owner
+from evscrub.config.settings import status_address
+from evscrub.domain.refusals import CannotRunError
 
 
-class ConfigError(Exception):
+class ConfigError(CannotRunError):
     """evscrub cannot run with this configuration.
 
     :param problems: sentences that say what is wrong, where, and what to do, without the values of
         secret options.
     """
 
-    def __init__(self, *problems: str) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-    def __str__(self) -> str:
-        return "; ".join(self.problems)
+    exit_code = os.EX_CONFIG  # 78
 
 
 def find_config_files() -> list[str]:
-    """Return evscrub's files in ``~/.evscrub``, ``~``, ``/etc/evscrub`` or ``/etc``."""
-    found: list[str] = cfg.find_config_files(project="evscrub", prog="evscrub")
-    return found
+    """Return the first ``evscrub.conf`` of ``~/.evscrub``, ``~``, ``/etc/evscrub`` and ``/etc``."""
+    # Project and program have the same name, so each file is found twice.
+    return list(dict.fromkeys(cfg.find_config_files(project="evscrub", prog="evscrub")))
 
 
 class OwnOptions(cfg.ConfigOpts):
@@ -309,7 +306,11 @@ def _read(conf: cfg.ConfigOpts, files: list[str]) -> None:
 
 
 def _read_each(conf: cfg.ConfigOpts) -> None:
-    """Read each of evscrub's options once, so that a wrong value raises here."""
+    """Read each of evscrub's options once, so that a wrong value raises here.
+
+    :raises ValueError: a value is wrong, or two do not fit together.
+    """
     for group, opts in GROUPS.items():
         for opt in opts:
             (conf if group == "DEFAULT" else conf[group])[opt.dest]
+    status_address(conf)

@@ -36,11 +36,12 @@ bootstrap_opts = [
         type=Paths(),
         default=[DEFAULT_GLANCE_CONFIG_FILE],
         help="Glance's own configuration files, comma-separated, read in this order before"
-        " evscrub's files; a folder stands for the *.conf files in it, in the order of their names,"
-        " without those that are evscrub's. They define the database, the message bus and the"
-        " stores, so that these are configured in one place. An option that evscrub.conf sets as"
-        " well takes its value from there. Logging options and options that evscrub does not know"
-        " are ignored in these files. By default /etc/glance/glance-api.conf is read if it exists."
+        " evscrub's files; a folder stands for the files in it whose names end in .conf, in the"
+        " order of their names, without those that are evscrub's. They define the database, the"
+        " message bus and the stores, so that these are configured in one place. An option"
+        " that evscrub.conf sets as well takes its value from there. Logging options and"
+        " options that evscrub does not know are ignored in these files. By default"
+        " /etc/glance/glance-api.conf is read if it exists."
         " The word none reads no file: evscrub.conf must then define the database, the bus and"
         " the stores itself.",
     ),
@@ -278,9 +279,9 @@ scrubber_opts = [
         " credentials can reach. A place is a bucket (s3), a container, or"
         " tenant@host/container in an account whose credentials are not configured (swift), a"
         " pool (rbd), a directory with everything below it (file), or"
-        " datacenter:datastore/directory (vmware); buckets, containers and pools may contain"
-        " *. What to weigh: whoever may write locations can have any data in these places"
-        " deleted. Example: objects:glance-old,files:/srv/images",
+        " datacenter:datastore/directory (vmware); an asterisk in a bucket, container or pool"
+        " stands for any characters. What to weigh: whoever may write locations can have"
+        " any data in these places deleted. Example: objects:glance-old,files:/srv/images",
     ),
     cfg.ListOpt(
         "separate_stores",
@@ -439,8 +440,18 @@ status_opts = [
         " it asks for no password and shows the ids of images and owners: bind it to a network"
         " address only if everyone who can reach it may see them. Clients can change nothing but"
         " when failed images are tried again, see retry_from. Several"
-        " agents on one host need a port each; an agent whose port is taken logs a warning and"
-        " runs without the listener.",
+        " agents on one host need a port each, see port_offset; an agent whose port is taken logs a"
+        " warning and runs without the listener.",
+    ),
+    cfg.Opt(
+        "port_offset",
+        type=Integer(0, 10_000),
+        default=0,
+        help="Number that is added to the port of listen, 0 by default, so that several agents on"
+        " one host can read the same files. The systemd template sets it to the number of each"
+        " instance by the environment variable OS_STATUS__PORT_OFFSET: with the default of listen,"
+        " evscrub@1 listens on port 9754 and evscrub@2 on 9755. The sum must be a port. Where"
+        " listen names port 0, which stands for any free port, nothing is added.",
     ),
     cfg.Opt(
         "retry_from",

@@ -8,6 +8,8 @@ from fractions import Fraction
 
 from oslo_config import cfg
 
+from evscrub.domain.address import MAX_PORT, Address
+from evscrub.domain.address import parse as parse_address
 from evscrub.domain.decisions import Policy
 from evscrub.domain.retry_policy import Delays
 
@@ -49,10 +51,19 @@ class Settings:
     shared_concurrency: bool = False
 
     @property
+    def rate_options(self) -> tuple[str, ...]:
+        """The options that limit a rate."""
+        rates = {
+            "rate": self.rate,
+            "store_rate": any(self.store_rate.values()),
+            "owner_rate": self.owner_rate,
+        }
+        return tuple(option for option, limit in rates.items() if limit)
+
+    @property
     def is_shared(self) -> bool:
         """Whether there is a limit that a group of agents shares."""
-        rates = (self.rate, self.owner_rate, *self.store_rate.values())
-        return self.shared_concurrency or any(rates)
+        return self.shared_concurrency or bool(self.rate_options)
 
     def of_share(self, part: Fraction) -> "Settings":
         """Return the settings for a part of the limits.
@@ -163,3 +174,21 @@ def _policy(conf: cfg.ConfigOpts) -> Policy:
         claim_timeout=timedelta(seconds=conf.scrubber.claim_timeout),
         orphans=conf.sweep.orphans,
     )
+
+
+def status_address(conf: cfg.ConfigOpts) -> Address | None:
+    """Return where this configuration's agent listens for status requests.
+
+    :returns: ``[status] listen`` with ``port_offset`` added to its port; None for no listener.
+    :raises ValueError: the sum is not a port.
+    """
+    address = parse_address(conf.status.listen)
+    if address is None or not address.port:  # port 0 is any free port
+        return address
+    port = address.port + conf.status.port_offset
+    if port > MAX_PORT:
+        raise ValueError(
+            f"[status] port_offset is {conf.status.port_offset}, which added to the port of"
+            f" [status] listen, {address.port}, exceeds {MAX_PORT}: set a smaller number"
+        )
+    return address._replace(port=port)

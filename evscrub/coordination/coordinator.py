@@ -16,6 +16,8 @@ from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
 _SESSION_DRIVERS = ("file", "zookeeper", "kazoo")
+#: Drivers with locks alone; the check of their class needs their client libraries.
+_LOCK_DRIVERS = ("mysql", "postgresql", "ipc", "kubernetes")
 _REASON_CHARACTERS = 200
 
 
@@ -80,6 +82,10 @@ class Coordinator:
         }
         if url.partition(":")[0] in _SESSION_DRIVERS:
             self._options["timeout"] = membership_seconds
+        # Redis has further ones. The URL that other services use may set them to a minute, in which
+        # shares expire.
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            self._options[name] = request_seconds
         self._driver: Any = None
         self._check_driver()
 
@@ -120,6 +126,16 @@ class Coordinator:
                 self._replace(published)
             return Seen(self._shares(self._members()))
 
+    def look(self) -> dict[str, Fraction | None]:
+        """Return what each member published, without joining the group; connect if necessary.
+
+        :raises CoordinatorAwayError: it could not be done.
+        """
+        with self._translated():
+            if self._driver is None:
+                self._driver = self._connected()
+            return self._shares(self._members())
+
     def reconnect(self) -> None:
         """Let the next :meth:`beat` make another connection."""
         self._driver = None
@@ -142,6 +158,12 @@ class Coordinator:
             raise ValueError(
                 "[coordination] backend_url must be file:///DIRECTORY, with a full path"
             )
+        no_groups = ValueError(
+            f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use etcd,"
+            " Redis, memcached, ZooKeeper, or the file driver on a single host"
+        )
+        if scheme in _LOCK_DRIVERS:
+            raise no_groups
         try:
             driver = self._create()
         except Exception as error:  # noqa: BLE001 - the driver's or stevedore's
@@ -151,10 +173,7 @@ class Coordinator:
                 f" ({type(error).__name__})"
             ) from None
         if type(driver).get_members is self._tooz.CoordinationDriver.get_members:
-            raise ValueError(
-                f"[coordination] backend_url: the driver {scheme!r} of tooz has no groups; use"
-                " etcd, Redis, memcached, ZooKeeper, or the file driver on a single host"
-            )
+            raise no_groups
 
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
         return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
@@ -172,7 +191,7 @@ class Coordinator:
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
         driver = self._create()
-        _retry_nothing(driver)
+        _prevent_retries(driver)
         driver.start()
         return driver
 
@@ -226,7 +245,7 @@ class Coordinator:
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
-def _retry_nothing(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
+def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
     """Let a driver for Redis fail at once; the other drivers do.
 
     redis-py retries a request for seconds, tooz retries that fifteen times, and neither can be told
@@ -235,14 +254,15 @@ def _retry_nothing(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
     make = getattr(driver, "_make_client", None)
     if make is None:
         return
-    from redis import backoff, retry  # noqa: PLC0415 - an extra
+    from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
+    from redis.retry import Retry  # noqa: PLC0415 - an extra
 
-    def make_client(*arguments: object) -> Any:  # noqa: ANN401 - of redis-py, which is an extra
+    def make_without_retries(*arguments: Any) -> Any:  # noqa: ANN401 - not typed
         client = make(*arguments)
-        client.set_retry(retry.Retry(backoff.NoBackoff(), 0))
+        client.set_retry(Retry(NoBackoff(), 0))
         return client
 
-    driver._make_client = make_client  # noqa: SLF001 - tooz offers no other way
+    driver._make_client = make_without_retries  # noqa: SLF001 - tooz has no option for it
 
 
 def _text(member: bytes | str) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import anyio
 from rich.console import Console
 
-from evscrub.config import loader
 from evscrub.demo.images import Fate, plan
 from evscrub.demo.play import DemoError, Play
 from evscrub.demo.report import print_commands, report, title
 from evscrub.demo.show import display_for
 from evscrub.demo.stage import Stage
 from evscrub.domain.clock import Clock
+from evscrub.domain.refusals import CannotRunError
 from evscrub.telemetry import output, redact
 from evscrub.telemetry.statistics import Scrubbed
 
@@ -69,7 +69,7 @@ def run(options: Options) -> int:
     except KeyboardInterrupt:
         if session.code is None:
             session.code = INTERRUPTED
-    except loader.ConfigError as error:
+    except CannotRunError as error:
         _say(errors, f"evscrub demo: {error}")
         session.code = MISUSED
     except Exception as error:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from oslo_utils import netutils
 
-_HIGHEST_PORT = 65535
+MAX_PORT = 65535
 _QUOTED_CHARACTERS = 80
 #: The word that turns the listener off.
 OFF = "none"
@@ -34,7 +34,7 @@ def parse(text: str) -> Address | None:
         host, port = netutils.parse_host_port(text)
     except (ValueError, TypeError):
         host, port = None, None
-    if not host or port is None or not 0 <= port <= _HIGHEST_PORT or not _is_host(host):
+    if not host or port is None or not 0 <= port <= MAX_PORT or not _is_host(host):
         raise ValueError(
             f"must be HOST:PORT, or {OFF} for no status page, not {text[:_QUOTED_CHARACTERS]!r}"
         )

@@ -19,6 +19,7 @@ from oslo_config import cfg
 from oslo_messaging import TransportHost, TransportURL
 
 from evscrub.domain.address import Address
+from evscrub.intake import kafka
 
 #: The group of the options of RabbitMQ's driver.
 GROUP = "oslo_messaging_rabbit"
@@ -68,14 +69,20 @@ class Bus:
 def configured(conf: cfg.ConfigOpts) -> Bus:
     """Return the bus of a configuration, without connecting to it.
 
-    :raises ValueError: the URL cannot be used; the message does not quote it.
+    :raises ValueError: the bus cannot be used; the message says what to do and has no password.
     """
     try:
         transport = oslo_messaging.get_notification_transport(conf)
         url = TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
     except (oslo_messaging.MessagingException, ValueError) as error:
         # Some of these errors quote the URL, which holds the broker's password.
-        raise ValueError(type(error).__name__) from None
+        raise ValueError(
+            kafka.why_not_loaded(error)
+            or f"the bus's URL cannot be used ({type(error).__name__}): check [DEFAULT]"
+            " transport_url and [oslo_messaging_notifications] transport_url in glance-api.conf"
+        ) from None
+    if reason := kafka.why_unusable(url):
+        raise ValueError(reason)
     if url.transport not in _KINDS:
         return Bus(url.transport, ())
     hosts = url.hosts or [TransportHost("localhost")]

@@ -15,13 +15,14 @@ from oslo_config import cfg
 from oslo_messaging import TransportURL
 
 from evscrub.domain.address import Address
+from evscrub.intake import kafka
 from evscrub.telemetry.outage import Outage
 from evscrub.telemetry.quiet import is_below
 from evscrub.telemetry.redact import redact
 
 INTERVAL_SECONDS = 10.0
 _CONNECT_SECONDS = 5.0
-_DEFAULT_PORT = 5672
+_DEFAULT_PORTS = {"rabbit": 5672, kafka.SCHEME: kafka.DEFAULT_PORT}
 #: oslo.messaging waits at most 30 s between two attempts (rabbit_interval_max), so after a longer
 #: time without a complaint it is connected.
 _QUIET_SECONDS = 35.0
@@ -34,17 +35,27 @@ _CONNECTION_ID = re.compile(r"^\[[0-9a-f-]+\] ")
 _NEXT_TRY = re.compile(r"[.,]? *\(?(?:Trying again|retrying) in .*", re.IGNORECASE)
 
 
-def brokers(conf: cfg.ConfigOpts) -> list[Address]:
-    """Return the addresses of the bus's brokers; an empty list if the bus is not RabbitMQ.
+def transport_url(conf: cfg.ConfigOpts) -> TransportURL:
+    """Return the URL of the bus with Glance's notifications.
 
     :param conf: a configuration from which a notification transport was made, which registers the
         options.
     """
-    url = TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
-    if not url.transport.startswith("rabbit"):
+    return TransportURL.parse(conf, conf.oslo_messaging_notifications.transport_url)
+
+
+def brokers(conf: cfg.ConfigOpts) -> list[Address]:
+    """Return the addresses of the bus's brokers; an empty list if it is neither RabbitMQ nor Kafka.
+
+    :param conf: as for :func:`transport_url`.
+    """
+    url = transport_url(conf)
+    scheme = url.transport.partition("+")[0]
+    if scheme not in _DEFAULT_PORTS:
         return []
-    hosts = [Address(one.hostname or "localhost", one.port or _DEFAULT_PORT) for one in url.hosts]
-    return hosts or [Address("localhost", _DEFAULT_PORT)]
+    port = _DEFAULT_PORTS[scheme]
+    hosts = [Address(one.hostname or "localhost", one.port or port) for one in url.hosts]
+    return hosts or [Address("localhost", port)]
 
 
 class BrokerWatch:

@@ -23,9 +23,10 @@ from oslo_log import log as logging
 from oslo_messaging.notify.listener import BatchNotificationServer
 
 from evscrub.domain.clock import Clock
+from evscrub.intake import kafka
 from evscrub.intake import transport as bounded
 from evscrub.intake.amqp import PRIORITY
-from evscrub.intake.broker_probe import BrokerWatch, brokers
+from evscrub.intake.broker_probe import BrokerWatch, brokers, transport_url
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
 from evscrub.telemetry.log_limit import LogLimit
 from evscrub.telemetry.outage import Outage
@@ -178,9 +179,12 @@ class Listener:
         except (oslo_messaging.MessagingException, ValueError) as error:
             # Some of these errors quote the URL, which holds the broker's password.
             raise ValueError(
-                "the message bus cannot be used: check transport_url and"
+                kafka.why_not_loaded(error)
+                or "the message bus cannot be used: check transport_url and"
                 f" [oslo_messaging_notifications] transport_url: {type(error).__name__}"
             ) from None
+        if reason := kafka.why_unusable(transport_url(conf)):
+            raise ValueError(reason)
         self._limit_prefetch(conf)
         self._watch = BrokerWatch(
             Outage("The bus", "Until it is back, sweeps find what is deleted", clock.boot),

@@ -178,6 +178,11 @@ class DelayQueue:
         """Return whether an image of another owner is ready in `lane`."""
         return self._turns.has_ready_of_others(lane, owner_key(owner))
 
+    def is_waiting(self, image_id: str) -> bool:
+        """Return whether the image waits for its due time."""
+        entry = self._entries.get(pack(image_id))
+        return entry is not None and not entry & _READY
+
     def is_taken(self, image_id: str) -> bool:
         """Return whether the image is taken."""
         return pack(image_id) in self._taken

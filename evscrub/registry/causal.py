@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import sqlalchemy as sa
 
+from evscrub.domain.refusals import UnavailableError
 from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.registry.errors import explain
 from evscrub.registry.tables import image_locations
@@ -60,7 +61,7 @@ def _is_galera(connection: sa.Connection) -> bool:
 def may_have_several_nodes(database: Database) -> bool:
     """Return whether the next connection may reach another node, by what the database reports.
 
-    :raises ValueError: the database does not answer; the message says what to do.
+    :raises UnavailableError: the database does not answer; the message says what to do.
     """
     if isinstance(database.engine.url.query.get("host"), tuple):  # several, for PostgreSQL
         return True
@@ -73,4 +74,4 @@ def may_have_several_nodes(database: Database) -> bool:
             ).first()
             return _is_galera(connection) or bool(group and group[1])
     except UNAVAILABLE as error:
-        raise ValueError(f"Glance's database cannot be used: {explain(error)}") from None
+        raise UnavailableError(f"Glance's database cannot be used: {explain(error)}") from None

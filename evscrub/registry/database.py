@@ -15,6 +15,7 @@ from oslo_db import exception as db_exception
 from oslo_db import options as db_options
 from oslo_db.sqlalchemy import enginefacade, exc_filters
 
+from evscrub.domain.refusals import UnavailableError
 from evscrub.registry import connecting
 from evscrub.registry.errors import Sort, explain, is_read_only, sort
 from evscrub.registry.tables import images, metadata, utc_now
@@ -146,7 +147,7 @@ class Database:
     def probe(self) -> None:
         """Check that the database answers and has Glance's tables.
 
-        :raises ValueError: it does not; the message says what to do.
+        :raises UnavailableError: it does not; the message says what to do.
         """
         try:
             self.reach()
@@ -154,7 +155,7 @@ class Database:
                 for table in metadata.sorted_tables:
                     connection.execute(sa.select(table).limit(0))
         except UNAVAILABLE as error:
-            raise ValueError(f"Glance's database cannot be used: {explain(error)}") from None
+            raise UnavailableError(f"Glance's database cannot be used: {explain(error)}") from None
 
     def dispose(self) -> None:
         """Close idle connections; those in use are closed when they are returned."""

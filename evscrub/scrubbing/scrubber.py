@@ -100,6 +100,10 @@ class Scrubber:
         """Number of images that have failed and wait for their retry."""
         return len(self._record.troubles)
 
+    def awaiting_retry(self) -> int:
+        """Count the failed images whose next try is not due. O(failed)."""
+        return sum(map(self._queue.is_waiting, self._record.troubles))
+
     def sweep_begins(self) -> None:
         """Prepare for a full sweep: forget damaged images that the last one did not find."""
         self._record.sweep_begins()

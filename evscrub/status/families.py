@@ -14,6 +14,13 @@ from prometheus_client.core import (
 from evscrub.telemetry.histogram import HistogramStatistics
 
 _PREFIX = "evscrub_"
+#: Label of images without a location in a usable store.
+_NO_STORE = "(none)"
+
+
+def store_label(name: str | None) -> str:
+    """Return the label of a store; of no store if the name is empty or None."""
+    return name or _NO_STORE
 
 
 def gauge(name: str, help_text: str, value: float | None) -> Metric:

@@ -4,6 +4,10 @@
 Names follow client-go's workqueue where it has a counterpart. Label values come from fixed sets,
 such as the configured stores, the states of a breaker and the reasons in the code, never from names
 that users or the registry supply.
+
+What the registry holds is in :mod:`~evscrub.status.registry_metrics`, under names that begin with
+``evscrub_registry_``: each agent reports the same, so the maximum over agents is the figure of the
+deployment. All others are of what one agent works on, which can be added up.
 """
 
 import math
@@ -23,27 +27,11 @@ from evscrub.flow_control.circuit_breaker import State
 from evscrub.intake.listener import ListenerStatistics
 from evscrub.scrubbing.lane import LaneStatistics
 from evscrub.scrubbing.statistics import ScrubberStatistics
-from evscrub.status.families import counter, gauge, histogram, labeled
+from evscrub.status import group_view, registry_metrics
+from evscrub.status.families import counter, gauge, histogram, labeled, store_label
 from evscrub.status.registry_count import RegistryCount
 from evscrub.status.snapshot import AgentStatistics, Snapshot
-
-#: Label of images without a location in a usable store.
-NO_STORE = "(none)"
-
-#: Metrics of :class:`RegistryCount`, and their help.
-_COUNTED = (
-    (
-        "registry_pending_images",
-        "Pending images in the registry, including held ones, at the last count",
-    ),
-    ("registry_pending_bytes", "Total size of the pending images in the registry"),
-    ("registry_held_images", "Pending images in the registry that are held"),
-    (
-        "registry_later_images",
-        "Pending images in the registry that are due beyond the sweeps' horizon",
-    ),
-    ("registry_counted_timestamp_seconds", "Time of the last count of the registry"),
-)
+from evscrub.telemetry.statistics import TroubleState
 
 _Labeled = dict[tuple[str, ...], float]
 
@@ -109,13 +97,14 @@ class AgentCollector(Collector):
         yield InfoMetricFamily(
             "evscrub", "Version of evscrub", {"version": version.version_string_with_package()}
         )
+        yield from registry_metrics.collect(statistics, snapshot, self._count())
         yield from _queue(statistics, snapshot)
         yield from _images(statistics.scrubber, snapshot)
         yield from _bus(statistics.listener, statistics.scrubber.record.missed_by_bus)
-        yield from _registry(statistics)
-        yield from _counted_in_registry(statistics, self._count())
+        yield from _sweeps(statistics)
         yield from _stores(statistics.scrubber)
         yield from _limits(statistics.scrubber)
+        yield from group_view.metrics(statistics)
 
 
 def registry(
@@ -158,17 +147,31 @@ def _queue(statistics: AgentStatistics, snapshot: Snapshot) -> Iterator[Metric]:
     yield counter("retries", "Images queued for a retry", record.retries)
     yield gauge(
         "waiting",
-        "Images in this agent's memory that are not due; those due later are only in the registry",
-        queue.waiting,
+        "Images in this agent's memory that are not due and have not failed; several agents may"
+        " have an image in memory, and those due later are only in the registry",
+        snapshot.waiting,
+    )
+    yield gauge(
+        "awaiting_retry",
+        "Failed images in this agent's memory whose next try is not due",
+        snapshot.awaiting_retry,
     )
     yield gauge("taken", "Images being looked up or claimed, and unsettled jobs", queue.taken)
-    yield gauge("backlog", "Images that are due and not settled", queue.ready + queue.taken)
+    yield gauge(
+        "backlog",
+        "Images in this agent's memory that are due and not settled",
+        queue.ready + queue.taken,
+    )
     yield gauge(
         "oldest_due_age_seconds",
         "Time since the oldest image was due, or ready for its retry",
         snapshot.oldest_due_age,
     )
-    yield gauge("queue_capacity", "Maximum number of waiting and due images", queue.capacity)
+    yield gauge(
+        "queue_capacity",
+        "Maximum number of images that wait, await a retry or are due",
+        queue.capacity,
+    )
     yield counter(
         "dropped", "Images that the full queue dropped; a later sweep finds them", queue.dropped
     )
@@ -187,14 +190,14 @@ def _images(scrubber: ScrubberStatistics, snapshot: Snapshot) -> Iterator[Metric
         "outcomes",
         "Locations of settled claims, by outcome",
         ("store", "outcome", "reason"),
-        {(_store(store), *rest): count for (store, *rest), count in record.outcomes.items()},
+        {(store_label(store), *rest): count for (store, *rest), count in record.outcomes.items()},
     )
     yield labeled(
         CounterMetricFamily,
         "reclaimed_bytes",
         "Space reclaimed, by the sizes of the images in the registry",
         ("store",),
-        {(_store(store),): size for store, size in record.bytes_reclaimed.items()},
+        {(store_label(store),): size for store, size in record.bytes_reclaimed.items()},
     )
     yield labeled(
         CounterMetricFamily,
@@ -210,23 +213,12 @@ def _images(scrubber: ScrubberStatistics, snapshot: Snapshot) -> Iterator[Metric
         ("reason",),
         {(reason,): count for reason, count in record.left_alone.items()},
     )
-    for name, help_text, parked in (
-        ("parked_images", "Images that failed and need an operator", True),
-        ("retrying_images", "Images that failed and are retried", False),
-    ):
-        yield labeled(
-            GaugeMetricFamily,
-            name,
-            help_text,
-            ("store", "reason"),
-            {
-                (_store(group.store), group.reason): count
-                for group, count in snapshot.troubles.groups.items()
-                if group.parked is parked
-            },
-        )
-    yield gauge(
-        "damaged_images", "Damaged images, which need an operator's decision", record.damaged
+    yield labeled(
+        GaugeMetricFamily,
+        "retrying_images",
+        "Images that failed here and are retried, without those that are parked or in use",
+        ("store", "reason"),
+        registry_metrics.failed_images(snapshot, TroubleState.RETRYING),
     )
     yield gauge("claims", "Claims that are not settled", scrubber.leases.claims)
     yield gauge("unsettled", "Ended jobs whose result is not in the registry", scrubber.unsettled)
@@ -253,9 +245,9 @@ def _bus(listener: ListenerStatistics, missed: int) -> Iterator[Metric]:
     )
 
 
-def _registry(statistics: AgentStatistics) -> Iterator[Metric]:
+def _sweeps(statistics: AgentStatistics) -> Iterator[Metric]:
     sweep, answers = statistics.sweep, not statistics.scrubber.registry.is_away
-    yield gauge("registry_up", "1 while the registry answers and accepts changes", answers)
+    yield gauge("database_up", "1 while the database answers and accepts changes", answers)
     yield counter("sweeps", "Finished sweeps", sweep.count)
     yield counter("sweep_adds", "Images that sweeps added to the queue", sweep.added)
     yield gauge("last_sweep_timestamp_seconds", "Time when the last sweep finished", sweep.last_at)
@@ -271,21 +263,8 @@ def _registry(statistics: AgentStatistics) -> Iterator[Metric]:
     )
 
 
-def _counted_in_registry(
-    statistics: AgentStatistics, count: RegistryCount | None
-) -> Iterator[Metric]:
-    """Yield the latest count of the registry, which does not depend on the agent."""
-    values: tuple[float | None, ...] = (None,) * len(_COUNTED)
-    if count is not None:
-        total, at = count.total, statistics.at
-        counted_at = at.wall - (at.boot - count.at)
-        values = (total.images, total.size_bytes, total.held, count.later, counted_at)
-    for (name, help_text), value in zip(_COUNTED, values, strict=True):
-        yield gauge(name, help_text, value)
-
-
 def _stores(scrubber: ScrubberStatistics) -> Iterator[Metric]:
-    lanes = {_store(lane.store): lane for lane in scrubber.lanes}
+    lanes = {store_label(lane.store): lane for lane in scrubber.lanes}
     for name, help_text, value in _OF_LANES:
         values: _Labeled = {(store,): float(value(lane)) for store, lane in lanes.items()}
         yield labeled(GaugeMetricFamily, name, help_text, ("store",), values)
@@ -306,7 +285,7 @@ def _stores(scrubber: ScrubberStatistics) -> Iterator[Metric]:
         "Proofs of stores that reported data missing, by result",
         ("store", "result"),
         {
-            (_store(store), result.value): count
+            (store_label(store), result.value): count
             for (store, result), count in scrubber.proofs.items()
         },
     )
@@ -327,7 +306,3 @@ def _limits(scrubber: ScrubberStatistics) -> Iterator[Metric]:
         "Delay between the deletion of an image and of its data",
         settings.policy.scrub_time.total_seconds(),
     )
-
-
-def _store(name: str) -> str:
-    return name or NO_STORE

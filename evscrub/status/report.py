@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read ``/status`` of an agent, and decide what in it needs an operator. Pure.
 
-The answer is not trusted: each field is checked, and texts are kept short. They may hold control
-characters, which the code that displays them must replace.
+The answer is not trusted, see :mod:`evscrub.status.fields`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evscrub.domain.words import count, in_words
+from evscrub.status import group_report
+from evscrub.status.fields import UnreadableError as UnreadableError  # noqa: PLC0414 - exported
+from evscrub.status.fields import flag as _flag
+from evscrub.status.fields import mapping as _object
+from evscrub.status.fields import mappings as _objects
+from evscrub.status.fields import number as _number
+from evscrub.status.fields import offset as _offset
+from evscrub.status.fields import optional as _optional
+from evscrub.status.fields import seconds as _seconds
+from evscrub.status.fields import text as _text
+from evscrub.status.fields import whole as _whole
+from evscrub.status.group_report import SharingReport
 
-_MOST_STORES = 1000
-_MOST_CHARACTERS = 1000
-_HIGHEST = 1e18
-#: Some 300 years, which can be formatted.
-_MOST_SECONDS = 1e10
 #: States of a breaker as ``/status`` has them.
 _CLOSED, _PAUSED = "closed", "blown"
-
-
-class UnreadableError(Exception):
-    """Raised if a field of a status is missing or odd; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class StoreReport:
 class AgentReport:
     """The state of an agent.
 
-    :param waiting: images in its memory that are not due.
+    :param waiting: images in its memory that are not due and have not failed.
     :param due: images that are due and not in work.
     :param in_work: images that are being deleted or wait for it, claimed.
     :param longest_in_work_seconds: age of the longest-running scrub.
@@ -68,6 +70,7 @@ class AgentReport:
     :param sweep_last_seconds: time since the last sweep ended; None before that.
     :param clock_disputed_seconds: how far the database's clock is from the estimate if it is
         disputed, so that nothing is claimed; else None.
+    :param sharing: how it shares its limits with other agents.
     """
 
     host: str
@@ -94,6 +97,7 @@ class AgentReport:
     database_refuses_changes: bool
     clock_ahead_seconds: float
     clock_disputed_seconds: float | None
+    sharing: SharingReport
     stores: tuple[StoreReport, ...]
 
 
@@ -109,7 +113,6 @@ def read(found: Mapping[str, Any]) -> AgentReport:
     parked, in_use, damaged = (
         whole(_object(found, kind), "total") for kind in ("parked", "in_use", "damaged")
     )
-    retrying = sum(whole(group, "images") for group in _objects(found, "retrying"))
     in_work = whole(queue, "in_work")
     return AgentReport(
         host=text(agent, "host"),
@@ -126,7 +129,7 @@ def read(found: Mapping[str, Any]) -> AgentReport:
         late_p95_seconds=_optional(seconds, late, "p95"),
         parked=parked,
         in_use=in_use,
-        retrying=max(0, retrying - in_use),
+        retrying=sum(whole(group, "images") for group in _objects(found, "retrying")),
         damaged=damaged,
         bus_joined=_flag(bus, "joined"),
         bus_last_seconds=_optional(seconds, bus, "last_age"),
@@ -136,6 +139,7 @@ def read(found: Mapping[str, Any]) -> AgentReport:
         database_refuses_changes=_flag(registry, "refuses_changes"),
         clock_ahead_seconds=_offset(registry, "clock_ahead"),
         clock_disputed_seconds=_optional(_offset, registry, "clock_disputed"),
+        sharing=group_report.read(_object(found, "sharing")),
         stores=tuple(map(_store, _objects(found, "stores"))),
     )
 
@@ -168,6 +172,7 @@ def problems(report: AgentReport) -> Iterator[str]:
         yield "it has not joined the bus: only sweeps find due images"
     if report.sweep_failing:
         yield "its sweeps of the registry fail, see its log: it finds only what the bus announces"
+    yield from group_report.problems(report.sharing)
 
 
 def in_plain_words(reason: str) -> str:
@@ -214,64 +219,3 @@ def _store(found: Mapping[str, Any]) -> StoreReport:
         rate_max=_number(found, "most_rate"),
         owners_stopped=_whole(found, "owners_stopped"),
     )
-
-
-def _object(found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = found.get(name)
-    if not isinstance(value, dict):
-        raise UnreadableError(f"{name} is not an object")
-    return value
-
-
-def _objects(found: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = found.get(name)
-    if (
-        not isinstance(value, list)
-        or len(value) > _MOST_STORES
-        or not all(isinstance(each, dict) for each in value)
-    ):
-        raise UnreadableError(f"{name} is not a list of objects")
-    return value
-
-
-def _text(found: Mapping[str, Any], name: str) -> str:
-    value = found.get(name)
-    if not isinstance(value, str):
-        raise UnreadableError(f"{name} is not a text")
-    return value[:_MOST_CHARACTERS]
-
-
-def _flag(found: Mapping[str, Any], name: str) -> bool:
-    value = found.get(name)
-    if not isinstance(value, bool):
-        raise UnreadableError(f"{name} is not true or false")
-    return value
-
-
-def _number(found: Mapping[str, Any], name: str) -> float:
-    value = found.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableError(f"{name} is not a number")
-    if not -_HIGHEST <= value <= _HIGHEST:  # NaN fails every comparison
-        raise UnreadableError(f"{name} is not finite")
-    return value
-
-
-def _whole(found: Mapping[str, Any], name: str) -> int:
-    return max(0, int(_number(found, name)))
-
-
-def _seconds(found: Mapping[str, Any], name: str) -> float:
-    """Return a time; one below 0 follows from clocks that were set."""
-    return min(max(0.0, _number(found, name)), _MOST_SECONDS)
-
-
-def _offset(found: Mapping[str, Any], name: str) -> float:
-    """Return a time that may be negative."""
-    return min(max(-_MOST_SECONDS, _number(found, name)), _MOST_SECONDS)
-
-
-def _optional(
-    read_it: Callable[[Mapping[str, Any], str], float], found: Mapping[str, Any], name: str
-) -> float | None:
-    return None if name in found and found[name] is None else read_it(found, name)

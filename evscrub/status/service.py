@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from http import HTTPStatus
 from importlib.resources import files
 
@@ -49,7 +48,12 @@ async def run(address: Address | None, sources: Sources, retry: Retry) -> None:
         return
     snapshot: Sparing[Snapshot] = Sparing(lambda: take(sources), sources.clock.boot, _SHARE)
     history = History(sources.scrubber.statistics().record)
-    count = RegistryCounter(sources.database, sources.clock, lambda: _kept(sources))
+    count = RegistryCounter(
+        sources.database,
+        sources.clock,
+        sources.stores.schemes,
+        lambda: sources.scrubber.settings,
+    )
     readiness = Readiness(sources.database, sources.statistics)
     routes = Routes(sources, snapshot, history, count, readiness)
     retries = RetryRoute(
@@ -62,12 +66,6 @@ async def run(address: Address | None, sources: Sources, retry: Retry) -> None:
         tasks.start_soon(_keep_history, history, sources)
         tasks.start_soon(_keep_count, count, routes)
         await serve(address, routes.respond, {retry_route.PATH: retries.accept})
-
-
-def _kept(sources: Sources) -> timedelta:
-    """Return the age up to which deleted images fall due beyond the horizon of sweeps."""
-    settings = sources.scrubber.statistics().settings
-    return settings.policy.scrub_time - timedelta(seconds=settings.horizon_seconds)
 
 
 async def _keep_history(history: History, sources: Sources) -> None:

@@ -117,11 +117,15 @@ class Snapshot:
     """Summary of all images that wait or are in trouble; costly to take.
 
     :param now: time by the database's clock, seconds since the epoch.
+    :param waiting: number of images that are not due and have not failed.
+    :param awaiting_retry: number of failed images whose next try is not due.
     :param oldest_due: when the oldest due image was due, or ready for its retry, seconds since the
         epoch; None if no image is due.
     """
 
     now: float
+    waiting: int
+    awaiting_retry: int
     oldest_due: float | None
     forecast: Forecast
     troubles: TroubleStatistics
@@ -136,8 +140,11 @@ def take(sources: Sources) -> Snapshot:
     """Take a snapshot; the cost grows with the number of images."""
     statistics = sources.statistics()
     oldest = (sources.queue.oldest_ready(), statistics.scrubber.leases.oldest_ready_at)
+    awaiting_retry = sources.scrubber.awaiting_retry()
     return Snapshot(
         now=statistics.now,
+        waiting=statistics.queue.waiting - awaiting_retry,
+        awaiting_retry=awaiting_retry,
         oldest_due=min((due for due in oldest if due is not None), default=None),
         forecast=forecast(sources.queue, statistics.now),
         troubles=sources.scrubber.trouble_statistics(SHOWN),
@@ -145,7 +152,7 @@ def take(sources: Sources) -> Snapshot:
 
 
 def forecast(queue: DelayQueue, now: float) -> Forecast:
-    """Count waiting images in up to 48 spans from `now` until the last one falls due."""
+    """Count images in up to 48 spans from `now` until the last one falls due, or for its retry."""
     last = queue.last_due()
     length = max(_SHORTEST_SECONDS, (last or now) - now)
     width = next((w for w in _WIDTHS if length / w < _MOST_SPANS - 1), _WIDTHS[-1])

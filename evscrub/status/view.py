@@ -13,17 +13,19 @@ from typing import Any
 import anyio.lowlevel
 
 from evscrub import version
-from evscrub.domain.verdict import GONE, NOT_FOUND, Outcome
+from evscrub.domain.verdict import GONE, NOT_FOUND
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.intake.listener import ListenerStatistics
 from evscrub.intake.sweep import SweepStatistics
 from evscrub.scrubbing.lane import LaneStatistics
+from evscrub.status.group_view import sharing
 from evscrub.status.registry_count import Pending, RegistryCount
 from evscrub.status.snapshot import STEP_SECONDS, AgentStatistics, Point, Snapshot
 from evscrub.telemetry.statistics import (
     ImagesInTrouble,
     RecordStatistics,
     Trouble,
+    TroubleState,
     TroubleStatistics,
 )
 
@@ -70,18 +72,12 @@ def view(
             "leases_lost": record.leases_lost,
         },
         "lateness": _lateness(record),
-        "stores": [_store(statistics, troubles, lane) for lane in scrubber.lanes],
-        "parked": _named(
-            troubles.parked, sum(n for group, n in troubles.groups.items() if group.parked)
-        ),
-        "in_use": _named(
-            troubles.in_use,
-            sum(n for group, n in troubles.groups.items() if group.outcome is Outcome.IN_USE),
-        ),
+        "stores": [_store(statistics, troubles, lane, count) for lane in scrubber.lanes],
+        "parked": _named(troubles.parked, troubles.total(TroubleState.PARKED)),
+        "in_use": _named(troubles.in_use, troubles.total(TroubleState.IN_USE)),
         "retrying": [
             {"store": group.store, "reason": group.reason, "images": images}
-            for group, images in troubles.groups.items()
-            if not group.parked
+            for group, images in troubles.of_state(TroubleState.RETRYING).items()
         ],
         "damaged": {
             "total": record.damaged,
@@ -96,6 +92,7 @@ def view(
             "clock_ahead": statistics.database_clock.skew_seconds,
             "clock_disputed": statistics.database_clock.dispute_seconds,
         },
+        "sharing": sharing(statistics),
         "settings": {
             "scrub_time": settings.policy.scrub_time.total_seconds(),
             "claim_timeout": settings.policy.claim_timeout.total_seconds(),
@@ -110,7 +107,8 @@ def view(
 def _queue(statistics: AgentStatistics, snapshot: Snapshot) -> Json:
     queue, leases = statistics.queue, statistics.scrubber.leases
     return {
-        "waiting": queue.waiting,
+        "waiting": snapshot.waiting,
+        "awaiting_retry": snapshot.awaiting_retry,
         "ready": queue.ready,
         "taken": queue.taken,
         "in_work": leases.in_work,
@@ -133,8 +131,14 @@ def _lateness(record: RecordStatistics) -> Json:
     }
 
 
-def _store(statistics: AgentStatistics, troubles: TroubleStatistics, lane: LaneStatistics) -> Json:
+def _store(
+    statistics: AgentStatistics,
+    troubles: TroubleStatistics,
+    lane: LaneStatistics,
+    count: RegistryCount | None,
+) -> Json:
     record, health, pace = statistics.scrubber.record, lane.health, lane.health.pace
+    space = None if count is None else count.space
     fault = statistics.store_faults.get(lane.store)
     return {
         "name": lane.store,
@@ -157,6 +161,7 @@ def _store(statistics: AgentStatistics, troubles: TroubleStatistics, lane: LaneS
             (lane.store, NOT_FOUND.outcome.value, NOT_FOUND.reason), 0
         ),
         "bytes": record.bytes_reclaimed.get(lane.store, 0),
+        "pending_bytes": None if space is None else space.stores.get(lane.store or None, 0),
         "troubled": sum(n for group, n in troubles.groups.items() if group.store == lane.store),
     }
 
@@ -182,6 +187,7 @@ def _space(count: RegistryCount, age_seconds: float) -> Json:
     return {
         "age": age_seconds,
         "total": _pending(count.total),
+        "due": count.due,
         "later": count.later,
         "owners": [{"owner": owner, **_pending(pending)} for owner, pending in count.owners],
     }
@@ -221,12 +227,8 @@ def lines(lanes: Iterable[LaneStatistics], images: ImagesInTrouble) -> Iterator[
             told = {"store": lane.store, "state": health.breaker.value, "reason": health.reason}
             yield json.dumps(told) + "\n"
     for image_id, trouble in images.troubles.items():
-        state = "retrying"
-        if trouble.parked:
-            state = "parked"
-        elif trouble.verdict.outcome is Outcome.IN_USE:
-            state = "in use"
-        yield json.dumps({"id": image_id, "state": state, **_trouble(trouble)}) + "\n"
+        told = {"id": image_id, "state": trouble.state.value, **_trouble(trouble)}
+        yield json.dumps(told) + "\n"
     for image_id, reason in images.damaged.items():
         yield json.dumps({"id": image_id, "state": "damaged", "reason": reason}) + "\n"
 

@@ -116,6 +116,11 @@ class Stores:
         return sorted(self._loader.enabled)
 
     @property
+    def schemes(self) -> dict[str, tuple[str, ...]]:
+        """URL schemes of the enabled stores, by name."""
+        return {name: faults.schemes(kind) for name, kind in self._loader.enabled.items()}
+
+    @property
     def usable(self) -> list[str]:
         """Names of the stores that are loaded."""
         return [name for name in self.names if name not in self.faults]

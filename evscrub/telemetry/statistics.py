@@ -4,6 +4,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from heapq import nlargest
 from itertools import islice
 
@@ -27,6 +28,14 @@ class Scrubbed:
     data_went: bool
 
 
+class TroubleState(Enum):
+    """What becomes of an image that failed."""
+
+    PARKED = "parked"  #: Only an operator can help; it is retried rarely.
+    IN_USE = "in use"  #: Clones or snapshots use its data; it is retried rarely.
+    RETRYING = "retrying"  #: It is retried until it succeeds or is parked.
+
+
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Why an image could not be scrubbed so far.
@@ -39,6 +48,16 @@ class Trouble:
     parked: bool
     store: str
     owner: str | None
+
+    @property
+    def in_use(self) -> bool:
+        """Whether clones or snapshots use the image's data; such an image is never parked."""
+        return self.verdict.outcome is Outcome.IN_USE
+
+    @property
+    def state(self) -> TroubleState:
+        """What becomes of the image."""
+        return _state(parked=self.parked, in_use=self.in_use)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +88,7 @@ class TroubleGroup:
 
     store: str
     reason: str
-    outcome: Outcome
-    parked: bool
+    state: TroubleState
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +105,14 @@ class TroubleStatistics:
     parked: Mapping[str, Trouble]
     in_use: Mapping[str, Trouble]
     damaged: Mapping[str, str]
+
+    def of_state(self, state: TroubleState) -> Mapping[TroubleGroup, int]:
+        """Return the groups whose images are in a state."""
+        return {group: images for group, images in self.groups.items() if group.state is state}
+
+    def total(self, state: TroubleState) -> int:
+        """Return how many images are in a state."""
+        return sum(self.of_state(state).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +197,15 @@ class Record:
         """
         troubles = self.troubles
         parked = (item for item in troubles.items() if item[1].parked)
-        in_use = (i for i in troubles.items() if i[1].verdict.outcome is Outcome.IN_USE)
+        in_use = (item for item in troubles.items() if item[1].in_use)
+        # Counted by plain values: a million hashes of a dataclass or an enumeration take seconds.
+        kinds = Counter((t.store, t.verdict.reason, t.parked, t.in_use) for t in troubles.values())
+        groups = {
+            TroubleGroup(store, reason, _state(parked=is_parked, in_use=is_in_use)): number
+            for (store, reason, is_parked, is_in_use), number in kinds.most_common()
+        }
         return TroubleStatistics(
-            groups=dict(Counter(map(_group, troubles.values())).most_common()),
+            groups=groups,
             parked=dict(nlargest(shown, parked, key=_tries)),
             in_use=dict(nlargest(shown, in_use, key=_tries)),
             damaged=dict(islice(self.damaged.items(), shown)),
@@ -184,9 +216,10 @@ class Record:
         return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
 
 
-def _group(trouble: Trouble) -> TroubleGroup:
-    verdict = trouble.verdict
-    return TroubleGroup(trouble.store, verdict.reason, verdict.outcome, trouble.parked)
+def _state(*, parked: bool, in_use: bool) -> TroubleState:
+    if parked:
+        return TroubleState.PARKED
+    return TroubleState.IN_USE if in_use else TroubleState.RETRYING
 
 
 def _tries(item: tuple[str, Trouble]) -> int:

@@ -369,6 +369,7 @@ def test_from_stack_to_clean(devstack: Start) -> None:
     assert own["listener"]["topics"] == "evscrub"
     assert own["scrubber"] == {"concurrency": "16", "rate": "0"}
     assert own["sweep"] == {"interval": "3600"}
+    assert "coordination" not in own
     assert "#claim_timeout = 120" in there.conf.read_text()
     assert stat.S_IMODE(there.conf.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(there.conf.stat().st_mode) == 0o600
@@ -441,16 +442,19 @@ def test_topics_of_others_are_kept(devstack: Start, *, after: bool) -> None:
     assert there.traces() == []
 
 
-def test_another_topic_the_second_time(devstack: Start) -> None:
-    """A restack with another EVSCRUB_TOPIC leaves nothing of the first."""
+def test_other_settings_the_second_time(devstack: Start) -> None:
+    """A restack with other settings leaves nothing of the first topic, and adds a coordinator."""
     there = devstack()
     there.run("stack")
     pid = there.pid(GLANCE)
-    there.write_local_conf("EVSCRUB_TOPIC=scrub")
+    there.write_local_conf(
+        'EVSCRUB_TOPIC=scrub\nEVSCRUB_RATE=50\nEVSCRUB_COORDINATION_URL="file://$DATA_DIR/evscrub"'
+    )
     there.run("stack")
     assert there.glance_option("oslo_messaging_notifications", "topics") == "notifications,scrub"
     assert there.pid(GLANCE) != pid
     there.exercise()
+    assert "Using 1 of the limits that the group evscrub.default shares" in there.journal()
 
 
 def test_glance_options_come_back(devstack: Start) -> None:
@@ -543,10 +547,13 @@ def test_glance_is_needed(devstack: Start) -> None:
         ("USE_CINDER_FOR_GLANCE=True", "cinder"),
         ("enable_service s-proxy\nGLANCE_USE_S3=True", "swift,s3"),
         ("EVSCRUB_EXTRAS=vmware\nGLANCE_USE_S3=True", "vmware"),
+        ("enable_service etcd3\nGLANCE_USE_S3=True", "s3,coordination"),
+        ("enable_service etcd3\nEVSCRUB_COORDINATION_URL=none", ""),
+        ("EVSCRUB_COORDINATION_URL=redis://h\nEVSCRUB_EXTRAS=s3,swift", "s3,swift,coordination"),
     ],
 )
 def test_extras(devstack: Start, localrc: str, extras: str) -> None:
-    """The clients that Glance's stores need are installed."""
+    """The clients that Glance's stores, and a coordinator, need are installed."""
     there = devstack(localrc)
     there.run("eval", "set -o errexit; install_evscrub")
     wanted = f"/opt/evscrub[{extras}]" if extras else "/opt/evscrub"
@@ -581,3 +588,21 @@ def test_status_listen(devstack: Start, address: str) -> None:
     there = devstack(f"EVSCRUB_STATUS_LISTEN={address}")
     there.run("eval", "set -o errexit; configure_evscrub")
     assert read_ini(there.conf).get("status", {}).get("listen") == (address or None)
+
+
+@pytest.mark.parametrize(
+    ("localrc", "url"),
+    [
+        ("enable_service etcd3\nETCD_PORT=9379", "etcd3+http://127.0.0.1:9379"),
+        ("enable_service etcd3\nEVSCRUB_COORDINATION_URL=none", None),
+        (
+            "enable_service etcd3\nEVSCRUB_COORDINATION_URL='redis://:a@h:1?db=2&ssl=True'",
+            "redis://:a@h:1?db=2&ssl=True",
+        ),
+    ],
+)
+def test_coordination_url(devstack: Start, localrc: str, url: str | None) -> None:
+    """The coordinator is the one that is set, or DevStack's etcd."""
+    there = devstack(localrc)
+    there.run("eval", "set -o errexit; configure_evscrub")
+    assert read_ini(there.conf).get("coordination", {}).get("backend_url") == url

@@ -110,9 +110,9 @@ class Browser:
                 raise TimeoutError(f"{expression}: not within {self._deadline} s")
             time.sleep(0.05)
 
-    def screenshot(self, path: Path) -> None:
-        """Take a picture of the whole page."""
-        answer = self.call("Page.captureScreenshot", captureBeyondViewport=True)
+    def screenshot(self, path: Path, *, whole: bool = True) -> None:
+        """Take a picture of the whole page, or of what the window shows of it."""
+        answer = self.call("Page.captureScreenshot", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:

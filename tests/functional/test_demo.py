@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``evscrub demo`` from start to end, as a user sees it."""
+"""``evscrub demo`` with arguments; :mod:`tests.functional.test_readme` runs it without any."""
 
 from __future__ import annotations
 
@@ -84,12 +84,6 @@ def assert_all_well(demo: Demo) -> None:
     assert "Every deleted image's data is gone" in demo.said
     assert "Traceback" not in demo.said
     assert demo.left() == []
-
-
-def test_demo_with_sqlite_and_a_bus_in_memory(home: Path) -> None:
-    demo = run(home, "--images", "20", "--scrub-time", "2", command=[sys.executable])
-    assert_all_well(demo)
-    assert "20 uploaded, 16 deleted" in demo.said
 
 
 def test_demo_on_servers(home: Path, rabbitmq: RabbitMQ, mariadb: MariaDB) -> None:

@@ -115,18 +115,22 @@ class TestBusyAgent:
         assert seen["evscrub_work_duration_seconds_count"] == DUE
         assert seen["evscrub_queue_duration_seconds_count"] == DUE
         assert seen["evscrub_retries_total"] == PARKED
-        assert seen["evscrub_parked_images"] == PARKED
-        assert seen["evscrub_damaged_images"] == 1
-        assert seen["evscrub_waiting"] == WAITING + PARKED
-        wait_for("count", lambda: "evscrub_registry_pending_images" in scrape(port))
+        assert seen["evscrub_registry_parked_images"] == PARKED
+        assert seen["evscrub_registry_damaged_images"] == 1
+        # The parked ones wait for another try, not for their due time.
+        assert seen["evscrub_waiting"] == WAITING
+        assert seen["evscrub_awaiting_retry"] == PARKED
+        wait_for("count", lambda: "evscrub_registry_pending_bytes" in scrape(port))
         seen = scrape(port)
+        assert seen["evscrub_registry_due_images"] == PARKED
+        assert seen["evscrub_registry_pending_bytes"] == 1000 * (WAITING + PARKED + HELD + FAR)
         assert seen["evscrub_registry_pending_images"] == WAITING + PARKED + HELD + FAR
         assert seen["evscrub_registry_held_images"] == HELD
         assert seen["evscrub_registry_later_images"] == FAR
         assert seen["evscrub_registry_counted_timestamp_seconds"] > 1e9
         assert seen["evscrub_backlog"] == 0
         assert seen["evscrub_claims"] == 0
-        assert seen["evscrub_registry_up"] == 1
+        assert seen["evscrub_database_up"] == 1
         assert seen["evscrub_last_sweep_timestamp_seconds"] > 1e9
         assert seen["process_resident_memory_bytes"] > 1e6
 
@@ -185,10 +189,13 @@ class TestBusyAgent:
             pending, waiting = (tiles.index(name) for name in ("Pending", "Waiting"))
             assert tiles[pending + 1] == str(WAITING + PARKED + HELD + FAR)
             assert "in the registry, " in tiles[pending + 2]
-            assert tiles[waiting + 1] == str(WAITING + PARKED)
+            assert tiles[waiting + 1] == str(WAITING)
             assert "this agent's memory" in tiles[waiting + 2]
             due = page.value("document.querySelector('#due-note').innerText")
+            assert f"{WAITING} waiting in this agent's memory; {PARKED} failed" in due
             assert f"{FAR} in the registry due in more than 50 min" in due
+            slow = page.value("[...document.querySelectorAll('.store')].at(-2).innerText")
+            assert re.search(r"Pending\s+45\.9 KiB", slow)
             space = page.value("document.querySelector('#space-note').innerText")
             assert re.search(r"in 50 images pending, 1 held; read (just now|\d+ \w+ ago)", space)
             assert page.value("document.querySelectorAll('#due-chart .bar').length") > 10
@@ -301,11 +308,11 @@ class TestReadiness:
                 wait_for("unreadiness", lambda: get(port, "/readyz").status_code == 503)
                 assert "the registry does not answer" in get(port, "/readyz").text
                 assert get(port, "/healthz").status_code == 200
-                wait_for("notice of it", lambda: scrape(port)["evscrub_registry_up"] == 0)
+                wait_for("notice of it", lambda: scrape(port)["evscrub_database_up"] == 0)
             finally:
                 own_mariadb.start()
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
-            wait_for("notice again", lambda: scrape(port)["evscrub_registry_up"] == 1)
+            wait_for("notice again", lambda: scrape(port)["evscrub_database_up"] == 1)
         finally:
             agent.stop()
 

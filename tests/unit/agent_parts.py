@@ -2,10 +2,13 @@
 """The parts of an agent that its status is read from, beside an empty registry in memory."""
 
 from datetime import timedelta
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any, cast
 
 from evscrub.config.settings import Settings
+from evscrub.coordination.member import GroupMember
+from evscrub.coordination.statistics import GroupState, GroupStatistics, MemberSeen
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import Policy
 from evscrub.domain.evidence import Origin
@@ -53,18 +56,53 @@ class Saying:
         return self.given
 
 
-def make_sources(clock: Clock) -> Sources:
+def make_group(
+    *shares: str | None,
+    state: GroupState = GroupState.MEMBER,
+    contact_at: float | None = NOW,
+    gone: int = 0,
+) -> GroupStatistics:
+    """Return a group of members with these shares, the agent itself first.
+
+    :param gone: how many of the members, from the last, have left.
+    """
+    members = [
+        MemberSeen(
+            f"controller{number}:{4000 + number}:{number:08x}",
+            None if share is None else Fraction(share),
+            NOW - number * 60 * (number >= len(shares) - gone),
+            is_present=number < len(shares) - gone,
+            is_self=not number,
+        )
+        for number, share in enumerate(shares)
+    ]
+    own = Fraction(0) if not members or members[0].share is None else members[0].share
+    return GroupStatistics("evscrub.default", state, own, tuple(members), contact_at)
+
+
+def make_sources(
+    clock: Clock,
+    group: GroupStatistics | None = None,
+    consumers: int | None = None,
+    settings: Settings = SETTINGS,
+) -> Sources:
     """Parts of an agent that has done nothing yet."""
     queue = DelayQueue(1000, origin=NOW)
     stores = cast(
         "Stores",
         SimpleNamespace(
-            url=str, encrypted=False, names=["fast", "slow"], deletable=[], faults={}, resolve=str
+            url=str,
+            encrypted=False,
+            names=["fast", "slow"],
+            schemes={"fast": ("file",), "slow": ("file",)},
+            deletable=[],
+            faults={},
+            resolve=str,
         ),
     )
     database_clock = DatabaseClock(clock)
     claims = Claims(cast("Database", SimpleNamespace()))
-    context = Context.create(SETTINGS, claims.database, database_clock)
+    context = Context.create(settings, claims.database, database_clock)
     scrubber = Scrubber(queue, claims, stores, context)
     return Sources(
         queue,
@@ -75,8 +113,8 @@ def make_sources(clock: Clock) -> Sources:
         cast("Database", SimpleNamespace()),
         clock,
         database_clock,
-        None,
-        lambda: None,
+        None if group is None else cast("GroupMember", Saying(group)),
+        lambda: consumers,
     )
 
 
@@ -114,6 +152,8 @@ def make_busy(sources: Sources) -> None:
         "u1": trouble(Outcome.IN_USE, "in_use"),
         "r1": trouble(Outcome.TRANSIENT, "timeout"),
     }
+    for name in ("p1", "p2", "r1"):
+        queue.add(name, NOW + 3000)
     record.damaged["d1"] = "the image is active but has no live location left"
     lane = sources.scrubber._lanes.of("fast")
     lane.breaker.force_open("its directory is missing")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: what it says and returns where it cannot run."""
 
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -153,9 +154,9 @@ class TestOptionsBeforeTheCommand:
     ) -> None:
         wrong = tmp_path / "evscrub.conf"
         wrong.write_text("[scrubber]\nraet = 1\n")
-        assert cli.main(["--config-file", str(wrong), "list"]) == 2
+        assert cli.main(["--config-file", str(wrong), "list"]) == os.EX_CONFIG
         assert f"raet in {wrong}:2" in capsys.readouterr().err
-        assert cli.main(["--config-dir", str(tmp_path), "list"]) == 2
+        assert cli.main(["--config-dir", str(tmp_path), "list"]) == os.EX_CONFIG
         assert f"raet in {wrong}:2" in capsys.readouterr().err
 
 
@@ -187,14 +188,14 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
         assert summary.split()[0] in shown
 
 
-def test_a_configuration_that_is_wrong_is_one_line_and_code_2(
+def test_wrong_configuration_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load(_files: object) -> None:
         raise loader.ConfigError("[sweep] interval: too short")
 
     monkeypatch.setattr(loader, "load", load)
-    assert cli.main(["agent"]) == 2
+    assert cli.main(["agent"]) == os.EX_CONFIG
     assert capsys.readouterr().err == "evscrub: [sweep] interval: too short\n"
 
 

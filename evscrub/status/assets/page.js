@@ -145,11 +145,66 @@ function attention(s) {
     add("warn", "Bus not joined", "No notification is heard. Sweeps of the registry find what is due, up to an interval late.");
   if (s.bus.missed)
     add("warn", "Missed by the bus", `${images(s.bus.missed)} came by a sweep although the bus should have told this agent, or another that was late.`);
+  for (const item of sharingNeeds(s.sharing)) add("warn", ...item);
   if (s.queue.oldest_due_age > 300)
     add("warn", "Behind", `An image has been due for ${span(s.queue.oldest_due_age)}.`);
   if (!s.sweep.count) add("warn", "Starting", "The first sweep of the registry is under way.");
   if (!list.length) add("good", "All is well", "Nothing needs you.");
   return list;
+}
+
+const agents = (n) => `${number(n)} ${n === 1 ? "agent consumes" : "agents consume"} from the bus`;
+const members = (n) => `${number(n)} ${n === 1 ? "member" : "members"}`;
+const waitsForShare = (group) => group !== null && group.part === 0;
+
+// What of sharing limits with other agents an operator should know.
+function sharingNeeds({ group, consumers, is_alone }) {
+  const list = [];
+  if (is_alone)
+    list.push(["Each agent by itself", `${agents(consumers)}, and each has its rates for itself: together they may send ${number(consumers)} times as much. Set [coordination] backend_url for all of them, or divide the rates by their number.`]);
+  if (group === null) return list;
+  const uses = waitsForShare(group) ? "Nothing is scrubbed until it does." : `This agent uses ${group.share} of the limits meanwhile.`;
+  if (group.state === "joining")
+    list.push(["Coordinator not reached", `It has not answered since the agent started. ${uses}`]);
+  else if (group.state === "coordinator away")
+    list.push(["Coordinator away", `It answered ${ago(group.contact_age)} for the last time. ${uses}`]);
+  else if (waitsForShare(group))
+    list.push(["Waiting for a share", "Nothing is scrubbed until the other members have made room in the limits."]);
+  if (group.state === "member" && consumers !== null && group.size < consumers)
+    list.push(["Fewer members", `The group has ${members(group.size)}, but ${agents(consumers)}: evscrub check names likely causes.`]);
+  if (group.members.some((one) => one.is_present && one.share === null))
+    list.push(["Unknown share", "A member publishes no share that this release can read, so the others use none beside it."]);
+  return list;
+}
+
+function share(text, limits) {
+  if (text === null) return "not readable";
+  if (text === "0") return "none yet";
+  const [part, whole] = text.split("/").map(Number);
+  return limits.rate ? `${text}, ${rate(limits.rate * part / (whole || 1))}` : text;
+}
+
+// The rows of the group's members, as text.
+function groupRows({ group, limits }) {
+  return group.members.map((one) => {
+    const [, host, pid] = /^(.*):(\d+):[^:]*$/.exec(one.id) || [null, one.id, null];
+    const seen = one.is_present ? ago(Math.round(one.age)) : `left; seen ${ago(one.age)}`;
+    return [host, pid, one.is_self, one.is_present, share(one.share, limits), seen];
+  });
+}
+
+function groupTable(rows) {
+  if (!rows.length) return empty("The coordinator has not answered yet.");
+  return table(["Agent", "Share", "Last seen"], rows.map(([host, pid, isSelf, isPresent, part, seen]) => [
+    el("span", { class: isPresent ? "" : "muted" }, pid === null ? host : `${host}, process ${pid}`, isSelf ? el("b", {}, " (this agent)") : ""),
+    isPresent ? part : "–",
+    seen,
+  ]));
+}
+
+function groupNote({ group, consumers }) {
+  const state = { joining: "joining", "coordinator away": "coordinator away" }[group.state];
+  return [group.name, state, members(group.size), consumers === null ? null : agents(consumers)].filter(Boolean).join("; ");
 }
 
 const attentionItems = (list) =>
@@ -235,7 +290,7 @@ function due(s, size) {
     ticks.push([i * step, i ? name(start + i * width) : "now", "start"]);
   }
   const most = counts.indexOf(Math.max(...counts));
-  const label = `${images(total)} waiting, from ${name(start)} to ${name(end)}; most, ${number(counts[most])}, at ${name(start + most * width)}`;
+  const label = `${images(total)} due, or due for another try, from ${name(start)} to ${name(end)}; most, ${number(counts[most])}, at ${name(start + most * width)}`;
   return bars(size, label, entries, ticks, (peak) => `${images(peak)} in ${span(width)}`);
 }
 
@@ -354,7 +409,8 @@ function storeCard(store) {
       el("div", {}, el("dt", {}, "Due"), el("dd", {}, short(store.ready + store.claimed))),
       el("div", {}, el("dt", {}, "Deleted"), el("dd", {}, short(store.gone))),
       store.not_found ? el("div", {}, el("dt", {}, "Not found"), el("dd", {}, short(store.not_found))) : null,
-      el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes)))));
+      el("div", {}, el("dt", {}, "Freed"), el("dd", {}, bytes(store.bytes))),
+      el("div", {}, el("dt", {}, "Pending"), el("dd", {}, store.pending_bytes === null ? "…" : bytes(store.pending_bytes)))));
 }
 
 function table(names, rows) {
@@ -418,7 +474,6 @@ function stuck(s) {
     }
   }
   for (const item of s.retrying) {
-    if (item.reason === "in_use" || item.reason === "has_snapshot") continue;
     groups.push(group("warn", "retried", `${images(item.images)}${inStore(item.store)}: ${reason(item.reason)}`, "", "", [], [], 0));
   }
   return groups.length ? groups : empty("Nothing is parked, damaged or retried.");
@@ -442,6 +497,19 @@ function space(s) {
   return list;
 }
 
+// The limits that an agent keeps to, and those of its group where they differ.
+function limits({ settings, sharing: { group, limits } }) {
+  const part = (name, words) =>
+    settings[name] === limits[name] || waitsForShare(group)
+      ? words(limits[name]) : `${words(settings[name])} (${group.share} of ${words(limits[name])})`;
+  const list = [
+    part("concurrency", (n) => `${n} at a time`),
+    limits.rate ? part("rate", rate) : "no rate limit",
+    limits.owner_rate ? `${part("owner_rate", rate)} an owner` : "",
+  ].filter(Boolean).join(", ");
+  return waitsForShare(group) ? `no share yet of ${list}` : list;
+}
+
 function facts(s) {
   const b = s.bus, w = s.sweep, ahead = s.registry.clock_ahead;
   return [
@@ -453,8 +521,9 @@ function facts(s) {
     ["Registry", s.registry.answers ? "answers" : "does not answer"],
     ["Clocks", Math.abs(ahead) < 2 ? "agree with the database's" : `this host's is ${span(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} the database's`],
     ["Data is kept", span(s.settings.scrub_time)],
-    ["Limits", `${s.settings.concurrency} at a time, ${s.settings.rate ? `${rate(s.settings.rate)}` : "no rate limit"}${s.settings.owner_rate ? `, ${rate(s.settings.owner_rate)} an owner` : ""}`],
-    ["Memory", `${short(s.queue.waiting + s.queue.ready)} of ${short(s.queue.capacity)} images${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
+    ["Limits", limits(s)],
+    ...(s.sharing.group ? [] : [["Agents", `each by itself${s.sharing.consumers === null ? "" : `; ${agents(s.sharing.consumers)}`}`]]),
+    ["Memory", `${short(s.queue.waiting + s.queue.awaiting_retry + s.queue.ready)} of ${short(s.queue.capacity)} images${s.queue.dropped ? `; ${short(s.queue.dropped)} left to later sweeps` : ""}`],
   ];
 }
 
@@ -470,11 +539,12 @@ function show(s) {
   draw("tiles", tiles(s), tileItems);
 
   const dueSize = frame("due-chart"), paceSize = frame("pace-chart"), lateSize = frame("late-chart");
-  const waiting = s.queue.waiting;
+  const { waiting, awaiting_retry: failed } = s.queue;
   const later = s.space && s.space.later
     ? `${number(s.space.later)} in the registry due in more than ${span(s.settings.horizon)}` : "";
-  const held = waiting ? `${number(waiting)} in this agent's memory, those to be tried again included` : "";
-  say("due-note", [held, later].filter(Boolean).join("; "));
+  const here = waiting ? `${number(waiting)} waiting in this agent's memory` : "";
+  const again = failed ? `${number(failed)} failed, shown at their next try` : "";
+  say("due-note", [here, again, later].filter(Boolean).join("; "));
   draw("due-chart", [s.forecast, dueSize, s.space && { ...s.space, age: 0 }], () => due(s, dueSize));
   const points = s.history.points;
   const recent = points.slice(-12);
@@ -492,6 +562,11 @@ function show(s) {
     .sort((a, b) => !a.name - !b.name || (a.name < b.name ? -1 : 1));
   draw("stores", [stores, stores.map(perSecond)], ([stores]) => stores.length
     ? stores.map(storeCard) : empty("No store was asked for anything yet."));
+
+  const { group } = s.sharing;
+  byId("group").hidden = group === null;
+  say("group-note", group === null ? "" : groupNote(s.sharing));
+  draw("group-body", group === null ? [] : groupRows(s.sharing), groupTable);
 
   const stuckCount = s.parked.total + s.damaged.total + s.in_use.total
     + shut(s).reduce((sum, store) => sum + waitingIn(store), 0);

@@ -16,10 +16,11 @@ from typing import Any
 import evscrub.cli  # noqa: F401 - chooses oslo.service's backend before anything imports it
 
 # isort: split
+import anyio
 import sqlalchemy as sa
 
 from evscrub.config import loader
-from evscrub.config.settings import sweep_settings
+from evscrub.config.settings import scrubber_settings, sweep_settings
 from evscrub.domain.clock import Clock
 from evscrub.registry.claims import Claims, Settlement
 from evscrub.registry.database import Database
@@ -108,8 +109,10 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
             pass
     catcher.by("list")
     next(iter(Inventory(database).read()), None)
-    catcher.by("space by owner")
-    RegistryCounter(database, Clock(), timedelta)._count()
+    catcher.by("space by owner and store")
+    of_scrubber = scrubber_settings(conf)
+    counter = RegistryCounter(database, Clock(), {"fast": ["file"]}, lambda: of_scrubber)
+    anyio.run(counter.refresh)
     one = kept[-1].image.id
     holds = Holds(database)
     for name, action in (

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from evscrub.commands import list_output, table_output
 from evscrub.commands.table_output import SizeBytes, Table
 from evscrub.domain.image_report import ImageReport
+from evscrub.domain.refusals import UsageError
 
 ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
 REASON = (
@@ -222,7 +223,7 @@ class TestFormats:
         assert heads[0] == heads[1]
 
     def test_unknown_column_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match="no column colour: there are ID, Name"):
+        with pytest.raises(UsageError, match="no column colour: there are ID, Name"):
             write(1, "-c", "colour")
 
     @pytest.mark.costly

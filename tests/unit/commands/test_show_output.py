@@ -16,6 +16,7 @@ from evscrub.commands import show_output
 from evscrub.domain import image_report
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy
 from evscrub.domain.image_report import AgentReports, Detail, Listed, Restorable
+from evscrub.domain.refusals import UsageError
 from evscrub.stores.names import StoreNames
 
 ID = "6f945939-449e-442e-8aea-d5be45ab20d1"
@@ -119,7 +120,7 @@ def test_fields_are_selected_as_columns_are() -> None:
     assert write(detail(), "-f", "value", "-c", "due_at", "-c", "ID") == (
         f"{ID}\n2026-05-01T11:00:00Z\n"
     )
-    with pytest.raises(ValueError, match="no column colour: there are ID, Name"):
+    with pytest.raises(UsageError, match="no column colour: there are ID, Name"):
         write(detail(), "-c", "colour")
 
 

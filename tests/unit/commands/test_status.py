@@ -111,6 +111,61 @@ def test_agents_with_different_stores(capsys: pytest.CaptureFixture[str]) -> Non
     assert rows[0].count("PAUSED") == 2
 
 
+def table_of_members(output: str) -> list[list[str]]:
+    """Return the titles and rows of the tables of members, by words."""
+    lines = output.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("group evscrub"))
+    return [line.split() for line in lines[first:]]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_members_of_a_group_have_one_table(
+    columns: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of agents that see the same."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    one = deepcopy(WELL)
+    one["sharing"] = deepcopy(BUSY["sharing"])
+    members = one["sharing"]["group"]["members"]
+    members[0]["id"] = f"{'controller.example.org.' * 2}:4194304:0123abcd"
+    two = deepcopy(one)
+    two["sharing"]["group"]["members"][0] |= {"is_self": False, "age": 12.4}
+    two["sharing"]["group"]["members"][1] |= {"is_self": True}
+    one["sharing"]["group"]["members"][1] |= {"age": 3.0}
+    with agent(one) as (first, _), agent(two) as (second, _):
+        _, output, _ = run("--agent", first, "--agent", second, capsys=capsys)
+    assert max(map(len, output.splitlines())) <= columns
+    assert "1/2 of the group's" in output
+    title, head, _, *rows = table_of_members(output)
+    assert title[:6] == ["group", "evscrub.default:", "2", "members,", "seen", "by"]
+    assert title[6:] == [f"{first},", second]
+    assert head == ["member", "share", "last", "seen"]
+    assert [row for row in rows if row[0] == "controller1:4001:00000001"] == [
+        ["controller1:4001:00000001", f"({second})", "1/2", "now"]
+    ]
+    assert rows[-1] == ["controller2:4002:00000002", "-", "left,", "2", "min", "ago"]
+
+
+def test_members_that_agents_see_differently_have_a_table_each(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    other = deepcopy(BUSY)
+    other["sharing"]["group"]["members"].pop(1)
+    with agent(BUSY) as (one, _), agent(other) as (two, _):
+        _, output, _ = run("--agent", one, "--agent", two, capsys=capsys)
+    titles = [line for line in output.splitlines() if line.startswith("group evscrub")]
+    assert [title.partition("seen by ")[2] for title in titles] == [one, two]
+
+
+def test_agents_without_a_group_have_no_table_of_members(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with agent(WELL) as (address, _):
+        _, output, _ = run("--agent", address, capsys=capsys)
+    assert "each agent by itself" in output
+    assert "last seen" not in output
+
+
 def test_json_is_one_line_with_the_documented_keys(capsys: pytest.CaptureFixture[str]) -> None:
     silent = f"127.0.0.1:{free_port()}"
     with agent(BUSY) as (busy, _):
@@ -126,7 +181,10 @@ def test_json_is_one_line_with_the_documented_keys(capsys: pytest.CaptureFixture
     assert shown[1]["problems"] == []
     assert "no agent answers" in shown[1]["error"]
     text = (ROOT / "etc/docs/status.rst").read_text()
-    for key in {*shown[0], *shown[1], *shown[0]["stores"][0]}:
+    sharing = shown[0]["sharing"]
+    group = sharing["group"]
+    keys = {*shown[0], *shown[1], *shown[0]["stores"][0], *sharing, *group, *group["members"][0]}
+    for key in keys:
         assert f"``{key}``" in text, key
 
 

@@ -2,6 +2,7 @@
 """Names that nobody reads: refused in evscrub's files with the nearest right one suggested."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,7 +145,7 @@ def test_an_indented_line_of_glance_s_is_left_to_glance(own: Path, tmp_path: Pat
 
 def test_all_problems_are_reported_together(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(own, "[DEFAULT]", "scrub_tme = 1", "[sweep]", "interval = nan", "[nope]", "x = 1")
-    assert cli.main(["agent", "--config-file", path]) == 2
+    assert cli.main(["agent", "--config-file", path]) == os.EX_CONFIG
     said = capsys.readouterr().err.splitlines()
     assert [line.split(" in ")[0] for line in said] == [
         "evscrub: [sweep] interval",
@@ -168,7 +169,7 @@ def test_every_command_refuses_them(
     own: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(own, "[DEFAULT]", "scrub_tme = 1")
-    assert cli.main([*command, "--config-file", path]) == 2
+    assert cli.main([*command, "--config-file", path]) == os.EX_CONFIG
     assert "did you mean scrub_time?" in capsys.readouterr().err
 
 
@@ -389,7 +390,7 @@ class TestLogging:
         path = write(own, "[DEFAULT]", "glance_config_files = none", line)
         handlers = list(logging.getLogger().handlers)
         try:
-            assert cli.main(["agent", "--config-file", path]) == 2
+            assert cli.main(["agent", "--config-file", path]) == os.EX_CONFIG
         finally:
             logging.getLogger().handlers[:] = handlers
         said = capsys.readouterr().err

@@ -52,6 +52,16 @@ def test_defaults_are_read_from_no_file_at_all(default_glance_file: Path) -> Non
     )
 
 
+def test_first_file_of_the_usual_folders_is_found_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in (tmp_path, tmp_path / ".evscrub"):
+        folder.mkdir(exist_ok=True)
+        (folder / "evscrub.conf").touch()
+    assert loader.find_config_files() == [str(tmp_path / ".evscrub/evscrub.conf")]
+
+
 def test_evscrubs_file_overrides_glances(write: Write) -> None:
     first = write("glance-api.conf", "[DEFAULT]\nscrub_time = 1\ndelayed_delete = true\n")
     second = write(

@@ -25,6 +25,7 @@ from evscrub.telemetry.outage import Outage
         ("rabbit://u:p@[::1]:7/", [("::1", 7)]),
         ("rabbit://u:p@one/", [("one", 5672)]),
         ("rabbit://", [("localhost", 5672)]),
+        ("kafka://one:9093,two:9092/", [("one", 9093), ("two", 9092)]),
         ("kombu+memory://", []),
     ],
 )

@@ -68,7 +68,7 @@ def status_of(sources: Sources) -> dict[str, Any]:
 
 def checked(*addresses: Address, listen: str = "") -> Findings:
     conf: Any = SimpleNamespace(
-        status=SimpleNamespace(listen=listen),
+        status=SimpleNamespace(listen=listen, port_offset=0),
         scrub_time=agent_parts.SETTINGS.policy.scrub_time.total_seconds(),
         scrubber=SimpleNamespace(
             claim_timeout=agent_parts.SETTINGS.policy.claim_timeout.total_seconds()

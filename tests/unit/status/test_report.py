@@ -16,11 +16,12 @@ from evscrub.commands import status_table
 from evscrub.status.report import AgentReport, StoreReport, UnreadableError, problems, read
 from evscrub.status.snapshot import Sources, take
 from evscrub.status.view import view
-from tests.unit.agent_parts import FakeClock, make_busy, make_sources
+from tests.unit.agent_parts import FakeClock, make_busy, make_group, make_sources
 
 
 def status(*, busy: bool) -> dict[str, Any]:
-    sources: Sources = make_sources(FakeClock())
+    group = make_group("1/2", "1/2", "1/2", gone=1) if busy else None
+    sources: Sources = make_sources(FakeClock(), group, 2)
     if busy:
         make_busy(sources)
     read_back: dict[str, Any] = json.loads(

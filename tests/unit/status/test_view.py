@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from evscrub.domain.verdict import Outcome
-from evscrub.status.registry_count import Pending, RegistryCount
+from evscrub.status.registry_count import Pending, RegistryCount, SpaceCount
 from evscrub.status.snapshot import SHOWN, History, Sources, take
 from evscrub.status.view import lines, view
 from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources, trouble
@@ -13,8 +13,10 @@ from tests.unit.agent_parts import NOW, FakeClock, make_busy, make_sources, trou
 COUNT = RegistryCount(
     NOW - 7,
     Pending(5, 500, 1),
+    3,
     2,
     (("an owner", Pending(3, 300, 1)), (None, Pending(2, 200, 0))),
+    SpaceCount(NOW - 9, {"fast": 400, "slow": 0, None: 100}),
 )
 
 
@@ -38,12 +40,14 @@ def test_what_is_shown_is_what_is() -> None:
     sources = make_sources(FakeClock())
     make_busy(sources)
     shown = seen(sources)
-    assert shown["queue"]["waiting"] == 10
+    # The failed ones do not count as waiting.
+    assert (shown["queue"]["waiting"], shown["queue"]["awaiting_retry"]) == (10, 3)
     assert shown["queue"]["ready"] == 8
     assert shown["done"]["images"] == 7
     assert shown["parked"]["total"] == 2
     assert [image["id"] for image in shown["parked"]["shown"]] == ["p2", "p1"]
     assert shown["in_use"]["total"] == 1
+    assert shown["retrying"] == [{"store": "fast", "reason": "timeout", "images": 1}]
     assert shown["damaged"]["total"] == 1
     assert shown["lateness"]["most"] == 400
     fast, slow = shown["stores"]
@@ -53,6 +57,8 @@ def test_what_is_shown_is_what_is() -> None:
     assert (fast["gone"], fast["not_found"], fast["bytes"]) == (6, 2, 6000)
     assert shown["space"]["owners"][1]["owner"] is None
     assert (shown["space"]["total"]["images"], shown["space"]["later"]) == (5, 2)
+    assert shown["space"]["due"] == 3
+    assert (fast["pending_bytes"], slow["pending_bytes"]) == (400, 0)
     assert shown["space"]["age"] == 7
     assert (shown["bus"]["last_age"], shown["sweep"]["last_age"]) == (3, 30)
     assert shown["settings"]["horizon"] == 7200

@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> Path:
     """A configuration with a database that holds no table."""
     path = tmp_path / "evscrub.conf"
     url = f"sqlite:///{tmp_path / 'none.sqlite'}"
-    path.write_text(f"[DEFAULT]\nglance_config_files =\n[database]\nconnection = {url}\n")
+    path.write_text(f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {url}\n")
     return path
 
 
@@ -32,8 +32,8 @@ def config(tmp_path: Path) -> Path:
         ("completion bash", 0),
         ("check --json --config-file {config}", 2),
         ("check --config-file {config} 2>&1", 2),
-        ("list --config-file {config} 2>&1", 2),
-        ("hold --config-file {config} 1 2 3 2>&1", 2),
+        ("list --config-file {config} 2>&1", 69),
+        ("hold --config-file {config} 1 2 3 2>&1", 69),
     ],
 )
 def test_who_has_seen_enough_changes_neither_the_exit_code_nor_prints_an_error(

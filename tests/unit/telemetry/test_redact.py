@@ -265,7 +265,7 @@ def test_an_agent_that_starts_shows_none(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(TextGuruMeditation, "setup_autorun", lambda *_, **__: None)
     log, files = tmp_path / "evscrub.log", Files(tmp_path)
     files.write(f"log_file = {log}")
-    assert cli.main(["agent", "--config-file", str(files.own)]) == 2
+    assert cli.main(["agent", "--config-file", str(files.own)]) == os.EX_CONFIG
     check_redacted(log)
 
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The container image, built and run: only `tests/run.sh container` does it."""
