@@ -46,7 +46,13 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES), metavar="CASE")
     parser.add_argument("--seconds", type=float, default=60.0, help="at the full rate, by case")
     parser.add_argument("--rate", type=float, default=50.0, help="deletes a second, together")
-    parser.add_argument("--burst", type=float, default=5.0)
+    parser.add_argument(
+        "--burst",
+        type=float,
+        default=10.0,
+        help="deletes at once, together; an agent whose part is near 1 loses the turns that it is"
+        " late for",
+    )
     parser.add_argument("--membership-timeout", type=int, default=10, metavar="SECONDS")
     parser.add_argument(
         "--slack",
