@@ -405,8 +405,8 @@ coordination_opts = [
         type=Float(0.1, 60),
         default=1,
         help="Time in seconds between two heartbeats, at which the other members are read too. A"
-        " shorter time notices sooner who joins or leaves, and costs the coordinator more requests:"
-        " at each heartbeat one for each member and two more.",
+        " shorter time notices sooner who joins or leaves, and costs the coordinator more requests;"
+        " their number also grows with that of the members.",
     ),
     cfg.Opt(
         "membership_timeout",

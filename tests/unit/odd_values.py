@@ -6,7 +6,15 @@ from typing import Any
 
 from oslo_config import cfg, types
 
-from evscrub.config.option_types import EncryptionKey, ListenAddress, Name, Networks, Paths
+from evscrub.config.option_types import (
+    BackendUrl,
+    EncryptionKey,
+    GroupName,
+    ListenAddress,
+    Name,
+    Networks,
+    Paths,
+)
 
 TOO_LONG = "9" * 5000
 _ENDLESS = ["nan", "NaN", "inf", "-inf", "Infinity", "1e20", "-1e20", "1e400"]
@@ -27,6 +35,8 @@ def refused(opt: cfg.Opt) -> Iterator[str]:
 
 def accepts_empty(opt: cfg.Opt) -> bool:
     """Return whether an empty text says the same as the option's default."""
+    if isinstance(opt.type, BackendUrl):  # a limit for all agents must not get lost by a blank
+        return False
     return opt.default is None or opt.default in ([], {})
 
 
@@ -61,6 +71,8 @@ def _wrong_lists(kind: Any) -> Iterator[str]:
 #: By type, the more special ones first.
 _WRONG: dict[type, Callable[[Any], Iterable[str]]] = {
     types.Number: _wrong_numbers,
+    BackendUrl: lambda _: ("garbage", "://x", "redis:", "1://x", "redis://a b", "redis:/x"),
+    GroupName: lambda _: (" ", "a b", "a,b", "a/b", "a\tb", "\u00e4", "x" * 65),
     types.Boolean: lambda _: ("maybe", "2", "-1", "nan"),
     types.Dict: _wrong_dicts,
     EncryptionKey: lambda _: ("short", "x" * 17, "x" * 33, "\u00e4" * 16 + "x"),
