@@ -222,8 +222,8 @@ class Coordinator:
             try:
                 found = self._driver.get_member_capabilities(self._group, members[name]).get()
                 shares[name] = capabilities.decode(found)
-            except self._tooz.SerializationError:
-                shares[name] = None
+            except (self._tooz.SerializationError, UnicodeDecodeError):
+                shares[name] = None  # etcd's driver can read nothing of an id that is no text
             except (self._tooz.MemberNotJoined, self._tooz.GroupNotCreated):
                 continue  # it left meanwhile
         return shares
