@@ -5,7 +5,8 @@ tooz is imported on first use: it comes with the extra ``coordination``, and tak
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -47,7 +48,8 @@ class Coordinator:
     :param group: name of the group.
     :param member_id: name of this member, unique.
     :param membership_seconds: time without a heartbeat after which the coordinator drops a member.
-    :param request_seconds: longest time of a request.
+    :param request_seconds: longest time of a request, and of an attempt until its last request.
+    :param now: returns seconds of a clock that only goes forward.
     :raises ValueError: tooz or the driver is missing, the URL is invalid, or the driver has no
         groups.
     """
@@ -59,6 +61,7 @@ class Coordinator:
         member_id: str,
         membership_seconds: int,
         request_seconds: int,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         try:
             import tooz  # noqa: PLC0415 - an extra
@@ -70,6 +73,9 @@ class Coordinator:
             ) from None
         self._tooz = coordination
         self._not_implemented = tooz.NotImplemented
+        self._request_seconds = request_seconds
+        self._now = now
+        self._ends_at = 0.0  # when an attempt begins no further request
         self._url = url
         self._group = group.encode()
         self._name = member_id
@@ -80,7 +86,7 @@ class Coordinator:
             # This class has a thread already, and tooz's would hold up the end of the process.
             "executor": "synchronous",
         }
-        if url.partition(":")[0] in _SESSION_DRIVERS:
+        if url.partition(":")[0].lower() in _SESSION_DRIVERS:
             self._options["timeout"] = membership_seconds
         # Redis has further ones. The URL that other services use may set them to a minute, in which
         # shares expire.
@@ -148,7 +154,7 @@ class Coordinator:
                 driver.stop()
 
     def _check_driver(self) -> None:
-        scheme = self._url.partition(":")[0]
+        scheme = self._url.partition(":")[0].lower()
         try:
             pieces = urlsplit(self._url)
             _ = pieces.port  # may be none
@@ -185,8 +191,12 @@ class Coordinator:
         would be missing for a moment, and others could raise their shares.
         """
         before, self._renamed = self._driver, not self._renamed
-        self._driver = self._connected()
-        self._driver.join_group(self._group, published).get()
+        try:
+            self._driver = self._connected()
+            self._driver.join_group(self._group, published).get()
+        except Exception:
+            self._driver, self._renamed = before, not self._renamed
+            raise
         before.leave_group(self._group).get()
 
     def _connected(self) -> Any:  # noqa: ANN401 - a driver of tooz
@@ -219,6 +229,8 @@ class Coordinator:
         """Return what the other members published, by member."""
         shares: dict[str, Fraction | None] = {}
         for name in sorted(members.keys() - {self.member_id}):
+            if self._now() > self._ends_at:
+                raise TimeoutError("it answers too slowly")
             try:
                 found = self._driver.get_member_capabilities(self._group, members[name]).get()
                 shares[name] = capabilities.decode(found)
@@ -230,6 +242,7 @@ class Coordinator:
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
+        self._ends_at = self._now() + self._request_seconds
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the driver's or its client's
@@ -259,7 +272,9 @@ def _prevent_retries(driver: Any) -> None:  # noqa: ANN401 - a driver of tooz
 
     def make_without_retries(*arguments: Any) -> Any:  # noqa: ANN401 - not typed
         client = make(*arguments)
-        client.set_retry(Retry(NoBackoff(), 0))
+        manager = getattr(client.connection_pool, "sentinel_manager", None)
+        for one in (client, *getattr(manager, "sentinels", ())):
+            one.set_retry(Retry(NoBackoff(), 0))
         return client
 
     driver._make_client = make_without_retries  # noqa: SLF001 - tooz has no option for it

@@ -31,9 +31,8 @@ LOG = logging.getLogger(__name__)
 _PREFIX = "evscrub."
 #: memcached drops members up to this much early.
 _EARLY_SECONDS = 1.0
-#: Agents count the consumers of the bus every 5 s; the others must have done so after this one
-#: joined the bus.
-_COUNT_SECONDS = 12.0
+#: Agents count the consumers of the bus every 5 s, and join a bus that was away within 30 s.
+_COUNT_SECONDS = 40.0
 #: How long members that left are shown.
 _SHOW_GONE_SECONDS = 600.0
 _STOP_SECONDS = 1.0
@@ -60,19 +59,19 @@ class GroupSettings:
 
     @property
     def request_seconds(self) -> int:
-        """Longest time of a request to the coordinator."""
-        return max(1, min(3, self.membership_seconds // 4))
+        """Longest time of a request to the coordinator; an attempt begins no request after it."""
+        return max(1, min(2, self.membership_seconds // 4))
 
     @property
     def valid_seconds(self) -> float:
         """Time after an attempt for which its share may be used, longer than the next attempt."""
-        attempts = self.request_seconds + 2 * self.heartbeat_seconds + 1
-        return min(attempts, self.membership_seconds - _EARLY_SECONDS)
+        attempt = 2 * self.request_seconds + 2 * self.heartbeat_seconds + 1
+        return min(attempt, self.membership_seconds - _EARLY_SECONDS)
 
     @property
     def settle_seconds(self) -> float:
         """Time after which an agent that has not joined a coordinator that is back uses nothing."""
-        return self.valid_seconds + self.request_seconds
+        return self.valid_seconds + 2 * self.request_seconds
 
 
 def group_settings(conf: cfg.ConfigOpts) -> GroupSettings | None:
@@ -128,6 +127,7 @@ class GroupMember:
             f"{socket.gethostname()[:64]}:{os.getpid()}:{secrets.token_hex(4)}",
             settings.membership_seconds,
             settings.request_seconds,
+            clock.boot,
         )
         self._now = 0.0  # seconds since the start, suspensions included
         self._moment = clock.moment()
@@ -153,12 +153,13 @@ class GroupMember:
     def statistics(self) -> GroupStatistics:
         """Return what is known of the group. Thread-safe."""
         keeper = self._keeper
+        share = keeper.in_use if self._gate.is_open else Fraction(0)
         members = sorted(
             self._seen.values(),
             key=lambda one: (not one.is_self, not one.is_present, one.member_id),
         )
         return GroupStatistics(
-            self._settings.group, keeper.state, keeper.in_use, tuple(members), self._contact_at
+            self._settings.group, keeper.state, share, tuple(members), self._contact_at
         )
 
     async def run(self) -> None:
@@ -175,26 +176,25 @@ class GroupMember:
 
     def _keep(self) -> None:
         while not self._stop.is_set():
-            self._beat()
+            try:
+                self._beat()
+            except Exception:
+                if not self._stop.is_set():  # else the event loop may be gone
+                    LOG.exception("Cannot follow the group %s", self._settings.group)
             self._stop.wait(self._settings.heartbeat_seconds)
         self._coordinator.leave()
 
     def _beat(self) -> None:
         """Make one attempt to tell the coordinator that this agent lives, and follow its answer."""
         self._advance()
-        has_expired = bool(self._gate.part) and not self._gate.is_open
         try:
             self._follow_group()
         except CoordinatorAwayError as error:
             self._outage.away(f"it does not answer ({error})")
             self._lose_contact()
-        except Exception:
-            if self._stop.is_set():
-                return  # the event loop may be gone
-            LOG.exception("Cannot follow the group %s", self._settings.group)
-            self._lose_contact()
         else:
             self._outage.back()
+        has_expired = bool(self._gate.part) and not self._gate.is_open
         self._gate.renew(self._moment, self._settings.valid_seconds)
         self._apply(again=has_expired)
 
@@ -250,8 +250,8 @@ class GroupMember:
                 "Waiting for a share of the limits of the group %s: nothing is scrubbed until then",
                 self._settings.group,
             )
-        self._told = share
         self._in_force = anyio.from_thread.run_sync(self._change, share, token=self._token)
+        self._told = share
 
     def _change(self, share: Fraction) -> bool:
         self._gate.change(share)

@@ -27,7 +27,8 @@ class ShareKeeper:
     """Decides the share of one agent.
 
     :param settle_seconds: time within which all agents that run join a coordinator that came back.
-    :param count_seconds: time within which every agent counts the consumers of the bus.
+    :param count_seconds: time within which every agent counts the consumers of the bus; it begins
+        again when their number changes.
     :param expected: number of agents that the operator expects; 0 if unknown.
     :param now: seconds since boot.
     """
@@ -44,6 +45,7 @@ class ShareKeeper:
         self._members = 0  # at the last contact
         self._steady_since: float | None = None  # start of the uninterrupted membership
         self._attempted_at = now
+        self._known = 0  # agents by the last count of the consumers
         self._counted_since: float | None = None
 
     def published(self, share: Fraction | None, *, joined: bool = False) -> None:
@@ -73,6 +75,7 @@ class ShareKeeper:
         """
         self._begin(now)
         self.state = GroupState.MEMBER
+        self._counted_since = None
         taken = list(others)
         published = self._published or _NONE
         room = max(_NONE, _ALL - sum(taken, start=_NONE))
@@ -108,9 +111,9 @@ class ShareKeeper:
         if self._members:
             self.state = GroupState.AWAY
         known = max(consumers or 0, self._expected)
-        if not known:
-            self._counted_since = None
-        elif self._counted_since is None:
+        if known != self._known:
+            self._known, self._counted_since = known, None
+        if known and self._counted_since is None:
             self._counted_since = now
         count = max(self._members, known)
         if not count:
@@ -128,4 +131,5 @@ class ShareKeeper:
         """
         if now - self._attempted_at > self._settle_seconds:
             self._members, self.in_use, self._steady_since = 0, _NONE, None
+            self._counted_since = None
         self._attempted_at = now

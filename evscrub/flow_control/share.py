@@ -8,6 +8,7 @@ import anyio
 from evscrub.domain.clock import Clock, Moment
 
 WHOLE = Fraction(1)
+_LOOK_SECONDS = 1.0
 
 
 class ShareGate:
@@ -52,4 +53,6 @@ class ShareGate:
     async def wait(self) -> None:
         """Wait until the share may be used."""
         while not self.is_open:
-            await self._changed.wait()
+            # An expired share may be renewed without a change.
+            with anyio.move_on_after(_LOOK_SECONDS):
+                await self._changed.wait()

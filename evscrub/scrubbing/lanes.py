@@ -14,6 +14,7 @@ from evscrub.flow_control.adaptive_limit import Pace
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.flow_control.health import Change, Event, Health
 from evscrub.flow_control.rate_limit import RateLimit
+from evscrub.flow_control.share import WHOLE
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.scrubbing.batch import Answer, Batch
 from evscrub.scrubbing.claiming import Again
@@ -141,15 +142,17 @@ class Lanes:
 
     def change(self, settings: Settings) -> None:
         """Apply changed options and resume paused stores."""
+        # Full buckets of all agents of a group would be more than the burst.
+        change = RateLimit.change if self._context.share.part == WHOLE else RateLimit.follow
         self._slots.total = settings.concurrency
-        self._rate.change(settings.rate, settings.burst)
+        change(self._rate, settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
             lane.missing.limit = settings.not_found_limit_of(lane.name)
             lane.missing.clear()
             lane.health.reset()
             lane.reset_at = self._context.clock.boot()
-            self._rates[lane.name].change(lane.pace.rate, settings.burst)
+            change(self._rates[lane.name], lane.pace.rate, settings.burst)
 
     def make_way(self, lane: Lane) -> None:
         """Undo limits of a lane that were based on one owner only.

@@ -10,7 +10,7 @@ from tests.coordination.run import Run
 
 #: How long an agent may take from its start until it has its share: it starts, joins, waits until
 #: the others have lowered theirs, and is measured.
-_JOIN_SECONDS = 30.0
+_JOIN_SECONDS = 60.0
 _AGENTS = 3
 _LEAD_SECONDS = 5.0
 _AWAY_SECONDS = 60.0

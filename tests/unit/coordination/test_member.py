@@ -32,7 +32,7 @@ class Site:
         self.fault: Callable[[], Any] | None = None
         self.used: list[Fraction] = []
         self.keeps = True
-        self.reconnects = 0
+        self.reconnects = self.left = 0
         self.member_id = "me"
         monkeypatch.setattr(member, "Coordinator", lambda *_: self)
         monkeypatch.setattr("anyio.from_thread.run_sync", _run)
@@ -64,6 +64,9 @@ class Site:
     def publish(self, share: Fraction) -> Seen:
         self.published.append(share)
         return Seen(self.others)
+
+    def leave(self) -> None:
+        self.left += 1
 
     def reconnect(self) -> None:
         self.reconnects += 1
@@ -132,16 +135,44 @@ def test_process_that_was_frozen_within_a_good_attempt_waits_for_the_next(site: 
     assert not site.gate.is_open
 
 
+def test_share_that_expired_within_an_attempt_wakes_those_who_wait(site: Site) -> None:
+    site.beats(20)
+
+    def slow() -> None:
+        site.now += SETTINGS.valid_seconds
+        away()
+
+    site.fault = slow
+    site.beats(1)
+    assert site.used == [0, HALF, HALF]
+    assert site.gate.is_open
+
+
 def test_defect_is_logged_and_tried_again(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     site.beats(20)
+    stop = site.member._stop
+
+    class Stop:
+        """Stops the thread after some rounds."""
+
+        rounds = 0
+
+        def is_set(self) -> bool:
+            return self.rounds == 3
+
+        def wait(self, _seconds: float) -> None:
+            self.rounds += 1
 
     def fail() -> None:
         raise KeyError("defect")
 
     site.fault = fail
-    site.beats(3)
-    assert site.gate.is_open
-    assert "Cannot follow the group evscrub.test" in caplog.text
+    site.member._stop = Stop()
+    site.left = 0
+    site.member._keep()
+    assert caplog.text.count("Cannot follow the group evscrub.test") == 3
+    assert site.left == 1
+    site.member._stop = stop
     site.fault = None
     site.beats(1)
     assert site.member.statistics().state is GroupState.MEMBER

@@ -111,6 +111,12 @@ class TestMember:
         assert keeper.see([HALF], None, 7.0) == HALF
 
 
+def stay_away(keeper: ShareKeeper, consumers: int | None, start: float, seconds: float) -> None:
+    """Fail once a second, from `start` until `seconds` later."""
+    for second in range(int(seconds) + 1):
+        keeper.away(consumers, start + second)
+
+
 class TestAway:
     def test_last_share_is_kept(self) -> None:
         keeper = settled(HALF)
@@ -144,12 +150,28 @@ class TestAway:
         self, expected: int, consumers: int | None
     ) -> None:
         keeper = new_keeper(expected)
-        keeper.away(consumers, 100.0)
-        keeper.away(consumers, 100.0 + COUNT - 0.1)
+        stay_away(keeper, consumers, 100.0, COUNT - 1)
         assert keeper.in_use == 0
-        keeper.away(consumers, 100.0 + COUNT)
+        stay_away(keeper, consumers, 100.0 + COUNT, 0)
         assert keeper.in_use == THIRD
         assert keeper.state is GroupState.JOINING
+
+    def test_new_agent_waits_again_when_others_come(self) -> None:
+        keeper = new_keeper()
+        stay_away(keeper, 1, 0.0, COUNT - 1)
+        stay_away(keeper, 3, COUNT, COUNT - 1)
+        assert keeper.in_use == 0
+        stay_away(keeper, 3, 2 * COUNT, 0)
+        assert keeper.in_use == THIRD
+
+    def test_agent_that_was_frozen_waits_again(self) -> None:
+        keeper = new_keeper(3)
+        keeper.away(None, 0.0)
+        keeper.published(Fraction(0), joined=True)
+        for second in range(1, 101):
+            follow(keeper, (HALF,), float(second))
+        keeper.away(None, 100.0 + SETTLE + 1)
+        assert keeper.in_use == 0
 
     def test_new_agent_that_knows_nothing_waits(self) -> None:
         keeper = new_keeper()
