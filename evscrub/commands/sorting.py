@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from evscrub.commands.table_output import Table, Value
+from evscrub.domain.refusals import UsageError
 
 R = TypeVar("R")
 
@@ -69,7 +70,7 @@ def chosen(
     for wanted in arguments.sort_columns:
         try:
             names += table.choose([wanted])
-        except ValueError as error:
+        except UsageError as error:
             on_unknown(str(error))
     return list(dict.fromkeys(names))
 

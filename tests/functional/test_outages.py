@@ -205,6 +205,7 @@ def test_broker_outage_is_logged_once(
         well = prometheus.scrape(port, "a")
         own_rabbitmq.stop()
         agent.wait_for_log("The bus is away", after=seen)
+        wait_for("the end of the listener", lambda: scrape(port)["evscrub_bus_joined"] == 0)
         trouble = prometheus.scrape(port, "a")
         wait_for("some time", lambda: time.monotonic() > began + 20)
         own_rabbitmq.start()

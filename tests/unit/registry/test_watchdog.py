@@ -84,7 +84,8 @@ def test_many_waits_at_once_end_each_in_its_time() -> None:
     threads = [threading.Thread(target=wait, args=(number % 2 == 0,)) for number in range(20)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: len(ended) == 10, 30, "the answers")
+    waiting = dog._watches
+    wait_until(lambda: (len(ended), len(waiting)) == (10, 10), 30, "the answers")
     now = 1.0
     for thread in threads:
         thread.join(30)
