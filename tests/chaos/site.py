@@ -122,12 +122,12 @@ class ChaosAgent(AgentProcess):
     def wait_ready(self) -> None:
         """Wait until it scrubs; from then on it minds SIGHUP and SIGTERM.
 
-        An agent ends at once with 2 where it finds no database, and its service manager is to
-        start it again; here that is us.
+        An agent ends at once where it finds no database, and its service manager is to start it
+        again; here that is us.
         """
 
         def ready() -> bool:
-            if self.process is not None and self.process.poll() == 2:
+            if self.process is not None and self.process.poll() == os.EX_UNAVAILABLE:
                 self.launch()
             return self.is_ready
 
