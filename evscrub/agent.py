@@ -274,9 +274,7 @@ class Agent:
             settings = group_settings(self._conf)
             if settings is None:
                 return None
-            return GroupMember(
-                settings, clock, gate, self._consumers, lambda _: self.scrubber.take_share()
-            )
+            return GroupMember(settings, clock, gate, self._consumers, self.scrubber.take_share)
         except ValueError as error:
             raise loader.ConfigError(str(error)) from None
 

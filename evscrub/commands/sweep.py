@@ -27,9 +27,7 @@ from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.holds import Holds
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.single_pass.account import Account
-from evscrub.single_pass.portions import (
-    Fate,
-)
+from evscrub.single_pass.portions import Fate
 from evscrub.single_pass.run import Progress, Selection, SinglePass
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading

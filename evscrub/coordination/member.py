@@ -103,8 +103,8 @@ class GroupMember:
     :param gate: tells the parts of the agent whether the share may be used.
     :param consumers: returns how many agents consume from the bus, this one among them; None if
         that is not known.
-    :param use: called in the event loop to apply a share; returns whether the agent keeps within
-        it already, and is called again if not.
+    :param use: called in the event loop when the gate's share has changed, to apply it; returns
+        whether the agent keeps within it already, and is called again if not.
     :raises ValueError: the coordinator cannot be used as configured.
     """
 
@@ -114,7 +114,7 @@ class GroupMember:
         clock: Clock,
         gate: ShareGate,
         consumers: Callable[[], int | None],
-        use: Callable[[Fraction], bool],
+        use: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._clock = clock
@@ -255,7 +255,7 @@ class GroupMember:
 
     def _change(self, share: Fraction) -> bool:
         self._gate.change(share)
-        return self._use(share)
+        return self._use()
 
     def _note(self, seen: Seen) -> None:
         """Keep what was seen of the members, for :meth:`statistics`."""

@@ -203,7 +203,7 @@ class SinglePass:
             self._clock,
             self._context.share,
             lambda: None,  # a pass does not consume from the bus
-            lambda _: self._scrubber.take_share(),
+            self._scrubber.take_share,
         )
 
     async def _until_share(self) -> None:

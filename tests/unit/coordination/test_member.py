@@ -47,8 +47,8 @@ class Site:
             self.member._beat()
             self.now += 1
 
-    def _use(self, share: Fraction) -> bool:
-        self.used.append(share)
+    def _use(self) -> bool:
+        self.used.append(self.gate.part)
         return self.keeps
 
     # -- as the coordinator

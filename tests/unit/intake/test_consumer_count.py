@@ -189,7 +189,7 @@ def test_a_reading_is_as_old_as_its_question(world: World) -> None:
         world.seconds += 30.0
         return declare(name, passive=passive)
 
-    world.brokers.queue_declare = slowly  # type: ignore[method-assign]
+    world.brokers.queue_declare = slowly  # type: ignore[method-assign] # it takes long
     world.brokers.consumers["evscrub.info"] = 2
 
     async def run() -> None:
