@@ -50,7 +50,9 @@ class Breaker:
 
         any ── force_open() ──> FORCED_OPEN ── reset() ──> CLOSED
 
-    Queries do not change it: whether a pause is over follows from the time that is passed in.
+    A probe needs an image: once none is left that failed, the breaker is replaced by a closed one;
+    see :meth:`evscrub.flow_control.health.Health.close_idle`. Queries do not change it: whether a
+    pause is over follows from the time that is passed in.
     All times are seconds of one monotonic clock.
 
     :param uniform: returns a random number between two bounds, for jitter.

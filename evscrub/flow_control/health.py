@@ -53,6 +53,7 @@ class Event(Enum):
     OPENED = "opened"
     REFUSING = "refusing"
     CLOSED = "closed"
+    IDLE = "idle"
     PAUSED = "paused"
 
 
@@ -184,6 +185,26 @@ class Health:
         """
         for breaker in (self.breaker, *self.shut.values()):
             breaker.end_pause(now)
+
+    def close_idle(
+        self, now: float, has_image: Callable[[Owner], bool], is_idle: Callable[[], bool]
+    ) -> list[Change]:
+        """Close the breakers whose next probe has no image, for instance as another agent took it.
+
+        :param now: seconds since boot.
+        :param has_image: tells whether an image of an owner failed in the store or is claimed.
+        :param is_idle: tells whether the store has no image that failed, is ready or is claimed.
+        :returns: the changes of state.
+        """
+        changes = []
+        for owner, breaker in list(self.shut.items()):
+            if breaker.state_at(now) is State.HALF_OPEN and not has_image(owner):
+                self._owner_answered(owner)
+                changes.append(Change(Event.IDLE, Scope.OWNER, owner))
+        if self.breaker.state_at(now) is State.HALF_OPEN and is_idle():
+            self._new_breaker()
+            changes.append(Change(Event.IDLE))
+        return changes
 
     @property
     def blamed(self) -> tuple[Owner] | None:

@@ -156,6 +156,11 @@ class Job:
         return next((target.store for _, target in self.pending), None)
 
     @property
+    def stores(self) -> set[str]:
+        """The stores of all locations, deleted or not."""
+        return {each.target.store for each in self.locations if each.target is not None}
+
+    @property
     def is_complete(self) -> bool:
         """Whether the image is done: each location is deleted, missing or kept."""
         return self.trouble is None and all(each.state in _DONE for each in self.locations)

@@ -40,6 +40,8 @@ def tell(lane: Lane, change: Change) -> None:
             )
         case Event.CLOSED:
             LOG.info("Store %s works again", lane.name)
+        case Event.IDLE:
+            LOG.info("Store %s has no image left that failed: it counts as working", lane.name)
         case Event.PAUSED:
             LOG.error(
                 "Store %s is paused: %s. Is its file system mounted, is its bucket, container or"
@@ -73,3 +75,9 @@ def _tell_of_owner(lane: Lane, change: Change) -> None:
             )
         case Event.CLOSED:
             LOG.info("Store %s works again for images of project %s", lane.name, change.owner)
+        case Event.IDLE:
+            LOG.info(
+                "Store %s has no image of project %s left that failed: it counts as working",
+                lane.name,
+                change.owner,
+            )

@@ -2,12 +2,13 @@
 """The lanes of all stores: creates and configures them, and applies the stores' answers."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 
 from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
-from evscrub.domain.evidence import Origin, Scope
+from evscrub.domain.evidence import Origin, Owner, Scope
 from evscrub.domain.proof import Proof, ProofResult
 from evscrub.domain.verdict import FINISHED, GONE, UNPROVEN, Verdict, judge
 from evscrub.flow_control.adaptive_limit import Pace
@@ -222,6 +223,36 @@ class Lanes:
         """
         for lane in self:
             lane.unblock(now)
+
+    def close_idle_breakers(self, jobs: Collection[Job]) -> None:
+        """Close the breakers of stores and owners that have no image left to probe with.
+
+        :param jobs: all jobs that are not settled.
+        """
+        now = self._context.clock.boot()
+        for lane in self:
+            has_image = partial(self._has_image_of, lane, jobs)
+            for change in lane.health.close_idle(
+                now, has_image, partial(self._is_idle, lane, jobs)
+            ):
+                tell(lane, change)
+
+    def _has_image_of(self, lane: Lane, jobs: Iterable[Job], owner: Owner) -> bool:
+        """Return whether an image of an owner failed in the store or is claimed."""
+        return (
+            owner in self._context.record.owners_failing(lane.name)
+            or bool(lane.claiming.images_of(owner))
+            or any(job.owner == owner and lane.name in job.stores for job in jobs)
+        )
+
+    def _is_idle(self, lane: Lane, jobs: Iterable[Job]) -> bool:
+        """Return whether no image of a store failed, is ready or is claimed."""
+        return not (
+            self._context.record.owners_failing(lane.name)
+            or self._queue.ready(lane.name)
+            or lane.claiming.count
+            or any(lane.name in job.stores for job in jobs)
+        )
 
     def next_look(self) -> float:
         """Return the seconds until a probe is due or a delete may have stalled, at most 60."""

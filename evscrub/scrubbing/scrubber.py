@@ -193,6 +193,7 @@ class Scrubber:
             self._context.wakeup.clear()
             self._queue.advance(self._context.database_clock.now())
             self._lanes.unblock(self._context.clock.boot())
+            self._lanes.close_idle_breakers(self._leases.jobs)
             self._start_look()
             self._start_in_lanes()
             pause = self._pause_seconds or self._scheduler.pause_seconds()

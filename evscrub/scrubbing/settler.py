@@ -163,7 +163,7 @@ class Settler:
         known = self._context.record.troubles.get(image_id)
         pause = delay(verdict.outcome, 1, self._context.settings.delays, self._context.uniform)
         trouble = Trouble(verdict, 1 if known is None else known.tries + 1, True, "", owner)
-        self._context.record.troubles[image_id] = trouble
+        self._context.record.failed(image_id, trouble)
         self._queue.cancel(image_id)  # drop a newer entry: the retry sets the time
         self._queue.done(image_id)
         self._queue.add(
@@ -287,7 +287,7 @@ class Settler:
         pause = delay(verdict.outcome, tries, self._context.settings.delays, self._context.uniform)
         parked = is_parked(verdict.outcome, tries)
         trouble = Trouble(verdict, tries, parked, store, job.claim.image.owner)
-        self._context.record.troubles[job.image_id] = trouble
+        self._context.record.failed(job.image_id, trouble)
         if parked and (known is None or not known.parked):
             self._observers.on_parked(job.image_id, trouble)
         # The lane logs trouble of the whole store.

@@ -2,7 +2,7 @@
 """Record what an agent did: counts, and the images that failed or are damaged."""
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from heapq import nlargest
@@ -148,10 +148,21 @@ class Record:
     worked: Histogram = field(default_factory=Histogram)
     """From when images' first delete began to when they were settled."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
-    """By image id."""
+    """By image id; only :meth:`failed` and :meth:`forget` change it."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Reasons by image id."""
     _damaged_lately: set[str] = field(default_factory=set)
+    _failed_of: dict[str, Counter[str | None]] = field(default_factory=dict)
+
+    def failed(self, image_id: str, trouble: Trouble) -> None:
+        """Record why an image failed, instead of why it failed before."""
+        self._uncount(image_id)
+        self.troubles[image_id] = trouble
+        self._failed_of.setdefault(trouble.store, Counter())[trouble.owner] += 1
+
+    def owners_failing(self, store: str) -> Collection[str | None]:
+        """Return the owners of images that failed in a store."""
+        return self._failed_of.get(store, {}).keys()
 
     def found_damaged(self, image_id: str, reason: str) -> bool:
         """Record a damaged image; return whether that is new."""
@@ -169,8 +180,17 @@ class Record:
 
     def forget(self, image_id: str) -> None:
         """Forget an image's failures and damage, because it is in order."""
+        self._uncount(image_id)
         self.troubles.pop(image_id, None)
         self.damaged.pop(image_id, None)
+
+    def _uncount(self, image_id: str) -> None:
+        known = self.troubles.get(image_id)
+        if known is not None:
+            owners = self._failed_of[known.store]
+            owners[known.owner] -= 1
+            if not owners[known.owner]:
+                del owners[known.owner]
 
     def statistics(self) -> RecordStatistics:
         """Return the counts. O(1) in the number of scrubbed images."""

@@ -33,6 +33,7 @@ Agents = Mapping[str, AgentProcess]
 
 #: Numbers of images, and the bytes of each.
 WAITING, TWICE, LATER, HELD, PARKED, IN_USE, DUE, SIZE = 3, 2, 7, 2, 2, 1, 5, 4
+FAILING = 9
 HOUR = 3600.0
 #: What shows each trouble in an agent's metrics, and from which value on.
 TROUBLES = {
@@ -63,7 +64,7 @@ def test_figures_add_up_and_alerts_fire_and_clear(
         first = scrapes(agents)
         check_dashboard(tmp_path, first)
         began = timeline.add(5, *first) + 1
-        scene.make_trouble()
+        scene.make_trouble(agents)
         troubled = scrapes_once(agents, set(TROUBLES))
         fired = timeline.add(20, *troubled)
         scene.repair(agents)
@@ -125,17 +126,27 @@ class Scene:
     def _rbd(self, name: str) -> Location:
         return Location("ceph", f"rbd://fsid/images/{name}{uuid.uuid4()}/snap")
 
-    def make_trouble(self) -> None:
+    def make_trouble(self, agents: Agents) -> None:
         """Let an image come without a notification, and let each store fail in its own way."""
         time.sleep(1.0)  # Glance's times are in whole seconds
         self._add(self._files(1), age=-1.0)
-        # The directory of slow is empty, as if it were not mounted.
-        self._missing = [self._file("slow") for _ in range(3)]
-        self._add(self._missing)
         self._s3.behave(refuse=500)
-        self._add([Location("cloud", s3_url(self._s3, name)) for name in "abcdefgh"])
-        self._add([self._rbd("broken") for _ in range(8)], owner="another")
+        # However two agents divide them, one meets the five failures that stop a store or an owner.
+        self._add([Location("cloud", s3_url(self._s3, f"x{n}")) for n in range(FAILING)])
+        self._add([self._rbd("broken") for _ in range(FAILING)], owner="another")
         self._add([self._rbd("fine") for _ in range(3)])
+        # The directory of slow is empty, as if it were not mounted: each agent pauses it for the
+        # image that it tries, and the last image waits for both.
+        self._add_missing()
+        wait_for("one paused", lambda: any(map(has_paused, agents.values())))
+        self._add_missing()
+        wait_for("both paused", lambda: all(map(has_paused, agents.values())))
+        self._add_missing()
+
+    def _add_missing(self) -> None:
+        location = self._file("slow")
+        self._missing.append(location)
+        self._add([location])
 
     def repair(self, agents: Agents) -> None:
         """Repair everything, and tell the agents."""
@@ -196,6 +207,10 @@ def knows_all(agent: AgentProcess) -> bool:
     """Return whether an agent has met all images in trouble, without having it count them."""
     states = sorted(str(told["state"]) for told in client.troubles(address(agent)))
     return states == ["damaged"] + ["in use"] * IN_USE + ["parked"] * PARKED
+
+
+def has_paused(agent: AgentProcess) -> bool:
+    return "EvscrubStorePaused" in shown(scrape(address(agent).port, "any"))
 
 
 def scrapes(agents: Agents) -> list[Samples]:

@@ -146,12 +146,10 @@ def make_busy(sources: Sources) -> None:
         record.lateness.add(seconds)
     record.queued.add(0.2)
     record.worked.add(2)
-    record.troubles |= {
-        "p1": trouble(Outcome.CONFIGURATION, "bad_url", parked=True, store=""),
-        "p2": trouble(Outcome.UNKNOWN, "unexpected", parked=True, tries=9),
-        "u1": trouble(Outcome.IN_USE, "in_use"),
-        "r1": trouble(Outcome.TRANSIENT, "timeout"),
-    }
+    record.failed("p1", trouble(Outcome.CONFIGURATION, "bad_url", parked=True, store=""))
+    record.failed("p2", trouble(Outcome.UNKNOWN, "unexpected", parked=True, tries=9))
+    record.failed("u1", trouble(Outcome.IN_USE, "in_use"))
+    record.failed("r1", trouble(Outcome.TRANSIENT, "timeout"))
     for name in ("p1", "p2", "r1"):
         queue.add(name, NOW + 3000)
     record.damaged["d1"] = "the image is active but has no live location left"

@@ -158,6 +158,11 @@ class World:
             self._set(image_id, "deleted")
         return image_id
 
+    def finish(self, image_id: str) -> None:
+        """Finish an image as another agent does."""
+        image, _ = self._images[image_id]
+        self._images[image_id] = (image._replace(status="deleted"), [])
+
     @property
     def images(self) -> list[str]:
         return list(self._images)

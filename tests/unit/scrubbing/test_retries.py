@@ -92,7 +92,8 @@ def test_an_id_in_mixed_case_is_found_among_many() -> None:
 
     async def ask(scrubber: Scrubber) -> Retried:
         (trouble,) = scrubber._record.troubles.values()
-        scrubber._record.troubles |= {f"Id-{number}": trouble for number in range(3000)}
+        for number in range(3000):
+            scrubber._record.failed(f"Id-{number}", trouble)
         return await scrubber.retry_images(["iD-2999", "iD-0"])
 
     assert asked(world, ask)[0].due == 2
@@ -225,3 +226,49 @@ def test_an_image_that_does_not_fit_in_the_queue_is_named() -> None:
     retried, _ = asked(world, ask)
     assert retried.due == 0
     assert "queue" in retried.not_retried[image]
+
+
+def test_a_store_counts_as_working_once_none_of_its_images_is_left_to_fail() -> None:
+    world = World(a=down, b=down)
+    for store in "ab":
+        for number in range(10):
+            world.add(f"o{number}", store)
+    states = []
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        for image in world.images[:9]:
+            world.finish(image)
+        retried = await scrubber.retry_stores(None)
+        await anyio.sleep(120)
+        one, other = (scrubber._lanes.of(store) for store in "ab")
+        states.append(one.breaker.state)  # its last image fails
+        world.finish(world.images[9])
+        await scrubber.retry_stores(None)
+        await anyio.sleep(2)
+        states.extend([one.breaker.state, other.breaker.state])
+        return retried
+
+    asked(world, ask, seconds=300)
+    assert states == [State.OPEN, State.CLOSED, State.OPEN]
+
+
+def test_so_does_it_for_an_owner() -> None:
+    world = World(a=fast)
+    bad = [world.add("bad", "a") for _ in range(10)]
+    for image in bad:
+        world.of_images[image] = lambda _now: (0.02, Verdict(Outcome.UNKNOWN, "unexpected"))
+    for number in range(3):
+        world.add(f"good{number}", "a")
+    stopped = []
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        for left in (bad[:9], bad[9:]):
+            for image in left:
+                world.finish(image)
+            retried = await scrubber.retry_stores({"a"})
+            await anyio.sleep(120)
+            stopped.append(set(scrubber._lanes.of("a").health.shut))
+        return retried
+
+    asked(world, ask, seconds=300)
+    assert stopped == [{"bad"}, set()]

@@ -68,7 +68,7 @@ def test_only_so_many_images_are_named() -> None:
     sources = make_sources(FakeClock())
     record = sources.scrubber._record
     for number in range(1000):
-        record.troubles[f"p{number}"] = trouble(Outcome.CONFIGURATION, "bad_url", parked=True)
+        record.failed(f"p{number}", trouble(Outcome.CONFIGURATION, "bad_url", parked=True))
         record.damaged[f"d{number}"] = "why"
     shown = seen(sources)
     for kind in ("parked", "damaged"):
