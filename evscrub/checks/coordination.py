@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.config.settings import scrubber_settings
+from evscrub.coordination.capabilities import shares
 from evscrub.coordination.coordinator import Coordinator, CoordinatorAwayError
 from evscrub.coordination.member import GroupSettings, group_settings
 from evscrub.domain.quoting import printable, shorten
@@ -120,7 +121,7 @@ def _members(coordinator: Coordinator) -> _Members:
 
     def ask() -> None:
         try:
-            answer.append(coordinator.look())
+            answer.append(shares(coordinator.look()))
         except CoordinatorAwayError as error:
             answer.append(error)
         coordinator.leave()

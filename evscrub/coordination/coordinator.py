@@ -8,11 +8,11 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from evscrub.coordination import capabilities
+from evscrub.coordination.capabilities import Published
 from evscrub.telemetry.redact import redact
 
 #: Drivers whose ``timeout`` is that of a membership, not of a request.
@@ -33,11 +33,11 @@ class CoordinatorAwayError(Exception):
 class Seen:
     """The other members of the group.
 
-    :param shares: what each published, by member; None if that cannot be read.
+    :param others: what each published, by member; None if that cannot be read.
     :param joined: whether this agent had to join, for the first time or again.
     """
 
-    shares: Mapping[str, Fraction | None] = field(default_factory=dict)
+    others: Mapping[str, Published | None] = field(default_factory=dict)
     joined: bool = False
 
 
@@ -100,10 +100,10 @@ class Coordinator:
         """The name of this member in the group."""
         return f"{self._name}+" if self._renamed else self._name
 
-    def beat(self, share: Fraction) -> Seen:
+    def beat(self, published: Published) -> Seen:
         """Tell the coordinator that this member lives, and read the others; connect if necessary.
 
-        :param share: what to publish if this agent must join the group.
+        :param published: what to publish if this agent must join the group.
         :raises CoordinatorAwayError: it could not be done.
         """
         with self._translated():
@@ -115,24 +115,24 @@ class Coordinator:
             # A membership of an earlier connection is not kept alive by this one.
             joined = is_new or self.member_id not in members
             if joined:
-                self._join(share)
+                self._join(published)
                 members = self._members()
-            return Seen(self._shares(members), joined)
+            return Seen(self._others(members), joined)
 
-    def publish(self, share: Fraction) -> Seen:
-        """Publish a share, then read the other members.
+    def publish(self, published: Published) -> Seen:
+        """Publish something else, then read the other members.
 
-        :raises CoordinatorAwayError: it could not be done; the share may be published even so.
+        :raises CoordinatorAwayError: it could not be done; it may be published even so.
         """
-        published = capabilities.encode(share)
+        written = capabilities.encode(published)
         with self._translated():
             try:
-                self._driver.update_capabilities(self._group, published).get()
+                self._driver.update_capabilities(self._group, written).get()
             except self._not_implemented:
-                self._replace(published)
-            return Seen(self._shares(self._members()))
+                self._replace(written)
+            return Seen(self._others(self._members()))
 
-    def look(self) -> dict[str, Fraction | None]:
+    def look(self) -> dict[str, Published | None]:
         """Return what each member published, without joining the group; connect if necessary.
 
         :raises CoordinatorAwayError: it could not be done.
@@ -140,7 +140,7 @@ class Coordinator:
         with self._translated():
             if self._driver is None:
                 self._driver = self._connected()
-            return self._shares(self._members())
+            return self._others(self._members())
 
     def reconnect(self) -> None:
         """Let the next :meth:`beat` make another connection."""
@@ -184,7 +184,7 @@ class Coordinator:
     def _create(self) -> Any:  # noqa: ANN401 - a driver of tooz
         return self._tooz.get_coordinator(self._url, self.member_id.encode(), **self._options)
 
-    def _replace(self, published: dict[str, str]) -> None:
+    def _replace(self, written: dict[str, str]) -> None:
         """Publish as another member, then leave as this one.
 
         The file driver cannot change what a member publishes. A member that left and came back
@@ -193,7 +193,7 @@ class Coordinator:
         before, self._renamed = self._driver, not self._renamed
         try:
             self._driver = self._connected()
-            self._driver.join_group(self._group, published).get()
+            self._driver.join_group(self._group, written).get()
         except Exception:
             self._driver, self._renamed = before, not self._renamed
             raise
@@ -213,32 +213,32 @@ class Coordinator:
             return {}
         return {_text(member): member for member in found}
 
-    def _join(self, share: Fraction) -> None:
+    def _join(self, published: Published) -> None:
         with contextlib.suppress(self._tooz.GroupAlreadyExist):
             self._driver.create_group(self._group).get()
-        published = capabilities.encode(share)
+        written = capabilities.encode(published)
         try:
-            self._driver.join_group(self._group, published).get()
+            self._driver.join_group(self._group, written).get()
         except self._tooz.MemberAlreadyExist:
             # An expired entry, or one that this connection does not keep alive.
             with contextlib.suppress(self._tooz.MemberNotJoined):
                 self._driver.leave_group(self._group).get()
-            self._driver.join_group(self._group, published).get()
+            self._driver.join_group(self._group, written).get()
 
-    def _shares(self, members: Mapping[str, bytes | str]) -> dict[str, Fraction | None]:
+    def _others(self, members: Mapping[str, bytes | str]) -> dict[str, Published | None]:
         """Return what the other members published, by member."""
-        shares: dict[str, Fraction | None] = {}
+        others: dict[str, Published | None] = {}
         for name in sorted(members.keys() - {self.member_id}):
             if self._now() > self._ends_at:
                 raise TimeoutError("it answers too slowly")
             try:
                 found = self._driver.get_member_capabilities(self._group, members[name]).get()
-                shares[name] = capabilities.decode(found)
+                others[name] = capabilities.decode(found)
             except (self._tooz.SerializationError, UnicodeDecodeError):
-                shares[name] = None  # etcd's driver can read nothing of an id that is no text
+                others[name] = None  # etcd's driver can read nothing of an id that is no text
             except (self._tooz.MemberNotJoined, self._tooz.GroupNotCreated):
                 continue  # it left meanwhile
-        return shares
+        return others
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from anyio.lowlevel import EventLoopToken
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from evscrub.coordination.capabilities import Published, shares
 from evscrub.coordination.coordinator import Coordinator, CoordinatorAwayError, Seen
 from evscrub.coordination.shares import ShareKeeper
 from evscrub.coordination.statistics import GroupStatistics, MemberSeen
@@ -212,27 +213,29 @@ class GroupMember:
             self._coordinator.reconnect()
 
     def _follow_group(self) -> None:
-        in_use = self._keeper.in_use
-        seen = self._coordinator.beat(in_use)
+        published = Published(self._keeper.in_use, self._consumers())
+        seen = self._coordinator.beat(published)
         if seen.joined:
-            self._keeper.published(in_use, joined=True)
+            self._keeper.published(published, joined=True)
             LOG.info("Joined the group %s as %s", self._settings.group, self._coordinator.member_id)
         for _ in range(_PUBLISHES):
             self._decide(seen)
             self._apply()  # less is used before it is published
-            share = self._decide(seen)
-            if share is None:
+            new = self._decide(seen)
+            if new is None:
                 break
-            seen = self._coordinator.publish(share)
-            self._keeper.published(share)
+            seen = self._coordinator.publish(new)
+            self._keeper.published(new)
         self._contact, self._contact_at = self._now, self._clock.wall()
 
-    def _decide(self, seen: Seen) -> Fraction | None:
+    def _decide(self, seen: Seen) -> Published | None:
         """Update the share; return what to publish, see :meth:`ShareKeeper.see`."""
-        others = [WHOLE if share is None else share for share in seen.shares.values()]
-        share = self._keeper.see(others, self._consumers(), self._now, is_in_force=self._in_force)
+        others = [each or Published(WHOLE) for each in seen.others.values()]
+        published = self._keeper.see(
+            others, self._consumers(), self._now, is_in_force=self._in_force
+        )
         self._note(seen)
-        return share
+        return published
 
     def _apply(self, *, again: bool = False) -> None:
         """Let the agent use its share.
@@ -261,7 +264,7 @@ class GroupMember:
         """Keep what was seen of the members, for :meth:`statistics`."""
         wall = self._clock.wall()
         own = self._coordinator.member_id
-        present = {**seen.shares, own: self._keeper.in_use}
+        present = {**shares(seen.others), own: self._keeper.in_use}
         noted = {
             name: replace(old, is_present=False)
             for name, old in self._seen.items()

@@ -10,17 +10,22 @@ The coordinator may lose all members at once, for instance when it restarts with
 agents that run come back within a settling time, and nobody raises its part before it was a member
 for that long without interruption.
 
-A member may also be the only one to lose the coordinator. The others count the consumers of the bus
-as well, which are the agents that run, and divide by the larger number.
+A member may also be the only one to lose the coordinator. It keeps 1/*n* at most, with *n* the
+consumers of the bus. The members publish how many consumers they count, and share what those
+consumers leave that are no members. A member that does not consume, such as a single sweep, learns
+it from the others.
 """
 
 from collections.abc import Iterable
 from fractions import Fraction
 
+from evscrub.coordination.capabilities import Published
 from evscrub.coordination.statistics import GroupState
 
 _NONE = Fraction(0)
 _ALL = Fraction(1)
+#: Largest denominator of what the others leave, so that what is published can be read.
+_MOST_PARTS = 10**6
 
 
 class ShareKeeper:
@@ -41,46 +46,48 @@ class ShareKeeper:
         self._settle_seconds = settle_seconds
         self._count_seconds = count_seconds
         self._expected = expected
-        self._published: Fraction | None = _NONE
+        self._published: Published | None = Published(_NONE)
         self._members = 0  # at the last contact
         self._steady_since: float | None = None  # start of the uninterrupted membership
         self._attempted_at = now
         self._known = 0  # agents by the last count of the consumers
         self._counted_since: float | None = None
 
-    def published(self, share: Fraction | None, *, joined: bool = False) -> None:
+    def published(self, published: Published, *, joined: bool = False) -> None:
         """Record what the agent published.
 
-        :param share: None while that is not known, because an attempt has not been answered.
         :param joined: whether it did so by joining the group, for the first time or again.
         """
-        self._published = share
+        self._published = published
         if joined:
             self._steady_since = None
 
     def see(
         self,
-        others: Iterable[Fraction],
+        others: Iterable[Published],
         consumers: int | None,
         now: float,
         *,
         is_in_force: bool = True,
-    ) -> Fraction | None:
+    ) -> Published | None:
         """Update the share from what the other members published.
 
-        :param others: the part that each other member published.
-        :param consumers: consumers of the bus, this agent among them; None if not known.
+        :param others: what each other member published.
+        :param consumers: consumers of the bus, this agent among them; None if it does not consume
+            or does not know.
         :param is_in_force: whether the agent keeps within :attr:`in_use` already.
         :returns: what to publish, after which the others must be read again; None if nothing.
         """
         self._begin(now)
         self.state = GroupState.MEMBER
         self._counted_since = None
-        taken = list(others)
-        published = self._published or _NONE
-        room = max(_NONE, _ALL - sum(taken, start=_NONE))
-        self._members = len(taken) + 1
-        target = Fraction(1, max(self._members, consumers or 0))
+        seen = list(others)
+        published = self._published.share if self._published else _NONE
+        room = max(_NONE, _ALL - sum((each.share for each in seen), start=_NONE))
+        if room.denominator > _MOST_PARTS:
+            room = Fraction(int(room * _MOST_PARTS), _MOST_PARTS)
+        self._members = len(seen) + 1
+        target = _target(self._members, [consumers, *(each.consumers for each in seen)])
         if self._steady_since is None:
             self._steady_since = now
             # The others may have taken this share up.
@@ -95,7 +102,8 @@ class ShareKeeper:
             share = wanted
         else:
             share = self.in_use if is_in_force else max(self.in_use, published)
-        return None if share == self._published else share
+        new = Published(share, consumers)
+        return None if new == self._published else new
 
     def away(self, consumers: int | None, now: float) -> None:
         """Update the share while the coordinator cannot be reached.
@@ -133,3 +141,14 @@ class ShareKeeper:
             self._members, self.in_use, self._steady_since = 0, _NONE, None
             self._counted_since = None
         self._attempted_at = now
+
+
+def _target(members: int, counts: Iterable[int | None]) -> Fraction:
+    """Return the part of each member: consumers that are no members have 1/*n* each.
+
+    :param counts: how many consumers each member counts.
+    """
+    known = [count for count in counts if count is not None]
+    if not known:
+        return Fraction(1, members)
+    return Fraction(len(known), max(len(known), *known) * members)

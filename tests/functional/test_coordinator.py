@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from tooz import coordination
 
+from evscrub.coordination.capabilities import Published
 from evscrub.coordination.coordinator import Coordinator, CoordinatorAwayError, Seen
 from tests.functional.agents import wait_for
 from tests.servers import COORDINATORS, CoordinatorServer, Redis, free_port
@@ -25,7 +26,8 @@ REQUEST_SECONDS = 1
 #: By how much a coordinator may be late to drop a member: etcd looks twice a second, and the rest
 #: is the machine's.
 LATE_SECONDS = 3.0
-WHOLE, HALF, THIRD, NONE = Fraction(1), Fraction(1, 2), Fraction(1, 3), Fraction(0)
+WHOLE, HALF = Published(Fraction(1), 3), Published(Fraction(1, 2), 0)
+THIRD, NONE = Published(Fraction(1, 3)), Published(Fraction(0))
 
 ANYTHING: tuple[Any, ...] = (None, {}, {"share": "much"}, {"share": "2/1"}, "1/2", b"\xff", [1], 0)
 
@@ -107,8 +109,8 @@ class TestMemberships:
         dead.beat(HALF)
         since = time.monotonic()
         dead.reconnect()  # without a word to the coordinator, as a kill does
-        assert living.beat(HALF).shares == {"dead": HALF}
-        beat_until(living, "expiry", lambda seen: not seen.shares)
+        assert living.beat(HALF).others == {"dead": HALF}
+        beat_until(living, "expiry", lambda seen: not seen.others)
         took = time.monotonic() - since
         assert MEMBERSHIP_SECONDS - 1.1 < took < MEMBERSHIP_SECONDS + LATE_SECONDS
         # It has lived for longer than a membership.
@@ -122,19 +124,19 @@ class TestMemberships:
         frozen, other = new_member(url, "frozen"), new_member(url, "other")
         frozen.beat(HALF)
         other.beat(HALF)
-        beat_until(other, "expiry", lambda seen: not seen.shares)
+        beat_until(other, "expiry", lambda seen: not seen.others)
         seen = frozen.beat(THIRD)
-        assert seen.shares == {"other": HALF}
+        assert seen.others == {"other": HALF}
         # A heartbeat touches its file, and is a member again with what it had published.
         assert seen.joined is not url.startswith("file")
-        assert other.beat(HALF).shares == {"frozen": THIRD if seen.joined else HALF}
+        assert other.beat(HALF).others == {"frozen": THIRD if seen.joined else HALF}
 
     def test_of_two_with_one_id_the_last_is_seen(self, url: str, new_member: NewMember) -> None:
         """Ids hold a random part: without, each of the two would believe to be alone."""
         first, twin, other = (new_member(url, name) for name in ("same", "same", "other"))
         first.beat(HALF)
         assert twin.beat(THIRD) == Seen({}, joined=True)
-        assert other.beat(NONE).shares == {"same": THIRD}
+        assert other.beat(NONE).others == {"same": THIRD}
         assert first.beat(HALF) == Seen({"other": NONE}, joined=False)
 
     def test_what_others_publish_may_be_anything(self, url: str, new_member: NewMember) -> None:
@@ -149,7 +151,7 @@ class TestMemberships:
         try:
             for published in ANYTHING:
                 stranger.join_group(group.encode(), published).get()
-                assert member.beat(NONE).shares == {"stranger": None}, published
+                assert member.beat(NONE).others == {"stranger": None}, published
                 stranger.leave_group(group.encode()).get()
         finally:
             stranger.stop()
@@ -165,7 +167,7 @@ class TestMemberships:
         stranger.start()
         stranger.join_group(group.encode(), {}).get()
         try:
-            assert list(member.beat(NONE).shares.values()) == [None]
+            assert list(member.beat(NONE).others.values()) == [None]
         finally:
             with suppress(UnicodeDecodeError):  # etcd's driver cannot leave with such an id
                 stranger.stop()
@@ -183,8 +185,8 @@ class TestOutages:
             with pytest.raises(CoordinatorAwayError):
                 member.publish(HALF)
         server.start()
-        beat_until(first, "the second", lambda seen: _beats(second) and "second" in seen.shares)
-        assert "first" in second.beat(HALF).shares
+        beat_until(first, "the second", lambda seen: _beats(second) and "second" in seen.others)
+        assert "first" in second.beat(HALF).others
 
     def test_restarted_empty(self, server: CoordinatorServer, new_member: NewMember) -> None:
         first, second = new_member(server.url, "first"), new_member(server.url, "second")
@@ -192,9 +194,9 @@ class TestOutages:
         second.beat(THIRD)
         server.restart_empty()
         beat_until(first, "joining again", lambda seen: seen.joined)
-        assert first.publish(HALF).shares == {}
+        assert first.publish(HALF).others == {}
         beat_until(second, "joining again", lambda seen: seen.joined)
-        assert second.publish(THIRD).shares == {"first": HALF}
+        assert second.publish(THIRD).others == {"first": HALF}
         assert first.beat(HALF) == Seen({"second": THIRD}, joined=False)
 
     def test_stalled(self, server: CoordinatorServer, new_member: NewMember) -> None:

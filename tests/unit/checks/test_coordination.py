@@ -22,6 +22,7 @@ from evscrub.checks import coordination
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.config.options import GROUPS
+from evscrub.coordination.capabilities import Published
 from evscrub.coordination.coordinator import Coordinator
 from evscrub.intake import amqp
 from evscrub.intake.amqp import Broker
@@ -94,7 +95,9 @@ def directory(check: Checked, tmp_path: Path) -> Path:
 
 def join(directory: Path, *names: str, group: str = "evscrub.default") -> None:
     for name in names:
-        Coordinator(f"file://{directory}", group, name, 30, 3).beat(Fraction(1, len(names)))
+        Coordinator(f"file://{directory}", group, name, 30, 3).beat(
+            Published(Fraction(1, len(names)))
+        )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def test_a_coordinator_that_says_nothing_fails_in_time(
     monkeypatch.setattr(coordination, "_SECONDS", 0.2)
     asked, let_go, answered = threading.Event(), threading.Event(), threading.Event()
 
-    def look(_: Coordinator) -> dict[str, Fraction | None]:
+    def look(_: Coordinator) -> dict[str, Published | None]:
         asked.set()
         let_go.wait(10)
         answered.set()
@@ -261,7 +264,9 @@ def test_a_directory_that_no_agent_has_used_stays_unused(check: Checked, directo
 
 def test_a_member_without_a_readable_share_warns(check: Checked, directory: Path) -> None:
     join(directory, "one:1:a")
-    Coordinator(f"file://{directory}", "evscrub.default", "odd", 30, 3).beat(Fraction(10**12, 7))
+    Coordinator(f"file://{directory}", "evscrub.default", "odd", 30, 3).beat(
+        Published(Fraction(10**12, 7))
+    )
     found = check()
     assert found.code is Code.WARNING
     assert "odd of an unknown share" in str(found.details)

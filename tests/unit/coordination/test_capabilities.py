@@ -9,20 +9,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evscrub.coordination import capabilities
+from evscrub.coordination.capabilities import Published, decode, encode
 
-parts = st.fractions(0, 1, max_denominator=10**9 - 1)
+anything_published = st.builds(
+    Published,
+    st.fractions(0, 1, max_denominator=10**9 - 1),
+    st.none() | st.integers(0, 10**9 - 1),
+)
 
 
-@given(parts)
-def test_what_is_published_is_read(share: Fraction) -> None:
-    assert capabilities.decode(capabilities.encode(share)) == share
+@given(anything_published)
+def test_what_is_published_is_read(published: Published) -> None:
+    assert decode(encode(published)) == published
 
 
-@given(parts)
-def test_bytes_are_read_too(share: Fraction) -> None:
-    written = {k.encode(): v.encode() for k, v in capabilities.encode(share).items()}
-    assert capabilities.decode(written) == share
+@given(anything_published)
+def test_bytes_are_read_too(published: Published) -> None:
+    written = {k.encode(): v.encode() for k, v in encode(published).items()}
+    assert decode(written) == published
+
+
+@pytest.mark.parametrize("consumers", [None, 3, "", "3.0", "-3", " 3", "३", "9" * 5000, b"\xff"])
+def test_any_other_count_is_none(consumers: object) -> None:
+    assert decode({"share": "1/3", "consumers": consumers}) == Published(Fraction(1, 3))
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,7 @@ def test_bytes_are_read_too(share: Fraction) -> None:
     ],
 )
 def test_anything_else_is_not_a_share(written: object) -> None:
-    assert capabilities.decode(written) is None
+    assert decode(written) is None
 
 
 anything = st.recursive(
@@ -58,7 +67,10 @@ anything = st.recursive(
 )
 
 
-@given(anything | st.fixed_dictionaries({"share": anything}))
+@given(
+    anything
+    | st.fixed_dictionaries({"share": anything | st.just("1/3")}, optional={"consumers": anything})
+)
 def test_whatever_is_written_is_a_share_or_none(written: object) -> None:
-    share = capabilities.decode(written)
-    assert share is None or 0 <= share <= 1
+    published = decode(written)
+    assert published is None or 0 <= published.share <= 1

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from evscrub.coordination import member
+from evscrub.coordination.capabilities import Published
 from evscrub.coordination.coordinator import CoordinatorAwayError, Seen
 from evscrub.coordination.member import GroupMember, GroupSettings
 from evscrub.coordination.statistics import GroupState
@@ -53,17 +54,23 @@ class Site:
 
     # -- as the coordinator
 
-    def beat(self, share: Fraction) -> Seen:
+    def beat(self, published: Published) -> Seen:
         if self.fault is not None:
             self.fault()
         joined, self.joins = self.joins, False
         if joined:
-            self.published.append(share)
-        return Seen(self.others, joined)
+            self.published.append(published.share)
+        return Seen(self._others(), joined)
 
-    def publish(self, share: Fraction) -> Seen:
-        self.published.append(share)
-        return Seen(self.others)
+    def publish(self, published: Published) -> Seen:
+        self.published.append(published.share)
+        return Seen(self._others())
+
+    def _others(self) -> dict[str, Published | None]:
+        return {
+            name: share if share is None else Published(share)
+            for name, share in self.others.items()
+        }
 
     def leave(self) -> None:
         self.left += 1

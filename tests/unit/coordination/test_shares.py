@@ -12,21 +12,28 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from evscrub.coordination.capabilities import Published, decode, encode
 from evscrub.coordination.shares import ShareKeeper
 from evscrub.coordination.statistics import GroupState
 
 SETTLE, VALID, COUNT = 5.0, 3.0, 12.0
 HALF, THIRD = Fraction(1, 2), Fraction(1, 3)
+NONE = Published(Fraction(0))
 
 
 def new_keeper(expected: int = 0) -> ShareKeeper:
     return ShareKeeper(SETTLE, COUNT, expected, 0.0)
 
 
+def of(*shares: Fraction, consumers: int | None = None) -> tuple[Published, ...]:
+    """What members with these shares publish."""
+    return tuple(Published(share, consumers) for share in shares)
+
+
 def settled(*others: Fraction, consumers: int | None = None) -> ShareKeeper:
     """An agent that has been with these others for long enough."""
     keeper = new_keeper()
-    keeper.published(Fraction(0), joined=True)
+    keeper.published(NONE, joined=True)
     for second in range(int(SETTLE) + 1):
         follow(keeper, others, float(second), consumers)
     return keeper
@@ -35,14 +42,22 @@ def settled(*others: Fraction, consumers: int | None = None) -> ShareKeeper:
 def follow(
     keeper: ShareKeeper, others: tuple[Fraction, ...], now: float, consumers: int | None = None
 ) -> None:
-    while (share := keeper.see(others, consumers, now)) is not None:
-        keeper.published(share)
+    while (new := keeper.see(of(*others, consumers=consumers), consumers, now)) is not None:
+        keeper.published(new)
+
+
+def look(
+    keeper: ShareKeeper, others: list[Fraction], now: float, *, is_in_force: bool = True
+) -> Fraction | None:
+    """See members that do not consume; return the share to publish."""
+    new = keeper.see(of(*others), None, now, is_in_force=is_in_force)
+    return None if new is None else new.share
 
 
 class TestMember:
     def test_nothing_is_used_before_the_group_is_complete(self) -> None:
         keeper = new_keeper()
-        keeper.published(Fraction(0), joined=True)
+        keeper.published(NONE, joined=True)
         for tenth in range(int(SETTLE * 10)):
             follow(keeper, (), tenth / 10)
             assert keeper.in_use == 0
@@ -51,32 +66,32 @@ class TestMember:
 
     def test_more_is_published_before_it_is_used(self) -> None:
         keeper = new_keeper()
-        keeper.published(Fraction(0), joined=True)
-        keeper.see([HALF], None, 0.0)
-        assert keeper.see([HALF], None, 4.0) is None
-        assert keeper.see([HALF], None, 8.0) == HALF
+        keeper.published(NONE, joined=True)
+        look(keeper, [HALF], 0.0)
+        assert look(keeper, [HALF], 4.0) is None
+        assert look(keeper, [HALF], 8.0) == HALF
         assert keeper.in_use == 0
-        keeper.published(HALF)
-        assert keeper.see([HALF], None, 8.0) is None
+        keeper.published(Published(HALF))
+        assert look(keeper, [HALF], 8.0) is None
         assert keeper.in_use == HALF
 
     def test_what_another_publishes_meanwhile_is_left_to_it(self) -> None:
         keeper = settled(HALF)
-        assert keeper.see([], None, 7.0) == 1
-        keeper.published(Fraction(1))
-        assert keeper.see([HALF], None, 7.0) == HALF
+        assert look(keeper, [], 7.0) == 1
+        keeper.published(Published(Fraction(1)))
+        assert look(keeper, [HALF], 7.0) == HALF
         assert keeper.in_use == HALF
 
     def test_less_is_used_at_once(self) -> None:
         keeper = settled(HALF)
-        assert keeper.see([HALF, Fraction(0)], None, 6.0) == THIRD
+        assert look(keeper, [HALF, Fraction(0)], 6.0) == THIRD
         assert keeper.in_use == THIRD
 
     def test_less_is_published_only_when_it_is_in_force(self) -> None:
         keeper = settled(HALF)
-        assert keeper.see([HALF, Fraction(0)], None, 6.0, is_in_force=False) is None
+        assert look(keeper, [HALF, Fraction(0)], 6.0, is_in_force=False) is None
         assert keeper.in_use == THIRD
-        assert keeper.see([HALF, Fraction(0)], None, 7.0) == THIRD
+        assert look(keeper, [HALF, Fraction(0)], 7.0) == THIRD
 
     def test_joiner_takes_what_is_left(self) -> None:
         assert settled(HALF, THIRD).in_use == Fraction(1, 6)
@@ -91,9 +106,38 @@ class TestMember:
         follow(keeper, (), 7.0, 2)  # the other expired, but it still consumes
         assert keeper.in_use == HALF
 
+    @pytest.mark.parametrize(
+        ("counts", "share"),
+        [
+            ([None, None], THIRD),
+            ([3, None], Fraction(1, 9) * 2),  # one agent is no member, and has a third
+            ([3, 2], THIRD),
+            ([4, 4], Fraction(1, 4)),
+        ],
+    )
+    def test_what_members_share_is_what_consumers_leave_that_are_none(
+        self, counts: list[int | None], share: Fraction
+    ) -> None:
+        """This one does not consume, or consumes as the last of three."""
+        keeper = new_keeper()
+        own = 3 if counts[0] else None
+        others = [Published(Fraction(0), count) for count in counts]
+        keeper.published(NONE, joined=True)
+        for second in range(int(SETTLE) + 1):
+            while (new := keeper.see(others, own, float(second))) is not None:
+                keeper.published(new)
+        assert keeper.in_use == share
+
+    def test_what_is_published_can_be_read(self) -> None:
+        odd = Fraction(1, 999_999_937), Fraction(1, 999_999_929)
+        keeper = settled(*odd, Fraction(3, 4))
+        published = Published(keeper.in_use)
+        assert 0.24 < keeper.in_use < 0.25
+        assert decode(encode(published)) == published
+
     def test_share_is_lost_to_those_who_took_it_up(self) -> None:
         keeper = settled(HALF)
-        keeper.published(HALF, joined=True)
+        keeper.published(Published(HALF), joined=True)
         follow(keeper, (Fraction(1),), 7.0)
         assert keeper.in_use == 0
 
@@ -108,7 +152,7 @@ class TestMember:
     def test_unanswered_publication_is_repeated(self) -> None:
         keeper = settled(HALF)
         keeper.away(None, 6.0)
-        assert keeper.see([HALF], None, 7.0) == HALF
+        assert look(keeper, [HALF], 7.0) == HALF
 
 
 def stay_away(keeper: ShareKeeper, consumers: int | None, start: float, seconds: float) -> None:
@@ -167,7 +211,7 @@ class TestAway:
     def test_agent_that_was_frozen_waits_again(self) -> None:
         keeper = new_keeper(3)
         keeper.away(None, 0.0)
-        keeper.published(Fraction(0), joined=True)
+        keeper.published(NONE, joined=True)
         for second in range(1, 101):
             follow(keeper, (HALF,), float(second))
         keeper.away(None, 100.0 + SETTLE + 1)
@@ -189,6 +233,7 @@ class Simulated:
     """An agent in the simulated group."""
 
     keeper: ShareKeeper
+    consumes: bool = True
     step: Iterator[None] | None = None
     began: float = -1e9  #: of the last attempt
     is_cut_off: bool = False  #: from the coordinator
@@ -211,7 +256,7 @@ class Group(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.agents: dict[str, Simulated] = {}
-        self.entries: dict[str, tuple[Fraction, float]] = {}  # published, and renewed at
+        self.entries: dict[str, tuple[Published, float]] = {}  # published, and renewed at
         self.is_up = True
         self.counts_bus = False
 
@@ -219,13 +264,14 @@ class Group(RuleBasedStateMachine):
     def start(self, count: int, counts_bus: bool) -> None:
         self.counts_bus = counts_bus
         for _ in range(count):
-            self.start_agent()
+            self.start_agent(consumes=True)
 
-    @rule()
-    def start_agent(self) -> None:
+    @rule(consumes=st.booleans())
+    def start_agent(self, consumes: bool) -> None:
+        """Start an agent, or a single sweep, which does not consume."""
         if len(self.agents) < 5:
             name = f"a{len(self.agents)}"
-            self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now))
+            self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now), consumes)
 
     @rule(number=st.integers(0, 4), steps=st.integers(1, 4))
     def run_agent(self, number: int, steps: int) -> None:
@@ -256,14 +302,16 @@ class Group(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 4))
     def kill(self, number: int) -> None:
-        self.agents[f"a{number}"] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now))
+        name = f"a{number}"
+        consumes = name not in self.agents or self.agents[name].consumes
+        self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now), consumes)
         self.entries = {n: e for n, e in self.entries.items() if n != f"a{number}"}
 
     @rule(number=st.integers(0, 4))
     def cut_off(self, number: int) -> None:
         """Cut one agent off from the coordinator alone; only the bus can tell the others."""
         agent = self.agents.get(f"a{number}")
-        if agent is not None and self.counts_bus:
+        if agent is not None and self._consumers(agent) is not None:
             agent.is_cut_off = not agent.is_cut_off
 
     @rule()
@@ -297,40 +345,42 @@ class Group(RuleBasedStateMachine):
     def _attempt(self, name: str, agent: Simulated) -> Iterator[None]:
         keeper, began = agent.keeper, self.now
         if not self._answers(agent):
-            keeper.away(self._consumers(), self.now)
+            keeper.away(self._consumers(agent), self.now)
         else:
-            in_use = keeper.in_use
+            published = Published(keeper.in_use, self._consumers(agent))
             if name not in self._present():
-                self.entries[name] = in_use, self.now
-                keeper.published(in_use, joined=True)
+                self.entries[name] = published, self.now
+                keeper.published(published, joined=True)
             self.entries[name] = self.entries[name][0], self.now
             yield
             for _ in range(4):
                 if not self._answers(agent):
-                    keeper.away(self._consumers(), self.now)
+                    keeper.away(self._consumers(agent), self.now)
                     break
                 others = [e[0] for n, e in self._present().items() if n != name]
-                share = keeper.see(others, self._consumers(), self.now)
-                if share is None:
+                new = keeper.see(others, self._consumers(agent), self.now)
+                if new is None:
                     break
                 agent.in_force = keeper.in_use
                 yield
                 if not self._answers(agent) or name not in self.entries:
-                    keeper.away(self._consumers(), self.now)
+                    keeper.away(self._consumers(agent), self.now)
                     break
-                self.entries[name] = share, self.entries[name][1]
-                keeper.published(share)
+                self.entries[name] = new, self.entries[name][1]
+                keeper.published(new)
                 yield
         agent.began, agent.in_force = began, keeper.in_use
 
     def _answers(self, agent: Simulated) -> bool:
         return self.is_up and not agent.is_cut_off
 
-    def _present(self) -> dict[str, tuple[Fraction, float]]:
+    def _present(self) -> dict[str, tuple[Published, float]]:
         return {n: e for n, e in self.entries.items() if self.now - e[1] < MEMBERSHIP}
 
-    def _consumers(self) -> int | None:
-        return len(self.agents) if self.counts_bus else None
+    def _consumers(self, agent: Simulated) -> int | None:
+        if not self.counts_bus or not agent.consumes:
+            return None
+        return sum(each.consumes for each in self.agents.values())
 
 
 Group.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
