@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import UTC
 from pathlib import Path
 from urllib.parse import urlparse
 
@@ -207,7 +208,7 @@ class Watch:
                 if woke - slept < CLAIM_TIMEOUT:
                     continue
                 before = {r.key for r in heads if slept - 5 < r.at < woke}
-                after = {r.key for r in heads if woke <= r.at < woke + CLAIM_TIMEOUT}
+                after = {r.key: r.at for r in heads if woke <= r.at < woke + CLAIM_TIMEOUT}
                 # The call for their second location may have begun, without a request so far.
                 before -= {
                     r.key
@@ -216,16 +217,25 @@ class Watch:
                     and r.deleted
                     and slept - _BEGUN_SECONDS < r.ended < slept
                 }
-                for key in after:
+                for key, at in after.items():
                     # Its first location's delete was under way, and the second one came next.
                     image_id = _image_of(key)
                     # One that it let go of may be claimed again, by itself too.
                     let_go = f"The claim of image {image_id} expired" in agent.log
-                    if key != image_id and image_id in before - after and not let_go:
+                    let_go = let_go or self._was_settled(image_id, woke, at)
+                    if key != image_id and image_id in before - after.keys() and not let_go:
                         self.violated(
                             image_id,
                             f"{agent.name} slept {slept:.2f}..{woke:.2f} and went on with {key}",
                         )
+
+    def _was_settled(self, image_id: str, since: float, until: float) -> bool:
+        """Return whether a deleted location was written down between two times: a claim's end."""
+        return any(
+            row["status"] == "deleted"
+            and since <= row["deleted_at"].replace(tzinfo=UTC).timestamp() <= until
+            for row in self._site.rows.rows("image_locations", image_id)
+        )
 
     def _is_excused(self, first: Request, again: Request) -> bool:
         absences = [
