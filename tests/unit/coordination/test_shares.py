@@ -233,7 +233,6 @@ class Simulated:
     """An agent in the simulated group."""
 
     keeper: ShareKeeper
-    consumes: bool = True
     step: Iterator[None] | None = None
     began: float = -1e9  #: of the last attempt
     is_cut_off: bool = False  #: from the coordinator
@@ -264,14 +263,13 @@ class Group(RuleBasedStateMachine):
     def start(self, count: int, counts_bus: bool) -> None:
         self.counts_bus = counts_bus
         for _ in range(count):
-            self.start_agent(consumes=True)
+            self.start_agent()
 
-    @rule(consumes=st.booleans())
-    def start_agent(self, consumes: bool) -> None:
-        """Start an agent, or a single sweep, which does not consume."""
+    @rule()
+    def start_agent(self) -> None:
         if len(self.agents) < 5:
             name = f"a{len(self.agents)}"
-            self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now), consumes)
+            self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now))
 
     @rule(number=st.integers(0, 4), steps=st.integers(1, 4))
     def run_agent(self, number: int, steps: int) -> None:
@@ -302,16 +300,14 @@ class Group(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 4))
     def kill(self, number: int) -> None:
-        name = f"a{number}"
-        consumes = name not in self.agents or self.agents[name].consumes
-        self.agents[name] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now), consumes)
+        self.agents[f"a{number}"] = Simulated(ShareKeeper(SETTLE, COUNT, 0, self.now))
         self.entries = {n: e for n, e in self.entries.items() if n != f"a{number}"}
 
     @rule(number=st.integers(0, 4))
     def cut_off(self, number: int) -> None:
         """Cut one agent off from the coordinator alone; only the bus can tell the others."""
         agent = self.agents.get(f"a{number}")
-        if agent is not None and self._consumers(agent) is not None:
+        if agent is not None and self.counts_bus:
             agent.is_cut_off = not agent.is_cut_off
 
     @rule()
@@ -345,9 +341,9 @@ class Group(RuleBasedStateMachine):
     def _attempt(self, name: str, agent: Simulated) -> Iterator[None]:
         keeper, began = agent.keeper, self.now
         if not self._answers(agent):
-            keeper.away(self._consumers(agent), self.now)
+            keeper.away(self._consumers(), self.now)
         else:
-            published = Published(keeper.in_use, self._consumers(agent))
+            published = Published(keeper.in_use, self._consumers())
             if name not in self._present():
                 self.entries[name] = published, self.now
                 keeper.published(published, joined=True)
@@ -355,16 +351,16 @@ class Group(RuleBasedStateMachine):
             yield
             for _ in range(4):
                 if not self._answers(agent):
-                    keeper.away(self._consumers(agent), self.now)
+                    keeper.away(self._consumers(), self.now)
                     break
                 others = [e[0] for n, e in self._present().items() if n != name]
-                new = keeper.see(others, self._consumers(agent), self.now)
+                new = keeper.see(others, self._consumers(), self.now)
                 if new is None:
                     break
                 agent.in_force = keeper.in_use
                 yield
                 if not self._answers(agent) or name not in self.entries:
-                    keeper.away(self._consumers(agent), self.now)
+                    keeper.away(self._consumers(), self.now)
                     break
                 self.entries[name] = new, self.entries[name][1]
                 keeper.published(new)
@@ -377,10 +373,8 @@ class Group(RuleBasedStateMachine):
     def _present(self) -> dict[str, tuple[Published, float]]:
         return {n: e for n, e in self.entries.items() if self.now - e[1] < MEMBERSHIP}
 
-    def _consumers(self, agent: Simulated) -> int | None:
-        if not self.counts_bus or not agent.consumes:
-            return None
-        return sum(each.consumes for each in self.agents.values())
+    def _consumers(self) -> int | None:
+        return len(self.agents) if self.counts_bus else None
 
 
 Group.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
