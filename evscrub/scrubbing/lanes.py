@@ -231,6 +231,8 @@ class Lanes:
         """
         now = self._context.clock.boot()
         for lane in self:
+            if lane.breaker.state is State.CLOSED and not lane.health.shut:
+                continue
             has_image = partial(self._has_image_of, lane, jobs)
             for change in lane.health.close_idle(
                 now, has_image, partial(self._is_idle, lane, jobs)

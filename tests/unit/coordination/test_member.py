@@ -39,7 +39,11 @@ class Site:
         monkeypatch.setattr("anyio.from_thread.run_sync", _run)
         clock = Clock(lambda: self.now, lambda: self.now)
         self.gate = ShareGate(clock)
-        self.member: Any = GroupMember(settings, clock, self.gate, lambda: None, self._use)
+        self.consumers: int | None = None
+        self.counts: list[int | None] = []  #: published with each share
+        self.member: Any = GroupMember(
+            settings, clock, self.gate, lambda: self.consumers, self._use
+        )
         no_loop: Any = None
         self.member._token = no_loop
 
@@ -59,12 +63,16 @@ class Site:
             self.fault()
         joined, self.joins = self.joins, False
         if joined:
-            self.published.append(published.share)
+            self._note(published)
         return Seen(self._others(), joined)
 
     def publish(self, published: Published) -> Seen:
-        self.published.append(published.share)
+        self._note(published)
         return Seen(self._others())
+
+    def _note(self, published: Published) -> None:
+        self.published.append(published.share)
+        self.counts.append(published.consumers)
 
     def _others(self) -> dict[str, Published | None]:
         return {
@@ -104,6 +112,15 @@ def test_share_is_published_used_and_renewed(site: Site) -> None:
     site.beats(1)
     assert site.gate.is_open
     assert site.used == [0, HALF, HALF]  # those that wait are told
+
+
+def test_count_of_consumers_is_published_at_once_and_when_it_changes(site: Site) -> None:
+    site.consumers = 2
+    site.beats(3)
+    assert site.counts == [2]
+    for site.consumers in (3, None):
+        site.beats(3)
+        assert site.counts[-1] == site.consumers
 
 
 def test_kept_share_is_renewed_while_the_coordinator_is_away(site: Site) -> None:

@@ -128,6 +128,15 @@ class TestMember:
                 keeper.published(new)
         assert keeper.in_use == share
 
+    def test_each_change_of_the_count_is_published(self) -> None:
+        keeper = new_keeper()
+        keeper.published(NONE, joined=True)
+        for consumers in (3, 4, None):
+            published = Published(Fraction(0), consumers)
+            assert keeper.see([], consumers, 0.0) == published
+            keeper.published(published)
+            assert keeper.see([], consumers, 0.0) is None
+
     def test_what_is_published_can_be_read(self) -> None:
         odd = Fraction(1, 999_999_937), Fraction(1, 999_999_929)
         keeper = settled(*odd, Fraction(3, 4))
