@@ -5,12 +5,15 @@ import argparse
 import io
 import math
 import os
+import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Generic, TextIO, TypeVar
 
@@ -29,6 +32,8 @@ _HOME, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
 _CUT_LINES, _WRAP_LINES = "\x1b[?7l", "\x1b[?7h"
 
 Say = Callable[[str], None]
+#: Waits, and calls its argument when the size of the terminal changes meanwhile.
+_Pause = Callable[[Callable[[], None]], None]
 
 
 def seconds(text: str) -> float:
@@ -94,17 +99,43 @@ def watch(source: Source[R], pause_seconds: float) -> int:
 
     :raises CannotRunError: the first repetition failed; later ones show the error instead.
     """
-    # Blocked, so that a change of the terminal's size stays pending until it is waited for.
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])
     is_terminal = sys.stdout.isatty()
-    try:
-        (_redraw if is_terminal else _append)(source, pause_seconds)
-    except KeyboardInterrupt:
-        sys.stdout.write("\n" if is_terminal else "")
+    with _signals() as signals:
+        try:
+            (_redraw if is_terminal else _append)(source, partial(_pause, signals, pause_seconds))
+        except KeyboardInterrupt:
+            sys.stdout.write("\n" if is_terminal else "")
     return 0
 
 
-def _append(source: Source[R], pause_seconds: float) -> None:
+@contextmanager
+def _signals() -> Iterator[int]:
+    """Have Python write each signal's number to a pipe; yield the descriptor to read from.
+
+    A signal that arrives just before a system call does not interrupt it, but the pipe tells of it.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    resized = signal.signal(signal.SIGWINCH, lambda *_: None)  # by default it is not told
+    before = signal.set_wakeup_fd(writer)
+    try:
+        yield reader
+    finally:
+        signal.set_wakeup_fd(before)
+        signal.signal(signal.SIGWINCH, resized)
+        os.close(reader)
+        os.close(writer)
+
+
+def _pause(signals: int, seconds: float, resized: Callable[[], None]) -> None:
+    """Wait, and call `resized` whenever the size of the terminal changes meanwhile."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if select.select([signals], [], [], left)[0] and signal.SIGWINCH in os.read(signals, 100):
+            resized()
+
+
+def _append(source: Source[R], pause: _Pause) -> None:
     has_read = False
     while True:
         before = f"{_now()}:" if source.separator is None else source.separator
@@ -121,19 +152,17 @@ def _append(source: Source[R], pause_seconds: float) -> None:
             _say(_trying_again(error))
         if output.silence():
             return
-        time.sleep(pause_seconds)
+        pause(lambda: None)
 
 
-def _redraw(source: Source[R], pause_seconds: float) -> None:
+def _redraw(source: Source[R], pause: _Pause) -> None:
     sys.stdout.write("\n" * _height())  # what the terminal shows moves into its history
     frame: _Frame[R] | None = None
     while True:
         frame = _read_frame(source, frame)
-        _draw(source, frame)
-        end = time.monotonic() + pause_seconds
-        while (left := end - time.monotonic()) > 0:
-            if signal.sigtimedwait([signal.SIGWINCH], left):
-                _draw(source, frame)
+        draw = partial(_draw, source, frame)
+        draw()
+        pause(draw)
 
 
 def _read_frame(source: Source[R], last: _Frame[R] | None) -> _Frame[R]:

@@ -245,11 +245,11 @@ def test_a_terminal_is_watched_until_ctrl_c(tmp_path: Path, new_registry: Regist
     site.seed.write()
     options = ("--config-file", str(site.agent.config_path))
     terminal, inside = pty.openpty()
+    _resize(inside, rows=10, columns=30)
+    command = [sys.executable, "-m", "evscrub", "list", *options, "--watch", "60"]
+    watched = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
     try:
-        _resize(inside, rows=10, columns=30)
-        command = [sys.executable, "-m", "evscrub", "list", *options, "--watch", "60"]
-        watched = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
-        os.close(inside)
         _read_until(terminal, f"|{image}|")
         # The pause takes much longer than the test: only the size has changed.
         _resize(terminal, rows=20, columns=100)
@@ -259,6 +259,8 @@ def test_a_terminal_is_watched_until_ctrl_c(tmp_path: Path, new_registry: Regist
         watched.send_signal(signal.SIGINT)
         assert watched.wait(60) == 0
     finally:
+        watched.kill()
+        watched.wait()
         os.close(terminal)
     assert "Traceback" not in shown
 

@@ -4,10 +4,13 @@
 import argparse
 import io
 import re
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 import pytest
@@ -18,6 +21,7 @@ from evscrub.config.loader import ConfigError
 from evscrub.telemetry import output
 
 PAUSE_SECONDS = 5.0
+SELECT = select.select
 
 
 class Screen(io.StringIO):
@@ -55,20 +59,20 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
         left = iter(events)
         now = [0.0]
 
-        def wait(_: object, seconds: float) -> object:
+        def wait(signals: list[int], _: object, __: object, seconds: float) -> object:
             try:
                 resized = next(left)
             except StopIteration:
                 raise KeyboardInterrupt from None
             now[0] += 0.5 if resized else seconds
-            return object() if resized else None
+            if resized:
+                signal.raise_signal(signal.SIGWINCH)
+            return SELECT(signals, [], [], 0)
 
         monkeypatch.setattr(sys, "stdout", screen)
         monkeypatch.setattr(watching, "_height", lambda: height)
-        monkeypatch.setattr(signal, "pthread_sigmask", lambda *_: None)
-        monkeypatch.setattr(signal, "sigtimedwait", wait)
+        monkeypatch.setattr(select, "select", wait)
         monkeypatch.setattr(time, "monotonic", lambda: now[0])
-        monkeypatch.setattr(time, "sleep", lambda seconds: wait(None, seconds))
         assert watching.watch(source, PAUSE_SECONDS) == 0
         return screen
 
@@ -171,6 +175,36 @@ def test_without_a_terminal_each_pass_is_appended(
     assert capsys.readouterr().err == (
         "evscrub: lost the connection to the database; trying again\n"
     )
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_ctrl_c_ends_a_pause_that_it_does_not_interrupt(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So does one that arrives just before the pause; here another thread gets the signal."""
+    stat = Path(f"/proc/self/task/{threading.get_native_id()}/stat")
+    pausing = threading.Event()
+    pauses = iter([300.0])
+
+    def wait(signals: list[int], _: object, __: object, seconds: float) -> object:
+        pausing.set()
+        return SELECT(signals, [], [], min(seconds, next(pauses)))
+
+    def interrupt() -> None:
+        pausing.wait()
+        while stat.read_text().rpartition(")")[2].split()[0] != "S":
+            pass
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    monkeypatch.setattr(sys, "stdout", Screen(is_terminal=is_terminal))
+    monkeypatch.setattr(watching, "_height", lambda: 10)
+    monkeypatch.setattr(select, "select", wait)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    began = time.monotonic()
+    assert watching.watch(source(numbered(1)), 86_400) == 0
+    thread.join()
+    assert time.monotonic() - began < 300
 
 
 def test_it_ends_when_its_reader_is_gone(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
