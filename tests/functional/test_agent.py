@@ -60,7 +60,14 @@ class Site:
         """Delete an image through the API."""
         refusals = self._ask_glance(f"DELETE of {image_id}", partial(self.client.delete, image_id))
         if refusals:
-            # The DELETE that completes one that broke off halfway does not always send the event.
+            # One that broke off halfway may leave the row without the time and refuse to go on, and
+            # one that goes on does not always send the event.
+            self.registry.execute(
+                "UPDATE images SET deleted = 1, deleted_at = :now"
+                " WHERE id = :id AND status = 'pending_delete' AND deleted_at IS NULL",
+                id=image_id,
+                now=datetime.now(UTC).replace(tzinfo=None).isoformat(" "),
+            )
             self.notify_deleted(image_id)
 
     def _ask_glance(self, what: str, ask: Callable[[], None]) -> int:
