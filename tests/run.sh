@@ -24,8 +24,8 @@
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
 # PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
-# also run on one further interpreter, of those in FURTHER_PYTHONS that are there the one whose turn
-# it is: it changes with each commit. WORKERS is how many tests run at a time, by default three a
+# also run, with fewer examples, on one further interpreter, of those in FURTHER_PYTHONS that are there
+# the one whose turn it is: it changes with each commit. WORKERS is how many tests run at a time, by default three a
 # processor, because tests mostly wait.
 
 set -euo pipefail
@@ -63,7 +63,7 @@ install_uv() {
     fi
 }
 
-# Make the environment $1 with the interpreter $2, or bring it up to date; further arguments are uv's.
+# Make the environment $1 with the interpreter $2, or bring it up to date.
 make_environment() {
     local environment=$1 python=$2 wanted=$1/.installed stamp
     stamp=$("$python" --version; cat pyproject.toml tests/constraints.txt)
@@ -72,7 +72,7 @@ make_environment() {
     fi
     rm -rf "$environment"
     "$UV/bin/uv" venv --quiet --python "$python" "$environment"
-    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" "${@:3}" \
+    "$UV/bin/uv" pip install --quiet --python "$environment/bin/python" \
         --constraint tests/constraints.txt --editable '.[test]'
     printf '%s\n' "$stamp" > "$wanted"
 }
@@ -216,7 +216,8 @@ further() {
     local python environment=$VENV-$1
     python=$(find_python "$1")
     make_environment "$environment" "$python"
-    "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' tests/unit
+    "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' --hypothesis-profile=few \
+        tests/unit
 }
 
 # Build wheel and sdist, and unpack the sdist.
@@ -295,8 +296,9 @@ everything() {
     else
         say "no further Python: none of $FURTHER_PYTHONS is here"
     fi
-    # Uncompiled, the first processes, which start together, would compile each for itself.
-    make_environment "$VENV" "$PYTHON" --compile-bytecode
+    make_environment "$VENV" "$PYTHON"
+    # The workers start together; each would compile all that it imports. Errors are theirs to tell.
+    "$VENV/bin/python" -m pytest --collect-only --quiet &> /dev/null || true
     finish packages
     start checks check
     say "$PYTHON: all tests, $WORKERS at a time"

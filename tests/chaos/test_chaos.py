@@ -71,7 +71,7 @@ def test_the_store_tells_an_object_s_size() -> None:
 
 
 def test_nothing_is_lost_nor_scrubbed_twice_nor_scrubbed_that_lives(tmp_path: Path) -> None:
-    report = run(1, "mariadb", 55, tmp_path)
+    report = run(1, "mariadb", 40, tmp_path)
     assert not report.violations, f"{report}"
     assert report.deletes
     assert report.faults

@@ -14,6 +14,8 @@ from evscrub.config import options
 
 # How long an example takes says how busy the machine is, nothing about the code.
 settings.register_profile("evscrub", deadline=None)
+# For a further Python: what depends on the interpreter shows in few examples as well.
+settings.register_profile("few", deadline=None, max_examples=20)
 settings.load_profile("evscrub")
 
 

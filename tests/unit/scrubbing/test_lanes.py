@@ -192,6 +192,7 @@ class TestTurns:
         return run(main)
 
 
+@pytest.mark.costly
 def test_fast_lane_gets_turns_while_a_slow_one_wants_them_all() -> None:
     settings = replace(SETTINGS, rate=200.0, burst=20.0, concurrency=64)
     world = World(settings, a=instant, b=lambda _: (0.1, GONE))
@@ -294,6 +295,7 @@ class TestStoreThatIsDown:
         assert world.statuses() == {"deleted": 1000}
         assert took < 300 + 75 + 300
 
+    @pytest.mark.costly
     def test_failed_images_are_not_settled_as_gone(self) -> None:
         """For instance if it returns without its mount, or with another bucket."""
         world = World(a=lambda now: (0.01, NOT_FOUND if now > 7200 else DOWN))
@@ -445,6 +447,7 @@ class TestLimits:
         steady = [at for at in finished(world, "a") if at > 20]
         assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(2.5, rel=0.02)
 
+    @pytest.mark.costly
     def test_a_change_takes_effect_within_a_second(self) -> None:
         world = World(replace(SETTINGS, store_rate={"a": 10.0}), a=fast)
         for _ in range(2000):
@@ -461,6 +464,7 @@ class TestLimits:
             steady = [at for at in times if start <= at < end]
             assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.02)
 
+    @pytest.mark.costly
     def test_the_rate_is_kept_while_the_pace_climbs(self) -> None:
         """For any burst and any number of changes of the pace."""
         settings = replace(SETTINGS, store_rate={"a": 20.0}, burst=10.0)
@@ -480,6 +484,7 @@ class TestLimits:
         world.run(100)
         check_windows(world, "a", 10.0, 20.0)
 
+    @pytest.mark.costly
     def test_throttled_store_gets_no_more_than_its_pace(self) -> None:
         """A new burst at each change of the pace would undo the cut."""
         world = World(replace(SETTINGS, burst=50.0), a=Throttle(20.0))
