@@ -34,6 +34,8 @@ with warnings.catch_warnings():
 def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM end the tests as Ctrl-C does, so that the servers are stopped."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # A shell starts its background jobs with SIGINT ignored, and programs under test inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         sharing.open_to_workers()
         _trust_little(config)
