@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import time
 import tomllib
@@ -20,6 +19,7 @@ import sqlalchemy as sa
 
 from evscrub.registry.tables import metadata
 from tests.container.builder import REPOSITORY, Builder, command
+from tests.servers import free_port
 
 USER = "42415:42415"
 VERSION = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
@@ -58,9 +58,7 @@ def root(builder: Builder, image: str) -> Iterator[Path]:
 def shared(tmp_path: Path) -> Path:
     """Return a folder with what an operator mounts: a configuration, a database, a file store."""
     (tmp_path / "images").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     engine = sa.create_engine(f"sqlite:///{tmp_path}/glance.sqlite")
     metadata.create_all(engine)
     engine.dispose()

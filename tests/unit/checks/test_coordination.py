@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from evscrub.coordination.capabilities import Published
 from evscrub.coordination.coordinator import Coordinator
 from evscrub.intake import amqp
 from evscrub.intake.amqp import Broker
+from tests.servers import free_port
 
 PASSWORD = "topsecret"
 
@@ -174,11 +174,8 @@ def test_heartbeats_too_far_apart_fail(check: Checked) -> None:
 
 @pytest.mark.parametrize("driver", ["redis", "etcd3+http", "memcached"])
 def test_a_coordinator_that_refuses_connections_fails(check: Checked, driver: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     login = f":{PASSWORD}@" if driver == "redis" else ""
-    check.set("coordination", backend_url=f"{driver}://{login}127.0.0.1:{port}")
+    check.set("coordination", backend_url=f"{driver}://{login}127.0.0.1:{free_port()}")
     found = check()
     assert found.code is Code.FAILURE
     assert "The coordinator does not answer: " in str(found.details)

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
 
 from evscrub import cli
+from tests.servers import free_port
 from tests.unit.commands.fake_agents import agent, http_server
 
 A, B = "0a000000-0000-4000-8000-000000000001", "0b000000-0000-4000-8000-000000000002"
@@ -37,12 +37,6 @@ def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, list[
     code = cli.main(["retry", *arguments])
     shown = capsys.readouterr()
     return code, shown.out.splitlines(), shown.err.splitlines()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.mark.parametrize(

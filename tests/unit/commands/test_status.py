@@ -17,6 +17,7 @@ import yaml
 
 from evscrub import cli
 from evscrub.status import client
+from tests.servers import free_port
 from tests.unit.commands.fake_agents import agent, http_server, raw_server
 from tests.unit.status.test_report import BUSY, WELL
 
@@ -28,12 +29,6 @@ def run(*arguments: object, capsys: pytest.CaptureFixture[str]) -> tuple[int, st
     code = cli.main(["status", *map(str, arguments)])
     shown = capsys.readouterr()
     return code, shown.out, shown.err
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 @pytest.fixture(autouse=True)

@@ -17,14 +17,9 @@ from anyio.streams.stapled import MultiListener
 from evscrub.domain.address import Address
 from evscrub.status import server
 from evscrub.status.server import MOST_BODY_BYTES, Accept, Answer, Post, serve
+from tests.servers import free_port
 
 HOST = "127.0.0.1"
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 async def respond(path: str, headers: Mapping[str, str]) -> Answer:
