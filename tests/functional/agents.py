@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,10 +19,10 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from evscrub.demo.glance_config import GlanceConfig
 from tests.functional import commands
+from tests.servers.base import wait_until
 
 #: Bounds what hangs; a busy machine takes its time.
 DEADLINE_SECONDS = 120.0
-_POLL_SECONDS = 0.02
 #: The environment is the whole process's.
 _naming = threading.Lock()
 
@@ -34,11 +33,7 @@ def wait_for(what: str, true: Callable[[], object], deadline: float = DEADLINE_S
     :param what: what is waited for, for the error.
     :raises TimeoutError: it did not hold within `deadline` seconds.
     """
-    until = time.monotonic() + deadline
-    while not true():
-        if time.monotonic() > until:
-            raise TimeoutError(f"{what}: not within {deadline} s")
-        time.sleep(_POLL_SECONDS)
+    wait_until(true, deadline, what)
 
 
 @contextmanager

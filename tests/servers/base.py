@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-POLL = 0.02
+POLL, MOST_POLL = 0.02, 0.1
 #: Below the ports that the kernel gives to clients, which would take one between look and use.
 _PORTS = range(12_000, 32_000)
 
@@ -50,7 +50,7 @@ def free_port() -> int:
     raise AssertionError
 
 
-def wait_until(true: Callable[[], bool], deadline: float, what: str) -> None:
+def wait_until(true: Callable[[], object], deadline: float, what: str) -> None:
     """Wait until a condition holds.
 
     :param true: the condition.
@@ -58,11 +58,13 @@ def wait_until(true: Callable[[], bool], deadline: float, what: str) -> None:
     :param what: what is waited for, for the error.
     :raises TimeoutError: it did not hold in time.
     """
-    until = time.monotonic() + deadline
+    began = time.monotonic()
     while not true():
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > deadline:
             raise TimeoutError(f"{what}: not within {deadline} s")
-        time.sleep(POLL)
+        # A look takes processor time that others need: what takes longer is looked at less often.
+        time.sleep(min(POLL + waited / 20, MOST_POLL))
 
 
 class Server(ABC):
