@@ -61,7 +61,7 @@ class AgentReport:
 
     :param waiting: images in its memory that are not due and have not failed.
     :param due: images that are due and not in work.
-    :param in_work: images that are being deleted or wait for it, claimed.
+    :param in_work: claimed images whose first delete has begun.
     :param longest_in_work_seconds: age of the longest-running scrub.
     :param oldest_due_seconds: time since the oldest due image was due, or ready for its next try.
     :param late_median_seconds: of the last 1000 images scrubbed; None if there are none.

@@ -103,5 +103,6 @@ class TestUnit:
         (stop,) = values(unit, "TimeoutStopSec")
         assert int(stop) > drain.default
 
-    def test_log_folder_is_made(self, unit: Path) -> None:
+    def test_its_folders_are_made(self, unit: Path) -> None:
         assert values(unit, "LogsDirectory") == ["evscrub"]
+        assert values(unit, "StateDirectory") == ["evscrub"]
