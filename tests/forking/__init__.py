@@ -74,11 +74,11 @@ class GlancePython(ForkingPython):
         "glance.db.sqlalchemy.alembic_migrations.data_migrations",
         "glance.db.sqlalchemy.api",
         "glance.scrubber",
-        "glance_store._drivers.filesystem",
         "httpx",
         "oslo_messaging._drivers.impl_rabbit",
         "psycopg2",
         "pymysql",
+        "tests.forking.store_drivers",
     )
 
 
@@ -90,8 +90,8 @@ class EvscrubPython(ForkingPython):
         "evscrub.commands.agent",
         "evscrub.commands.check",
         "evscrub.commands.keep",
-        "glance_store._drivers.filesystem",
         "oslo_messaging._drivers.impl_rabbit",
+        "tests.forking.store_drivers",
     )
 
 

@@ -28,11 +28,10 @@ _context.set_forkserver_preload(
         "evscrub.commands.keep",
         "evscrub.commands.list",
         "evscrub.commands.show",
-        "glance_store._drivers.filesystem",
-        "glance_store._drivers.s3",
         "oslo_messaging._drivers.impl_rabbit",
         "psycopg2",
         "pymysql",
+        "tests.forking.store_drivers",
         "tests.functional.commands",
     ]
 )
