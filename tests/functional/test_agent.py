@@ -22,7 +22,7 @@ from tests.functional.agents import DEADLINE_SECONDS, AgentProcess, Registry, wa
 from tests.functional.conftest import GlanceFactory
 from tests.glance_client import GlanceClient
 from tests.glance_process import GlanceProcess
-from tests.servers import RabbitMQ
+from tests.servers import Proxy, RabbitMQ, free_port
 
 #: What the kind of database makes no difference to.
 #: SQLite has one file and no server: that an agent works on it is seen by one test, and what else
@@ -354,17 +354,17 @@ def test_reload_of_an_invalid_option_changes_nothing(site: Site) -> None:
 
 
 @ON_MARIADB
-def test_agent_starts_and_stops_without_a_broker(site: Site, own_rabbitmq: RabbitMQ) -> None:
+def test_agent_starts_and_stops_without_a_broker(site: Site) -> None:
     images = [site.image() for _ in range(2)]
     for image_id in images:
         site.delete(image_id)
-    agent = site.agent({"DEFAULT": {"transport_url": own_rabbitmq.url}})
+    port = free_port()
+    agent = site.agent({"DEFAULT": {"transport_url": site.rabbitmq.seen_at(port).url}})
     try:
         agent.start(joined=False)
         site.wait_gone(*images)
-        own_rabbitmq.start()
-        agent.wait_for_log("Listening on the bus")
-        own_rabbitmq.stop()
+        with Proxy(site.rabbitmq.port, port):
+            agent.wait_for_log("Listening on the bus")
         assert agent.stop() == 0
     finally:
         agent.__exit__()

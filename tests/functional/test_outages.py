@@ -226,16 +226,18 @@ def test_broker_outage_is_logged_once(
 
 
 def test_broker_outage_at_start_is_logged_once(
-    own_rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
+    rabbitmq: RabbitMQ, quiet_url: str, tmp_path: Path
 ) -> None:
-    agent = agent_of(tmp_path, site(tmp_path, quiet_url, own_rabbitmq.url), free_port())
+    port = free_port()
+    url = rabbitmq.seen_at(port).url
+    agent = agent_of(tmp_path, site(tmp_path, quiet_url, url), free_port())
     try:
         agent.start(joined=False)
         began = time.monotonic()
         wait_for("some time", lambda: time.monotonic() > began + 10)
-        own_rabbitmq.start()
-        agent.wait_for_log("Listening on the bus")
-        lines = lines_after(agent, 0)
+        with Proxy(rabbitmq.port, port):
+            agent.wait_for_log("Listening on the bus")
+            lines = lines_after(agent, 0)
     finally:
         agent.__exit__()
     about = [line for line in lines if "AMQP" in line or "bus" in line]

@@ -17,6 +17,7 @@ class Proxy(ThreadingTCPServer):
     """A proxy in front of a port of 127.0.0.1: a context manager.
 
     :param backend: the port that it connects its clients with.
+    :param port: the port that it listens on, a free one by default.
     """
 
     allow_reuse_address = True
@@ -24,8 +25,8 @@ class Proxy(ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, backend: int) -> None:
-        super().__init__(("127.0.0.1", free_port()), _Connection)
+    def __init__(self, backend: int, port: int | None = None) -> None:
+        super().__init__(("127.0.0.1", port or free_port()), _Connection)
         self.backend = backend
         self.port = int(self.server_address[1])
         self._open: set[socket.socket] = set()

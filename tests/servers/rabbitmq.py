@@ -56,15 +56,20 @@ class RabbitMQ(Server):
 
         :raises RuntimeError: the server does not answer.
         """
-        there = copy.copy(self)
+        there = self.seen_at(self.port)
         there.vhost = f"tests-{secrets.token_hex(4)}"
-        there.__dict__.update(there.__getstate__(), _owner=None)
         name = f'<<"{there.vhost}">>'
         self._evaluate(
             f'ok = rabbit_vhost:add({name}, <<"tests">>),'
             f' rabbit_auth_backend_internal:set_permissions(<<"guest">>, {name},'
             ' <<".*">>, <<".*">>, <<".*">>, <<"tests">>), ""'
         )
+        return there
+
+    def seen_at(self, port: int) -> Self:
+        """Return the server as it is seen through a proxy."""
+        there = copy.copy(self)
+        there.__dict__.update(there.__getstate__(), port=port, _owner=None)
         return there
 
     def close(self) -> None:
@@ -154,6 +159,8 @@ class RabbitMQ(Server):
             "RABBITMQ_LOG_BASE": str(home / "log"),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(home / "rabbitmq.pid"),
+            # Bound to a processor, each server's schedulers would wait for those of the others.
+            "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
             # Makes the script become the server, so that our signals reach it.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
