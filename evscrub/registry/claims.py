@@ -8,7 +8,7 @@ MySQL's DATETIME stores no fractions here.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -25,11 +25,17 @@ from evscrub.domain.decisions import (
     LocationRow,
     Policy,
     Scrub,
+    Wait,
     decide,
 )
 from evscrub.registry.database import Database, read_now, retried
 from evscrub.registry.rows import Rows, read_images
-from evscrub.registry.tables import image_locations, images
+from evscrub.registry.tables import image_locations, image_properties, images
+
+#: Properties that Glance sets while it imports (glance.async_.flows.api_image_import); of the
+#: second, an empty value remains.
+_IMPORTING = ("os_glance_import_task", "os_glance_importing_to_stores")
+_IMPORT_LOOK_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,9 @@ class Claims:
         with self.database.reading() as connection:
             now = read_now(connection)
             rows = read_images(connection, image_ids)
-        return Seen(now, _decide_all(image_ids, rows, now, policy))
+            sights = _decide_all(image_ids, rows, now, policy)
+            sights |= _orphans_of_imports(connection, sights)
+        return Seen(now, sights)
 
     @retried
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
@@ -126,6 +134,7 @@ class Claims:
             if self._clock is not None and asked is not None and not self._clock.agrees(now, asked):
                 return Seen(now, {}, refused=True)
             sights = _decide_all(rows, rows, now, policy)
+            sights |= _orphans_of_imports(connection, sights)
             lease = _new_lease(sights.values(), now, policy)
             claims = [
                 Claim(sight.image, sight.decision.kind, sight.decision.locations, lease)
@@ -229,6 +238,32 @@ def _decide_all(
         else:
             sights[image_id] = Sight(None, Leave(UNKNOWN))
     return sights
+
+
+def _orphans_of_imports(connection: sa.Connection, sights: Mapping[str, Sight]) -> dict[str, Sight]:
+    """Return the orphans whose images Glance is importing into a store, as images that wait.
+
+    Until the import ends, no row tells of what it writes. Into the store that the orphan is in,
+    Swift's driver writes segments of the same names, which a delete of the orphan would take along.
+    """
+    orphans = [
+        image_id
+        for image_id, sight in sights.items()
+        if isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.ORPHAN
+    ]
+    if not orphans:
+        return {}
+    properties = image_properties.c
+    importing = connection.execute(
+        sa.select(properties.image_id).where(
+            properties.image_id.in_(orphans),
+            properties.name.in_(_IMPORTING),
+            properties.value != "",
+            properties.deleted == sa.false(),
+        )
+    ).scalars()
+    wait = Wait(_IMPORT_LOOK_SECONDS)
+    return {image_id: replace(sights[image_id], decision=wait) for image_id in importing}
 
 
 def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> datetime:

@@ -339,6 +339,41 @@ def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims
 # -- leases
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "is_removed", "waits"),
+    [
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", False, True),
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", True, False),
+        ("os_glance_importing_to_stores", "fast,archive", False, True),
+        ("os_glance_importing_to_stores", "", False, False),
+        ("os_glance_failed_import", "archive", False, False),
+    ],
+)
+def test_orphan_waits_while_glance_imports_its_image(
+    rows: Rows, claims: Claims, name: str, value: str, is_removed: bool, waits: bool
+) -> None:
+    image_id, other = orphaned(rows), orphaned(rows)
+    with rows.engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO image_properties (image_id, name, value, created_at, deleted)"
+                " VALUES (:image_id, :name, :value, :now, :deleted)"
+            ),
+            {
+                "image_id": image_id,
+                "name": name,
+                "value": value,
+                "now": utc_now(),
+                "deleted": is_removed,
+            },
+        )
+    kind = Wait if waits else Scrub
+    assert isinstance(claims.look([image_id], POLICY).sights[image_id].decision, kind)
+    seen = claims.claim([image_id, other], POLICY)
+    assert isinstance(seen.sights[image_id].decision, kind)
+    assert {claim.image.id for claim in seen.claims} == ({other} if waits else {image_id, other})
+
+
 def test_lease_is_in_whole_seconds_of_the_registrys_clock(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows, *STORES)
     seen = claims.claim([image_id], POLICY)
