@@ -114,7 +114,7 @@ def describe(
             if state == CLAIMED:  # it waits for the claim to expire; the image is due
                 due_at = _due_since(image, pending, now, policy)
             else:
-                due_at = now + timedelta(seconds=seconds)
+                due_at = _later(now, timedelta(seconds=seconds))
         case Scrub(kind):
             state, due_at = DUE, _due_since(image, pending, now, policy)
             reason = _OF_KIND[kind] if pending else "no location left, will only be finished"
@@ -203,7 +203,7 @@ def claim_expires_at(seen: Listed, policy: Policy) -> datetime | None:
     stamps = [row.updated_at for row in pending if row.updated_at is not None]
     if seen.image.status != DELETED or not stamps:
         return None
-    return max(stamps) + policy.claim_timeout
+    return _later(max(stamps), policy.claim_timeout)
 
 
 _OF_KIND = {
@@ -220,7 +220,7 @@ def _waiting(
     if image.status == PENDING_DELETE:
         return WAITING, ""
     if image.status == DELETED:
-        if image.deleted_at is not None and image.deleted_at + policy.scrub_time > now:
+        if image.deleted_at is not None and _later(image.deleted_at, policy.scrub_time) > now:
             return WAITING, "deleted again after glance-scrubber --restore"
         return CLAIMED, f"by an agent, {len(pending)} locations left"
     return WAITING, _OF_KIND[Kind.ORPHAN]
@@ -234,7 +234,15 @@ def _due_since(
     if since is None:
         return now
     grace = timedelta(0) if image.status in {PENDING_DELETE, DELETED} else policy.orphan_grace
-    return min(now, since + policy.scrub_time + grace)
+    return min(now, _later(since, policy.scrub_time + grace))
+
+
+def _later(moment: datetime, span: timedelta) -> datetime:
+    """Return a moment and a span after it, or the last moment that a date can have."""
+    try:
+        return moment + span
+    except OverflowError:
+        return datetime.max  # noqa: DTZ901 - naive, as all times of the registry
 
 
 def _removed_at(pending: Collection[LocationRow]) -> datetime | None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from oslo_db import exception as db_exception
 
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy, Scrub, decide
+from evscrub.domain.image_report import AgentReports, Listed, claim_expires_at, describe_any
 from evscrub.domain.verdict import Verdict
 from evscrub.registry.claims import Claim, Seen, Settlement, Sight, _new_lease
 from evscrub.registry.faults import is_of_rows
@@ -67,6 +68,20 @@ def test_every_row_is_decided_about(
         assert all(row.updated_at != lease for row in decision.locations)
 
 
+@given(
+    IMAGES,
+    st.lists(LOCATIONS, max_size=4),
+    st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)),
+)
+def test_every_row_is_reported_on(
+    image: ImageRow, locations: list[LocationRow], now: datetime
+) -> None:
+    seen = Listed(image, None, tuple(locations), now)
+    report = describe_any(seen, POLICY, AgentReports(), lambda row: row.store or "none")
+    assert report.id == image.id
+    claim_expires_at(seen, POLICY)
+
+
 @pytest.mark.parametrize("status", ["pending_delete", "deleted", "active"])
 @pytest.mark.parametrize("field", ["deleted_at", "updated_at"])
 @pytest.mark.parametrize("time", [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59)])
@@ -79,6 +94,9 @@ def test_dates_at_the_edges_are_decided_about(status: str, field: str, time: dat
     locations = [row._replace(**change), *([live] if status == "active" else [])]
     for seen in (image, image._replace(**change)):
         policy = Policy(timedelta(seconds=1), timedelta(minutes=1))
+        listed = Listed(seen, None, tuple(locations), now)
+        assert describe_any(listed, policy, AgentReports(), lambda _: "fast").id == seen.id
+        claim_expires_at(listed, policy)
         decision = decide(seen, locations, now, policy)
         lease = _new_lease([Sight(seen, decision)], now, policy)
         assert now <= lease <= now + timedelta(minutes=2)
