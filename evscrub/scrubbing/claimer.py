@@ -260,6 +260,8 @@ class Claimer:
                         lane=self._queue.swept_lane,
                         source=taken.source,
                     )
+                else:  # a sweep finds it when it is due, if it still exists then
+                    self._context.record.forget(taken.image_id)
             case Damaged(reason):
                 if self._context.record.found_damaged(taken.image_id, reason):
                     LOG.warning("Image %s is damaged and left alone: %s", taken.image_id, reason)

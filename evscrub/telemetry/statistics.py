@@ -148,7 +148,7 @@ class Record:
     worked: Histogram = field(default_factory=Histogram)
     """From when images' first delete began to when they were settled."""
     troubles: dict[str, Trouble] = field(default_factory=dict)
-    """By image id; only :meth:`failed` and :meth:`forget` change it."""
+    """By image id; only methods of this class change it."""
     damaged: dict[str, str] = field(default_factory=dict)
     """Reasons by image id."""
     _damaged_lately: set[str] = field(default_factory=set)
@@ -165,7 +165,8 @@ class Record:
         return self._failed_of.get(store, {}).keys()
 
     def found_damaged(self, image_id: str, reason: str) -> bool:
-        """Record a damaged image; return whether that is new."""
+        """Record a damaged image, which is not tried any more; return whether that is new."""
+        self._forget_failures(image_id)
         new = image_id not in self.damaged
         self.damaged[image_id] = reason
         self._damaged_lately.add(image_id)
@@ -180,9 +181,12 @@ class Record:
 
     def forget(self, image_id: str) -> None:
         """Forget an image's failures and damage, because it is in order."""
+        self._forget_failures(image_id)
+        self.damaged.pop(image_id, None)
+
+    def _forget_failures(self, image_id: str) -> None:
         self._uncount(image_id)
         self.troubles.pop(image_id, None)
-        self.damaged.pop(image_id, None)
 
     def _uncount(self, image_id: str) -> None:
         known = self.troubles.get(image_id)

@@ -17,7 +17,16 @@ import pytest
 
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock, DatabaseClock, Moment
-from evscrub.domain.decisions import UNKNOWN, ImageRow, Kind, Leave, LocationRow, Policy, Scrub
+from evscrub.domain.decisions import (
+    UNKNOWN,
+    Decision,
+    ImageRow,
+    Kind,
+    Leave,
+    LocationRow,
+    Policy,
+    Scrub,
+)
 from evscrub.domain.proof import Presence
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, Outcome, Verdict
@@ -126,6 +135,8 @@ class World:
         #: What the store says of some images, whatever it says of others.
         self.of_images: dict[str, Behavior] = {}
         self._row = 0
+        #: What the rows of some images say, whatever became of them here.
+        self.decisions: dict[str, Decision] = {}
         #: What stores with live images say of them.
         self.live: dict[str, Callable[[float], Presence]] = {}
         self.questions = 0
@@ -236,7 +247,7 @@ class World:
                 kind = Kind.EXPIRED
             wanted = rows and image_id not in self._leases
             decision = Scrub(kind, tuple(rows)) if wanted else Leave(UNKNOWN)
-            sights[image_id] = Sight(image, decision)
+            sights[image_id] = Sight(image, self.decisions.get(image_id, decision))
         return Seen(self._now(), sights)
 
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:

@@ -8,11 +8,12 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 
+from evscrub.domain.decisions import HELD, Damaged, Decision, Leave, Wait
 from evscrub.domain.verdict import GONE, Outcome, Verdict
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.scrubbing.retries import _NOT_FAILED, Retried
 from evscrub.scrubbing.scrubber import Scrubber
-from tests.unit.world import Behavior, World, down, fast
+from tests.unit.world import SETTINGS, Behavior, World, down, fast
 
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 PARKING = Verdict(Outcome.CONFIGURATION, "bad_url")
@@ -49,6 +50,35 @@ def test_named_images_are_looked_at_now(verdict: Verdict) -> None:
     assert (retried.not_retried, retried.unknown, retried.stores) == ({}, [], {"a"})
     assert sorted(gone) == [first, second]
     assert world.status(other) == "pending_delete"
+
+
+@pytest.mark.parametrize(
+    ("decision", "is_forgotten"),
+    [
+        (Damaged("it has no live location"), True),
+        (Wait(SETTINGS.horizon_seconds + 1), True),  # not kept in memory
+        (Wait(60), False),
+        (Leave(HELD), True),
+    ],
+)
+def test_failure_of_an_image_that_is_not_tried_again_is_forgotten(
+    decision: Decision, is_forgotten: bool
+) -> None:
+    world = World(a=lambda _: (0.02, PARKING))
+    image = world.add("o", "a")
+    failures: list[bool] = []
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        await anyio.sleep(AT)
+        world.decisions[image] = decision
+        await scrubber.retry_images([image])
+        await anyio.sleep(5)
+        failures.extend(
+            (bool(scrubber._record.troubles), "o" in scrubber._record.owners_failing("a"))
+        )
+
+    world.run(AT + 10, meanwhile, idle=True)
+    assert failures == [not is_forgotten] * 2
 
 
 def test_all_failed_images_of_a_store_are() -> None:
