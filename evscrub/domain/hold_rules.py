@@ -14,7 +14,8 @@ from datetime import datetime, timedelta
 from evscrub.domain.decisions import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
 #: Statuses of an image that is not deleted and has its data.
-_USABLE = ("active", "deactivated")
+#: Statuses in which Glance serves an image, or would.
+USABLE = ("active", "deactivated")
 
 #: How long before the image a DELETE may have marked its locations. Glance marks them one by one,
 #: each with its own clock reading, before the image.
@@ -69,7 +70,7 @@ def to_restore(image: ImageRow | None, locations: Sequence[LocationRow]) -> Dele
         if any(row.status == PENDING_DELETE for row in locations):
             raise RefusedError("it is being scrubbed")
         raise RefusedError("it is already scrubbed")
-    if image.status not in {PENDING_DELETE, *_USABLE}:
+    if image.status not in {PENDING_DELETE, *USABLE}:
         raise RefusedError(f"it is not pending delete but {image.status}")
     if image.status != PENDING_DELETE and any(not row.deleted for row in locations):
         raise UnchangedError(f"it is not deleted, it is {image.status}")

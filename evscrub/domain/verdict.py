@@ -112,6 +112,12 @@ UNUSABLE = frozenset({STORE_NOT_LOADED, STORE_CANNOT_DELETE})
 GONE = Verdict(Outcome.GONE, "deleted")
 SHARED = Verdict(Outcome.SHARED, "shared_url")
 NOT_FOUND = Verdict(Outcome.GONE, "not_found")
+#: By the registry the image is not claimed.
+CLAIM_LOST = Verdict(
+    Outcome.TRANSIENT,
+    "claim_lost",
+    "the database does not have the claim any more: it failed over, or the row was changed",
+)
 #: A symbolic link in a directory of a store points to the file.
 LINKED = Verdict(
     Outcome.IN_USE,

@@ -78,7 +78,7 @@ class RecentIds:
         new = ids - self._known
         self._known |= new
         self._total += sum(new)
-        self.highest = max(new, default=self.highest)
+        self.highest = max(new | {self.highest})
         self._mark(now)
         floor = max(self.floor, self._settled)
         while floor + 1 in self._known:  # no id is missing in between

@@ -18,8 +18,10 @@ import sqlalchemy as sa
 from evscrub.domain import location_crypt
 from evscrub.domain.clock import Clock, Moment
 from evscrub.domain.decisions import PENDING_DELETE, LocationRow
+from evscrub.domain.hold_rules import USABLE
 from evscrub.domain.object_identity import Identity, Relation, place_of
 from evscrub.domain.verdict import (
+    CLAIM_LOST,
     HIDDEN,
     SHARED,
     UNDECIPHERABLE,
@@ -120,8 +122,8 @@ class SharedUrls:
         :param due_before: for a rehearsal: images deleted before this time, naive UTC, are as good
             as claimed.
         :returns: by row id: SHARED if another location certainly has the same data,
-            :func:`maybe_shared` if it may have, and HIDDEN for all rows if there are encrypted
-            locations and none can be decrypted.
+            :func:`maybe_shared` if it may have, CLAIM_LOST if the row is live or pending itself,
+            and HIDDEN for all rows if there are encrypted locations and none can be decrypted.
         :raises oslo_db.exception.DBError: the registry cannot be read.
         """
         rows_by_key: dict[str, list[LocationRow]] = {}
@@ -140,7 +142,7 @@ class SharedUrls:
         verdicts = {row.id: HIDDEN for row in rows} if hidden else {}
         for key, other in wanted:
             for row in rows_by_key.get(key, ()):
-                if row.id == other.id:  # handed back meanwhile; the check of its lease finds that
+                if row.id == other.id:
                     continue
                 one = self._objects.identify(row)
                 match self._objects.relate(one, self._objects.identify(other)):
@@ -148,6 +150,11 @@ class SharedUrls:
                         verdicts[row.id] = SHARED
                     case Relation.UNKNOWN:
                         verdicts.setdefault(row.id, maybe_shared(other.store))
+        if due_before is None:  # else nothing is claimed
+            # The database has lost the claim, as a replica that took over may have, or somebody
+            # has undone it by SQL; the image may be restored.
+            lost = {other.id for _, other in wanted}
+            verdicts |= {row.id: CLAIM_LOST for row in rows if row.id in lost}
         return verdicts
 
     def _read(self, connection: sa.Connection) -> None:
@@ -281,18 +288,22 @@ class SharedUrls:
 
 
 def _may_be_restored(due_before: datetime | None) -> sa.ColumnElement[bool]:
-    """Return the condition for locations of pending images: they need their data for a restore.
+    """Return the condition for locations whose images may be restored, which needs their data.
 
-    A claimed image does not: of several that share an object, the last one to be claimed finds no
-    other and deletes the data.
+    These are pending images, and images in use without a live location, as ``glance-scrubber
+    --restore`` and a DELETE that broke off leave them. A claimed image is none: of several that
+    share an object, the last one to be claimed finds no other and deletes the data.
 
-    :param due_before: without those of images that were deleted before; None for all.
+    :param due_before: without those of pending images that were deleted before; None for all.
     """
-    pending = sa.and_(_PENDING, images.c.status == PENDING_DELETE)
-    if due_before is None:
-        return pending
-    later = sa.or_(images.c.deleted_at.is_(None), images.c.deleted_at > due_before)
-    return sa.and_(pending, later)
+    pending = images.c.status == PENDING_DELETE
+    if due_before is not None:
+        later = sa.or_(images.c.deleted_at.is_(None), images.c.deleted_at > due_before)
+        pending = sa.and_(pending, later)
+    other = image_locations.alias("other")
+    live = sa.exists().where(other.c.image_id == images.c.id, other.c.deleted == sa.false())
+    incomplete = sa.and_(images.c.status.in_(USABLE), ~live)
+    return sa.and_(_PENDING, sa.or_(pending, incomplete))
 
 
 def _pages(

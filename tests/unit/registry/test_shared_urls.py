@@ -21,7 +21,14 @@ from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import LocationRow
 from evscrub.domain.location_urls import index_key, key_and_place
 from evscrub.domain.object_identity import Identity, Relation, StoreConfig, identify, relate
-from evscrub.domain.verdict import HIDDEN, SHARED, UNDECIPHERABLE, StoreNotUsableError, maybe_shared
+from evscrub.domain.verdict import (
+    CLAIM_LOST,
+    HIDDEN,
+    SHARED,
+    UNDECIPHERABLE,
+    StoreNotUsableError,
+    maybe_shared,
+)
 from evscrub.registry import shared_urls
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
@@ -35,8 +42,10 @@ STATES = {
     "claimed": ("deleted", "pending_delete", True),
     "settled": ("deleted", "deleted", True),
     "removed": ("active", "pending_delete", True),  # from an image that has others
+    "incomplete": ("active", "pending_delete", True),  # after glance-scrubber --restore
+    "deactivated": ("deactivated", "pending_delete", True),  # the same
 }
-WANTED = ("live", "pending")
+WANTED = ("live", "pending", "incomplete", "deactivated")
 OLD_SECONDS = 7200.0
 EACH_AGE = pytest.mark.parametrize("age", [0, OLD_SECONDS], ids=["new", "old"])
 
@@ -78,10 +87,21 @@ class Registry:
                 .where(image_locations.c.id == number)
                 .values(status=status, deleted=deleted, **values)
             )
+            connection.execute(sa.delete(image_locations).where(image_locations.c.id == -number))
+            if state == "removed":
+                connection.execute(
+                    sa.insert(image_locations).values(
+                        id=-number,
+                        image_id=f"image-{number}",
+                        value=f"file:///kept-{number}",
+                        status="active",
+                        deleted=False,
+                    )
+                )
             connection.execute(
                 sa.update(images)
                 .where(images.c.id == f"image-{number}")
-                .values(status=image_status, deleted=image_status != "active")
+                .values(status=image_status, deleted=image_status in {"pending_delete", "deleted"})
             )
 
     def set_deletion_time(self, number: int, deleted_at: datetime | None) -> None:
@@ -191,14 +211,18 @@ def test_locations_of_one_claim_do_not_block_each_other(registry: Registry) -> N
     assert registry.shared().among([row(number, "file:///c") for number in ids]) == set()
 
 
-def test_restored_image_of_the_same_claim_needs_its_data(registry: Registry) -> None:
+@pytest.mark.parametrize("state", WANTED)
+def test_claim_that_the_registry_does_not_have_is_lost(registry: Registry, state: str) -> None:
+    """It is no shared data: that would finish the image."""
     lost, ours = (registry.add("file:///c", "claimed") for _ in range(2))
-    shared = registry.shared()
-    rows = [row(number, "file:///c") for number in (lost, ours)]
-    assert shared.among(rows, just_claimed=False) == set()
-    registry.set(lost, "live")
-    # The one whose claim is lost is not judged by its own row: that would finish it.
-    assert shared.among(rows, just_claimed=False) == {ours}
+    other = registry.add("file:///other", "claimed")
+    verdicts = registry.verdicts()
+    rows = [row(lost, "file:///c"), row(ours, "file:///c"), row(other, "file:///other")]
+    assert verdicts.among(rows, just_claimed=False) == {}
+    registry.set(lost, state)
+    assert verdicts.among(rows, just_claimed=False) == {lost: CLAIM_LOST, ours: SHARED}
+    registry.set(ours, state)
+    assert verdicts.among(rows, just_claimed=False) == {lost: CLAIM_LOST, ours: CLAIM_LOST}
 
 
 @pytest.mark.parametrize(
@@ -533,6 +557,7 @@ def test_no_id_within_the_overlap_is_missed(steps: list[tuple[str, int]]) -> Non
         elif verb == "read":
             read |= table.read(recent)
             assert read == table.there
+            assert recent.highest == max(table.there, default=0)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ import pytest
 from oslo_db import exception as db_exception
 
 from evscrub.domain.clock import Clock, DatabaseClock
-from evscrub.domain.decisions import LocationRow
-from evscrub.domain.verdict import GONE, SHARED, Verdict
+from evscrub.domain.decisions import ALIVE, Leave, LocationRow
+from evscrub.domain.verdict import CLAIM_LOST, GONE, SHARED, Verdict
+from evscrub.flow_control.circuit_breaker import State
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.lane import Lane
@@ -35,6 +36,7 @@ class SharingWorld(World):
     """A world in which another image gets the URL of a location at a given time."""
 
     shared_since = 10.0
+    verdict = SHARED
     looks = 0
     fails = False
 
@@ -46,7 +48,7 @@ class SharingWorld(World):
         if self.fails and not just_claimed:
             raise db_exception.DBError(None)
         since = self.shared_since
-        return {row.id: SHARED for row in rows if row.store == "wanted" and now >= since}
+        return {row.id: self.verdict for row in rows if row.store == "wanted" and now >= since}
 
 
 def hangs(_now: float) -> tuple[float, Verdict]:
@@ -60,6 +62,27 @@ def test_data_shared_during_a_hang_is_kept() -> None:
     assert [asked.store for asked in world.asked] == ["slow"]
     assert world.status(image) == "deleted"
     assert world.left(image) == set()
+
+
+def test_restored_data_is_kept_after_a_hang() -> None:
+    """The database had lost the claim."""
+    world = SharingWorld(slow=hangs, wanted=fast)
+    world.verdict = CLAIM_LOST
+    image, other = world.add("owner", "slow", "wanted"), world.add("owner", "wanted")
+
+    async def restore(scrubber: Scrubber) -> None:
+        await anyio.sleep(HANG_SECONDS / 2)
+        world.decisions[image] = Leave(ALIVE)
+        await anyio.sleep(HANG_SECONDS)
+        assert scrubber._record.troubles == {}
+        assert scrubber._lanes.of("wanted").breaker.state is State.CLOSED
+
+    world.run(until=200, meanwhile=restore, idle=True)
+    assert [(asked.store, asked.image_id) for asked in world.asked] == [
+        ("slow", image),
+        ("wanted", other),
+    ]
+    assert world.left(image) == {"wanted"}
 
 
 def test_unshared_data_is_deleted_after_a_hang() -> None:
