@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.forking import STORE_DRIVERS
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     [
@@ -31,7 +33,7 @@ _context.set_forkserver_preload(
         "oslo_messaging._drivers.impl_rabbit",
         "psycopg2",
         "pymysql",
-        "tests.forking.store_drivers",
+        *STORE_DRIVERS,
         "tests.functional.commands",
     ]
 )
