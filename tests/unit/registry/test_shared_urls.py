@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from glance.common import crypt
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy.pool import StaticPool
 
@@ -538,6 +538,9 @@ class Table:
         max_size=60,
     )
 )
+@example(
+    [("take", 1), ("take", 1), ("commit", 1), ("read", 0), ("commit", 0), ("read", 0)]
+)  # a lower id appears later
 def test_no_id_within_the_overlap_is_missed(steps: list[tuple[str, int]]) -> None:
     table, recent, read = Table(), RecentIds(0, 0, 0.0), set[int]()
     for verb, value in steps:
