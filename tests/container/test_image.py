@@ -122,10 +122,10 @@ def test_agent_is_healthy_while_it_runs_and_changes_no_file_of_the_image(
     assert not is_healthy()
     assert config["Entrypoint"] == ["evscrub"]
     line = [*config["Entrypoint"], *config["Cmd"]]
-    log = (shared / "log").open("w+")
-    agent = subprocess.Popen(
-        command(root, USER, shared, ["env", HOME, *line]), stdout=log, stderr=log
-    )
+    with (shared / "log").open("w") as log:
+        agent = subprocess.Popen(
+            command(root, USER, shared, ["env", HOME, *line]), stdout=log, stderr=log
+        )
     try:
         end = time.monotonic() + SECONDS
         while "Status page on" not in (shared / "log").read_text():
