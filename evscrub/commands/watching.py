@@ -116,7 +116,7 @@ def _signals() -> Iterator[int]:
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
-    resized = signal.signal(signal.SIGWINCH, lambda *_: None)  # by default it is not told
+    resized = signal.signal(signal.SIGWINCH, lambda *_: None)  # by default ignored, and not written
     before = signal.set_wakeup_fd(writer)
     try:
         yield reader

@@ -14,7 +14,6 @@ from datetime import datetime, timedelta
 from evscrub.domain.decisions import DELETED, PENDING_DELETE, ImageRow, LocationRow
 
 #: Statuses of an image that is not deleted and has its data.
-#: Statuses in which Glance serves an image, or would.
 USABLE = ("active", "deactivated")
 
 #: How long before the image a DELETE may have marked its locations. Glance marks them one by one,

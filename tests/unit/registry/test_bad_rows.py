@@ -53,11 +53,14 @@ IMAGES = st.builds(
 POLICY = Policy(scrub_time=timedelta(days=36500), claim_timeout=timedelta(days=1))
 
 
-@given(
+given_rows = given(
     IMAGES,
     st.lists(LOCATIONS, max_size=4),
     st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)),
 )
+
+
+@given_rows
 def test_every_row_is_decided_about(
     image: ImageRow, locations: list[LocationRow], now: datetime
 ) -> None:
@@ -68,11 +71,7 @@ def test_every_row_is_decided_about(
         assert all(row.updated_at != lease for row in decision.locations)
 
 
-@given(
-    IMAGES,
-    st.lists(LOCATIONS, max_size=4),
-    st.datetimes(datetime(1990, 1, 1), datetime(2200, 1, 1)),
-)
+@given_rows
 def test_every_row_is_reported_on(
     image: ImageRow, locations: list[LocationRow], now: datetime
 ) -> None:
