@@ -37,7 +37,14 @@ ANYTHING: tuple[Any, ...] = (None, {}, {"share": "much"}, {"share": "2/1"}, "1/2
 NewMember = Callable[..., Coordinator]
 
 
-@pytest.fixture(params=[*COORDINATORS, "file"])
+# One test at a time on each server: to memcached's driver, members of the same id are one, whatever
+# group each is in.
+@pytest.fixture(
+    params=[
+        pytest.param(kind, marks=pytest.mark.xdist_group(f"members-{kind}"))
+        for kind in (*COORDINATORS, "file")
+    ]
+)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Return the URL of each kind of coordinator in turn; it is shared, but for files."""
     kind = COORDINATORS.get(request.param)
