@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import ClassVar, Self
 
-#: With a single store glance_store loads all drivers to learn their options. Those of Ceph and
-#: Cinder are missing here: tests give programs stand-ins for their client libraries.
+#: Glance loads all drivers, and evscrub those of the enabled stores. Those of Ceph and Cinder are
+#: missing here: tests give programs stand-ins for their client libraries.
 STORE_DRIVERS = tuple(
     f"glance_store._drivers.{name}"
     for name in ("filesystem", "http", "s3", "swift", "vmware_datastore")

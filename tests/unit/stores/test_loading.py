@@ -177,6 +177,19 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize(
+    "text", ["[DEFAULT]\nenabled_backends = good:file\n[good]\n", "[glance_store]\nstores = file\n"]
+)
+def test_only_drivers_of_enabled_stores_are_imported(
+    new_conf: NewConf, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Those of the others need tenths of a second and much memory, for their client libraries."""
+    forget_drivers(monkeypatch)
+    stores = Stores(new_conf(f"{text}filesystem_store_datadir = {{tmp}}/good\n"))
+    assert stores.usable == stores.names
+    assert [name for name in sys.modules if name.startswith(DRIVERS)] == [f"{DRIVERS}filesystem"]
+
+
 #: Where that of most kinds is no URL of an object.
 URLS = {
     "cinder": "cinder://7c1f1a5e-0b3c-4d49-8a6b-0f7a2f6f1c11",
