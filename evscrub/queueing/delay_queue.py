@@ -166,17 +166,16 @@ class DelayQueue:
         """Return how many images are ready in `lane`."""
         return self._turns.ready(lane)
 
-    def has_ready(self, lane: Hashable) -> bool:
-        """Return whether an image is ready in `lane`."""
-        return self._turns.has_ready(lane)
+    def has_ready(self, lane: Hashable, at_most: Mapping[OwnerKey, int] | None = None) -> bool:
+        """Return whether :meth:`take` would return an image of `lane`.
+
+        :param at_most: see there.
+        """
+        return self._turns.has_ready(lane, at_most or {})
 
     def lanes(self) -> list[Hashable]:
         """Return the lanes with ready images."""
         return self._turns.lanes()
-
-    def has_ready_of_others(self, lane: Hashable, owner: str | None) -> bool:
-        """Return whether an image of another owner is ready in `lane`."""
-        return self._turns.has_ready_of_others(lane, owner_key(owner))
 
     def is_waiting(self, image_id: str) -> bool:
         """Return whether the image waits for its due time."""

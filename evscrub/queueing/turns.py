@@ -9,7 +9,6 @@ publisher nothing that naming the other owner would not.
 
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping
-from itertools import islice
 from zlib import crc32
 
 from evscrub.queueing.image_key import ImageKey
@@ -119,22 +118,16 @@ class Turns:
         if found is not None:
             found.turns.extendleft(reversed(passed))
 
-    def has_ready_of_others(self, lane: Hashable, owner: OwnerKey) -> bool:
-        """Return whether a lane has a ready key of another owner."""
-        found = self._find(lane)
-        # An owner has at most one turn, so two turns are enough to look at.
-        turns = () if found is None else islice(found.turns, 2)
-        return any(group & _OWNER_MASK != owner for group in turns)
-
     def ready(self, lane: Hashable) -> int:
         """Return the number of ready keys in a lane."""
         found = self._find(lane)
         return 0 if found is None else sum(map(len, found.by_group.values()))
 
-    def has_ready(self, lane: Hashable) -> bool:
-        """Return whether a lane has a ready key."""
+    def has_ready(self, lane: Hashable, at_most: Mapping[OwnerKey, int]) -> bool:
+        """Return whether :meth:`take` would yield a key of a lane."""
         found = self._find(lane)
-        return found is not None and bool(found.turns)
+        turns = () if found is None else found.turns
+        return any(at_most.get(group & _OWNER_MASK, 1) > 0 for group in turns)
 
     def lanes(self) -> list[Hashable]:
         """Return the lanes with ready keys."""

@@ -39,11 +39,14 @@ def claim_size(lane: Lane, now: float, batch_size: int, rate: float) -> int:
     return min(batch_size, wanted if rates else ceil(wanted / lane.claiming.yielded))
 
 
-def claim_limits(lane: Lane, now: float, batch_size: int) -> dict[OwnerKey, int]:
+def claim_limits(
+    lane: Lane, now: float, batch_size: int, *, probe_owners: bool = True
+) -> dict[OwnerKey, int]:
     """Return how many images of each limited owner may be claimed now; others are not limited.
 
     :param now: seconds since boot.
     :param batch_size: maximum for one transaction.
+    :param probe_owners: whether an owner whose breaker is not closed may be probed.
     """
     limits: dict[OwnerKey, int] = {}
     for owner in lane.held_up():
@@ -51,7 +54,8 @@ def claim_limits(lane: Lane, now: float, batch_size: int) -> dict[OwnerKey, int]
         more = _wanted(lane, 0, batch_size) - ahead
         limits[owner_key(owner)] = more if more > ahead else 0  # in bulk rather than one by one
     for owner, breaker in lane.health.shut.items():
-        limits[owner_key(owner)] = breaker.lets_through(now, lane.in_flight(owner)) or 0
+        probes = breaker.lets_through(now, lane.in_flight(owner)) if probe_owners else 0
+        limits[owner_key(owner)] = probes or 0
     return limits
 
 

@@ -5,6 +5,7 @@ from collections.abc import Hashable, Iterator
 
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import DelayQueue, Taken
+from evscrub.queueing.turns import OwnerKey, owner_key
 from evscrub.scrubbing.claim_ahead import claim_limits, claim_size
 from evscrub.scrubbing.claimer import UNKNOWN_LANE
 from evscrub.scrubbing.claiming import Again
@@ -37,10 +38,11 @@ class Scheduler:
         settings = self._context.settings
         for store in {_store_of(name) for name in self._queue.lanes() if name != UNKNOWN_LANE}:
             lane = self._lanes.of(store)
-            blamed = lane.health.blamed
-            names = (lane.name, Again(lane.name))
-            if blamed and any(self._queue.has_ready_of_others(name, *blamed) for name in names):
-                self._lanes.make_way(lane)
+            if lane.health.blamed is not None:
+                but_theirs = {owner_key(owner): 0 for owner in lane.health.blamed}
+                names = (lane.name, Again(lane.name))
+                if any(self._queue.has_ready(name, but_theirs) for name in names):
+                    self._lanes.make_way(lane)
             while size := claim_size(lane, now, settings.batch_size, settings.rate):
                 taken = self._take(lane, size, now)
                 if not taken:
@@ -57,7 +59,9 @@ class Scheduler:
         if lane.health.blamed not in {None, (job.owner,)}:
             self._lanes.make_way(lane)
         now = self._context.clock.boot()
-        return lane if lane.takes(job.owner, now) and not self._is_poor_probe(lane, job) else None
+        if not lane.takes(job.owner, now) or self._is_poor_probe(lane, job, now):
+            return None
+        return lane
 
     def pause_seconds(self) -> float:
         """Return the seconds until something can start without a wake-up."""
@@ -70,19 +74,28 @@ class Scheduler:
     def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
         """Take ready images of a lane, within the limits of their owners."""
         taken: list[Taken] = []
-        for name in lane.claiming.order(is_closed=lane.breaker.state is State.CLOSED):
-            if len(taken) < size:
-                limits = claim_limits(lane, now, self._context.settings.batch_size)
-                for image in taken:
-                    if image.owner in limits:
-                        limits[image.owner] -= 1
-                taken += self._queue.take(name, size - len(taken), limits)
+        is_closed = lane.breaker.state is State.CLOSED
+        names = lane.claiming.order(is_closed=is_closed)
+        # An image of an owner whose images fail anyway is the poorest probe of the store.
+        for probe_owners in (True,) if is_closed else (False, True):
+            for name in names:
+                if len(taken) < size:
+                    limits = self._limits(lane, now, probe_owners=probe_owners)
+                    for image in taken:
+                        if image.owner in limits:
+                            limits[image.owner] -= 1
+                    taken += self._queue.take(name, size - len(taken), limits)
         return taken
 
-    def _is_poor_probe(self, lane: Lane, job: Job) -> bool:
-        """Return whether the job would probe its store although a better image is ready."""
-        probing = lane.breaker.state is not State.CLOSED
-        return probing and not job.first and self._queue.has_ready(lane.name)
+    def _is_poor_probe(self, lane: Lane, job: Job, now: float) -> bool:
+        """Return whether the job would probe its store although a better image can be claimed."""
+        if job.first or lane.breaker.state is State.CLOSED:
+            return False
+        return self._queue.has_ready(lane.name, self._limits(lane, now, probe_owners=False))
+
+    def _limits(self, lane: Lane, now: float, *, probe_owners: bool) -> dict[OwnerKey, int]:
+        batch_size = self._context.settings.batch_size
+        return claim_limits(lane, now, batch_size, probe_owners=probe_owners)
 
 
 def _store_of(lane: Hashable) -> str:

@@ -265,14 +265,16 @@ class TestLimitsOfOwners:
         assert [t.owner for t in queue.take("s", 2, {A: 0})] == keys("bc")
         assert [t.owner for t in queue.take("s", 9)] == keys("abca")
 
-    def test_others_are_seen(self) -> None:
+    def test_ready_is_what_can_be_taken(self) -> None:
         queue = self.queue("aab")
-        assert queue.has_ready_of_others("s", "a")
-        assert queue.has_ready_of_others("s", "b")
+        assert queue.has_ready("s", {A: 0})
+        assert queue.has_ready("s", {owner_key("b"): 0})
+        assert queue.has_ready("s", {A: 1, owner_key("b"): -2})
+        assert not queue.has_ready("s", {A: 0, owner_key("b"): -2})
         queue.take("s", 1, {A: 0})
-        assert not queue.has_ready_of_others("s", "a")
-        assert queue.has_ready_of_others("s", None)
-        assert not queue.has_ready_of_others("t", "a")
+        assert not queue.has_ready("s", {A: 0})
+        assert queue.has_ready("s", {owner_key(None): 0})
+        assert not queue.has_ready("t", {A: 1})
 
 
 class TestQuestions:

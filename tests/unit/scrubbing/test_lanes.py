@@ -50,6 +50,17 @@ def share_refused(asked: Sequence[Asked]) -> float:
     return sum(one.verdict is THROTTLED for one in asked) / max(1, len(asked))
 
 
+class CountingWorld(World):
+    """It counts the images that are claimed."""
+
+    claims = 0
+
+    def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        seen = super().claim(image_ids, policy)
+        self.claims += len(seen.claims)
+        return seen
+
+
 def finished(world: World, store: str) -> list[float]:
     """Return the times of a store's successful deletes."""
     return [one.at for one in world.asked if one.store == store and one.verdict is GONE]
@@ -801,6 +812,19 @@ def test_lost_write_access_shuts_the_store_at_once() -> None:
         world.add("o", "a")
     world.run(3.5)  # before the first probe
     assert len(world.asked) <= 16
+
+
+def test_images_of_a_stopped_owner_do_not_keep_a_store_shut() -> None:
+    """One project's images always fail; the answer to another's shuts the store once."""
+    world = CountingWorld(a=fast)
+    for _ in range(200):
+        world.of_images[world.add("failing", "a")] = down
+    images = [world.add("good", "a") for _ in range(40)]
+    lost = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
+    world.of_images[images[-1]] = lambda now: fast(now) if now > 60 else (0.01, lost)
+    world.run(180)
+    assert {world.status(image_id) for image_id in images} == {"deleted"}
+    assert world.claims <= len(world.asked) + 5, "images were claimed and released"
 
 
 def test_partial_success_is_kept() -> None:
