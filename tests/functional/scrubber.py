@@ -6,12 +6,15 @@ tests may run one.
 """
 
 import functools
+from contextlib import suppress
 
-from botocore import session
 from glance.cmd import scrubber
 
 if __name__ == "__main__":
-    # It makes a client for each delete, and each would parse what boto3 knows of AWS for itself.
-    session.create_loader = functools.cache(session.create_loader)
+    with suppress(ModuleNotFoundError):  # environments of other releases are without S3
+        from botocore import session
+
+        # It makes a client for each delete, and each would parse for itself what boto3 knows.
+        session.create_loader = functools.cache(session.create_loader)
     scrubber.scrubber_already_running = lambda: False
     scrubber.main()
