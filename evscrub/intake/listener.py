@@ -20,12 +20,12 @@ import oslo_messaging
 from anyio.lowlevel import EventLoopToken
 from oslo_config import cfg
 from oslo_log import log as logging
-from oslo_messaging.notify.listener import BatchNotificationServer
 
 from evscrub.domain.clock import Clock
 from evscrub.intake import kafka
 from evscrub.intake import transport as bounded
 from evscrub.intake.amqp import PRIORITY
+from evscrub.intake.batch_server import BatchServer
 from evscrub.intake.broker_probe import BrokerWatch, brokers, transport_url
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError, parse
 from evscrub.telemetry.log_limit import LogLimit
@@ -233,7 +233,7 @@ class Listener:
             for topic in options.topics
         ]
         while not self._stop.is_set():
-            server = BatchNotificationServer(
+            server = BatchServer(
                 self._transport,
                 targets,
                 self.dispatcher,

@@ -85,6 +85,7 @@ class RegistryGateway:
         self._answered_at = -math.inf
         #: Start times of the pending calls.
         self._waiting: dict[object, float] = {}
+        self._begun = anyio.Event()  #: set by a call, for :meth:`run`
 
     @property
     def away_seconds(self) -> float:
@@ -120,6 +121,7 @@ class RegistryGateway:
         """
         call = object()
         self._waiting[call] = self._clock.boot()
+        self._begun.set()
         try:
             with anyio.move_on_after(patience_seconds):
                 result = await anyio.to_thread.run_sync(
@@ -143,6 +145,10 @@ class RegistryGateway:
         """Detect a registry that stops answering and one that is up again, until cancelled."""
         last = self._clock.boot()
         while True:
+            if not self._waiting and not self.is_away:
+                self._begun = anyio.Event()
+                await self._begun.wait()
+                last = min(self._waiting.values(), default=self._clock.boot())
             await anyio.sleep(_TICK_SECONDS)
             now = self._clock.boot()
             if now - last > _LATE_SECONDS:

@@ -79,9 +79,9 @@ async def _keep_history(history: History, sources: Sources) -> None:
 async def _keep_count(count: RegistryCounter, routes: "Routes") -> None:
     """Refresh the count while clients request it."""
     while True:
-        if routes.count_wanted:
-            routes.count_wanted = False
-            await count.refresh()
+        await routes.count_wanted.wait()
+        routes.count_wanted = anyio.Event()
+        await count.refresh()
         await anyio.sleep(1.0)
 
 
@@ -99,7 +99,7 @@ class Routes:
         count: RegistryCounter,
         readiness: "Readiness",
     ) -> None:
-        self.count_wanted = False
+        self.count_wanted = anyio.Event()
         self._sources = sources
         self._snapshot = snapshot
         self._history = history
@@ -121,7 +121,7 @@ class Routes:
                     headers={"Content-Security-Policy": self._page.policy},
                 )
             case "/status":
-                self.count_wanted = True
+                self.count_wanted.set()
                 shown = view(
                     self._sources.statistics(),
                     self._snapshot.get(),
@@ -134,7 +134,7 @@ class Routes:
                 lanes, images = scrubber.statistics().lanes, scrubber.images_in_trouble()
                 return Answer(trouble_lines(lanes, images), "application/x-ndjson")
             case "/metrics":
-                self.count_wanted = True
+                self.count_wanted.set()
                 encode, content_type = exposition.choose_encoder(headers.get("accept", ""))
                 return Answer(encode(self._metrics), content_type)
             case "/healthz":

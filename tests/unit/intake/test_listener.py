@@ -238,7 +238,7 @@ class Server:
 
 
 def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listener, "BatchNotificationServer", Server)
+    monkeypatch.setattr(listener, "BatchServer", Server)
     monkeypatch.setattr(listener, "_SILENCE_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(silence, "_QUIET_SECONDS", 0.05)
     monkeypatch.setattr(Server, "started", 0)

@@ -194,7 +194,28 @@ def test_other_exceptions_pass_through() -> None:
     play(scene)
 
 
-def test_stopped_process_does_not_mean_down() -> None:
+def test_nothing_is_watched_while_no_call_is_pending() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
+        looks = 0
+        look = calls._look
+
+        async def counted(now: float) -> None:
+            nonlocal looks
+            looks += 1
+            await look(now)
+
+        calls._look = counted  # type: ignore[method-assign] # to count
+        await anyio.sleep(100)
+        assert looks == 0
+        await calls.call(lambda: registry.answer(5))
+        await anyio.sleep(100)
+        assert 5 <= looks <= 6
+
+    play(scene)
+
+
+@pytest.mark.parametrize("began_seconds_before", [0.0, 0.5, 1.5])
+def test_stopped_process_does_not_mean_down(began_seconds_before: float) -> None:
     class Stopped(Clock):
         """A clock that jumps as it does for a process that was stopped."""
 
@@ -213,7 +234,7 @@ def test_stopped_process_does_not_mean_down() -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(calls.run)
             tasks.start_soon(calls.call, lambda: registry.answer(5))
-            await anyio.sleep(1.5)
+            await anyio.sleep(began_seconds_before)
             clock.stopped_for = 3600
             await anyio.sleep(3)
             assert not calls.is_away
