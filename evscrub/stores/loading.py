@@ -6,7 +6,6 @@ of some failures. Here a store that cannot be used does not affect others, and i
 recorded. glance_store's own table of drivers contains only stores that can be used.
 """
 
-import functools
 import importlib
 import logging
 import os
@@ -14,8 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from types import ModuleType, SimpleNamespace
-from typing import Any
 
 from glance_store import backend, multi_backend
 from glance_store import location as store_location
@@ -25,7 +22,7 @@ from stevedore.driver import DriverManager
 
 from evscrub.domain import verdict
 from evscrub.domain.object_identity import StoreConfig
-from evscrub.stores import configs, faults
+from evscrub.stores import configs, faults, s3_clients
 from evscrub.stores.faults import Driver, Fault
 
 #: How long to wait for a driver before the next one is loaded. The rbd driver waits five minutes
@@ -167,7 +164,7 @@ class StoreLoader:
             )
             if fault is not None:
                 return fault
-            _share_s3_sessions()
+            s3_clients.share()
             driver.configure(re_raise_bsc=True)
             fault = faults.bad_client(driver, where)
             if fault is None:
@@ -211,27 +208,3 @@ def _forget_module(kind: str) -> None:
     for name in list(sys.modules):
         if name == module or name.startswith(f"{module}."):
             del sys.modules[name]
-
-
-def _share_s3_sessions() -> None:
-    """Make the deletes of an s3 store share a session of boto3.
-
-    The driver creates a session for each delete, and each session reads boto3's models, which takes
-    100 ms of processor time and would limit an agent to ten deletes a second.
-    """
-    driver: Driver = sys.modules.get("glance_store._drivers.s3")
-    if driver is None or not isinstance(driver.boto_session, ModuleType):
-        return
-    make, lock = driver.boto_session.Session, threading.Lock()
-
-    @functools.cache
-    def shared(**credentials: str) -> SimpleNamespace:
-        session = make(**credentials)
-
-        def client(**options: Any) -> Any:  # noqa: ANN401 - boto3's own
-            with lock:  # clients are thread-safe, their creation is not
-                return session.client(**options)
-
-        return SimpleNamespace(client=client)
-
-    driver.boto_session = SimpleNamespace(Session=shared)

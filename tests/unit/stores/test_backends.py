@@ -345,16 +345,29 @@ def test_lost_write_access_loads_the_driver_again(load: Loader, tmp_path: Path) 
     assert not path.exists()
 
 
-def test_deletes_share_a_session_of_boto3(load: Loader) -> None:
-    """To make one takes a hundred times as long as a request."""
+def test_deletes_share_a_client_of_boto3(load: Loader) -> None:
+    """To make one takes five times as long as a request, and a session a hundred times."""
     stores = load({"o": "s3"}, o=S3)
     stores.load()
     driver: Any = __import__("glance_store._drivers.s3", fromlist=["Store"])
-    made = driver.boto_session.Session(aws_access_key_id="a", aws_secret_access_key="b")
-    assert driver.boto_session.Session(aws_access_key_id="a", aws_secret_access_key="b") is made
-    assert driver.boto_session.Session(aws_access_key_id="c", aws_secret_access_key="b") is not made
-    client = made.client(service_name="s3", endpoint_url="http://s3.test", region_name="r")
-    assert client.meta.endpoint_url == "http://s3.test"
+
+    def client(secret: str = "b", style: str = "path", **options: object) -> Any:
+        session = driver.boto_session.Session(aws_access_key_id="a", aws_secret_access_key=secret)
+        config = driver.boto_client.Config(s3={"addressing_style": style})
+        options = {"endpoint_url": "http://s3.test", "verify": None, **options}
+        return session.client(service_name="s3", region_name="r", config=config, **options)
+
+    shared = client()
+    assert client() is shared
+    assert shared.meta.endpoint_url == "http://s3.test"
+    assert shared.meta.config.s3["addressing_style"] == "path"
+    others = [
+        client(secret="c"),
+        client(style="virtual"),
+        client(endpoint_url="http://other.test"),
+        client(verify="/etc/ssl/ca.pem"),
+    ]
+    assert len({id(each) for each in (shared, *others)}) == 5
 
 
 class TestLookFor:
