@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from tests.bench.kit.lab import Lab, Options, Site
-from tests.bench.kit.processes import Peer, cpu_seconds, rss_bytes
+from tests.bench.kit.processes import Peer, cpu_seconds, rss_bytes, wake_ups
 from tests.bench.kit.results import Metric, Report
 from tests.bench.kit.scale import Scale, tell
 from tests.bench.kit.seed import Batch
@@ -27,6 +27,7 @@ def run(lab: Lab, scale: Scale) -> Report:
         f"Idle: an agent with {images:,} images that wait, for {seconds:.0f} s",
         metrics=(
             Metric("cpu", "CPU s/hour", 1),
+            Metric("wakes", "wake-ups/s", 1),
             Metric("queries", "statements/hour"),
             Metric("sweep", "statements/sweep", 1),
             Metric("rss", "resident MB"),
@@ -41,6 +42,13 @@ def run(lab: Lab, scale: Scale) -> Report:
         for turn in scale.turns:
             tell(f"{database}, round {turn + 1}")
             report.add(database, "evscrub", **_measure(site, images, seconds))
+        medians = [
+            report.median(database, "evscrub", key) or 0.0 for key in ("cpu", "wakes", "rss")
+        ]
+        report.goals.append(
+            f"{database}: 8 CPU s/hour, under 3 wake-ups/s, 80 MB: "
+            + ", ".join(f"{median:.1f}" for median in medians)
+        )
     return report
 
 
@@ -50,11 +58,11 @@ def _measure(site: Site, images: int, seconds: float) -> dict[str, float]:
     with _agent(site, site.agent_config(quiet)) as peer:
         peer.hears("begin", _DEADLINE_SECONDS)
         time.sleep(_SETTLE_SECONDS)  # the first sweep, and joining the bus
-        cpu, statements = cpu_seconds(peer.pid), _statements(site)
+        cpu, wakes, statements = cpu_seconds(peer.pid), wake_ups(peer.pid), _statements(site)
         own = _statements(site) - statements
         time.sleep(seconds)
         statements = _statements(site) - statements - 2 * own
-        cpu = cpu_seconds(peer.pid) - cpu
+        cpu, wakes = cpu_seconds(peer.pid) - cpu, wake_ups(peer.pid) - wakes
         rss = rss_bytes(peer.pid)
     # A sweep each second tells what one takes, beside what there is anyway.
     often: Options = {**quiet, "sweep": {"interval": 1}}
@@ -66,6 +74,7 @@ def _measure(site: Site, images: int, seconds: float) -> dict[str, float]:
         swept = (_statements(site) - before - own) / seconds
     return {
         "cpu": cpu / seconds * _HOUR,
+        "wakes": wakes / seconds,
         "queries": max(0.0, statements / seconds * _HOUR),
         "sweep": swept,
         "rss": rss / 1e6,

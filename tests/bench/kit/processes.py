@@ -36,6 +36,16 @@ def peak_rss_bytes(pid: int) -> int:
     return _status_kb(pid, "VmHWM") * 1024
 
 
+def wake_ups(pid: int) -> int:
+    """How often the threads of one process have waited for something and gone on."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        for line in status.read_text().splitlines():
+            if line.startswith("voluntary_ctxt_switches:"):
+                total += int(line.split()[1])
+    return total
+
+
 def _tree(pid: int) -> Iterable[int]:
     yield pid
     try:
