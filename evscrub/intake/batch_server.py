@@ -3,6 +3,7 @@
 
 from typing import Any
 
+from oslo_messaging._drivers.amqpdriver import AMQPListener
 from oslo_messaging.notify.listener import BatchNotificationServer
 
 #: How often to wake up while no message arrives. Stopping takes as long.
@@ -18,7 +19,10 @@ class BatchServer(BatchNotificationServer):  # type: ignore[misc] # oslo.messagi
 
     def _create_listener(self) -> Any:  # noqa: ANN401 - oslo.messaging is not typed
         adapter = super()._create_listener()
-        adapter._poll_style_listener = _Poller(adapter._poll_style_listener)  # noqa: SLF001 - it has no setter
+        listener = adapter._poll_style_listener  # noqa: SLF001 - there is no public way
+        # Kafka's returns when the batch is full or its time is over, even if a message is there.
+        if isinstance(listener, AMQPListener):
+            adapter._poll_style_listener = _Poller(listener)  # noqa: SLF001 - as above
         return adapter
 
 

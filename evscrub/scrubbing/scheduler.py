@@ -74,17 +74,14 @@ class Scheduler:
     def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:
         """Take ready images of a lane, within the limits of their owners."""
         taken: list[Taken] = []
-        is_closed = lane.breaker.state is State.CLOSED
-        names = lane.claiming.order(is_closed=is_closed)
-        # An image of an owner whose images fail anyway is the poorest probe of the store.
-        for probe_owners in (True,) if is_closed else (False, True):
-            for name in names:
-                if len(taken) < size:
-                    limits = self._limits(lane, now, probe_owners=probe_owners)
-                    for image in taken:
-                        if image.owner in limits:
-                            limits[image.owner] -= 1
-                    taken += self._queue.take(name, size - len(taken), limits)
+        order = lane.claiming.order(is_closed=lane.breaker.state is State.CLOSED)
+        for name, probe_owners in order:
+            if len(taken) < size:
+                limits = self._limits(lane, now, probe_owners=probe_owners)
+                for image in taken:
+                    if image.owner in limits:
+                        limits[image.owner] -= 1
+                taken += self._queue.take(name, size - len(taken), limits)
         return taken
 
     def _is_poor_probe(self, lane: Lane, job: Job, now: float) -> bool:

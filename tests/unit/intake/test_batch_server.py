@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from oslo_config import cfg
+from oslo_messaging._drivers.amqpdriver import AMQPListener
 from oslo_messaging._drivers.base import PollStyleListenerAdapter
 
 from evscrub.intake.batch_server import BatchServer
@@ -18,7 +19,7 @@ BATCH_SECONDS = 0.05
 
 
 class FakeListener:
-    """A driver's listener with messages that have arrived.
+    """Kafka's listener, with messages that have arrived.
 
     :param answers: what its polls return, one after another; nothing from then on.
     """
@@ -46,6 +47,10 @@ class FakeListener:
         pass
 
 
+class FakeRabbit(FakeListener, AMQPListener):  # type: ignore[misc] # oslo.messaging is not typed
+    """RabbitMQ's."""
+
+
 def serve(listener: FakeListener, batch_size: int, batches: int) -> list[list[str]]:
     """Serve until so many batches were dispatched, and return them."""
     served: list[list[str]] = []
@@ -71,7 +76,7 @@ def serve(listener: FakeListener, batch_size: int, batches: int) -> list[list[st
 
 
 def test_the_time_of_a_batch_begins_with_its_first_message() -> None:
-    listener = FakeListener([[], [], ["a"], ["b", "c"], ["d"], []])
+    listener = FakeRabbit([[], [], ["a"], ["b", "c"], ["d"], []])
     assert serve(listener, 10, batches=2) == [["a", "b", "c"], ["d"]]
     idle = listener.polls[0]
     assert idle[0] == 1
@@ -82,6 +87,12 @@ def test_the_time_of_a_batch_begins_with_its_first_message() -> None:
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_batch_is_never_larger_than_its_size(size: int) -> None:
-    listener = FakeListener([["a"], ["b"], ["c"], ["d"]])
+    listener = FakeRabbit([["a"], ["b"], ["c"], ["d"]])
     served = serve(listener, size, batches=2)
     assert served == ([["a"], ["b"]] if size == 1 else [["a", "b"], ["c", "d"]])
+
+
+def test_a_driver_that_fills_its_batches_is_left_alone() -> None:
+    listener = FakeListener([["a"]])
+    assert serve(listener, 10, batches=1) == [["a"]]
+    assert set(listener.polls) == {(10, BATCH_SECONDS)}

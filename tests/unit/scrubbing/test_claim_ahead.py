@@ -20,15 +20,17 @@ from tests.unit.world import new_job
 class TestClaimOrder:
     def test_failed_images_come_second_without_starving(self) -> None:
         orders = [new.claiming.order(is_closed=True) for new in [new_lane()] for _ in range(8)]
-        assert orders.count(("s", Again("s"))) == 6
-        assert orders.count((Again("s"), "s")) == 2
+        assert orders.count((("s", True), (Again("s"), True))) == 6
+        assert orders.count(((Again("s"), True), ("s", True))) == 2
 
-    def test_failed_images_are_not_used_as_probes(self) -> None:
+    def test_stopped_owners_probe_last_without_starving(self) -> None:
         lane = new_lane()
         answers(lane, UNEXPECTED, FAILURES)
-        assert {
-            lane.claiming.order(is_closed=lane.breaker.state is State.CLOSED) for _ in range(8)
-        } == {("s", Again("s"))}
+        is_closed = lane.breaker.state is State.CLOSED
+        orders = [lane.claiming.order(is_closed=is_closed) for _ in range(8)]
+        all_owners = (("s", True), (Again("s"), True))
+        assert orders.count((("s", False), (Again("s"), False), *all_owners)) == 6
+        assert orders.count(all_owners) == 2
 
 
 def takes(count: int) -> list[Taken]:

@@ -827,6 +827,24 @@ def test_images_of_a_stopped_owner_do_not_keep_a_store_shut() -> None:
     assert world.claims <= len(world.asked) + 5, "images were claimed and released"
 
 
+def test_a_stopped_owner_is_found_to_be_well_beside_one_whose_images_fail() -> None:
+    """The images of another project that always fail may not have all probes for themselves."""
+    world = World(a=fast)
+    stopped = [world.add("stopped", "a") for _ in range(60)]
+    for image_id in stopped:
+        world.of_images[image_id] = lambda now: fast(now) if now > 100 else down(now)
+    for _ in range(15):
+        for _ in range(6):
+            world.add("mixed", "a")
+        world.of_images[world.add("mixed", "a")] = down
+    for _ in range(20):
+        world.add("mixed", "a")
+    lost = Verdict(Outcome.STORE_TROUBLE, "no_write_access")
+    world.of_images[world.add("mixed", "a")] = lambda now: (0.01, lost) if now < 30 else down(now)
+    world.run(400)
+    assert {world.status(image_id) for image_id in stopped} == {"deleted"}
+
+
 def test_partial_success_is_kept() -> None:
     world = World(a=fast, b=lambda now: fast(now) if now > 30 else down(now), c=fast)
     images = [world.add(f"o{number}", "a", "b", "c") for number in range(10)]

@@ -9,6 +9,7 @@ import pwd
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from evscrub.domain.verdict import (
     StoreNotUsableError,
     Verdict,
 )
+from evscrub.stores import s3_clients
 from evscrub.stores.backends import Stores, Target
 from tests.servers import wait_until
 
@@ -368,6 +370,31 @@ def test_deletes_share_a_client_of_boto3(load: Loader) -> None:
         client(verify="/etc/ssl/ca.pem"),
     ]
     assert len({id(each) for each in (shared, *others)}) == 5
+
+
+def test_connections_do_not_idle_for_long(load: Loader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies between may drop them without a word."""
+    load({"o": "s3"}, o=S3)
+    driver: Any = __import__("glance_store._drivers.s3", fromlist=["Store"])
+    times = iter((0, 9.9, 10, 19.9, 20, 100))
+    closed: list[int] = []
+
+    class Session:
+        made = 0
+
+        def client(self, **_: object) -> Any:
+            number = Session.made = Session.made + 1
+            return SimpleNamespace(number=number, close=lambda: closed.append(number))
+
+    monkeypatch.setattr(driver, "boto_session", ModuleType("boto_session"))
+    driver.boto_session.Session = Session
+    s3_clients.share(lambda: next(times))
+    used = []
+    for _ in range(6):
+        options = {"config": driver.boto_client.Config(), "service_name": "s3"}
+        used.append((driver.boto_session.Session().client(**options).number, list(closed)))
+    # One that is no longer given out is kept for its last requests until the next is made.
+    assert used == [(1, []), (1, []), (2, []), (2, []), (3, [1]), (4, [1, 2])]
 
 
 class TestLookFor:
