@@ -24,16 +24,27 @@ if TYPE_CHECKING:
 POLL, MOST_POLL = 0.02, 0.1
 #: Below the ports that the kernel gives to clients, which would take one between look and use.
 _PORTS = range(12_000, 32_000)
+#: How many a process takes for itself at a time.
+_BLOCK = 100
 
 
 def _ports() -> Iterator[int]:
-    """Yield ports from a random one on: processes that ask at once do not get the same."""
-    start = random.SystemRandom().randrange(len(_PORTS))
-    while True:
-        yield from _PORTS[start:]
-        start = 0
+    """Yield ports that no other process gets here, for a server may listen long after it asked."""
+    blocks = list(_PORTS[::_BLOCK])
+    random.SystemRandom().shuffle(blocks)
+    for first in blocks:
+        # An abstract socket is the machine's, and goes with the process.
+        held = socket.socket(socket.AF_UNIX)
+        try:
+            held.bind(f"\0evscrub-test-ports-{first}")
+        except OSError:
+            held.close()
+            continue
+        _held.append(held)
+        yield from range(first, min(first + _BLOCK, _PORTS.stop))
 
 
+_held: list[socket.socket] = []
 _candidates = _ports()
 
 
@@ -47,7 +58,7 @@ def free_port() -> int:
             except OSError:
                 continue
             return port
-    raise AssertionError
+    raise AssertionError("no port is left")
 
 
 def wait_until(true: Callable[[], object], deadline: float, what: str) -> None:
