@@ -60,20 +60,18 @@ class Claiming:
     def order(self, *, is_closed: bool) -> tuple[tuple[str | Again, bool], ...]:
         """Return the queue lanes to claim from, in order of preference.
 
-        Images that failed before come second. While the breaker is not closed, those of owners
-        whose own is not closed come last, because they say little about the store. In every fourth
-        claim what is last comes first, to avoid starvation; but an image that failed before never
-        probes a store while another can.
+        Images that failed before come second, but first in every fourth claim to avoid starvation.
+        While the breaker is not closed they always come second, because they make poor probes.
+        Images of owners whose own breaker is not closed make poorer ones and come last, but in
+        every fourth claim like the others.
 
         :param is_closed: whether the lane's breaker is closed.
         :returns: each lane with whether owners whose breaker is not closed may be probed.
         """
         first, again = self._store, Again(self._store)
         self._ordered += 1
-        is_last_first = self._ordered % 4 == 0
-        if is_closed:
-            return (
-                ((again, True), (first, True)) if is_last_first else ((first, True), (again, True))
-            )
+        is_fourth = self._ordered % 4 == 0
         all_owners = ((first, True), (again, True))
-        return all_owners if is_last_first else ((first, False), (again, False), *all_owners)
+        if is_closed:
+            return all_owners[::-1] if is_fourth else all_owners
+        return all_owners if is_fourth else ((first, False), (again, False), *all_owners)

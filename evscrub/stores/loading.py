@@ -60,7 +60,7 @@ class StoreLoader:
         module = multi_backend if self._several else backend
         # The options of a driver are registered when it is loaded. glance_store's public function
         # would import the drivers of all types for theirs, which takes 0.4 s and 20 MB.
-        conf.register_opts(module._STORE_OPTS, group=configs.SINGLE_GROUP)  # noqa: SLF001
+        conf.register_opts(module._STORE_OPTS, group=configs.SINGLE_GROUP)  # noqa: SLF001 - see above
         #: The types of the enabled stores by name; the name of a single store is its type.
         self.enabled = self._several or {name: name for name in conf.glance_store.stores if name}
         self._threads: dict[str, threading.Thread] = {}
