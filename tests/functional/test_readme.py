@@ -81,6 +81,7 @@ class Clone:
                 "PIP_NO_INDEX": "1",
                 "PIP_NO_BUILD_ISOLATION": "0",
                 "PIP_NO_COMPILE": "1",
+                "PIP_NO_WARN_CONFLICTS": "1",
             }
 
     def run(self, command: str) -> str:

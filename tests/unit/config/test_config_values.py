@@ -97,6 +97,7 @@ class Running:
         self.agent._demote = quiet.Demote(lambda _: False)
 
 
+@pytest.mark.costly
 @each_option
 def test_at_start_each_odd_value_is_refused_in_one_line(
     files: Files, group: str, opt: cfg.Opt, capsys: pytest.CaptureFixture[str]

@@ -25,6 +25,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
