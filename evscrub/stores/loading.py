@@ -22,7 +22,7 @@ from stevedore.driver import DriverManager
 
 from evscrub.domain import verdict
 from evscrub.domain.object_identity import StoreConfig
-from evscrub.stores import configs, faults, s3_clients
+from evscrub.stores import configs, faults, s3_clients, swift_clients
 from evscrub.stores.faults import Driver, Fault
 
 #: How long to wait for a driver before the next one is loaded. The rbd driver waits five minutes
@@ -165,6 +165,7 @@ class StoreLoader:
             if fault is not None:
                 return fault
             s3_clients.share()
+            swift_clients.share()
             driver.configure(re_raise_bsc=True)
             fault = faults.bad_client(driver, where)
             if fault is None:

@@ -7,29 +7,13 @@ processor time, and a client takes 8 ms, five times as long as a request.
 
 import functools
 import sys
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from evscrub.stores.faults import Driver
-
-#: As many as an agent can have requests at a time; connections are opened as they are needed.
-_CONNECTIONS = 4096
-#: How long a client is used. A connection that idles for longer may have been dropped on its way,
-#: which shows only as a request that fails, or that is not answered for a minute.
-_LIFE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Shared:
-    """A client with the one before it, whose last requests may still be under way."""
-
-    client: Any
-    since: float
-    before: Any
+from evscrub.stores.short_lived import CONNECTIONS, ShortLived
 
 
 class _Session:
@@ -38,22 +22,15 @@ class _Session:
     def __init__(self, session: Any, config: Any, clock: Callable[[], float]) -> None:  # noqa: ANN401 - boto3 is not typed
         self._session = session
         self._config = config
-        self._clock = clock
-        self._lock = threading.Lock()  # clients are thread-safe, their creation is not
-        self._clients: dict[str, _Shared] = {}
+        # Clients are thread-safe, their creation is not.
+        self._clients: ShortLived[Any] = ShortLived(clock)
 
     def client(self, **options: Any) -> Any:  # noqa: ANN401 - as above
-        key = _key(options)
-        with self._lock:
-            now, shared = self._clock(), self._clients.get(key)
-            if shared is None or now - shared.since >= _LIFE_SECONDS:
-                if shared is not None and shared.before is not None:
-                    shared.before.close()
-                config = options["config"].merge(self._config)
-                client = self._session.client(**options | {"config": config})
-                before = None if shared is None else shared.client
-                shared = self._clients[key] = _Shared(client, now, before)
-            return shared.client
+        def make() -> Any:  # noqa: ANN401 - as above
+            config = options["config"].merge(self._config)
+            return self._session.client(**options | {"config": config})
+
+        return self._clients.get(_key(options), make)
 
 
 def share(clock: Callable[[], float] = time.monotonic) -> None:
@@ -65,7 +42,7 @@ def share(clock: Callable[[], float] = time.monotonic) -> None:
     if driver is None or not isinstance(driver.boto_session, ModuleType):
         return
     make: Callable[..., Any] = driver.boto_session.Session
-    config = driver.boto_client.Config(max_pool_connections=_CONNECTIONS)
+    config = driver.boto_client.Config(max_pool_connections=CONNECTIONS)
 
     @functools.cache
     def session(**credentials: str) -> _Session:

@@ -52,6 +52,19 @@ def test_existing_data_is_deleted_and_missing_data_is_finished(
     assert swift.has(f"/{BUCKET}/kept")
 
 
+def test_deletes_one_after_another_share_a_token(swift: StoreServer, new_site: SiteFactory) -> None:
+    site = new(swift, new_site)
+    names = [str(uuid.uuid4()) for _ in range(5)]
+    swift.put([f"/{BUCKET}/{name}" for name in names])
+    images = [site.images.add(Location("objects", url(swift, name))) for name in names]
+    before = len(swift.requests())
+    with site.agent(scrubber={"concurrency": 1}):
+        site.wait_scrubbed(images)
+    asked = swift.requests(before)
+    assert sum(request.method == "DELETE" for request in asked) == 5
+    assert sum(request.path == "/v3/auth/tokens" for request in asked) == 1
+
+
 def test_segments_of_a_large_object_are_deleted_with_it(
     swift: StoreServer, new_site: SiteFactory
 ) -> None:
