@@ -4,8 +4,8 @@
 # Check everything: style, types, scripts, and the tests on real servers.
 #
 #   tests/run.sh               everything
-#   tests/run.sh quick         what to run at each commit: style, types, the unit tests, and one
-#                              agent from end to end
+#   tests/run.sh quick         what to run at each commit: style, types, the unit tests but for the
+#                              costly ones, with fewer examples, and one agent from end to end
 #   tests/run.sh unit          the unit tests alone, without servers and without checks
 #   tests/run.sh readme        README.rst's commands as on a fresh machine, with the time of each
 #   tests/run.sh docs          the documentation, in build/docs/html, and the manual page
@@ -23,10 +23,10 @@
 #                              unit tests run from the sdist with each
 #   tests/run.sh -k claim -x   everything, with these arguments passed on to pytest
 #
-# PYTHON names the interpreter to use, python3 by default. The unit tests, but for the costly ones,
-# also run, with fewer examples, on one further interpreter, of those in FURTHER_PYTHONS that are there
-# the one whose turn it is: it changes with each commit. WORKERS is how many tests run at a time, by default three a
-# processor, because tests mostly wait.
+# PYTHON names the interpreter to use, python3 by default. The unit tests that are not costly also
+# run, with fewer examples, on one of the FURTHER_PYTHONS that are installed; the next commit takes the
+# next one. WORKERS is how many tests run at a time, by default three a processor, because tests mostly
+# wait.
 
 set -euo pipefail
 
@@ -40,6 +40,8 @@ UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
 PACKAGES+=(chromium prometheus shellcheck systemd)
 CONTAINER_PACKAGES=(buildah mmdebstrap)
+# Without the unit tests that take seconds of processor time each, and with fewer examples.
+QUICKLY=(-m 'not costly' --hypothesis-profile=few)
 LOGS=$(mktemp --directory)
 
 # Many processes start; each would compile all that it imports.
@@ -216,8 +218,7 @@ further() {
     local python environment=$VENV-$1
     python=$(find_python "$1")
     make_environment "$environment" "$python"
-    "$environment/bin/python" -m pytest --quiet -n 1 -m 'not costly' --hypothesis-profile=few \
-        tests/unit
+    "$environment/bin/python" -m pytest --quiet -n 1 "${QUICKLY[@]}" tests/unit
 }
 
 # Build wheel and sdist, and unpack the sdist.
@@ -316,7 +317,7 @@ quick() {
     make_environment "$VENV" "$PYTHON"
     install_servers
     start checks check
-    "$VENV/bin/python" -m pytest --quiet -n "$(nproc)" "$@" tests/unit \
+    "$VENV/bin/python" -m pytest --quiet -n "$(nproc)" "${QUICKLY[@]}" "$@" tests/unit \
         'tests/functional/test_agent.py::TestOneAgent::test_image_is_scrubbed_when_due_and_not_before[sqlite]' ||
         code=$?
     finish checks || code=$?

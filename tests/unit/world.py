@@ -224,7 +224,7 @@ class World:
                 while (now := anyio.current_time()) < until and (  # noqa: ASYNC110 - no event
                     idle or len(queue) + queue.statistics().taken
                 ):
-                    # Looked up every 0.1 s, a simulated hour is mostly this loop.
+                    # Every 0.1 s, this loop would take most of what a simulated hour takes.
                     await anyio.sleep(min(until - now, max(0.1, now / 100)))
                 ended = anyio.current_time()
                 stop.set()
