@@ -8,6 +8,7 @@ import pytest
 
 from evscrub.config import loader
 from evscrub.config.loader import ConfigError
+from evscrub.config.option_types import Integer
 from evscrub.config.options import GROUPS
 from evscrub.config.settings import status_address
 from evscrub.domain.refusals import CannotRunError, UnavailableError, UsageError
@@ -102,6 +103,13 @@ class TestUnit:
         (drain,) = (opt for opt in GROUPS["scrubber"] if opt.dest == "drain_timeout")
         (stop,) = values(unit, "TimeoutStopSec")
         assert int(stop) > drain.default
+
+    def test_each_delete_has_its_connections(self, unit: Path) -> None:
+        (concurrency,) = (opt for opt in GROUPS["scrubber"] if opt.dest == "concurrency")
+        assert isinstance(concurrency.type, Integer)
+        assert concurrency.type.max is not None
+        (files,) = values(unit, "LimitNOFILE")
+        assert int(files) > 2 * concurrency.type.max
 
     def test_its_folders_are_made(self, unit: Path) -> None:
         assert values(unit, "LogsDirectory") == ["evscrub"]
