@@ -58,13 +58,14 @@ def test_group_keeps_one_rate_while_agents_come_and_go(site: Site) -> None:
         membership_timeout=MEMBERSHIP_SECONDS,
         heartbeat_interval=0.5,
     )
-    first, _ = run.begin(2, 60)
+    first, _ = run.begin(2, 3 * DEADLINE_SECONDS)
     run.wait(2)
     third = run.add()
     run.wait_for("the third scrubs", lambda: run.counts()[third.name] > 0, DEADLINE_SECONDS)
     run.wait_full("three at the full rate", DEADLINE_SECONDS)
     run.kill(first)
-    run.wait_full("two at the full rate", MEMBERSHIP_SECONDS + 10)
+    # How soon, `tests/run.sh coordination` tells, on a quiet machine.
+    run.wait_full("two at the full rate", DEADLINE_SECONDS)
     outcome = run.end()
     assert not outcome.violations, told(outcome)
 

@@ -47,7 +47,7 @@ class Site:
             {
                 "DEFAULT": {"scrub_time": HOUR},
                 "status": {"listen": f"127.0.0.1:{self.port}"},
-                "scrubber": {"claim_timeout": 60},
+                "scrubber": {"claim_timeout": 600},
             },
         )
         self.agent.write_config()
