@@ -296,7 +296,8 @@ def test_many_rows_are_listed_in_constant_memory(site: Site) -> None:
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "exit 0\n"
     assert "Traceback" not in done.stderr
-    assert peaks[1] < peaks[0] + 10_000, "KiB"
+    # It takes 6,000 more at the most, and 9,500 at the least if it keeps all rows.
+    assert peaks[1] < peaks[0] + 7_500, "KiB"
 
 
 def _measure(site: Site) -> tuple[int, int]:

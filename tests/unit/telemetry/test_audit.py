@@ -47,6 +47,11 @@ def new_audit() -> Audit:
 
 
 async def run(made: Audit, images: int) -> None:
+    with anyio.fail_after(20):
+        await send(made, images)
+
+
+async def send(made: Audit, images: int) -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(made.run)
         await anyio.lowlevel.checkpoint()
