@@ -5,8 +5,7 @@ Looks in the stores, through glance_store, for all locations that the registry h
 deleted or not. No location is printed.
 """
 
-# A script, which prints its result.
-# ruff: noqa: INP001, T201
+# ruff: noqa: INP001, T201 - a script, which prints its result
 
 import argparse
 import sys

@@ -20,7 +20,7 @@ from evscrub.stores.short_lived import CONNECTIONS, ShortLived
 TOKEN_SECONDS = 60.0
 #: Answers to requests with a token of somebody who may not do that, at least not with this token.
 _REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-#: Answers after which swiftclient uses its connection no more: another one may follow unasked.
+#: Answers after which swiftclient uses its connection no more: a late answer may follow on it.
 _CUT_OFF = frozenset({HTTPStatus.REQUEST_TIMEOUT, 499})
 
 
