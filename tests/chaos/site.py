@@ -221,7 +221,7 @@ class Site:
         self.client = stack.enter_context(GlanceClient(self.glance.url, timeout=20))
         self.rows = Rows(self.url)
         self.holds = Holds(connect(self.url))
-        self.notifier = self._make_notifier()
+        self.notifier = self._make_notifier(stack)
         for number in range(AGENTS):
             directory = self.directory / f"agent{number}"
             directory.mkdir()
@@ -254,11 +254,12 @@ class Site:
             },
         )
 
-    def _make_notifier(self) -> oslo_messaging.Notifier:
+    def _make_notifier(self, stack: ExitStack) -> oslo_messaging.Notifier:
         conf = cfg.ConfigOpts()
         conf([], default_config_files=[str(self.glance.config.directory / "glance-api.conf")])
         oslo_messaging.set_transport_defaults("glance")
         transport = oslo_messaging.get_notification_transport(conf)
+        stack.callback(transport.cleanup)
         return oslo_messaging.Notifier(transport, "image.localhost", retry=0)
 
     # -- glance-scrubber

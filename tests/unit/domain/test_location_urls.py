@@ -386,11 +386,11 @@ def test_addresses_of_different_services(one: str, other: str) -> None:
 
 def test_long_url_is_parsed_quickly() -> None:
     """Whoever may write locations may write long ones."""
-    began = time.process_time()
+    began = time.thread_time()
     for end in ("", "?", " ", "/"):
         for part in ("a/", "aa", "/", "./", "@", ":"):
             for scheme in KINDS:
                 url = f"{scheme}://h/{part * 30_000}{end}"
                 tidy_key(url)
                 key(url)
-    assert time.process_time() - began < 20
+    assert time.thread_time() - began < 20

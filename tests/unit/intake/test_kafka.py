@@ -61,8 +61,9 @@ def test_notifications_arrive(broker: str) -> None:
         came.set()
 
     # As Glance sends them.
+    transport = oslo_messaging.get_notification_transport(conf)
     notifier = oslo_messaging.Notifier(
-        oslo_messaging.get_notification_transport(conf),
+        transport,
         driver="messagingv2",
         publisher_id="image.host",
         topics=["evscrub"],
@@ -96,6 +97,7 @@ def test_notifications_arrive(broker: str) -> None:
             tasks.cancel_scope.cancel()
 
     anyio.run(run)
+    transport.cleanup()
     assert set(arrived) == {DeleteEvent("i", None, 1_580_702_706.0)}
 
 

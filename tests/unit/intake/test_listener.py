@@ -159,7 +159,7 @@ def test_a_delivery_that_fails_puts_nothing_back() -> None:
 def test_a_flood_of_junk_is_told_once_a_minute_and_shows_no_secret(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "evscrub")
     now = 100.0
     dispatcher = Dispatcher(Delivered(RuntimeError(SECRET)), lambda: now)
     for second in range(150):

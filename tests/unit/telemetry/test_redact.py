@@ -100,9 +100,9 @@ def test_items_of_a_dictionary_or_a_header_are_replaced(text: str) -> None:
 def test_a_long_text_takes_no_time(piece: str) -> None:
     """A member of a project may name a store or an object of 64 KB, which is then logged."""
     text = piece * (64_000 // len(piece))
-    began = time.process_time()
+    began = time.thread_time()
     redact(text)
-    assert time.process_time() - began < 1
+    assert time.thread_time() - began < 1
 
 
 @pytest.mark.parametrize(
