@@ -287,9 +287,12 @@ def test_another_bus_does_not_tell(url: str) -> None:
     assert count.count is None
 
 
-def test_neither_start_nor_stop_waits_for_a_broker(caplog: pytest.LogCaptureFixture) -> None:
+def test_neither_start_nor_stop_waits_for_a_broker(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A broker that accepts connections and says nothing blocks its client for seconds."""
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(amqp, "_SECONDS", 60.0)
 
     async def run() -> float:
         accepted = anyio.Event()
@@ -306,7 +309,7 @@ def test_neither_start_nor_stop_waits_for_a_broker(caplog: pytest.LogCaptureFixt
             serving.start_soon(listener.serve, serve)
             began = time.monotonic()
             count = ConsumerCount(configuration(url), Clock())
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 30
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(count.run)
                 with anyio.fail_after(20):
@@ -318,6 +321,6 @@ def test_neither_start_nor_stop_waits_for_a_broker(caplog: pytest.LogCaptureFixt
             serving.cancel_scope.cancel()
         return taken
 
-    assert anyio.run(run) < 3
+    assert anyio.run(run) < 30
     assert "127.0.0.1:1:" in caplog.text
     assert PASSWORD not in caplog.text
