@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 from evscrub.stores.faults import Driver
 from evscrub.stores.short_lived import CONNECTIONS, ShortLived
 
+#: How long a try to get an answer of Swift or Keystone takes, as with boto3 for S3. The driver
+#: itself sets no limit, and tries six times.
+ANSWER_SECONDS = 60.0
 #: How long a token is used. It has the roles that its user had when it was made.
 TOKEN_SECONDS = 60.0
 #: Answers to requests with a token of somebody who may not do that, at least not with this token.
@@ -75,7 +79,7 @@ def share(clock: Callable[[], float] = time.monotonic) -> None:
     driver: Driver = sys.modules.get("glance_store._drivers.swift.store")
     if driver is None or not isinstance(driver.swiftclient, ModuleType):
         return
-    client: Any = _client(driver.swiftclient, clock)
+    client = partial(_client(driver.swiftclient, clock), timeout=ANSWER_SECONDS)
     driver.swiftclient = SimpleNamespace(**vars(driver.swiftclient) | {"Connection": client})
 
 

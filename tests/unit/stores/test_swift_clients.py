@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import requests
 import swiftclient
 
+from evscrub.domain.verdict import Outcome, judge
 from evscrub.stores import swift_clients
 
 AUTH_URL = "http://keystone.test/v3/"
@@ -217,6 +220,34 @@ def test_connections_do_not_idle_for_long(swift: Swift, driver: Driver) -> None:
     for driver.now in (0.0, 9.9, 10.0, 19.9):
         driver.delete("0")
     assert swift.connections == 2
+
+
+def test_a_swift_that_says_nothing_is_given_up(
+    swift: Swift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swift_clients, "ANSWER_SECONDS", 0.1)
+    driver = Driver(monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/AUTH_test"
+        end = threading.Timer(20, silent.shutdown, [socket.SHUT_RDWR])
+        end.start()
+        with pytest.raises(requests.exceptions.ReadTimeout) as caught:
+            driver.delete("0", preauthurl=url)
+        end.cancel()
+    assert judge(caught.value, "swift").outcome is Outcome.TRANSIENT
+
+
+def test_keystone_may_take_as_long(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def refuse(*_: Any, **options: Any) -> tuple[str, str]:
+        asked.append(options)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(swiftclient.client, "get_auth", refuse)
+    with pytest.raises(ConnectionRefusedError):
+        driver.delete("0")
+    assert asked[0]["timeout"] == 60
 
 
 def test_each_of_many_deletes_at_a_time_keeps_its_connection(swift: Swift, driver: Driver) -> None:
