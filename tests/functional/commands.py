@@ -98,7 +98,7 @@ class Command:
         self.send_signal(signal.SIGKILL)
 
 
-def run(*arguments: object, timeout: float = 120.0) -> subprocess.CompletedProcess[str]:
+def run(*arguments: object, timeout: float = 600.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end.
 
     :param arguments: what follows `evscrub` on the command line.

@@ -21,7 +21,7 @@ from tests.functional.agents import wait_for
 from tests.servers import MariaDB, RabbitMQ
 from tests.sharing import shared
 
-_DEADLINE_SECONDS = 120.0
+_DEADLINE_SECONDS = 600.0
 
 
 class Demo:
