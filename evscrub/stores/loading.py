@@ -22,7 +22,7 @@ from stevedore.driver import DriverManager
 
 from evscrub.domain import verdict
 from evscrub.domain.object_identity import StoreConfig
-from evscrub.stores import configs, faults, s3_clients, swift_clients
+from evscrub.stores import configs, faults, s3_clients, swift_accounts, swift_clients
 from evscrub.stores.faults import Driver, Fault
 
 #: How long to wait for a driver before the next one is loaded. The rbd driver waits five minutes
@@ -179,7 +179,8 @@ class StoreLoader:
         importlib.invalidate_caches()  # a missing module may have been installed
         arguments = (self._conf, name) if self._several else (self._conf,)
         driver: Driver = DriverManager(faults.NAMESPACE, kind).driver
-        # Before it is created, because the swift driver reads them while it is.
+        # Before it is created, because the swift driver reads accounts and options while it is.
+        swift_accounts.separate()
         group = name if self._several else configs.SINGLE_GROUP
         with suppress(cfg.DuplicateOptError):  # an earlier import of the module has them
             self._conf.register_opts(driver.OPTIONS or (), group=group)
