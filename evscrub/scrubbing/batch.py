@@ -9,6 +9,9 @@ from evscrub.domain.evidence import Owner
 from evscrub.domain.verdict import Verdict
 from evscrub.scrubbing.job import Job, JobState, Location
 
+#: A delete that takes longer may hang, and never end.
+OVERDUE_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -55,6 +58,14 @@ class Batch:
     def __len__(self) -> int:
         """Return the number of jobs that have not started."""
         return len(self._jobs)
+
+    def is_overdue(self, now: float) -> bool:
+        """Return whether its delete, or what follows it, has taken so long that it may hang.
+
+        :param now: seconds since boot.
+        """
+        has_begun = self.current is not None or bool(self.answers)
+        return has_begun and now - self.heard_at >= OVERDUE_SECONDS
 
     @property
     def jobs(self) -> list[Job]:

@@ -20,7 +20,7 @@ def claim_size(lane: Lane, now: float, batch_size: int, rate: float) -> int:
     :param rate: rate limit of all stores together, deletes per second; 0 for no limit.
     """
     claiming = lane.claiming.images
-    probes = lane.breaker.lets_through(now, len(lane.backlog) + claiming + lane.running)
+    probes = lane.breaker.lets_through(now, len(lane.backlog) + claiming + lane.probing(now))
     if probes is not None:
         return probes
     if lane.claiming.count == _CLAIMS:
@@ -54,7 +54,7 @@ def claim_limits(
         more = _wanted(lane, 0, batch_size) - ahead
         limits[owner_key(owner)] = more if more > ahead else 0  # in bulk rather than one by one
     for owner, breaker in lane.health.shut.items():
-        probes = breaker.lets_through(now, lane.in_flight(owner)) if probe_owners else 0
+        probes = breaker.lets_through(now, lane.probing_of(owner, now)) if probe_owners else 0
         limits[owner_key(owner)] = probes or 0
     return limits
 

@@ -120,7 +120,7 @@ class Lane:
         if self.is_shut(now):
             return False
         breaker = self.health.shut.get(owner)
-        return breaker is None or breaker.lets_through(now, self.in_flight(owner)) != 0
+        return breaker is None or breaker.lets_through(now, self.probing_of(owner, now)) != 0
 
     def push(self, job: Job) -> None:
         """Add a job to the backlog."""
@@ -139,7 +139,7 @@ class Lane:
         return (
             bool(self.backlog)
             and self.running < self.pace.concurrent
-            and self.breaker.lets_through(now, self.running) != 0
+            and self.breaker.lets_through(now, self.probing(now)) != 0
             and self._needs_worker()
             and self.backlog.turn_to(self._has_room)
         )
@@ -276,10 +276,25 @@ class Lane:
             return []
         return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
 
-    def in_flight(self, owner: Owner) -> int:
-        """Return how many images of an owner are being claimed, in the backlog or with a worker."""
-        claiming = self.claiming.images_of(owner)
-        return claiming + self.backlog.count(owner) + self._working.get(owner, 0)
+    def probing(self, now: float) -> int:
+        """Return how many workers may soon tell whether the store works.
+
+        A delete that hangs tells nothing, and would keep the breaker from being probed.
+
+        :param now: seconds since boot.
+        """
+        return self.running - sum(batch.is_overdue(now) for batch in self.batches)
+
+    def probing_of(self, owner: Owner, now: float) -> int:
+        """Return how many images may soon tell whether an owner's can be deleted.
+
+        Those are being claimed, in the backlog, or with a worker of :meth:`probing`.
+
+        :param now: seconds since boot.
+        """
+        overdue = (job for batch in self.batches if batch.is_overdue(now) for job in batch.unjudged)
+        working = self._working.get(owner, 0) - sum(job.owner == owner for job in overdue)
+        return self.claiming.images_of(owner) + self.backlog.count(owner) + working
 
     def _needs_worker(self) -> bool:
         """Return whether another worker would increase throughput."""
@@ -325,10 +340,11 @@ class Lane:
 
     def is_shut_for(self, owner: Owner, now: float) -> bool:
         """Return whether a started job must not go on; a probe, alone in flight, may."""
-        if self.breaker.lets_through(now, self.running - 1) == 0:
+        if self.breaker.lets_through(now, self.probing(now) - 1) == 0:
             return True
         breaker = self.health.shut.get(owner)
-        return breaker is not None and breaker.lets_through(now, self.in_flight(owner) - 1) == 0
+        others = self.probing_of(owner, now) - 1
+        return breaker is not None and breaker.lets_through(now, others) == 0
 
     def may_mislead(self, began: float, verdict: Verdict) -> bool:
         """Return whether a verdict of missing data predates the operator's last reload or a repair.
