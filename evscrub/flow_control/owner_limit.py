@@ -3,14 +3,18 @@
 
 from collections.abc import Iterable
 
-#: Number of owners from which those without a pending turn are dropped.
-_MANY = 10_000
+#: How much too early an image may be let through: one that is late by less does not cost the next
+#: one its turn.
+_EARLY_SECONDS = 0.5
 
 
 class OwnerLimit:
     """Schedules the images of each owner at least ``1 / rate`` seconds apart.
 
-    It remembers which images it delayed, so that a changed rate can schedule them again.
+    An image gets a turn for which it waits in the queue, so that those to come need not be looked
+    at, and is charged right before it is claimed: turns that passed while nothing could be claimed
+    would all be taken at once. It remembers which images it delayed, so that a changed rate can
+    schedule them again. Times are seconds by the same clock in all calls.
 
     :param rate: images per second of one owner; 0 for no limit.
     """
@@ -18,23 +22,22 @@ class OwnerLimit:
     def __init__(self, rate: float) -> None:
         self.rate = rate
         self._delayed: set[str] = set()  # images
-        self._next: dict[str | None, float] = {}
-        self._forget_at = _MANY
+        self._next: dict[int, float] = {}  # turns, by owner
+        self._free: dict[int, float] = {}  # when the images that were charged are paid off
 
     def change(self, rate: float, now: float) -> set[str]:
         """Change the rate and forget the turns to come; those that came keep their distance.
 
-        :param now: as in :meth:`turn`.
         :returns: images delayed by the old rate that did not start; empty if the rate is the same.
         """
         if rate == self.rate:
             return set()
         old, self.rate = self.rate, rate
-        self._next = (
-            {owner: min(now, turn - 1 / old) + 1 / rate for owner, turn in self._next.items()}
-            if rate
-            else {}
-        )
+        for times in (self._next, self._free):
+            if not rate:
+                times.clear()
+            for owner, time in times.items():
+                times[owner] = min(now, time - 1 / old) + 1 / rate
         delayed, self._delayed = self._delayed, set()
         return delayed
 
@@ -42,20 +45,29 @@ class OwnerLimit:
         """Forget that images were delayed, because their turns have come."""
         self._delayed.difference_update(image_ids)
 
-    def turn(self, image_id: str, owner: str | None, now: float) -> float:
+    def turn(self, image_id: str, owner: int, now: float) -> float:
         """Reserve the next turn of an owner for an image and return its time.
 
-        :param now: seconds, by the same clock in all calls.
+        :param owner: key of the owner, of a limited number of keys.
         :returns: `now` or later.
         """
         if not self.rate:
             return now
-        turn = max(now, self._next.get(owner, now))
+        turn = max(now, self._next.get(owner, now), self._free.get(owner, now))
         self._next[owner] = turn + 1 / self.rate
         if turn > now:
             self._delayed.add(image_id)
-        if len(self._next) > self._forget_at:
-            self._next = {name: time for name, time in self._next.items() if time > now}
-            # Twice what is left: dropping then costs O(1) per new owner, amortized.
-            self._forget_at = max(_MANY, 2 * len(self._next))
         return turn
+
+    def lets_through(self, owner: int, now: float) -> bool:
+        """Charge an image that is about to be claimed; False if it must wait for another turn.
+
+        :param owner: as in :meth:`turn`.
+        """
+        if not self.rate:
+            return True
+        free = self._free.get(owner, now)
+        if now < free - _EARLY_SECONDS:
+            return False
+        self._free[owner] = max(now, free) + 1 / self.rate
+        return True

@@ -12,6 +12,7 @@ from evscrub.domain.decisions import Damaged, Kind, Leave, LocationRow, Policy, 
 from evscrub.domain.verdict import SHARED, StoreNotUsableError, Verdict, judge
 from evscrub.flow_control.owner_limit import OwnerLimit
 from evscrub.queueing.delay_queue import DelayQueue, Taken
+from evscrub.queueing.turns import owner_key
 from evscrub.registry.claims import Claim, Claims, Seen, Sight
 from evscrub.registry.database import UNAVAILABLE
 from evscrub.registry.faults import is_of_rows
@@ -49,6 +50,7 @@ class Claimer:
         claims: Claims,
         stores: Stores,
         leases: LeaseKeeper,
+        owners: OwnerLimit,
         context: Context,
     ) -> None:
         self._queue = queue
@@ -60,7 +62,7 @@ class Claimer:
         self.witness_finder = WitnessFinder(
             self._shared_urls.live_ids, LiveImages(claims.database).read, stores.resolve
         )
-        self._owners = OwnerLimit(context.settings.owner_rate)
+        self._owners = owners
         # An event's owner is not trusted: the registry is asked before an owner's rate is charged.
         queue.first_lane = UNKNOWN_LANE
         queue.swept_lane = self._known_lane()
@@ -232,7 +234,7 @@ class Claimer:
         # The registry's owner replaces the event's.
         owner = None if sight.image is None else sight.image.owner
         now = self._context.database_clock.now()
-        turn = self._owners.turn(taken.image_id, owner, now)
+        turn = self._owners.turn(taken.image_id, owner_key(owner), now)
         due = turn if turn > now else taken.due
         handed_back = isinstance(sight.decision, Scrub) and sight.decision.kind is Kind.HANDED_BACK
         queue_lane = self._queue_lane(taken.image_id, lane, failed_before=handed_back)

@@ -4,6 +4,7 @@
 from collections.abc import Hashable, Iterator
 
 from evscrub.flow_control.circuit_breaker import State
+from evscrub.flow_control.owner_limit import OwnerLimit
 from evscrub.queueing.delay_queue import DelayQueue, Taken
 from evscrub.queueing.turns import OwnerKey, owner_key
 from evscrub.scrubbing.claim_ahead import claim_limits, claim_size
@@ -20,10 +21,13 @@ _LOOK_SIZE = 500
 class Scheduler:
     """Takes images out of the queue for lanes that need them, and assigns jobs to lanes."""
 
-    def __init__(self, queue: DelayQueue, lanes: Lanes, context: Context) -> None:
+    def __init__(
+        self, queue: DelayQueue, lanes: Lanes, owners: OwnerLimit, context: Context
+    ) -> None:
         self.draining = False  #: whether the agent stops: jobs are not forwarded then
         self._queue = queue
         self._lanes = lanes
+        self._owners = owners
         self._context = context
 
     def images_to_look_at(self) -> list[Taken]:
@@ -81,8 +85,22 @@ class Scheduler:
                 for image in taken:
                     if image.owner in limits:
                         limits[image.owner] -= 1
-                taken += self._queue.take(name, size - len(taken), limits)
+                ready = self._queue.take(name, size - len(taken), limits)
+                taken += [image for image in ready if self._is_its_turn(image, name)]
         return taken
+
+    def _is_its_turn(self, image: Taken, queue_lane: Hashable) -> bool:
+        """Return whether the rate of an image's owner allows it now; if not, queue it for later."""
+        now = self._context.database_clock.now()
+        if self._owners.lets_through(image.owner, now):
+            return True
+        due = self._owners.turn(image.image_id, image.owner, now)
+        self._queue.done(image.image_id)
+        self._queue.add(
+            image.image_id, due, owner=image.owner, lane=queue_lane, source=image.source
+        )
+        self._context.wakeup.set()  # others may be ready behind it
+        return False
 
     def _is_poor_probe(self, lane: Lane, job: Job, now: float) -> bool:
         """Return whether the job would probe its store although a better image can be claimed."""

@@ -9,6 +9,7 @@ from oslo_log import log as logging
 
 from evscrub.config.settings import Settings
 from evscrub.domain.words import count
+from evscrub.flow_control.owner_limit import OwnerLimit
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Claims
 from evscrub.scrubbing.claimer import Claimer
@@ -49,9 +50,10 @@ class Scrubber:
         self._record = context.record
         self._leases = LeaseKeeper(claims, context)
         self._lanes = Lanes(stores.deletable, queue, context)
-        self._claimer = Claimer(queue, claims, stores, self._leases, context)
+        owners = OwnerLimit(context.settings.owner_rate)
+        self._claimer = Claimer(queue, claims, stores, self._leases, owners, context)
         self._settler = Settler(queue, claims, self._leases, observers, context)
-        self._scheduler = Scheduler(queue, self._lanes, context)
+        self._scheduler = Scheduler(queue, self._lanes, owners, context)
         self._retries = Retries(queue, self._lanes, context)
         self._witnesses = Witnesses(self._claimer.witness_finder.find, stores, context)
         last_look = LastLook(self._claimer.look_again, context)

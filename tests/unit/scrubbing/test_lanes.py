@@ -36,6 +36,7 @@ from tests.unit.world import (
     SETTINGS,
     THROTTLED,
     Asked,
+    Behavior,
     Throttle,
     World,
     down,
@@ -556,6 +557,48 @@ class TestFlood:
         times = [one.at for one in world.asked if one.owner == "flood"]
         assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
 
+    @pytest.mark.parametrize(
+        "held_up",
+        [lambda now: down(now) if now < 60 else fast(now), lambda now: (max(0.02, 60 - now), GONE)],
+        ids=["down", "slow"],
+    )
+    def test_turns_that_passed_are_not_made_up_for(self, held_up: Behavior) -> None:
+        """Neither after an outage nor once the slots are free again, nor at second tries."""
+        world = World(replace(SETTINGS, owner_rate=2.0), a=held_up)
+        for _ in range(200):
+            world.add("flood", "a")
+        for number in range(20):
+            world.add(f"other{number}", "a")
+        took = world.run(400)
+        assert world.statuses() == {"deleted": 220}
+        assert took < 60 + 110
+        times = [one.at for one in world.asked if one.owner == "flood" and one.at >= 61]
+        assert len(times) > 100
+        assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
+
+    def test_second_tries_have_their_turns_too(self) -> None:
+        """All of the first ones fail, and their pauses end in any order."""
+        world = World(replace(SETTINGS, owner_rate=1.0), a=fast)
+        failed: set[str] = set()
+
+        def fail_once(image_id: str) -> Behavior:
+            def answer(_: float) -> tuple[float, Verdict]:
+                if image_id in failed:
+                    return 0.02, GONE
+                failed.add(image_id)
+                return 0.02, Verdict(Outcome.IN_USE, "in_use")
+
+            return answer
+
+        for _ in range(50):
+            image_id = world.add("o", "a")
+            world.of_images[image_id] = fail_once(image_id)
+        world.run(2 * SETTINGS.delays.in_use)
+        assert world.statuses() == {"deleted": 50}
+        times = [one.at for one in world.asked]
+        assert len(times) == 100
+        assert all(times[n + 4] - times[n] > 3.4 for n in range(len(times) - 4))
+
 
 @pytest.mark.parametrize("stores", [1, 2])
 def test_forged_events_do_not_use_up_an_owners_turns(stores: int) -> None:
@@ -590,6 +633,24 @@ def test_an_event_without_an_owner_takes_its_owners_turns() -> None:
 
     assert world.run(100, forge) == pytest.approx(9.5, abs=1)
     assert world.statuses() == {"deleted": 20}
+
+
+def test_image_without_a_turn_does_not_hold_up_the_next_one() -> None:
+    settings = replace(SETTINGS, owner_rate=0.001, concurrency=1, batch_size=1)
+    world = World(settings, a=fast)
+    images = {world.add(owner, "a"): owner for owner in ("flood", "flood", "other")}
+    _, *later = images
+
+    async def add_again(scrubber: Scrubber) -> None:
+        for image_id in later:
+            scrubber._queue.cancel(image_id)
+        await anyio.sleep(5)
+        for image_id in later:  # as if they had failed before, which gives no turn
+            scrubber._queue.add(image_id, 0.0, owner=images[image_id], lane="a")
+        scrubber.wake()
+
+    world.run(20, add_again, idle=True)
+    assert [(one.owner, int(one.at)) for one in world.asked] == [("flood", 0), ("other", 5)]
 
 
 def test_lifted_owner_rate_makes_all_images_due() -> None:
