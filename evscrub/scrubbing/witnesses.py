@@ -6,6 +6,7 @@ between the two. Concurrent callers share the next proof: however many images ar
 a store is asked at most twice a second.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ _AGAIN_SECONDS = 2.0
 _PAUSE_SECONDS = 0.5
 #: How long the result "no live image" of a part of a store is reused.
 _NO_WITNESS_SECONDS = 5.0
+#: A witness that the store does not answer for in this time says nothing.
+_ANSWER_SECONDS = 60.0
+#: Calls of one store that may hang; each keeps its thread, because it cannot be ended.
+_MOST_HANGING = 4
 #: Parts of stores whose last proof is cached.
 _PARTS = 1024
 
@@ -81,6 +86,8 @@ class Witnesses:
         self._stores = stores
         self._context = context
         self._asking: dict[tuple[str, str], anyio.Lock] = {}
+        #: Calls that took too long, by store; each is set when it ends.
+        self._hanging: dict[str, list[threading.Event]] = {}
         #: Start of the last proof, seconds since boot, and the proof.
         self._last: dict[tuple[str, str], tuple[float, Proof]] = {}
 
@@ -134,12 +141,7 @@ class Witnesses:
                 return Proof(ProofResult.NO_WITNESS)
             found = []
             for witness in witnesses:
-                presence = await anyio.to_thread.run_sync(
-                    self._stores.look_for,
-                    witness.target,
-                    witness.size_bytes,
-                    abandon_on_cancel=True,
-                )
+                presence = await self._look_for(store, witness)
                 if presence is Presence.THERE:
                     return Proof(ProofResult.RIGHT)
                 found.append(presence)
@@ -151,3 +153,22 @@ class Witnesses:
                     return Proof(ProofResult.WRONG, witness.image_id, witness.size_bytes, owners)
             absent.update(witness.image_id for witness in witnesses)
         return Proof(ProofResult.UNKNOWN)
+
+    async def _look_for(self, store: str, witness: Witness) -> Presence:
+        """Return whether the store has a witness; UNKNOWN if it hangs."""
+        hanging = [ended for ended in self._hanging.get(store, ()) if not ended.is_set()]
+        self._hanging[store] = hanging
+        if len(hanging) >= _MOST_HANGING:
+            return Presence.UNKNOWN
+        ended = threading.Event()
+
+        def look() -> Presence:
+            try:
+                return self._stores.look_for(witness.target, witness.size_bytes)
+            finally:
+                ended.set()
+
+        with anyio.move_on_after(_ANSWER_SECONDS):
+            return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
+        self._hanging[store].append(ended)
+        return Presence.UNKNOWN

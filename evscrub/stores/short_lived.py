@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 #: How long a client is used. A connection that idles for longer may have been dropped on its way,
-#: which shows only as a request that fails, or that waits for its answer: a minute in S3, a quarter
-#: of an hour in Swift, whose driver sets no timeout.
+#: which shows only as a request that fails, or that waits a minute for its answer.
 LIFE_SECONDS = 10.0
 #: How much later it is closed; who has just got it may be about to send a request.
 GRACE_SECONDS = 1.0

@@ -81,6 +81,9 @@ def share(clock: Callable[[], float] = time.monotonic) -> None:
         return
     client = partial(_client(driver.swiftclient, clock), timeout=ANSWER_SECONDS)
     driver.swiftclient = SimpleNamespace(**vars(driver.swiftclient) | {"Connection": client})
+    # What reads data asks Keystone by another way.
+    session = partial(driver.ks_session.Session, timeout=ANSWER_SECONDS)
+    driver.ks_session = SimpleNamespace(**vars(driver.ks_session) | {"Session": session})
 
 
 def _client(swiftclient: Any, clock: Callable[[], float]) -> type:  # noqa: ANN401 - it is not typed

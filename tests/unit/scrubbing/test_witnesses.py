@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.proof import Presence, Proof, ProofResult
 from evscrub.registry.gateway import RegistryAwayError
+from evscrub.scrubbing import witnesses as module
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.witnesses import Witness, Witnesses
 from evscrub.stores.backends import Target
@@ -96,6 +98,36 @@ def test_result_follows_from_the_presences(
     assert proof.result is result
     assert len(site.asked) == asked
     assert (proof.image_id, proof.size_bytes) == (("w0", 7) if result.name == "WRONG" else ("", 0))
+
+
+def test_a_store_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call keeps a thread, so few are made until one of them ends."""
+    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.02)
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.0)
+    site = Site(w=THERE)
+    answer = threading.Event()
+
+    def hang() -> None:
+        assert answer.wait(30)
+
+    site.meanwhile = hang
+
+    async def main() -> None:
+        witnesses = site.witnesses()
+
+        async def prove(part: str) -> ProofResult:
+            return (await witnesses.prove("fast", part, anyio.current_time())).result
+
+        for number in range(10):
+            assert await prove(f"part{number}") is ProofResult.UNKNOWN
+        assert len(site.asked) == 4
+        answer.set()
+        assert all(ended.wait(20) for ended in witnesses._hanging["fast"])
+        monkeypatch.setattr(module, "_ANSWER_SECONDS", 20)
+        assert await prove("part") is ProofResult.RIGHT
+        assert len(site.asked) == 5
+
+    anyio.run(main)
 
 
 def test_concurrent_callers_share_a_proof() -> None:

@@ -15,6 +15,9 @@ from typing import Any
 import pytest
 import requests
 import swiftclient
+from glance_store._drivers.swift import store
+from keystoneauth1 import session
+from oslo_config import cfg
 
 from evscrub.domain.verdict import Outcome, judge
 from evscrub.stores import swift_clients
@@ -89,7 +92,7 @@ class Driver:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
-        self._module: Any = SimpleNamespace(swiftclient=swiftclient)
+        self._module: Any = SimpleNamespace(swiftclient=swiftclient, ks_session=session)
         monkeypatch.setitem(sys.modules, "glance_store._drivers.swift.store", self._module)
         swift_clients.share(lambda: self.now)
         shared = self._module.swiftclient
@@ -248,6 +251,24 @@ def test_keystone_may_take_as_long(driver: Driver, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConnectionRefusedError):
         driver.delete("0")
     assert asked[0]["timeout"] == 60
+
+
+def test_a_request_for_data_may_take_as_long() -> None:
+    """Its client asks Keystone by a session of its own."""
+    conf = cfg.ConfigOpts()
+    driver: Any = store.SingleTenantStore
+    location = SimpleNamespace(swift_url=AUTH_URL, user="p:a", key="secret")
+    conf.register_opts(driver.OPTIONS, "glance_store")
+    conf([], default_config_files=[], default_config_dirs=[])
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("swiftclient", "ks_session"):
+            patch.setattr(store, name, getattr(store, name))
+        swift_clients.share()
+        made = driver(conf)
+        for name in ("user_domain_id", "user_domain_name", "project_domain_id"):
+            setattr(made, name, "default")
+        made.project_domain_name, made.ks_verify = None, True
+        assert made.init_client(location).session.timeout == 60
 
 
 def test_each_of_many_deletes_at_a_time_keeps_its_connection(swift: Swift, driver: Driver) -> None:
