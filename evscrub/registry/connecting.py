@@ -63,7 +63,8 @@ def read_url(connection: str) -> sa.URL:
     """Parse a database URL.
 
     The dialect ``mariadb`` is replaced by ``mysql`` with the same driver: SQLAlchemy only adds a
-    check of the server to it, and oslo.db and Glance look for the name ``mysql``.
+    check of the server to it, and oslo.db and Glance look for the name ``mysql``. ``postgresql``
+    without a driver means psycopg2, as in SQLAlchemy 2.0, whatever a later release makes of it.
 
     :raises ValueError: evscrub does not support this database or driver.
     :raises sa.exc.ArgumentError: it is not a URL.
@@ -72,6 +73,8 @@ def read_url(connection: str) -> sa.URL:
     family, plus, driver = url.drivername.partition("+")
     if family == "mariadb":
         url = url.set(drivername=f"mysql{plus}{driver}")
+    elif url.drivername == "postgresql":
+        url = url.set(drivername="postgresql+psycopg2")
     _driver_of(url, connection.partition("://")[0])
     return url
 

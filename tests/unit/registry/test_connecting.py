@@ -92,6 +92,7 @@ def test_postgresql_has_timeouts(
 @pytest.mark.parametrize(
     ("url", "watched"),
     [
+        ("postgresql://h/g", watchdog.connect_psycopg2),
         ("postgresql+psycopg2://h/g", watchdog.connect_psycopg2),
         ("postgresql+psycopg://h/g", watchdog.connect_psycopg),
         ("sqlite:///g", None),
