@@ -25,7 +25,7 @@ def delayed_delete(subject: Subject) -> Findings:
     """Check that Glance leaves deleted data to a scrubber."""
     found = Findings()
     if not subject.conf.delayed_delete:
-        files = ", ".join(subject.conf.config_file or []) or "no file at all"
+        files = ", ".join(subject.conf.config_file or []) or "no file"
         found.fail(
             "delayed_delete is off: Glance deletes the data itself, while the user waits, and"
             " evscrub has nothing to do. Set [DEFAULT] delayed_delete = True in glance-api.conf"

@@ -27,6 +27,7 @@ LOG = log.getLogger(__name__)
 
 _ANSWER_SECONDS = 20
 _UNCHANGED, _REFUSED = "unchanged", "refused"
+_NO_SUCH_STORE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " images and asks; each image is looked at again before it is changed. Each change is a"
         " line in evscrub's log, or in syslog if evscrub's files name no log: the user, the host"
         " and the image. Exit codes: 0 success for all images, 1 an image was refused, with the"
-        " reason, or the question was answered with no, 2 wrong usage, or no terminal to ask on,"
+        " reason, or the question was answered with no, 2 wrong usage, no terminal to ask on, or"
+        " no image and no store of that name,"
         " 69 the database does not answer, 78 the configuration is wrong."
     )
     loader.add_arguments(parser)
@@ -83,7 +85,8 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
-    if arguments.store is not None and arguments.store not in names.names:
+    is_known = arguments.store is None or arguments.store in names.names
+    if not is_known:
         print(
             f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
             f" {', '.join(names.names)}",
@@ -92,7 +95,7 @@ def main(arguments: argparse.Namespace) -> int:
     keeper = _Keeper(arguments.command, Holds(database))
     try:
         with selection.selected(arguments, database, names, held=command.held) as images:
-            if bulk and (code := _ask(arguments, images)) is not None:
+            if bulk and (code := _ask(arguments, images, is_known=is_known)) is not None:
                 return code
             operator_log.start(own, debug=arguments.debug)
             keeper.run(images)
@@ -104,9 +107,12 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if keeper.tally[_REFUSED] else 0
 
 
-def _ask(arguments: argparse.Namespace, images: selection.Selection) -> int | None:
+def _ask(
+    arguments: argparse.Namespace, images: selection.Selection, *, is_known: bool
+) -> int | None:
     """Show the number of images, and ask unless ``--yes`` is given.
 
+    :param is_known: whether the store that was named, if any, is enabled here.
     :returns: the exit code if there is no image or the answer is no; None to go on.
     """
     number = images.count()
@@ -117,7 +123,9 @@ def _ask(arguments: argparse.Namespace, images: selection.Selection) -> int | No
         print("evscrub: nothing was changed", file=sys.stderr)
         return 1
     print(f"evscrub: {said}", file=sys.stderr)
-    return None if number else 0
+    if number:
+        return None
+    return 0 if is_known else _NO_SUCH_STORE
 
 
 @dataclass(slots=True)

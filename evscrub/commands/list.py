@@ -28,6 +28,7 @@ from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
 
 _INTERRUPTED = 130  #: as shells report SIGINT
+_NO_SUCH_STORE = 2
 #: Names of states on the command line; the other options are short for one of them.
 _STATES = {state.replace(" ", "-"): state for state in image_report.STATES}
 _SHORT = {
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " default order, reads all images first, and keeps what exceeds a few megabytes in a"
         " temporary file in $TMPDIR. --sort-column ID needs neither: images are written as they are"
         " read. Exit codes: 0 success, 1 images that only agents know, parked or in use, were"
-        " selected, and no agent answers, 2 wrong usage, 69 the database does not answer, 78 the"
-        " configuration is wrong."
+        " selected, and no agent answers, 2 wrong usage, or no image and no store of that name, 69"
+        " the database does not answer, 78 the configuration is wrong."
     )
     loader.add_arguments(parser)
     parser.add_argument(
@@ -93,7 +94,8 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
-    if arguments.store is not None and arguments.store not in names.names:
+    is_known = arguments.store is None or arguments.store in names.names
+    if not is_known:
         say_on_stderr(
             f"no store {arguments.store} is enabled here; enabled stores: {', '.join(names.names)}"
         )
@@ -108,6 +110,8 @@ def main(arguments: argparse.Namespace) -> int:
             write(listing.read(say_on_stderr), sys.stdout)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    if listing.is_empty and not is_known:
+        return _NO_SUCH_STORE
     return 0 if listing.is_complete else 1
 
 
@@ -144,6 +148,7 @@ class _Listing:
 
     :ivar is_complete: whether an agent told the states that only agents know, or none was asked
         for by name.
+    :ivar is_empty: whether no image was listed.
     """
 
     def __init__(
@@ -160,6 +165,7 @@ class _Listing:
         self._agents = agents
         self._choice = choice
         self.is_complete = True
+        self.is_empty = True
 
     def read(self, say: Callable[[str], None]) -> Iterator[ImageReport]:
         """Yield the images, in order.
@@ -198,6 +204,7 @@ class _Listing:
             if line is None or (choice.states and line.state not in choice.states):
                 continue
             if choice.store is None or choice.store in line.stores:
+                self.is_empty = False
                 yield line
 
     def _sorted(self, lines: Iterator[ImageReport]) -> Iterator[ImageReport]:

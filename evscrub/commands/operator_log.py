@@ -12,6 +12,8 @@ from evscrub.config import loader
 from evscrub.domain.quoting import quote
 from evscrub.telemetry import redact
 
+_SYSLOG = Path("/dev/log")
+
 
 def start(own: loader.OwnOptions, *, debug: bool) -> None:
     """Log where evscrub's files say, or to syslog where they name nothing but the terminal.
@@ -27,7 +29,7 @@ def start(own: loader.OwnOptions, *, debug: bool) -> None:
     own.set_override("log_rotation_type", "none")
     own.set_override("use_stderr", True)  # else oslo.log may write to standard output
     if not (_log_file(own) or own.log_config_append or own.use_journal):
-        own.set_override("use_syslog", True)
+        _use_syslog(own)
     hook = sys.excepthook
     try:
         loader.start_logging(own)
@@ -35,7 +37,8 @@ def start(own: loader.OwnOptions, *, debug: bool) -> None:
         print(f"evscrub: {error}; logging to syslog instead", file=sys.stderr)
         _forget_files(own)
         own.set_override("log_config_append", None)
-        own.set_override("use_syslog", True)
+        own.set_override("use_journal", False)
+        _use_syslog(own)
         loader.start_logging(own)
     sys.excepthook = hook  # oslo.log's would only log an unexpected exception
     redact.install()
@@ -61,6 +64,16 @@ def _log_file(own: loader.OwnOptions) -> Path | None:
     if own.log_file:
         return Path(own.log_dir or "", own.log_file)
     return Path(own.log_dir, "evscrub.log") if own.log_dir else None
+
+
+def _use_syslog(own: loader.OwnOptions) -> None:
+    own.set_override("use_syslog", True)
+    if not _SYSLOG.exists():  # as in a container: what is logged is lost
+        print(
+            f"evscrub: the change is logged nowhere: there is no {_SYSLOG}; start syslog, or name"
+            " an existing file in [DEFAULT] log_file",
+            file=sys.stderr,
+        )
 
 
 def _forget_files(own: loader.OwnOptions) -> None:

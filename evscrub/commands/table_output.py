@@ -59,12 +59,11 @@ class Table(Generic[R]):
         """
         if not wanted:
             return list(self.columns)
-        names = {_plain(name) for name in wanted}
-        unknown = names - {_plain(name) for name in self.columns}
+        names = {_plain(name): name for name in wanted}
+        unknown = names.keys() - {_plain(name) for name in self.columns}
         if unknown:
-            raise UsageError(
-                f"no column {', '.join(sorted(unknown))}: there are {', '.join(self.columns)}"
-            )
+            told = ", ".join(sorted(names[name] for name in unknown))
+            raise UsageError(f"no column {told}: there are {', '.join(self.columns)}")
         return [name for name in self.columns if _plain(name) in names]
 
     def shown(self, arguments: argparse.Namespace) -> list[str]:

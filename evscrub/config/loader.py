@@ -273,16 +273,17 @@ def _file(text: str) -> str:
 
 
 def _folder(text: str) -> str:
-    """Parse ``--config-dir``.
+    """Parse ``--config-dir``; a missing folder is reported when it is read.
 
-    :raises argparse.ArgumentTypeError: it is no folder.
+    :raises argparse.ArgumentTypeError: it is empty, or a file.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("must name a folder, and is empty")
-    folder = Path(text)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise argparse.ArgumentTypeError(f"{text} {what}: name a folder with *.conf files")
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a folder: name a folder with *.conf files, or the file with"
+            " --config-file"
+        )
     return text
 
 

@@ -76,9 +76,11 @@ class Database:
     ) -> None:
         conf.register_opts(db_options.database_opts, "database")
         if not conf.database.connection:
+            where = ", ".join(conf.config_file or []) or "any file, for none was found"
             raise ValueError(
-                "[database] connection is not set: evscrub needs Glance's database, so name"
-                " glance-api.conf in [DEFAULT] glance_config_files or set it in evscrub.conf"
+                f"[database] connection is not set in {where}: evscrub needs Glance's database, so"
+                " name glance-api.conf in [DEFAULT] glance_config_files of"
+                " /etc/evscrub/evscrub.conf, or set it there"
             )
         self.engine = _make_engine(conf)
         connecting.limit(self.engine, answer_seconds)

@@ -30,6 +30,15 @@ SCRUB_TIME = 2
 LONG = 3600
 
 
+def new_config(folder: Path, text: str) -> Path:
+    """Write a configuration for evscrub with an empty log beside it, for there may be no syslog."""
+    log = folder / "evscrub.log"
+    log.touch()
+    path = folder / "evscrub.conf"
+    path.write_text(f"[DEFAULT]\nlog_file = {log}\n{text}\n")
+    return path
+
+
 def evscrub(config: Path, command: str, *image_ids: str) -> subprocess.CompletedProcess[str]:
     """Run the real command line."""
     return commands.run(command, "--config-file", config, *image_ids)
@@ -134,9 +143,9 @@ def site(
 ) -> Iterator[Site]:
     url = new_registry("mariadb", "holds")
     process = glance(database_url=url)
-    config = tmp_path_factory.mktemp("evscrub") / "evscrub.conf"
     glance_config = process.config.directory / "glance-api.conf"
-    config.write_text(f"[DEFAULT]\nglance_config_files = {glance_config}\n")
+    folder = tmp_path_factory.mktemp("evscrub")
+    config = new_config(folder, f"glance_config_files = {glance_config}")
     with GlanceClient(process.url) as client:
         yield Site(process, client, Rows(url), config, lambda: tmp_path_factory.mktemp("agent"))
 
@@ -347,11 +356,8 @@ def config(registry_url: str, tmp_path: Path) -> Path:
 
 def write_config(folder: Path, registry_url: str) -> Path:
     """Write a configuration for evscrub with only the registry."""
-    path = folder / "evscrub.conf"
-    path.write_text(
-        f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {registry_url}\n"
-    )
-    return path
+    text = f"glance_config_files = none\n[database]\nconnection = {registry_url}"
+    return new_config(folder, text)
 
 
 def a_location(image_id: str, store: str = "fast") -> tuple[str, str]:
@@ -565,9 +571,8 @@ def test_hold_clears_all_deletion_times_and_release_sets_them(
 def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -> None:
     """By owner, store and file: what is counted, changed, logged and left alone."""
     log = tmp_path / "evscrub.log"
-    log.touch()
     with config.open("a") as file:
-        file.write(f"[DEFAULT]\nlog_file = {log}\nenabled_backends = fast:file, slow:file\n")
+        file.write("[DEFAULT]\nenabled_backends = fast:file, slow:file\n")
     mine = [pending(rows, owner="me") for _ in range(3)]
     slow = new_id()
     rows.add(a_location(slow, "fast"), a_location(slow, "slow"), image_id=slow, owner="me")
@@ -618,8 +623,10 @@ def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -
         assert rows.status(image_id) == ("active", ["active"])
     assert rows.status(claimed_id) == ("deleted", ["pending_delete"])
     assert rows.status(live) == ("active", ["active"])
-    _, told = lines("restore", "--store", "nowhere", "--yes")
+    none = evscrub(config, "restore", "--store", "nowhere", "--yes")
+    told = none.stderr.splitlines()
     assert told[0] == "evscrub: no store nowhere is enabled here; enabled stores: fast, slow"
+    assert none.returncode == 2
     said = "Image %s %s by %s on %s"
     expected = [
         *(said % (image_id, "held", *operator_log.who()) for image_id in [*mine, slow]),

@@ -210,6 +210,7 @@ def test_single_store_is_selected_by_its_type(
     unknown = site.run("--store", "s3+https", "-f", "json")
     assert json.loads(unknown.stdout) == []
     assert "no store s3+https is enabled here; enabled stores: file, s3" in unknown.stderr
+    assert unknown.returncode == 2
 
 
 def test_held_image_shows_its_deletion_time(site: Site, registry_url: str) -> None:

@@ -33,6 +33,15 @@ def log_as_it_was() -> Iterator[None]:
     root.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where syslog listens, as a file that is there."""
+    path = tmp_path / "syslog"
+    path.touch()
+    monkeypatch.setattr(operator_log, "_SYSLOG", path)
+    return path
+
+
 def start(tmp_path: Path, *lines: str, debug: bool = False) -> loader.OwnOptions:
     config = tmp_path / "evscrub.conf"
     config.write_text("\n".join(["[DEFAULT]", "glance_config_files = none", *lines]))
@@ -86,6 +95,28 @@ def test_syslog_is_used_where_no_log_is(
     assert has_syslog()
     assert shown(capsys) == ""
     assert not (tmp_path / "none.log").exists()  # the agent might not be able to write to it
+
+
+@pytest.mark.parametrize(
+    "lines", [(), ("log_file = {}/none.log",), ("log_file = {}",), ("use_journal = true",)]
+)
+def test_change_that_is_logged_nowhere_is_told(
+    tmp_path: Path, syslog: Path, lines: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    syslog.unlink()
+    start(tmp_path, *(line.format(tmp_path) for line in lines))
+    said = shown(capsys).splitlines()[-1]
+    assert said.startswith(f"evscrub: the change is logged nowhere: there is no {syslog}; ")
+    assert "log_file" in said
+
+
+def test_syslog_is_not_missed_where_there_is_a_log_file(
+    tmp_path: Path, syslog: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    syslog.unlink()
+    (tmp_path / "evscrub.log").touch()
+    start(tmp_path, f"log_file = {tmp_path}/evscrub.log")
+    assert shown(capsys) == ""
 
 
 def test_log_that_cannot_be_used_is_told(

@@ -274,7 +274,6 @@ def test_the_command_line_names_files_and_turns_debug_on(write: Write, tmp_path:
         (["--config-file", ""], "--config-file: must name a file"),
         (["--config-file", "."], "--config-file: . is a folder: name it with --config-dir"),
         (["--config-dir", " "], "--config-dir: must name a folder"),
-        (["--config-dir", "missing"], "--config-dir: missing does not exist"),
         (["--config-dir", __file__], f"--config-dir: {__file__} is not a folder"),
     ],
 )
@@ -286,6 +285,15 @@ def test_wrong_path_is_wrong_usage(
     with pytest.raises(SystemExit):
         parser.parse_args(arguments)
     assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--config-file", "--config-dir"])
+def test_missing_path_is_a_wrong_configuration(option: str, tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    loader.add_arguments(parser)
+    missing = tmp_path / "missing"
+    with pytest.raises(loader.ConfigError, match=f"cannot read {missing} "):
+        loader.load_for(parser.parse_args([option, str(missing)]))
 
 
 class TestFolders:
