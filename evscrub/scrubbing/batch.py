@@ -51,7 +51,7 @@ class Batch:
         self.answers: list[Answer] = []
         self.current: Job | None = None  #: the job that the thread is deleting
         self.stalled: Job | None = None  #: the job that was last found to take long
-        self.heard_at = now  #: creation or latest answer, seconds since boot
+        self.heard_at = now  #: creation, first delete or latest answer, seconds since boot
         self.waits = False  #: whether it waits for the rate limits
         self._jobs = deque(jobs)
 

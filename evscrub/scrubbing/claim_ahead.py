@@ -20,9 +20,9 @@ def claim_size(lane: Lane, now: float, batch_size: int, rate: float) -> int:
     :param rate: rate limit of all stores together, deletes per second; 0 for no limit.
     """
     claiming = lane.claiming.images
-    probes = lane.breaker.lets_through(now, len(lane.backlog) + claiming + lane.probing(now))
+    probes = lane.breaker.lets_through(now, len(lane.backlog) + claiming + lane.probing)
     if probes is not None:
-        return probes
+        return min(probes, lane.free_slots)
     if lane.claiming.count == _CLAIMS:
         return 0
     # Images of owners without a free slot do not count, or they would hold back the others.
@@ -54,12 +54,12 @@ def claim_limits(
         more = _wanted(lane, 0, batch_size) - ahead
         limits[owner_key(owner)] = more if more > ahead else 0  # in bulk rather than one by one
     for owner, breaker in lane.health.shut.items():
-        probes = breaker.lets_through(now, lane.probing_of(owner, now)) if probe_owners else 0
+        probes = breaker.lets_through(now, lane.probing_of(owner)) if probe_owners else 0
         limits[owner_key(owner)] = probes or 0
     return limits
 
 
 def _wanted(lane: Lane, ahead: int, batch_size: int) -> int:
     """Return the target number of images claimed ahead of the workers."""
-    free = max(0, lane.pace.concurrent - ahead - lane.running)
+    free = max(0, lane.free_slots - ahead)
     return max(free, min(2 * batch_size, int(lane.pace.per_second * _AHEAD_SECONDS)))

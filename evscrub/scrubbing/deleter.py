@@ -126,7 +126,7 @@ class Deleter:
         Stops at the first answer that is neither gone nor missing, because the event loop decides
         what it means for the rest. Missing data does not stop it: one proof covers all of it.
         """
-        began = self._context.clock.boot()
+        batch.heard_at = began = self._context.clock.boot()
         while (job := batch.take()) is not None:
             location, target = next(job.pending)
             answer = self._delete(job, location, target, began)

@@ -25,6 +25,8 @@ _FAST_SECONDS = 0.005
 BATCH_SECONDS = 0.05
 #: Jobs queued behind a longer delete are given to other workers.
 STALL_SECONDS = 0.1
+#: Time between two looks for batches that are overdue.
+_LOOK_SECONDS = 1.0
 #: EWMA weight of a delete that is slower than the estimate.
 _WEIGHT = 0.05
 
@@ -77,6 +79,8 @@ class Lane:
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
         self._waiting_workers = 0
+        self._overdue: set[Batch] = set()
+        self._looked_at = float("-inf")  # for overdue batches, seconds since boot
         self._working: dict[Owner, int] = {}  # jobs of workers
 
     @property
@@ -120,7 +124,7 @@ class Lane:
         if self.is_shut(now):
             return False
         breaker = self.health.shut.get(owner)
-        return breaker is None or breaker.lets_through(now, self.probing_of(owner, now)) != 0
+        return breaker is None or breaker.lets_through(now, self.probing_of(owner)) != 0
 
     def push(self, job: Job) -> None:
         """Add a job to the backlog."""
@@ -138,8 +142,8 @@ class Lane:
         """Return whether another worker may start, and has a job to start."""
         return (
             bool(self.backlog)
-            and self.running < self.pace.concurrent
-            and self.breaker.lets_through(now, self.probing(now)) != 0
+            and self.free_slots > 0
+            and self.breaker.lets_through(now, self.probing) != 0
             and self._needs_worker()
             and self.backlog.turn_to(self._has_room)
         )
@@ -194,6 +198,7 @@ class Lane:
         left = self._undo(batch)
         self._stop_waiting(batch)
         self.batches.discard(batch)
+        self._overdue.discard(batch)
         self._leave_slot(batch.owner)
         return left
 
@@ -211,6 +216,9 @@ class Lane:
 
         :param now: seconds since boot.
         """
+        if now - self._looked_at >= _LOOK_SECONDS:
+            self._looked_at = now
+            self._overdue = {batch for batch in self.batches if batch.is_overdue(now)}
         if not self.may_be_blocked:
             return
         for batch in self.batches:
@@ -255,7 +263,7 @@ class Lane:
     def _has_room(self, owner: Owner) -> bool:
         """Return whether an owner may have one more slot."""
         slots, all_slots = self._slots, self._all_slots
-        slots.total = self.pace.concurrent
+        slots.total = self.running + self.free_slots
         if owner not in all_slots.by_owner:  # the common case when deletes are fast
             return slots.taken < slots.total and all_slots.taken < all_slots.total
         alone = self._is_alone(owner)
@@ -272,29 +280,37 @@ class Lane:
 
     def held_up(self) -> list[Owner]:
         """Return the owners who may not start another image although slots are free."""
-        if self._slots.taken >= self.pace.concurrent:
+        if not self.free_slots:
             return []
         return [owner for owner in self._slots.by_owner if not self._has_room(owner)]
 
-    def probing(self, now: float) -> int:
-        """Return how many workers may soon tell whether the store works.
+    @property
+    def probing(self) -> int:
+        """Number of workers that may soon tell whether the store works.
 
         A delete that hangs tells nothing, and would keep the breaker from being probed.
-
-        :param now: seconds since boot.
         """
-        return self.running - sum(batch.is_overdue(now) for batch in self.batches)
+        return self.running - len(self._overdue)
 
-    def probing_of(self, owner: Owner, now: float) -> int:
+    def probing_of(self, owner: Owner) -> int:
         """Return how many images may soon tell whether an owner's can be deleted.
 
-        Those are being claimed, in the backlog, or with a worker of :meth:`probing`.
-
-        :param now: seconds since boot.
+        Those are being claimed, in the backlog, or with a worker of :attr:`probing`.
         """
-        overdue = (job for batch in self.batches if batch.is_overdue(now) for job in batch.unjudged)
+        overdue = (job for batch in self._overdue for job in batch.unjudged)
         working = self._working.get(owner, 0) - sum(job.owner == owner for job in overdue)
         return self.claiming.images_of(owner) + self.backlog.count(owner) + working
+
+    @property
+    def free_slots(self) -> int:
+        """How many more workers may run.
+
+        If all that run hang, one more may, within the operator's limit: the store's own limit would
+        never recover without an answer.
+        """
+        pace, running = self.pace, self.running
+        free = max(pace.concurrent - running, 0 if self.probing else 1)
+        return max(0, min(free, pace.most_concurrent - running))
 
     def _needs_worker(self) -> bool:
         """Return whether another worker would increase throughput."""
@@ -340,11 +356,10 @@ class Lane:
 
     def is_shut_for(self, owner: Owner, now: float) -> bool:
         """Return whether a started job must not go on; a probe, alone in flight, may."""
-        if self.breaker.lets_through(now, self.probing(now) - 1) == 0:
+        if self.breaker.lets_through(now, self.probing - 1) == 0:
             return True
         breaker = self.health.shut.get(owner)
-        others = self.probing_of(owner, now) - 1
-        return breaker is not None and breaker.lets_through(now, others) == 0
+        return breaker is not None and breaker.lets_through(now, self.probing_of(owner) - 1) == 0
 
     def may_mislead(self, began: float, verdict: Verdict) -> bool:
         """Return whether a verdict of missing data predates the operator's last reload or a repair.

@@ -24,7 +24,7 @@ from evscrub.domain.verdict import (
 from evscrub.flow_control.health import Change, Event
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim
-from evscrub.scrubbing.batch import Answer
+from evscrub.scrubbing.batch import OVERDUE_SECONDS, Answer
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, JobState, Lease, Location, LocationState
 from evscrub.scrubbing.lane import Lane
@@ -165,6 +165,22 @@ def test_expired_leases_delete_nothing(bench: Bench) -> None:
     bench.now += 81
     assert given(bench.delete()) == [None] * 5
     assert not bench.deleted
+
+
+def test_time_before_the_first_delete_does_not_count_as_its_own(bench: Bench) -> None:
+    batch = bench.lane.begin(bench.now, 1)
+    assert batch is not None
+    bench.now += 1  # for a thread
+    overdue: list[bool] = []
+
+    def look(_: int) -> Verdict:
+        bench.now += OVERDUE_SECONDS - 0.5
+        overdue.append(batch.is_overdue(bench.now))
+        return GONE
+
+    bench.meanwhile = look
+    bench.scrubber._deleter._delete_all(batch)
+    assert overdue == [False]
 
 
 def test_thread_skips_a_lost_lease(bench: Bench) -> None:
