@@ -33,8 +33,9 @@ _PAUSE_SECONDS = 0.5
 _NO_WITNESS_SECONDS = 5.0
 #: A witness that the store does not answer for in this time says nothing.
 _ANSWER_SECONDS = 60.0
-#: Calls of one store that may hang; each keeps its thread, because it cannot be ended.
-_MOST_HANGING = 4
+#: Witnesses that one store is asked for at a time. While as many calls hang, it is not asked, for
+#: each keeps its thread.
+_MOST_CALLS = 4
 #: Parts of stores whose last proof is cached.
 _PARTS = 1024
 
@@ -86,6 +87,7 @@ class Witnesses:
         self._stores = stores
         self._context = context
         self._asking: dict[tuple[str, str], anyio.Lock] = {}
+        self._calls: dict[str, anyio.CapacityLimiter] = {}
         #: Calls that took too long, by store; each is set when it ends.
         self._hanging: dict[str, list[threading.Event]] = {}
         #: Start of the last proof, seconds since boot, and the proof.
@@ -156,19 +158,24 @@ class Witnesses:
 
     async def _look_for(self, store: str, witness: Witness) -> Presence:
         """Return whether the store has a witness; UNKNOWN if it hangs."""
-        hanging = [ended for ended in self._hanging.get(store, ()) if not ended.is_set()]
-        self._hanging[store] = hanging
-        if len(hanging) >= _MOST_HANGING:
+        async with self._calls.setdefault(store, anyio.CapacityLimiter(_MOST_CALLS)):
+            hanging = [ended for ended in self._hanging.get(store, ()) if not ended.is_set()]
+            self._hanging[store] = hanging
+            if len(hanging) >= _MOST_CALLS:
+                return Presence.UNKNOWN
+            begun, ended = threading.Event(), threading.Event()
+
+            def look() -> Presence:
+                begun.set()
+                try:
+                    return self._stores.look_for(witness.target, witness.size_bytes)
+                finally:
+                    ended.set()
+
+            with anyio.move_on_after(_ANSWER_SECONDS):
+                return await anyio.to_thread.run_sync(
+                    look, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+                )
+            if begun.is_set():
+                self._hanging[store].append(ended)
             return Presence.UNKNOWN
-        ended = threading.Event()
-
-        def look() -> Presence:
-            try:
-                return self._stores.look_for(witness.target, witness.size_bytes)
-            finally:
-                ended.set()
-
-        with anyio.move_on_after(_ANSWER_SECONDS):
-            return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
-        self._hanging[store].append(ended)
-        return Presence.UNKNOWN
