@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " line in evscrub's log, or in syslog if evscrub's files name no log: the user, the host"
         " and the image. Exit codes: 0 success for all images, 1 an image was refused, with the"
         " reason, or the question was answered with no, 2 wrong usage, no terminal to ask on, or"
-        " no image and no store of that name,"
+        " a store that is not enabled and has no image to scrub,"
         " 69 the database does not answer, 78 the configuration is wrong."
     )
     loader.add_arguments(parser)
@@ -85,8 +85,7 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
-    is_known = arguments.store is None or arguments.store in names.names
-    if not is_known:
+    if arguments.store is not None and arguments.store not in names.names:
         print(
             f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
             f" {', '.join(names.names)}",
@@ -95,7 +94,10 @@ def main(arguments: argparse.Namespace) -> int:
     keeper = _Keeper(arguments.command, Holds(database))
     try:
         with selection.selected(arguments, database, names, held=command.held) as images:
-            if bulk and (code := _ask(arguments, images, is_known=is_known)) is not None:
+            if bulk and (code := _ask(arguments, images)) is not None:
+                misspelt = code == 0 and arguments.store is not None
+                if misspelt and not selection.is_store(arguments.store, database, names):
+                    return _NO_SUCH_STORE
                 return code
             operator_log.start(own, debug=arguments.debug)
             keeper.run(images)
@@ -107,12 +109,9 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if keeper.tally[_REFUSED] else 0
 
 
-def _ask(
-    arguments: argparse.Namespace, images: selection.Selection, *, is_known: bool
-) -> int | None:
+def _ask(arguments: argparse.Namespace, images: selection.Selection) -> int | None:
     """Show the number of images, and ask unless ``--yes`` is given.
 
-    :param is_known: whether the store that was named, if any, is enabled here.
     :returns: the exit code if there is no image or the answer is no; None to go on.
     """
     number = images.count()
@@ -123,9 +122,7 @@ def _ask(
         print("evscrub: nothing was changed", file=sys.stderr)
         return 1
     print(f"evscrub: {said}", file=sys.stderr)
-    if number:
-        return None
-    return 0 if is_known else _NO_SUCH_STORE
+    return None if number else 0
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import TextIO
 
 from oslo_config import cfg
 
-from evscrub.commands import agent_reports, sorting, table_output, watching
+from evscrub.commands import agent_reports, selection, sorting, table_output, watching
 from evscrub.commands.agent_reports import say_on_stderr
 from evscrub.commands.arguments import name, natural
 from evscrub.commands.list_output import TABLE
@@ -29,6 +29,7 @@ from evscrub.telemetry import output
 
 _INTERRUPTED = 130  #: as shells report SIGINT
 _NO_SUCH_STORE = 2
+_LOST = "lost the connection to the database"
 #: Names of states on the command line; the other options are short for one of them.
 _STATES = {state.replace(" ", "-"): state for state in image_report.STATES}
 _SHORT = {
@@ -55,8 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " default order, reads all images first, and keeps what exceeds a few megabytes in a"
         " temporary file in $TMPDIR. --sort-column ID needs neither: images are written as they are"
         " read. Exit codes: 0 success, 1 images that only agents know, parked or in use, were"
-        " selected, and no agent answers, 2 wrong usage, or no image and no store of that name, 69"
-        " the database does not answer, 78 the configuration is wrong."
+        " selected, and no agent answers, 2 wrong usage, or a store that is not enabled and has"
+        " no image to scrub, 69 the database does not answer, 78 the configuration is wrong."
     )
     loader.add_arguments(parser)
     parser.add_argument(
@@ -94,8 +95,7 @@ def main(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
-    is_known = arguments.store is None or arguments.store in names.names
-    if not is_known:
+    if arguments.store is not None and arguments.store not in names.names:
         say_on_stderr(
             f"no store {arguments.store} is enabled here; enabled stores: {', '.join(names.names)}"
         )
@@ -110,8 +110,12 @@ def main(arguments: argparse.Namespace) -> int:
             write(listing.read(say_on_stderr), sys.stdout)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    if listing.is_empty and not is_known:
-        return _NO_SUCH_STORE
+    if arguments.store is not None and listing.is_empty:
+        try:
+            if not selection.is_store(arguments.store, database, names):
+                return _NO_SUCH_STORE
+        except UNAVAILABLE as error:
+            raise UnavailableError(f"{_LOST}: {explain(error)}") from None
     return 0 if listing.is_complete else 1
 
 
@@ -184,9 +188,7 @@ class _Listing:
         try:
             yield from islice(found, self._choice.limit)
         except UNAVAILABLE as error:
-            raise UnavailableError(
-                f"lost the connection to the database: {explain(error)}"
-            ) from None
+            raise UnavailableError(f"{_LOST}: {explain(error)}") from None
         except sorting.SortError as error:
             raise CannotRunError(f"{error}, or use --sort-column ID") from None
 

@@ -70,7 +70,7 @@ def _use_syslog(own: loader.OwnOptions) -> None:
     own.set_override("use_syslog", True)
     if not _SYSLOG.exists():  # as in a container: what is logged is lost
         print(
-            f"evscrub: the change is logged nowhere: there is no {_SYSLOG}; start syslog, or name"
+            f"evscrub: the change is in no log: there is no {_SYSLOG}; start syslog, or name"
             " an existing file in [DEFAULT] log_file",
             file=sys.stderr,
         )

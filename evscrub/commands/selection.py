@@ -126,6 +126,17 @@ def selected(
         yield _from_registry(arguments.owner, arguments.store, database, names, held=held)
 
 
+def is_store(name: str, database: Database, names: StoreNames) -> bool:
+    """Return whether a store is enabled here, or has data of an image that is to be scrubbed.
+
+    Reads the whole registry if it is not enabled.
+    """
+    if name in names.names:
+        return True
+    inventory = Inventory(database, on_unreadable=lambda _: None)
+    return any(names.of(row) == name for seen in inventory.read() for row in seen.locations)
+
+
 def _from_registry(
     owner: str | None,
     store: str | None,

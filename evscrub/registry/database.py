@@ -76,11 +76,11 @@ class Database:
     ) -> None:
         conf.register_opts(db_options.database_opts, "database")
         if not conf.database.connection:
-            where = ", ".join(conf.config_file or []) or "any file, for none was found"
+            read = ", ".join(conf.config_file or []) or "no file, because none was found"
             raise ValueError(
-                f"[database] connection is not set in {where}: evscrub needs Glance's database, so"
-                " name glance-api.conf in [DEFAULT] glance_config_files of"
-                " /etc/evscrub/evscrub.conf, or set it there"
+                "[database] connection is not set: evscrub needs Glance's database, so name"
+                " glance-api.conf in [DEFAULT] glance_config_files of evscrub.conf, or set it"
+                f" there. Read: {read}"
             )
         self.engine = _make_engine(conf)
         connecting.limit(self.engine, answer_seconds)

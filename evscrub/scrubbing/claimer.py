@@ -81,8 +81,8 @@ class Claimer:
     def _known_lane(self) -> str:
         """Return the queue lane for images whose owner is known from the registry.
 
-        With a single store there is nothing to look up, unless there is a rate per owner: it is
-        charged during the look.
+        With a single store there is nothing to look up, unless there is a rate per owner: turns
+        are reserved during the look.
         """
         stores = self._stores.deletable
         return stores[0] if len(stores) == 1 and not self._owners.rate else UNKNOWN_LANE

@@ -18,7 +18,7 @@ from evscrub.stores.faults import Driver
 from evscrub.stores.short_lived import CONNECTIONS, ShortLived
 
 #: How long a try to get an answer of Swift or Keystone takes, as with boto3 for S3. The driver
-#: itself sets no limit, and tries six times.
+#: itself sets no limit. Swift is asked up to six times.
 ANSWER_SECONDS = 60.0
 #: How long a token is used. It has the roles that its user had when it was made.
 TOKEN_SECONDS = 60.0

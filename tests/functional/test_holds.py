@@ -637,6 +637,22 @@ def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -
     assert sorted(logged) == sorted(expected)
 
 
+def test_images_of_a_store_that_is_not_enabled_any_more(rows: Rows, config: Path) -> None:
+    """Repeating a command is no error, though nothing is selected then."""
+    with config.open("a") as file:
+        file.write("[DEFAULT]\nenabled_backends = fast:file\n")
+    image_id = rows.add(a_location(new_id(), "old"), owner="me")
+    rows.delete(image_id)
+    for command, printed in (("hold", image_id), ("hold", ""), ("release", image_id)):
+        done = evscrub(config, command, "--store", "old", "--yes")
+        assert (done.returncode, printed in done.stdout) == (0, True)
+        assert "no store old is enabled here" in done.stderr
+    assert evscrub(config, "release", "--store", "old", "--yes").returncode == 0
+    assert evscrub(config, "release", "--store", "older", "--yes").returncode == 2
+    assert commands.run("list", "--config-file", config, "--store", "old").returncode == 0
+    assert commands.run("list", "--config-file", config, "--store", "old", "--held").returncode == 0
+
+
 def test_unreadable_image_is_refused_and_others_are_not(
     new_registry: RegistryFactory, tmp_path: Path
 ) -> None:

@@ -100,13 +100,13 @@ def test_syslog_is_used_where_no_log_is(
 @pytest.mark.parametrize(
     "lines", [(), ("log_file = {}/none.log",), ("log_file = {}",), ("use_journal = true",)]
 )
-def test_change_that_is_logged_nowhere_is_told(
+def test_change_that_is_in_no_log_is_told(
     tmp_path: Path, syslog: Path, lines: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     syslog.unlink()
     start(tmp_path, *(line.format(tmp_path) for line in lines))
     said = shown(capsys).splitlines()[-1]
-    assert said.startswith(f"evscrub: the change is logged nowhere: there is no {syslog}; ")
+    assert said.startswith(f"evscrub: the change is in no log: there is no {syslog}; ")
     assert "log_file" in said
 
 

@@ -140,15 +140,14 @@ class TestAsking:
     def _answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdin", Terminal("n\ny\n"))
 
-    def ask(self, number: int, *more: str, is_known: bool = True) -> int | None:
+    def ask(self, number: int, *more: str) -> int | None:
         def read(on_unreadable: selection.Unreadable) -> list[str]:
             if number:
                 on_unreadable("one")
             return ["other"] * (number - 1)
 
         arguments = cli.make_parser().parse(["release", "--owner", "o", *more])
-        chosen = selection.Selection("held images of owner o", read)
-        return keep._ask(arguments, chosen, is_known=is_known)
+        return keep._ask(arguments, selection.Selection("held images of owner o", read))
 
     def test_only_yes_goes_on(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.ask(2) == 1
@@ -167,7 +166,3 @@ class TestAsking:
     ) -> None:
         assert self.ask(0, *more) == 0
         assert capsys.readouterr().err == f"evscrub: 0 {self.LINE}\n"
-        assert self.ask(0, *more, is_known=False) == 2
-
-    def test_images_of_a_store_that_is_not_enabled_are_changed(self) -> None:
-        assert self.ask(1, "--yes", is_known=False) is None
