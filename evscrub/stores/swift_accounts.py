@@ -9,7 +9,7 @@ file another thread has just read, and delete the object of the same name there.
 import sys
 import threading
 from collections.abc import Callable
-from configparser import ConfigParser
+from configparser import ConfigParser, Error
 from typing import Any
 
 
@@ -26,14 +26,15 @@ class _Parsers(threading.local):
     def read(self, path: str) -> list[str]:
         """Forget what was read before, and read a file.
 
-        Where it raises, the driver reports wrong options of the store, and the delete is repeated.
-
-        :raises OSError: it cannot be read, or is empty as while it is written.
-        :raises configparser.Error: it has another format.
+        :raises OSError: it cannot be read, is malformed, or is empty as while it is written; the
+            driver logs the message, and the delete is repeated.
         """
         self._parser = self._make()
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the driver gives a string
-            self._parser.read_file(file)
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123 - the driver gives a string
+                self._parser.read_file(file)
+        except (Error, UnicodeError) as error:  # whose message has lines of the file, with keys
+            raise OSError(f"{path} is malformed ({type(error).__name__})") from None
         if not self._parser.sections():
             raise OSError(f"{path} has no account")
         return [path]

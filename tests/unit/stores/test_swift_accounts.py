@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -141,16 +142,23 @@ def replace_by_folder(file: Path) -> None:
         (Path.unlink, Outcome.TRANSIENT),
         (replace_by_folder, Outcome.TRANSIENT),
         (lambda file: file.write_text(""), Outcome.TRANSIENT),
-        (lambda file: file.write_text("user = x"), Outcome.TRANSIENT),
+        (lambda file: file.write_text("key = topsecret"), Outcome.TRANSIENT),
+        (lambda file: file.write_text("[ref1]\nuser = x\ntopsecret\n"), Outcome.TRANSIENT),
+        (lambda file: file.write_bytes(b"[ref1]\nkey = topsecret\xff\n"), Outcome.TRANSIENT),
         (lambda file: file.write_text("[ref1]\nuser = x"), Outcome.CONFIGURATION),
     ],
-    ids=["missing", "unreadable", "empty", "malformed", "incomplete"],
+    ids=["missing", "unreadable", "empty", "headless", "malformed", "undecodable", "incomplete"],
 )
 def test_a_file_that_is_being_replaced_deletes_nothing_and_is_read_again(
-    site: Site, spoil: Callable[[Path], object], outcome: Outcome
+    site: Site,
+    spoil: Callable[[Path], object],
+    outcome: Outcome,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     spoil(site.file("one"))
     assert site.delete("one").outcome is outcome
+    assert "topsecret" not in caplog.text
     assert site.deleted == []
     assert site.delete("two") is GONE
     if site.file("one").is_dir():
