@@ -518,6 +518,11 @@ def check_windows(world: World, store: str, burst: float, rate: float) -> None:
 
 
 @pytest.mark.costly
+def are_spaced(times: Sequence[float], seconds: float) -> bool:
+    """Return whether images are so far apart; the rate of an owner lets one go a little early."""
+    return all(times[n + 4] - times[n] > 4 * seconds - 0.6 for n in range(len(times) - 4))
+
+
 class TestFlood:
     def test_of_one_owner_on_a_store_that_throttles(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "evscrub")
@@ -554,8 +559,7 @@ class TestFlood:
         assert took == pytest.approx(50, abs=2)
         others = [one.at for one in world.asked if one.owner != "flood"]
         assert max(others) < 2
-        times = [one.at for one in world.asked if one.owner == "flood"]
-        assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
+        assert are_spaced([one.at for one in world.asked if one.owner == "flood"], 0.5)
 
     @pytest.mark.parametrize(
         "held_up",
@@ -563,22 +567,19 @@ class TestFlood:
         ids=["down", "slow"],
     )
     def test_turns_that_passed_are_not_made_up_for(self, held_up: Behavior) -> None:
-        """Neither after an outage nor once the slots are free again, nor at second tries."""
+        """Neither after an outage nor once the slots are free again."""
         world = World(replace(SETTINGS, owner_rate=2.0), a=held_up)
-        for _ in range(200):
-            world.add("flood", "a")
-        for number in range(20):
-            world.add(f"other{number}", "a")
-        took = world.run(400)
+        for number in range(220):
+            world.add("flood" if number < 200 else f"other{number}", "a")
+        assert world.run(400) < 60 + 110
         assert world.statuses() == {"deleted": 220}
-        assert took < 60 + 110
         times = [one.at for one in world.asked if one.owner == "flood" and one.at >= 61]
         assert len(times) > 100
-        assert all(times[n + 4] - times[n] > 1.4 for n in range(len(times) - 4))
+        assert are_spaced(times, 0.5)
 
     def test_second_tries_have_their_turns_too(self) -> None:
-        """All of the first ones fail, and their pauses end in any order."""
-        world = World(replace(SETTINGS, owner_rate=1.0), a=fast)
+        """All of the first ones fail, and their pauses end in any order, some close together."""
+        world = World(replace(SETTINGS, owner_rate=0.05), a=fast)
         failed: set[str] = set()
 
         def fail_once(image_id: str) -> Behavior:
@@ -593,11 +594,11 @@ class TestFlood:
         for _ in range(50):
             image_id = world.add("o", "a")
             world.of_images[image_id] = fail_once(image_id)
-        world.run(2 * SETTINGS.delays.in_use)
+        world.run(3 * SETTINGS.delays.in_use)
         assert world.statuses() == {"deleted": 50}
         times = [one.at for one in world.asked]
         assert len(times) == 100
-        assert all(times[n + 4] - times[n] > 3.4 for n in range(len(times) - 4))
+        assert are_spaced(times, 20)
 
 
 @pytest.mark.parametrize("stores", [1, 2])
