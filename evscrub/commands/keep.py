@@ -27,7 +27,6 @@ LOG = log.getLogger(__name__)
 
 _ANSWER_SECONDS = 20
 _UNCHANGED, _REFUSED = "unchanged", "refused"
-_NO_SUCH_STORE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,9 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         with selection.selected(arguments, database, names, held=command.held) as images:
             if bulk and (code := _ask(arguments, images)) is not None:
-                misspelt = code == 0 and arguments.store is not None
-                if misspelt and not selection.is_store(arguments.store, database, names):
-                    return _NO_SUCH_STORE
+                selects_none = code == 0 and arguments.store is not None
+                if selects_none and not selection.is_store(arguments.store, database, names):
+                    return selection.NO_SUCH_STORE
                 return code
             operator_log.start(own, debug=arguments.debug)
             keeper.run(images)

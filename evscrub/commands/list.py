@@ -28,7 +28,6 @@ from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
 
 _INTERRUPTED = 130  #: as shells report SIGINT
-_NO_SUCH_STORE = 2
 _LOST = "lost the connection to the database"
 #: Names of states on the command line; the other options are short for one of them.
 _STATES = {state.replace(" ", "-"): state for state in image_report.STATES}
@@ -113,7 +112,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.store is not None and listing.is_empty:
         try:
             if not selection.is_store(arguments.store, database, names):
-                return _NO_SUCH_STORE
+                return selection.NO_SUCH_STORE
         except UNAVAILABLE as error:
             raise UnavailableError(f"{_LOST}: {explain(error)}") from None
     return 0 if listing.is_complete else 1

@@ -126,6 +126,10 @@ def selected(
         yield _from_registry(arguments.owner, arguments.store, database, names, held=held)
 
 
+#: Exit code for a store of which :func:`is_store` says no: wrong usage.
+NO_SUCH_STORE = 2
+
+
 def is_store(name: str, database: Database, names: StoreNames) -> bool:
     """Return whether a store is enabled here, or has data of an image that is to be scrubbed.
 

@@ -212,7 +212,8 @@ class Lane:
     def unblock(self, now: float) -> None:
         """Return the jobs behind a stalled delete to the backlog.
 
-        The worker's slot is charged to the owner of the image that is being deleted.
+        The worker's slot is charged to the owner of the image that is being deleted. Also look,
+        once a second, which deletes are overdue.
 
         :param now: seconds since boot.
         """
@@ -308,9 +309,11 @@ class Lane:
         If all that run hang, one more may, within the operator's limit: the store's own limit would
         never recover without an answer.
         """
-        pace, running = self.pace, self.running
-        free = max(pace.concurrent - running, 0 if self.probing else 1)
-        return max(0, min(free, pace.most_concurrent - running))
+        running = self.running
+        free = self.pace.concurrent - running
+        if free <= 0 and running == len(self._overdue) < self.pace.most_concurrent:
+            return 1
+        return max(0, free)
 
     def _needs_worker(self) -> bool:
         """Return whether another worker would increase throughput."""

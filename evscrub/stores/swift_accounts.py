@@ -23,7 +23,7 @@ class _Parsers(threading.local):
         self._make = make
         self._parser = make()
 
-    def read(self, path: str) -> list[str]:
+    def read(self, path: str) -> None:
         """Forget what was read before, and read a file.
 
         :raises OSError: it cannot be read, is malformed, or is empty as while it is written; the
@@ -37,7 +37,6 @@ class _Parsers(threading.local):
             raise OSError(f"{path} is malformed ({type(error).__name__})") from None
         if not self._parser.sections():
             raise OSError(f"{path} has no account")
-        return [path]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the driver asks for
         return getattr(self._parser, name)
