@@ -102,9 +102,10 @@ class Deployment:
             assert old in text
             text = text.replace(old, new)
         (self.home / "glance-api.conf").write_text(text)
+        # No agent is asked: one that runs on this host is none of this Glance's.
         (self.home / "evscrub.conf").write_text(
             f"[DEFAULT]\nglance_config_files = {self.home}/glance-api.conf\n"
-            "[listener]\ntopics = evscrub\n"
+            "[listener]\ntopics = evscrub\n[status]\nlisten = none\n"
             f"[DEFAULT]\n{delay}{own}"
         )
         done = commands.run("check", "--config-file", self.home / "evscrub.conf", *arguments)
