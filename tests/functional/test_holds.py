@@ -31,11 +31,14 @@ LONG = 3600
 
 
 def new_config(folder: Path, text: str) -> Path:
-    """Write a configuration for evscrub with an empty log beside it, for there may be no syslog."""
+    """Write a configuration for evscrub with an empty log beside it, for there may be no syslog.
+
+    No agent is asked: one that runs on this host works beside another Glance.
+    """
     log = folder / "evscrub.log"
     log.touch()
     path = folder / "evscrub.conf"
-    path.write_text(f"[DEFAULT]\nlog_file = {log}\n{text}\n")
+    path.write_text(f"[status]\nlisten = none\n[DEFAULT]\nlog_file = {log}\n{text}\n")
     return path
 
 
