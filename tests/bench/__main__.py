@@ -2,7 +2,8 @@
 """Run benchmarks: ``python -m tests.bench``.
 
 It starts its own servers, runs every peer on the same data in turn, several rounds, prints a table
-of medians and ratios for each benchmark, and stops everything it started.
+of medians and ratios for each benchmark, and stops everything it started. ``--json`` saves what was
+found, and ``--compare`` shows what has changed since.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.bench.kit.compare import compare, load
 from tests.bench.kit.lab import DATABASES, Lab
 from tests.bench.kit.results import Report
 from tests.bench.kit.scale import Scale, tell
@@ -32,6 +34,7 @@ BENCHMARKS = (
     "intake",
     "big_registry",
     "idle",
+    "commands",
     "scale_out",
 )
 
@@ -47,8 +50,18 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--scale", type=float, default=1.0, help="multiply the numbers of images by this"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
+    parser.add_argument(
+        "--compare", type=_saved, metavar="FILE", help="compare with what --json wrote there"
+    )
     parser.add_argument("--plots", type=Path, metavar="DIR", help="draw charts there, as SVG")
     return parser.parse_args(arguments)
+
+
+def _saved(path: str) -> list[Report]:
+    try:
+        return load(Path(path))
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,6 +90,8 @@ def main(arguments: list[str] | None = None) -> int:
             if options.json:  # after each, so that what was measured stays when one hangs
                 found = {"machine": machine, "reports": [each.as_json() for each in reports]}
                 options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.compare:
+        sys.stdout.write(compare(options.compare, reports))
     if options.plots:
         from tests.bench.kit.plots import draw  # noqa: PLC0415 - matplotlib is for this alone
 

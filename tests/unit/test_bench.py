@@ -12,6 +12,7 @@ import pytest
 
 from tests.bench import __main__ as bench
 from tests.bench.kit import bus, seed
+from tests.bench.kit.compare import compare, load
 from tests.bench.kit.results import Metric, Ratio, Report, percentile
 from tests.bench.kit.scale import Scale
 from tests.bench.kit.tables import render
@@ -25,7 +26,7 @@ def test_quick_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--quick", "--only", "delay_queue", "--json", str(path)]) == 0
     printed = capsys.readouterr().out
     assert "heapq + dict" in printed
-    assert "Goal: at most 150 bytes each" in printed
+    assert "Goal: at most 110 bytes each" in printed
     (report,) = json.loads(path.read_text())["reports"]
     assert {sample["peer"] for sample in report["samples"]} == {
         "evscrub",
@@ -77,6 +78,44 @@ def test_medians_and_ratios() -> None:
         "mariadb     ours       3        20    5.00",
         "            base       1         4    1.00",
     ]
+
+
+def measured(*values: float, peer: str = "ours") -> Report:
+    report = Report("rate", "Rate", (Metric("rate", "images/s"),))
+    for value in values:
+        report.add("mariadb", peer, rate=value)
+    return report
+
+
+def saved(path: Path, *reports: Report) -> Path:
+    path.write_text(json.dumps({"machine": "", "reports": [each.as_json() for each in reports]}))
+    return path
+
+
+def test_saved_result_is_compared(tmp_path: Path) -> None:
+    before = load(saved(tmp_path / "before.json", measured(100.0, 110.0, 90.0)))
+    assert compare(before, [measured(150.0, 120.0, 180.0)]).splitlines()[2] == (
+        "rate  mariadb  ours  images/s     100    20 %  150    40 %   1.50  *"
+    )
+    assert "*" not in compare(before, [measured(109.0, 150.0, 180.0)])
+    assert (
+        compare(before, [measured(1.0, peer="theirs")]) == "Nothing was measured before and now.\n"
+    )
+    other = Report("idle", "Idle", (Metric("rate", "images/s"),))
+    other.add("mariadb", "ours", rate=1.0)
+    assert compare(before, [other]) == "Nothing was measured before and now.\n"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"reports": [{}]}', '{"reports": 5}', "\x00"])
+def test_file_without_saved_results_is_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "saved.json"
+    path.write_text(text)
+    for name in (path, tmp_path / "missing.json"):
+        with pytest.raises(SystemExit):
+            bench.parse(["--compare", str(name)])
+        assert name.name in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_po
 DATABASES = ("mariadb", "postgresql")
 _SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
 _READY_SECONDS = 120.0
+_POOL_BYTES = 3 << 30
 
 #: Of configuration files, by group and name.
 Options = Mapping[str, Mapping[str, object]]
@@ -61,11 +62,24 @@ class Site:
         for left in self.data.iterdir():
             left.unlink()
         seed.empty(self.engine)
+        self.add(*batches, files=files)
+
+    def add(self, *batches: seed.Batch, files: bool = True) -> None:
+        """Make these images as well, whose numbers no image has had."""
         for batch in batches:
             seed.fill(self.engine, batch, self.data)
             if files and not batch.live:
                 seed.write_files(batch, self.data)
         seed.analyze(self.engine)
+
+    def expect_many(self) -> None:
+        """Give the database memory for millions of images.
+
+        The servers of tests are given little, and indexes that do not fit take a quarter-hour.
+        """
+        if self.engine.dialect.name != "postgresql":
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql(f"SET GLOBAL innodb_buffer_pool_size = {_POOL_BYTES}")
 
     def pending(self) -> int:
         """How many images are still pending, or claimed and not finished."""
@@ -78,6 +92,8 @@ class Site:
         groups = {group: dict(values) for group, values in options.items()}
         defaults = groups.setdefault("DEFAULT", {})
         defaults["glance_config_files"] = self.glance.directory / "glance-api.conf"
+        # Not the default, which an agent of this host may have.
+        groups.setdefault("status", {})["listen"] = "127.0.0.1:0"
         lines = []
         for group, values in groups.items():
             lines += [f"[{group}]", *(f"{name} = {value}" for name, value in values.items())]
