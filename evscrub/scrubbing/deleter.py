@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deletes data: a last look for shared data, the delete in a thread, proofs for missing data.
 
-Store drivers block, so a worker thread calls them. The thread changes nothing but its batch.
+The thread changes nothing but its batch.
 """
 
 from collections.abc import Sequence
-
-import anyio
-import anyio.to_thread
-from oslo_log import log as logging
 
 from evscrub.domain.proof import Proof
 from evscrub.domain.verdict import GONE, Verdict
@@ -21,11 +17,9 @@ from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.witnesses import Witnesses
 from evscrub.stores.backends import Stores, Target
 
-LOG = logging.getLogger(__name__)
-
 
 class Deleter:
-    """Deletes batches of jobs; the lanes bound how many run at a time."""
+    """Deletes the jobs of a batch, and checks them before and after that."""
 
     def __init__(
         self,
@@ -40,32 +34,31 @@ class Deleter:
         self._last_look = last_look
         self._witnesses = witnesses
         self._context = context
-        self._threads = anyio.CapacityLimiter(context.settings.concurrency)
 
-    def change(self, concurrency: int) -> None:
-        """Set the number of threads.
+    def needs_look(self, batch: Batch) -> bool:
+        """Return whether :meth:`look` has to be called before :meth:`select`."""
+        return self._last_look.is_due(batch.jobs)
 
-        :param concurrency: deletes at a time, at least 1.
-        """
-        self._threads.total_tokens = concurrency
+    async def look(self, batch: Batch) -> None:
+        """Ask the registry once more whether the data of a batch is shared, where that is due."""
+        await self._last_look.renew(batch.jobs)
 
-    async def select(self, lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
+    def select(self, lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
         """Check a batch right before its deletes, and remove the jobs that must not be deleted now.
 
         :returns: jobs to end, because their lease expired or the registry could not say whether
             their data is shared; and jobs to forward, because nothing of them is left in this lane
             or the lane is shut for them.
         """
-        shared = await self._last_look.renew(batch.jobs)
         now = self._context.clock.boot()
         may: list[Job] = []
         end: list[Job] = []
         elsewhere: list[Job] = []
-        for job in batch.jobs:  # the lane may have taken some back meanwhile
-            found = shared.get(job.image_id)
-            if found:
-                job.keep(found, self._context.database_clock.now())
-            if found is None:
+        for job in batch.jobs:
+            is_fresh = self._last_look.is_fresh(job)
+            if is_fresh and job.needed_elsewhere:
+                job.keep(job.needed_elsewhere, self._context.database_clock.now())
+            if not is_fresh:
                 job.trouble = (lane.name, NO_LAST_LOOK)
                 end.append(job)
             elif job.next_store != lane.name or lane.is_shut_for(job.owner, now):
@@ -78,37 +71,18 @@ class Deleter:
         batch.put(may)
         return end, elsewhere
 
-    async def delete(self, batch: Batch) -> None:
-        """Delete the next location of each job of a batch in a thread, and wait for it.
-
-        Answers are added to the batch; nothing is raised for a failed delete.
-
-        :param batch: jobs that :meth:`select` left in it.
-        """
-        if not batch:
-            return
-        try:
-            await anyio.to_thread.run_sync(
-                self._delete_all,
-                batch,
-                limiter=self._threads,
-                # Cancelled only when the process stops; until then the slot is held for as long
-                # as the thread runs.
-                abandon_on_cancel=True,
-            )
-        except Exception as error:  # noqa: BLE001 - no thread could start, so the first job failed
-            job = batch.current or batch.take()
-            if job is not None:
-                location, _ = next(job.pending)
-                now = self._context.clock.boot()
-                batch.answer(self._answer(job, location, None, now, error))
+    def needs_proof(self, lane: Lane, answers: Sequence[Answer]) -> bool:
+        """Return whether :meth:`prove` has anything to prove."""
+        return bool(lane.missing.limit) and any(
+            answer.verdict is not None and answer.verdict.is_missing for answer in answers
+        )
 
     async def prove(self, lane: Lane, answers: Sequence[Answer]) -> dict[str, Proof]:
         """Return a proof for each part of a store that reported data missing.
 
         :returns: proofs by endpoint; empty if "not found" is trusted without proof.
         """
-        if not lane.missing.limit:
+        if not self.needs_proof(lane, answers):
             return {}
         missing = {
             answer.location.target.endpoint: answer.ended
@@ -120,8 +94,26 @@ class Deleter:
             for part, since in missing.items()
         }
 
+    def delete(self, batch: Batch) -> None:
+        """Delete the next location of each job of a batch; runs in a worker thread.
+
+        Answers are added to the batch; nothing is raised.
+        """
+        try:
+            self._delete_all(batch)
+        except Exception as error:  # noqa: BLE001 - it concerns the current job only
+            self.fails(batch, error)
+
+    def fails(self, batch: Batch, error: Exception) -> None:
+        """Answer the current job of a batch, or its first, with an unexpected error."""
+        job = batch.current or batch.take()
+        if job is not None:
+            location, _ = next(job.pending)
+            now = self._context.clock.boot()
+            batch.answer(self._answer(job, location, None, now, error))
+
     def _delete_all(self, batch: Batch) -> None:
-        """Delete the jobs of a batch; runs in a worker thread.
+        """Delete the jobs of a batch.
 
         Stops at the first answer that is neither gone nor missing, because the event loop decides
         what it means for the rest. Missing data does not stop it: one proof covers all of it.

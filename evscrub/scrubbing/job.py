@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A claimed image: its locations, its lease and its state."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -38,7 +38,7 @@ class LocationState(Enum):
 
 
 #: States of locations whose rows are settled as deleted.
-_DONE = frozenset({LocationState.DELETED, LocationState.MISSING, LocationState.KEPT})
+_DONE = (LocationState.DELETED, LocationState.MISSING, LocationState.KEPT)
 
 
 @dataclass(slots=True, eq=False)
@@ -169,7 +169,7 @@ class Job:
     def data_went(self) -> bool:
         """Whether at least one location was deleted or is proven missing."""
         return any(
-            each.state in {LocationState.DELETED, LocationState.MISSING} for each in self.locations
+            each.state in (LocationState.DELETED, LocationState.MISSING) for each in self.locations
         )
 
     @property
@@ -190,32 +190,32 @@ class Job:
 
         :raises WrongStateError: the job is not WAITING.
         """
-        self._go({JobState.WAITING}, JobState.DELETING)
+        self._go(JobState.WAITING, JobState.DELETING)
 
     def stop(self) -> None:
         """Move from DELETING to WAITING: the worker returns the job.
 
         :raises WrongStateError: the job is not DELETING.
         """
-        self._go({JobState.DELETING}, JobState.WAITING)
+        self._go(JobState.DELETING, JobState.WAITING)
 
     def end(self) -> None:
         """Move from WAITING to ENDED: nothing more is deleted under this claim.
 
         :raises WrongStateError: the job is not WAITING.
         """
-        self._go({JobState.WAITING}, JobState.ENDED)
+        self._go(JobState.WAITING, JobState.ENDED)
 
     def settled(self) -> None:
         """Move from ENDED to SETTLED: the result is in the registry.
 
         :raises WrongStateError: the job is not ENDED.
         """
-        self._go({JobState.ENDED}, JobState.SETTLED)
+        self._go(JobState.ENDED, JobState.SETTLED)
 
-    def _go(self, allowed: Collection[JobState], state: JobState) -> None:
-        if self.state not in allowed:
-            raise WrongStateError(f"Job {self.image_id} is {self.state.value}, not {allowed}")
+    def _go(self, before: JobState, state: JobState) -> None:
+        if self.state is not before:
+            raise WrongStateError(f"Job {self.image_id} is {self.state.value}, not {before.value}")
         self.state = state
 
     # -- locations
@@ -265,7 +265,7 @@ class Job:
         )
 
 
-_OVER = frozenset({JobState.ENDED, JobState.SETTLED})
+_OVER = (JobState.ENDED, JobState.SETTLED)
 
 
 def _state_of(verdict: Verdict) -> LocationState:

@@ -107,6 +107,10 @@ class Lanes:
         rates = [rate for rate in (settings.rate, lane.pace.rate) if rate]
         return min(settings.burst, max(1, min(rates) * BATCH_SECONDS)) if rates else math.inf
 
+    def has_limits(self, lane: Lane) -> bool:
+        """Return whether a rate limit applies to a lane, so that :meth:`turns` has to be called."""
+        return bool(self._rate.rate or self._rates[lane.name].rate)
+
     async def turns(self, lane: Lane, batch: Batch) -> None:
         """Wait until the rate limits, of the lane and of all stores, allow a batch."""
         # The slot comes first, so that no token is spent while waiting for one.

@@ -5,7 +5,7 @@ The claim checks it too, but a claimed image may wait: for a rate limit, a worke
 locations in a store that hangs. Meanwhile a live image may get the same URL.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import anyio
 from oslo_log import log as logging
@@ -43,6 +43,10 @@ class LastLook:
         self._asking = anyio.Lock()
         self._waiting: list[Job] = []
 
+    def is_due(self, jobs: Sequence[Job]) -> bool:
+        """Return whether :meth:`renew` would ask the registry."""
+        return any(self._age(job) > _RENEW_SECONDS for job in jobs)
+
     def is_fresh(self, job: Job) -> bool:
         """Return whether the last look is recent enough to delete now. Thread-safe."""
         return self._age(job) <= LOOK_SECONDS
@@ -50,11 +54,10 @@ class LastLook:
     def _age(self, job: Job) -> float:
         return self._context.clock.since(job.looked)
 
-    async def renew(self, jobs: Sequence[Job]) -> dict[str, Mapping[int, Verdict]]:
+    async def renew(self, jobs: Sequence[Job]) -> None:
         """Look again for the jobs whose last look is not fresh, or will soon not be.
 
-        :returns: for each job with a fresh look, by image id, the verdicts of those of its rows
-            that may share their data, by row id. Jobs without a fresh look are absent.
+        The answers are with the jobs then, unless the registry does not give them in time.
         """
         for attempt in range(_TRIES):
             most = LOOK_SECONDS if attempt else _RENEW_SECONDS
@@ -69,7 +72,6 @@ class LastLook:
                 names = " ".join(job.image_id for job in old)
                 LOG.exception("The last look for shared data failed; not deleted: %s", names)
                 break
-        return {job.image_id: job.needed_elsewhere for job in jobs if self.is_fresh(job)}
 
     async def _look(self, jobs: Sequence[Job]) -> None:
         """Look, together with all others that wait for a look under way to end."""

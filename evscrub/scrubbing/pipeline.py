@@ -3,20 +3,23 @@
 
 ::
 
-    ready ─> look ─> ready in a lane ─> claim ─> delete ─> settle
+    ready ─> look ─> ready in a lane ─> claim ─> prepare ─> delete ─> prove ─> finish ─> settle
 
 An image whose store is not known is looked up first. A claimed image is a job. It waits in the lane
 of its next location until a worker deletes that, and in the end goes to the settler.
 :class:`~evscrub.scrubbing.scrubber.Scrubber` starts each step, with what
 :class:`~evscrub.scrubbing.scheduler.Scheduler` and :class:`~evscrub.scrubbing.lanes.Lanes` choose.
-Any step may fail, which leaves the image to a retry by the queue; if the process dies, a later
-sweep finds it. Blocking calls run in threads.
+Steps that wait are tasks; most batches have nothing to wait for in `prepare` and `prove`. Any step
+may fail, which leaves the image to a retry by the queue; if the process dies, a later sweep finds
+it. Blocking calls run in threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from oslo_log import log as logging
 
+from evscrub.domain.proof import Proof
 from evscrub.domain.verdict import judge
 from evscrub.queueing.delay_queue import Taken
 from evscrub.registry.faults import is_of_rows
@@ -29,6 +32,7 @@ from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scheduler import Scheduler
 from evscrub.scrubbing.settler import Settler
+from evscrub.scrubbing.workers import Workers
 
 LOG = logging.getLogger(__name__)
 
@@ -46,12 +50,14 @@ class Pipeline:
         deleter: Deleter,
         settler: Settler,
         scheduler: Scheduler,
+        workers: Workers,
     ) -> None:
         self._claimer = claimer
         self._lanes = lanes
         self._deleter = deleter
         self._settler = settler
         self._scheduler = scheduler
+        self._workers = workers
 
     async def look(self, taken: Sequence[Taken]) -> None:
         """Queue images in the lanes of their stores, or set them aside."""
@@ -68,25 +74,66 @@ class Pipeline:
         lane.claiming.ends(taken, len(jobs))
         self._forward(*jobs)
 
-    async def delete(self, lane: Lane, batch: Batch) -> None:
-        """Delete one location of each job of a batch, and forward or settle each job.
+    def may_delete(self, lane: Lane, batch: Batch) -> bool:
+        """Return whether :meth:`delete` may be called without waiting in :meth:`prepare`."""
+        return not (self._lanes.has_limits(lane) or self._deleter.needs_look(batch))
 
-        If a step fails, the jobs that are still in the batch are given up and settled.
-        """
-        try:
+    async def prepare(self, lane: Lane, batch: Batch) -> None:
+        """Wait for the rate limits and a last look for shared data, then delete."""
+        with self._giving_up(lane, batch):
             await self._lanes.turns(lane, batch)
-            ended, elsewhere = await self._deleter.select(lane, batch)
-            lane.stops(*ended, *elsewhere)
-            self.settle(*ended)
-            self._forward(*elsewhere)
-            await self._deleter.delete(batch)
-            proofs = await self._deleter.prove(lane, batch.answers)
-            for answer in batch.answers:
-                released = self._lanes.apply(lane, answer, proofs)  # other jobs, if the lane shuts
-                self.settle(*released)
-                lane.stops(answer.job)
-                self._forward(answer.job)
-            self._forward(*lane.end(batch))
+            await self._deleter.look(batch)
+            self._delete(lane, batch)
+
+    def delete(self, lane: Lane, batch: Batch) -> None:
+        """Have a worker delete one location of each job of a batch."""
+        with self._giving_up(lane, batch):
+            self._delete(lane, batch)
+
+    def _delete(self, lane: Lane, batch: Batch) -> None:
+        ended, elsewhere = self._deleter.select(lane, batch)
+        lane.stops(*ended, *elsewhere)
+        self.settle(*ended)
+        self._forward(*elsewhere)
+        try:
+            if batch:
+                self._workers.start(lane, batch)
+                return
+        except RuntimeError as error:  # no thread could be started
+            self._deleter.fails(batch, error)
+        self._finish(lane, batch, {})
+
+    async def deleted(self) -> list[tuple[Lane, Batch]]:
+        """Wait until workers have ended, and return their batches, each with its lane."""
+        return await self._workers.ended()
+
+    def may_finish(self, lane: Lane, batch: Batch) -> bool:
+        """Return whether :meth:`finish` may be called without waiting in :meth:`prove`."""
+        return not self._deleter.needs_proof(lane, batch.answers)
+
+    async def prove(self, lane: Lane, batch: Batch) -> None:
+        """Wait for proofs that a store works that reported data missing, then finish."""
+        with self._giving_up(lane, batch):
+            self._finish(lane, batch, await self._deleter.prove(lane, batch.answers))
+
+    def finish(self, lane: Lane, batch: Batch) -> None:
+        """Judge the answers to a batch's deletes, and forward or settle each job."""
+        with self._giving_up(lane, batch):
+            self._finish(lane, batch, {})
+
+    def _finish(self, lane: Lane, batch: Batch, proofs: Mapping[str, Proof]) -> None:
+        for answer in batch.answers:
+            released = self._lanes.apply(lane, answer, proofs)  # other jobs, if the lane shuts
+            self.settle(*released)
+            lane.stops(answer.job)
+            self._forward(answer.job)
+        self._forward(*lane.end(batch))
+
+    @contextmanager
+    def _giving_up(self, lane: Lane, batch: Batch) -> Iterator[None]:
+        """If a step fails, give up and settle the jobs that are still in the batch."""
+        try:
+            yield
         except Exception as error:
             LOG.exception("A worker of store %s failed", lane.name)
             left = [one.job for one in batch.answers if one.job.state is JobState.DELETING]

@@ -24,10 +24,14 @@ from evscrub.scrubbing.scheduler import Scheduler
 from evscrub.scrubbing.settler import Settler
 from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.scrubbing.witnesses import Witnesses
+from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Stores
 from evscrub.telemetry.statistics import ImagesInTrouble, TroubleStatistics
 
 LOG = logging.getLogger(__name__)
+
+#: Least time between two turns of the loop: one for each delete would cost more than the delete.
+_PUMP_SECONDS = 0.005
 
 
 class Scrubber:
@@ -57,9 +61,10 @@ class Scrubber:
         self._retries = Retries(queue, self._lanes, context)
         self._witnesses = Witnesses(self._claimer.witness_finder.find, stores, context)
         last_look = LastLook(self._claimer.look_again, context)
-        self._deleter = Deleter(stores, self._leases, last_look, self._witnesses, context)
+        deleter = Deleter(stores, self._leases, last_look, self._witnesses, context)
+        self._workers = Workers(deleter.delete)
         self._pipeline = Pipeline(
-            self._claimer, self._lanes, self._deleter, self._settler, self._scheduler
+            self._claimer, self._lanes, deleter, self._settler, self._scheduler, self._workers
         )
         self._looking = False
         self._draining = False
@@ -148,7 +153,6 @@ class Scrubber:
             self._queue.shift(moved)
         self._claimer.change()
         self._lanes.change(self.settings)
-        self._deleter.change(self.settings.concurrency)
         self.wake()
 
     def take_share(self) -> bool:
@@ -163,7 +167,6 @@ class Scrubber:
             self._context.settings = settings
             self._claimer.change()
             self._lanes.share(settings)
-            self._deleter.change(settings.concurrency)
         if not self._context.may_begin:
             self._pipeline.settle(*self._lanes.drain())
         self.wake()
@@ -181,25 +184,32 @@ class Scrubber:
 
         :param drain_seconds: how long to wait for running deletes after `stop`.
         """
-        async with anyio.create_task_group() as tasks:
-            self._tasks = tasks
-            tasks.start_soon(self._pump)
-            for part in (self._settler, self._leases, self._context.calls):
-                tasks.start_soon(part.run)
-            await stop.wait()
-            await self._drain(drain_seconds)
-            tasks.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._pump)
+                tasks.start_soon(self._finish_deletes)
+                for part in (self._settler, self._leases, self._context.calls):
+                    tasks.start_soon(part.run)
+                await stop.wait()
+                await self._drain(drain_seconds)
+                tasks.cancel_scope.cancel()
+        finally:
+            self._workers.close()
 
     async def _pump(self) -> None:
         while not self._draining:
+            began = self._context.clock.boot()
             self._context.wakeup.clear()
             self._queue.advance(self._context.database_clock.now())
-            self._lanes.unblock(self._context.clock.boot())
+            self._lanes.unblock(began)
             self._lanes.close_idle_breakers(self._leases.jobs)
             self._start_look()
-            self._start_in_lanes()
+            self._start_deletes()
+            self._start_claims()
             pause = self._pause_seconds or self._scheduler.pause_seconds()
             await self._context.wakeup.wait(pause)
+            await anyio.sleep(max(0.0, began + _PUMP_SECONDS - self._context.clock.boot()))
 
     def _start_look(self) -> None:
         may_look = not self._looking and self._may_ask_registry()
@@ -211,18 +221,39 @@ class Scrubber:
         await self._do(self._pipeline.look, *arguments)
         self._looking = False
 
-    def _start_in_lanes(self) -> None:
-        """Start workers, and claim more images for lanes that need them."""
+    def _start_deletes(self) -> None:
+        """Give claimed images to workers."""
         while (begun := self._lanes.next_batch(self._context.clock.boot())) is not None:
-            self._tasks.start_soon(self._do, self._pipeline.delete, *begun)
+            if self._pipeline.may_delete(*begun):
+                self._pipeline.delete(*begun)
+            else:
+                self._tasks.start_soon(self._do, self._pipeline.prepare, *begun)
+
+    def _start_claims(self) -> None:
+        """Claim more images for lanes that need them."""
         # Do not claim while settlements pile up: the registry is not accepting them.
         if self._may_ask_registry() and len(self._settler) <= 2 * self.settings.batch_size:
             for lane, taken in self._scheduler.claims():
                 self._tasks.start_soon(self._do, self._pipeline.claim, lane, taken)
 
+    async def _finish_deletes(self) -> None:
+        while True:
+            for ended in await self._pipeline.deleted():
+                if self._pipeline.may_finish(*ended):
+                    self._pipeline.finish(*ended)
+                else:
+                    self._tasks.start_soon(self._do, self._pipeline.prove, *ended)
+            self._go_on()
+
     async def _do(self, step: Callable[..., Awaitable[None]], *arguments: object) -> None:
-        """Run a step, then wake the loop to start what the step made possible."""
+        """Run a step, then start what the step made possible."""
         await step(*arguments)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Start deletes at once, and wake the loop for all else."""
+        if not self._draining:
+            self._start_deletes()
         self.wake()
 
     def _may_ask_registry(self) -> bool:

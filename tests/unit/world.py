@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -36,8 +37,10 @@ from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.deleter import Deleter
 from evscrub.scrubbing.job import Job, Lease
+from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.scrubbing.witnesses import Witness
+from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run
 
@@ -361,19 +364,30 @@ def simulated_threads() -> Iterator[None]:
         limiter: anyio.CapacityLimiter | None = None,
         abandon_on_cancel: bool = False,
     ) -> T:
-        deleter = getattr(function, "__self__", None)
         async with limiter or anyio.CapacityLimiter(1):
-            if isinstance(deleter, Deleter):
-                (batch,) = arguments
-                world: Any = deleter._stores
-                if not all(world.stores[job.next_store] is instant for job in batch.jobs):
-                    await delete_slowly(deleter, world, batch)
-                    return None  # type: ignore[return-value] # run_sync's own type
-                await anyio.sleep(0.001)
-            else:
-                await anyio.sleep(REGISTRY_SECONDS)
+            await anyio.sleep(REGISTRY_SECONDS)
             return function(*arguments)
+
+    deletes: set[asyncio.Task[None]] = set()
+
+    async def delete(workers: Workers, lane: Lane, batch: Batch) -> None:
+        deleter: Any = workers._delete.__self__  # type: ignore[attr-defined] # a method
+        world: Any = deleter._stores
+        if all(world.stores[job.next_store] is instant for job in batch.jobs):
+            await anyio.sleep(0.001)
+            deleter.delete(batch)
+        else:
+            await delete_slowly(deleter, world, batch)
+        workers._done.append((lane, batch))
+        workers._tell()
+
+    def start(workers: Workers, lane: Lane, batch: Batch) -> None:
+        workers._running += 1
+        task = asyncio.get_running_loop().create_task(delete(workers, lane, batch))
+        deletes.add(task)
+        task.add_done_callback(deletes.discard)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio.to_thread, "run_sync", run_sync)
+        patch.setattr(Workers, "start", start)
         yield

@@ -24,7 +24,7 @@ from evscrub.domain.verdict import (
 from evscrub.flow_control.health import Change, Event
 from evscrub.queueing.delay_queue import DelayQueue, Source
 from evscrub.registry.claims import Claim
-from evscrub.scrubbing.batch import OVERDUE_SECONDS, Answer
+from evscrub.scrubbing.batch import OVERDUE_SECONDS, Answer, Batch
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, JobState, Lease, Location, LocationState
 from evscrub.scrubbing.lane import Lane
@@ -73,7 +73,7 @@ class Bench:
     @property
     def look(self) -> Any:
         """The last look for shared data."""
-        return self.scrubber._deleter._last_look
+        return self.scrubber._pipeline._deleter._last_look
 
     @property
     def ended(self) -> list[Job]:
@@ -89,7 +89,7 @@ class Bench:
         """Run the deletes of one worker thread."""
         batch = self.lane.begin(self.now, 100)
         assert batch is not None
-        self.scrubber._deleter._delete_all(batch)
+        self.scrubber._pipeline._deleter.delete(batch)
         return batch.answers
 
     def work(self) -> list[Job]:
@@ -98,10 +98,14 @@ class Bench:
         async def work() -> None:
             with anyio.fail_after(WORK_SECONDS):
                 lanes = list(self.scrubber._lanes)
-                while any(lane.backlog for lane in lanes):
-                    async with anyio.create_task_group() as tasks:
-                        self.scrubber._tasks = tasks
-                        self.scrubber._start_in_lanes()
+                async with anyio.create_task_group() as tasks:
+                    self.scrubber._tasks = tasks
+                    tasks.start_soon(self.scrubber._finish_deletes)
+                    while any(lane.backlog for lane in lanes):
+                        self.scrubber._start_deletes()
+                        while any(lane.running for lane in lanes):  # noqa: ASYNC110 - no event
+                            await anyio.sleep(0.001)
+                    tasks.cancel_scope.cancel()
 
         with simulated_threads():
             run(work)
@@ -114,7 +118,11 @@ class Bench:
             batch = self.lane.begin(self.now, 100)
             assert batch is not None
             with anyio.fail_after(WORK_SECONDS):
-                await self.scrubber._pipeline.delete(self.lane, batch)
+                pipeline = self.scrubber._pipeline
+                await pipeline.prepare(self.lane, batch)
+                while self.lane.running:
+                    for ended in await pipeline.deleted():
+                        await pipeline.prove(*ended)
 
         with simulated_threads():
             run(work)
@@ -179,7 +187,7 @@ def test_time_before_the_first_delete_does_not_count_as_its_own(bench: Bench) ->
         return GONE
 
     bench.meanwhile = look
-    bench.scrubber._deleter._delete_all(batch)
+    bench.scrubber._pipeline._deleter.delete(batch)
     assert overdue == [False]
 
 
@@ -314,12 +322,36 @@ def test_job_is_given_up_if_no_thread_starts(bench: Bench, monkeypatch: pytest.M
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(bench.scrubber._deleter, "_delete_all", fail)
+    monkeypatch.setattr(bench.scrubber._workers, "start", fail)
     bench.work_once()
     assert bench.ended == bench.jobs[:1]
     assert bench.jobs[0].trouble is not None
     assert not bench.jobs[0].settlement().whole
     assert len(bench.lane.backlog) == 4
+
+
+def test_defect_of_the_thread_itself_fails_only_its_image(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deleter = bench.scrubber._pipeline._deleter
+    defect = LookupError("no such thing")
+
+    def fail(batch: Batch) -> None:
+        batch.take()
+        raise defect
+
+    monkeypatch.setattr(deleter, "_delete_all", fail)
+    batch = bench.lane.begin(bench.now, 100)
+    assert batch is not None
+    deleter.delete(batch)
+    assert [(answer.job, answer.defect) for answer in batch.answers] == [(bench.jobs[0], defect)]
+    assert batch.jobs == bench.jobs[1:]
+
+
+def test_no_delete_starts_while_the_agent_stops(bench: Bench) -> None:
+    bench.scrubber._draining = True
+    bench.scrubber._go_on()
+    assert list(bench.lane.backlog) == bench.jobs
 
 
 def check_defect(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from typing import Any
 
 import anyio
@@ -24,8 +25,11 @@ from evscrub.registry.claims import Seen, Settlement
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.deleter import Deleter
+from evscrub.scrubbing.job import Job
+from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Target
 from evscrub.telemetry.statistics import Record
 from tests.unit.simulated_loop import run
@@ -113,6 +117,39 @@ class TestStoreThatTakesNoTime:
         world.run(0.4)
         assert world.statuses()["pending_delete"] > 5000
         assert all(not world.left(i) or world.status(i) == "pending_delete" for i in world.images)
+
+
+class TestManyDeletes:
+    """More of them end in a second than the loop may turn."""
+
+    def test_each_slot_is_used_again_at_once(self) -> None:
+        uniform = random.Random(0).uniform
+        world = World(replace(SETTINGS, concurrency=4), a=lambda _: (uniform(0.006, 0.01), GONE))
+        for number in range(2000):
+            world.add(f"o{number % 7}", "a")
+        assert world.run(60) == pytest.approx(2000 * 0.008 / 4, abs=0.5)
+
+    def test_threads_end_with_the_scrubber(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        closed: list[Workers] = []
+
+        def close(workers: Workers) -> None:
+            closed.append(workers)
+
+        monkeypatch.setattr(Workers, "close", close)
+        World(a=fast).run(1)
+        assert len(closed) == 1
+
+    def test_loop_turns_less_often_than_deletes_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        turns: list[float] = []
+        monkeypatch.setattr(Lanes, "unblock", lambda _lanes, now: turns.append(now))
+        uniform = random.Random(0).uniform
+        world = World(replace(SETTINGS, concurrency=64), a=lambda _: (uniform(0.04, 0.06), GONE))
+        for number in range(3000):
+            world.add(f"o{number % 7}", "a")
+        took = world.run(60)
+        assert took == pytest.approx(3000 * 0.05 / 64, abs=0.7)
+        assert len(turns) <= took / 0.005 + 2
+        assert all(later - turn >= 0.0049 for turn, later in pairwise(turns))
 
 
 class TestSettling:
@@ -233,15 +270,15 @@ def test_defect_of_a_worker_ends_only_that_worker(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its jobs are retried."""
-    delete = Deleter.delete
+    select = Deleter.select
     defects = iter([LookupError("no such thing")])
 
-    async def fail(deleter: Deleter, batch: Batch) -> None:
+    def fail(deleter: Deleter, lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
         for defect in defects:
             raise defect
-        await delete(deleter, batch)
+        return select(deleter, lane, batch)
 
-    monkeypatch.setattr(Deleter, "delete", fail)
+    monkeypatch.setattr(Deleter, "select", fail)
     world = World(a=fast)
     for _ in range(100):
         world.add("o", "a")

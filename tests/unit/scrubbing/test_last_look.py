@@ -78,7 +78,7 @@ def test_restored_data_is_kept_after_a_hang() -> None:
         assert scrubber._lanes.of("wanted").breaker.state is State.CLOSED
 
     world.run(until=200, meanwhile=restore, idle=True)
-    assert [(asked.store, asked.image_id) for asked in world.asked] == [
+    assert sorted((asked.store, asked.image_id) for asked in world.asked) == [
         ("slow", image),
         ("wanted", other),
     ]
@@ -180,7 +180,8 @@ def test_waiting_jobs_share_the_next_look() -> None:
 
     async def renew_all() -> None:
         async def renew(index: int) -> None:
-            spared.append(dict((await look.renew([bench.jobs[index]]))[bench.jobs[index].image_id]))
+            await look.renew([bench.jobs[index]])
+            spared.append(dict(bench.jobs[index].needed_elsewhere))
 
         async with anyio.create_task_group() as tasks:
             for index in range(len(bench.jobs)):
@@ -194,17 +195,29 @@ def test_waiting_jobs_share_the_next_look() -> None:
 def test_look_does_not_get_old_on_the_way_to_the_thread() -> None:
     """A job that waited for its turn is looked at again a little early, or its turn is lost."""
     bench = Bench(("a",))
-    select = bench.scrubber._deleter.select
+    deleter = bench.scrubber._pipeline._deleter
+    select = deleter.select
 
-    async def selecting(lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
-        selected = await select(lane, batch)
+    def selecting(lane: Lane, batch: Batch) -> tuple[list[Job], list[Job]]:
+        selected = select(lane, batch)
         bench.now += 0.02
         return selected
 
-    bench.scrubber._deleter.select = selecting  # type: ignore[method-assign] # takes time
+    deleter.select = selecting  # type: ignore[method-assign] # takes time
     bench.now += LOOK_SECONDS - 0.01
     bench.work_once()
     assert len(bench.deleted) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "due"), [(LOOK_SECONDS / 2 - 0.1, False), (LOOK_SECONDS / 2 + 0.1, True)]
+)
+def test_look_is_due_before_it_is_old(seconds: float, due: bool) -> None:
+    bench = Bench(("a",))
+    bench.now += seconds
+    batch = bench.lane.begin(bench.now, 100)
+    assert batch is not None
+    assert bench.scrubber._pipeline.may_delete(bench.lane, batch) is not due
 
 
 @pytest.mark.parametrize(("seconds", "deleted"), [(1.0, 2), (1.2, 1)])
