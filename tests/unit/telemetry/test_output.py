@@ -18,10 +18,13 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYT
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration with a database that holds no table."""
+    """A configuration with a database that holds no table; no agent of this host is asked."""
     path = tmp_path / "evscrub.conf"
     url = f"sqlite:///{tmp_path / 'none.sqlite'}"
-    path.write_text(f"[DEFAULT]\nglance_config_files = none\n[database]\nconnection = {url}\n")
+    path.write_text(
+        "[DEFAULT]\nglance_config_files = none\n[status]\nlisten = none\n"
+        f"[database]\nconnection = {url}\n"
+    )
     return path
 
 
