@@ -279,7 +279,7 @@ def maybe_shared(other_store: str | None) -> Verdict:
     return Verdict(Outcome.CONFIGURATION, MAYBE_SHARED, text)
 
 
-def judge(error: Exception | None, scheme: str) -> Verdict:
+def judge(error: BaseException | None, scheme: str) -> Verdict:
     """Return the verdict on a delete.
 
     :param error: what the driver raised; None if it returned.
@@ -306,7 +306,7 @@ def bad_row(error: Exception) -> Verdict:
     return Verdict(Outcome.CONFIGURATION, "bad_row", type(cause).__name__)
 
 
-def _judge_cause(error: Exception) -> Verdict | None:
+def _judge_cause(error: BaseException) -> Verdict | None:
     """Judge the cause of an exception of glance_store; None if the cause adds nothing.
 
     The file driver raises Forbidden for every OSError of unlink, the cinder driver BackendException
@@ -328,7 +328,7 @@ def _judge_cause(error: Exception) -> Verdict | None:
     return _judge_client(cause, detail)
 
 
-def _judge_cinder(error: Exception, detail: str) -> Verdict:
+def _judge_cinder(error: BaseException, detail: str) -> Verdict:
     """Judge the answer of cinder's API to the deletion of a volume."""
     match getattr(error, "code", None):
         case 400 | 409:  # not allowed in its state: attached, has snapshots, migrating
@@ -340,7 +340,7 @@ def _judge_cinder(error: Exception, detail: str) -> Verdict:
     return Verdict(Outcome.TRANSIENT, "backend", detail)
 
 
-def _judge_client(error: Exception, detail: str) -> Verdict | None:
+def _judge_client(error: BaseException, detail: str) -> Verdict | None:
     """Judge an exception of a client library by its status, code or name; None if none is known."""
     status, code = _answer(error)
     library = _library(error)
@@ -365,7 +365,7 @@ def _judge_client(error: Exception, detail: str) -> Verdict | None:
     return None
 
 
-def _judge_class(error: Exception, detail: str) -> Verdict:
+def _judge_class(error: BaseException, detail: str) -> Verdict:
     """Judge an exception by its class alone."""
     for kind, outcome, reason in _BY_CLASS:
         if isinstance(error, kind):
@@ -377,7 +377,7 @@ def _judge_class(error: Exception, detail: str) -> Verdict:
     return Verdict(Outcome.UNKNOWN, "unexpected", detail)
 
 
-def _library(error: Exception) -> str:
+def _library(error: BaseException) -> str:
     """Return the known client library that defines an exception's class, or ""."""
     for base in type(error).mro():
         library = base.__module__.partition(".")[0]
@@ -386,7 +386,7 @@ def _library(error: Exception) -> str:
     return ""
 
 
-def _answer(error: Exception) -> tuple[int | None, str | None]:
+def _answer(error: BaseException) -> tuple[int | None, str | None]:
     """Return the HTTP status and error code of an S3 or Swift client's exception."""
     status = getattr(error, "http_status", None)
     code = None

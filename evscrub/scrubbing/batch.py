@@ -30,7 +30,7 @@ class Answer:
     began: float
     ended: float
     ended_at: float
-    defect: Exception | None = None
+    defect: BaseException | None = None
 
 
 class Batch:
@@ -75,11 +75,16 @@ class Batch:
     @property
     def unjudged(self) -> list[Job]:
         """All jobs but those whose answer was judged."""
+        return self.started + self.jobs
+
+    @property
+    def started(self) -> list[Job]:
+        """The jobs whose delete began, but those whose answer was judged."""
         judged_or_not = [answer.job for answer in self.answers]
         current = self.current  # the thread may change it meanwhile
         if current is not None and current not in judged_or_not:
             judged_or_not.append(current)
-        return [job for job in judged_or_not if job.state is JobState.DELETING] + self.jobs
+        return [job for job in judged_or_not if job.state is JobState.DELETING]
 
     def take(self) -> Job | None:
         """Remove and return the next job; None if there is none."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deletes data: a last look for shared data, the delete in a thread, proofs for missing data.
 
-The thread changes nothing but its batch.
+The thread changes nothing but its batch, and when the first delete of a job began.
 """
 
 from collections.abc import Sequence
@@ -101,16 +101,17 @@ class Deleter:
         """
         try:
             self._delete_all(batch)
-        except Exception as error:  # noqa: BLE001 - it concerns the current job only
-            self.fails(batch, error)
+        except BaseException as error:  # noqa: BLE001 - it concerns the current job only
+            self.fail(batch, error)
 
-    def fails(self, batch: Batch, error: Exception) -> None:
+    def fail(self, batch: Batch, error: BaseException) -> None:
         """Answer the current job of a batch, or its first, with an unexpected error."""
         job = batch.current or batch.take()
         if job is not None:
             location, _ = next(job.pending)
             now = self._context.clock.boot()
             batch.answer(self._answer(job, location, None, now, error))
+            batch.current = None
 
     def _delete_all(self, batch: Batch) -> None:
         """Delete the jobs of a batch.
@@ -135,6 +136,9 @@ class Deleter:
         # Either may have expired since the event loop checked.
         if not self._leases.has_time(job) or not self._last_look.is_fresh(job):
             return self._answer(job, location, None, began)
+        # The answer to the last look of another batch that had the job may have come meanwhile.
+        if location.row.id in job.needed_elsewhere:
+            return self._answer(job, location, None, began)
         if job.begun_at is None:
             job.begun_at = self._context.database_clock.now()
         try:
@@ -149,7 +153,7 @@ class Deleter:
         location: Location,
         verdict: Verdict | None,
         began: float,
-        defect: Exception | None = None,
+        defect: BaseException | None = None,
     ) -> Answer:
         now, ended_at = self._context.clock.boot(), self._context.database_clock.now()
         return Answer(job, location, verdict, began, now, ended_at, defect)

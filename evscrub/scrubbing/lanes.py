@@ -137,6 +137,7 @@ class Lanes:
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
             self._rates[lane.name].follow(lane.pace.rate, settings.burst)
+        self._hold_back()
 
     @property
     def keeps_limits(self) -> bool:
@@ -158,6 +159,13 @@ class Lanes:
             lane.health.reset()
             lane.reset_at = self._context.clock.boot()
             change(self._rates[lane.name], lane.pace.rate, settings.burst)
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Return the jobs that have not started to the backlogs if more run than are allowed."""
+        if not self.keeps_limits:
+            for lane in self:
+                lane.slow_down()
 
     def make_way(self, lane: Lane) -> None:
         """Undo limits of a lane that were based on one owner only.

@@ -57,7 +57,7 @@ class LastLook:
     async def renew(self, jobs: Sequence[Job]) -> None:
         """Look again for the jobs whose last look is not fresh, or will soon not be.
 
-        The answers are with the jobs then, unless the registry does not give them in time.
+        Stores the answers in the jobs; a job whose answer does not come in time stays stale.
         """
         for attempt in range(_TRIES):
             most = LOOK_SECONDS if attempt else _RENEW_SECONDS

@@ -27,7 +27,7 @@ from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
 from evscrub.scrubbing.deleter import Deleter
 from evscrub.scrubbing.isolation import apart
-from evscrub.scrubbing.job import Job, JobState
+from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scheduler import Scheduler
@@ -100,7 +100,7 @@ class Pipeline:
                 self._workers.start(lane, batch)
                 return
         except RuntimeError as error:  # no thread could be started
-            self._deleter.fails(batch, error)
+            self._deleter.fail(batch, error)
         self._finish(lane, batch, {})
 
     async def deleted(self) -> list[tuple[Lane, Batch]]:
@@ -122,6 +122,8 @@ class Pipeline:
             self._finish(lane, batch, {})
 
     def _finish(self, lane: Lane, batch: Batch, proofs: Mapping[str, Proof]) -> None:
+        if batch.current is not None:
+            raise RuntimeError(f"the thread has no answer for image {batch.current.image_id}")
         for answer in batch.answers:
             released = self._lanes.apply(lane, answer, proofs)  # other jobs, if the lane shuts
             self.settle(*released)
@@ -136,7 +138,7 @@ class Pipeline:
             yield
         except Exception as error:
             LOG.exception("A worker of store %s failed", lane.name)
-            left = [one.job for one in batch.answers if one.job.state is JobState.DELETING]
+            left = batch.started
             lane.stops(*left)
             for job in (*left, *lane.end(batch)):
                 job.give_up((lane.name, judge(error, "")))

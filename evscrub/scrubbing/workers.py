@@ -14,15 +14,20 @@ from contextlib import suppress
 from queue import SimpleQueue
 
 import anyio
+from oslo_log import log as logging
 
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.lane import Lane
+
+LOG = logging.getLogger(__name__)
 
 
 class Workers:
     """Threads that delete batches. Only the event loop may use it.
 
-    :param delete: deletes the jobs of a batch in a thread; does not raise.
+    There are as many threads as batches ran at a time at most; they stay until :meth:`close`.
+
+    :param delete: deletes the jobs of a batch in a thread.
     """
 
     def __init__(self, delete: Callable[[Batch], None]) -> None:
@@ -37,17 +42,12 @@ class Workers:
     def start(self, lane: Lane, batch: Batch) -> None:
         """Give a batch to a thread; :meth:`ended` returns it when that has ended.
 
-        :raises RuntimeError: there is no thread, and none can be started.
+        :raises RuntimeError: all threads have a batch, and no other can be started.
         """
+        # The batch must not wait for the thread of another, which may hang.
+        if self._running == self._threads:
+            self._start_thread()
         self._running += 1
-        try:
-            while self._threads < self._running:
-                self._start_thread()
-        except RuntimeError:
-            if not self._threads:
-                self._running -= 1
-                raise
-            # One of the others takes the batch when it is free.
         self._begun.put((lane, batch))
 
     async def ended(self) -> list[tuple[Lane, Batch]]:
@@ -70,13 +70,18 @@ class Workers:
     def _start_thread(self) -> None:
         loop = asyncio.get_running_loop()
         # A daemon: a delete that hangs does not keep the process from ending.
-        threading.Thread(target=self._work, args=(loop,), name="worker", daemon=True).start()
+        name = f"worker {self._threads + 1}"
+        threading.Thread(target=self._work, args=(loop,), name=name, daemon=True).start()
         self._threads += 1
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (begun := self._begun.get()) is not None:
-            self._delete(begun[1])
+            try:
+                self._delete(begun[1])
+            except BaseException:  # the batch must come back, and the thread is needed
+                LOG.exception("A worker thread failed")
             self._done.append(begun)
+            del begun  # or an idle thread would keep its images in memory
             if not self._is_told:
                 self._is_told = True
                 with suppress(RuntimeError):  # the loop is closed: the process ends

@@ -351,6 +351,7 @@ async def delete_slowly(deleter: Deleter, world: World, batch: Batch) -> None:
         verdict = await world.deleted(target)
         batch.answer(deleter._answer(job, location, verdict, began))
         if verdict != GONE and not verdict.is_missing:
+            batch.current = None
             return
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +19,7 @@ from evscrub.domain.verdict import (
     GONE,
     MISSING_BELOW,
     MISSING_DIRECTORY,
+    SHARED,
     Outcome,
     Verdict,
 )
@@ -29,6 +31,7 @@ from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, JobState, Lease, Location, LocationState
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Target
 from tests.unit.simulated_loop import run
 from tests.unit.world import EPOCH, NOT_FOUND, THROTTLED, World, instant, simulated_threads
@@ -330,11 +333,11 @@ def test_job_is_given_up_if_no_thread_starts(bench: Bench, monkeypatch: pytest.M
     assert len(bench.lane.backlog) == 4
 
 
+@pytest.mark.parametrize("defect", [LookupError("no such thing"), SystemExit(1)])
 def test_defect_of_the_thread_itself_fails_only_its_image(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, defect: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deleter = bench.scrubber._pipeline._deleter
-    defect = LookupError("no such thing")
 
     def fail(batch: Batch) -> None:
         batch.take()
@@ -346,6 +349,54 @@ def test_defect_of_the_thread_itself_fails_only_its_image(
     deleter.delete(batch)
     assert [(answer.job, answer.defect) for answer in batch.answers] == [(bench.jobs[0], defect)]
     assert batch.jobs == bench.jobs[1:]
+
+
+@pytest.mark.parametrize("step", ["turns", "look", "prove", "apply"])
+def test_defect_of_a_step_gives_up_the_batch(
+    bench: Bench, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LookupError("no such thing")
+
+    parts = {"turns": bench.scrubber._lanes, "apply": bench.scrubber._lanes}
+    monkeypatch.setattr(parts.get(step, bench.scrubber._pipeline._deleter), step, fail)
+    bench.work_once()
+    assert not bench.lane.running
+    assert bench.ended == bench.jobs
+    assert all(job.trouble is not None for job in bench.jobs)
+
+
+def test_job_without_an_answer_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(workers: Workers, lane: Lane, batch: Batch) -> None:
+        batch.take()
+        workers._running += 1
+        workers._done.append((lane, batch))
+        workers._tell()
+
+    monkeypatch.setattr(
+        bench.scrubber._workers, "start", functools.partial(fail, bench.scrubber._workers)
+    )
+    bench.work_once()
+    assert not bench.lane.running
+    assert bench.ended == bench.jobs
+    assert bench.jobs[0].trouble is not None
+
+
+def test_thread_deletes_nothing_that_is_needed_elsewhere_by_now(bench: Bench) -> None:
+    number = bench.jobs[1].locations[0].row.id
+    bench.jobs[1].needed_elsewhere = {number: SHARED}
+    assert given(bench.delete()) == [GONE, None, GONE, GONE, GONE]
+
+
+@pytest.mark.parametrize("missing", [[0], [0, 1, 2, 3, 4], []])
+def test_one_missing_image_needs_a_proof(bench: Bench, missing: list[int]) -> None:
+    bench.meanwhile = lambda number: NOT_FOUND if number in missing else GONE
+    bench.lane.missing.limit = 20
+    answers = bench.delete()
+    deleter = bench.scrubber._pipeline._deleter
+    assert deleter.needs_proof(bench.lane, answers) is bool(missing)
+    bench.lane.missing.limit = 0
+    assert not deleter.needs_proof(bench.lane, answers)
 
 
 def test_no_delete_starts_while_the_agent_stops(bench: Bench) -> None:

@@ -139,6 +139,40 @@ class TestManyDeletes:
         World(a=fast).run(1)
         assert len(closed) == 1
 
+        async def fail(_: object) -> None:
+            raise LookupError("no such thing")
+
+        monkeypatch.setattr(Scrubber, "_pump", fail)
+        with pytest.raises(ExceptionGroup):
+            World(a=fast).run(1)
+        assert len(closed) == 2
+
+    @pytest.mark.parametrize("apply", ["change", "take_share"])
+    def test_batches_that_wait_keep_a_lowered_concurrency(self, apply: str) -> None:
+        settings = replace(SETTINGS, concurrency=30, rate=100.0)
+        seconds = [0.2]
+        world = World(settings, a=lambda _: (seconds[0], GONE))
+        for number in range(600):
+            world.add(f"o{number % 40}", "a")
+        begun: list[int] = []
+
+        async def lower(scrubber: Scrubber) -> None:
+            await anyio.sleep(1)
+            seconds[0] = 5.0
+            await anyio.sleep(0.05)
+            lowered = replace(settings, concurrency=2)
+            if apply == "change":
+                scrubber.change(lowered)
+            else:
+                scrubber._configured = lowered
+                scrubber.take_share()
+            before = len(world.asked)
+            await anyio.sleep(2)
+            begun.append(len(world.asked) - before)
+
+        world.run(3.2, lower, idle=True)
+        assert begun == [0]
+
     def test_loop_turns_less_often_than_deletes_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         turns: list[float] = []
         monkeypatch.setattr(Lanes, "unblock", lambda _lanes, now: turns.append(now))

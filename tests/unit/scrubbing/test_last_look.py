@@ -11,7 +11,7 @@ import anyio
 import pytest
 from oslo_db import exception as db_exception
 
-from evscrub.domain.clock import Clock, DatabaseClock
+from evscrub.domain.clock import Clock, DatabaseClock, Moment
 from evscrub.domain.decisions import ALIVE, Leave, LocationRow
 from evscrub.domain.verdict import CLAIM_LOST, GONE, SHARED, Verdict
 from evscrub.flow_control.circuit_breaker import State
@@ -218,6 +218,14 @@ def test_look_is_due_before_it_is_old(seconds: float, due: bool) -> None:
     batch = bench.lane.begin(bench.now, 100)
     assert batch is not None
     assert bench.scrubber._pipeline.may_delete(bench.lane, batch) is not due
+
+
+def test_one_old_look_of_a_batch_is_renewed() -> None:
+    bench = Bench(("a",), ("a",))
+    batch = bench.lane.begin(bench.now, 100)
+    assert batch is not None
+    bench.jobs[0].looked = Moment(bench.now - LOOK_SECONDS, bench.now - LOOK_SECONDS)
+    assert not bench.scrubber._pipeline.may_delete(bench.lane, batch)
 
 
 @pytest.mark.parametrize(("seconds", "deleted"), [(1.0, 2), (1.2, 1)])
