@@ -14,6 +14,7 @@ import glance_store
 import sqlalchemy as sa
 
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.registry.database import Database
 from evscrub.registry.rows import LOCATION_COLUMNS, location_row
 from evscrub.registry.tables import image_locations
@@ -23,7 +24,7 @@ from evscrub.stores.backends import Stores
 def main() -> int:
     """Run the command line; return the exit code."""
     parser = argparse.ArgumentParser(description="Print whether an image's data is there or gone.")
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument("image", help="the image's id")
     arguments = parser.parse_args()
     conf, _ = loader.load_for(arguments)

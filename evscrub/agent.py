@@ -45,8 +45,9 @@ from evscrub.stores import places
 from evscrub.stores.backends import Stores
 from evscrub.stores.loading import is_about_loading
 from evscrub.stores.reloads import StoreReloads
-from evscrub.telemetry import quiet, redact
+from evscrub.telemetry import log_redaction, quiet
 from evscrub.telemetry.audit import Audit
+from evscrub.telemetry.redact import redact
 from evscrub.telemetry.statistics import Scrubbed, Trouble
 
 LOG = logging.getLogger(__name__)
@@ -208,10 +209,10 @@ class Agent:
         except loader.ConfigError as error:
             wrong = str(error)
         if wrong is not None:  # outside the handler, where oslo.log would repeat the exception
-            LOG.error("Configuration not reloaded, nothing is changed: %s", redact.redact(wrong))
+            LOG.error("Configuration not reloaded, nothing is changed: %s", redact(wrong))
             return
         # oslo.log may have created new handlers.
-        redact.install()
+        log_redaction.install()
         quiet.install(self._demote)
         options = self._conf.scrubber
         self.stores.change(options.allowed_places, options.separate_stores)

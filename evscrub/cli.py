@@ -6,6 +6,7 @@ Exit codes: 0 success, 1 refused or failed, and those of :mod:`evscrub.domain.re
 
 import argparse
 import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 
@@ -16,10 +17,8 @@ from oslo_service import backend
 
 backend.register_backend_default_hook(lambda: backend.BackendType.THREADING)
 
-from evscrub import version
-from evscrub.commands.data_dir import ShowDataDir
 from evscrub.commands.parsing import ProgramParser
-from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.domain.refusals import CannotRunError
 from evscrub.telemetry import output
 from evscrub.telemetry.redact import install_excepthooks, redact
@@ -91,7 +90,7 @@ def make_parser() -> ProgramParser:
     """Return a parser for one command line."""
     return ProgramParser(
         COMMANDS,
-        [_add_version, _add_data_dir, loader.add_arguments],
+        [_add_version, _add_data_dir, add_config_arguments],
         prog="evscrub",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -99,16 +98,31 @@ def make_parser() -> ProgramParser:
     )
 
 
+class _Show(argparse.Action):
+    """Print what the function ``module:name`` returns, and exit; only then is it imported."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(pkgutil.resolve_name(str(self.const))())
+        parser.exit()
+
+
 def _add_version(parser: argparse.ArgumentParser) -> None:
-    release = f"evscrub {version.version_string_with_package()}"
-    parser.add_argument("-V", "--version", action="version", version=release)
+    parser.add_argument(
+        "-V",
+        "--version",
+        action=_Show,
+        nargs=0,
+        const="evscrub.version:name_and_version",
+        help="show program's version number and exit",
+    )
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
-        action=ShowDataDir,
+        action=_Show,
         nargs=0,
+        const="evscrub.commands.data_dir:data_dir",
         help="print the folder with the sample configuration, systemd units, alert rules, dashboard"
         " and manual page, and exit",
     )

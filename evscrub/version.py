@@ -14,3 +14,7 @@ def product_string() -> str:
 
 def version_string_with_package() -> str:
     return version("evscrub")
+
+
+def name_and_version() -> str:
+    return f"evscrub {version_string_with_package()}"

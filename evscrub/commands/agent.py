@@ -14,7 +14,8 @@ from oslo_reports import opts as gmr_opts
 from evscrub import version
 from evscrub.agent import Agent
 from evscrub.config import loader
-from evscrub.telemetry import output, redact
+from evscrub.config.arguments import add_config_arguments
+from evscrub.telemetry import log_redaction, output
 from evscrub.telemetry.service_manager import ServiceManager
 
 LOG = log.getLogger(__name__)
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " cannot be used at start, 78 the configuration is wrong. A service manager should restart"
         " the agent after 1 and 69, and not after 2 and 78."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -40,7 +41,7 @@ def main(arguments: argparse.Namespace) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     conf, own = loader.load_for(arguments)
     loader.start_logging(own)
-    redact.install()
+    log_redaction.install()
     gmr_opts.set_defaults(conf)
     gmr.TextGuruMeditation.setup_autorun(version, conf=conf)
     agent = Agent(conf, own)

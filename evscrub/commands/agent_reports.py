@@ -8,7 +8,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from evscrub.commands.arguments import status_port
+from evscrub.commands.status_port import status_port
 from evscrub.config.settings import status_address
 from evscrub.domain.address import Address
 from evscrub.domain.image_report import AgentReports, ReportedTrouble

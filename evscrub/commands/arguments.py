@@ -1,27 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Argument types shared by several subcommands."""
+"""Argument types shared by several subcommands, and by the parser of all.
+
+This module imports no library, so that ``evscrub --help`` need not either.
+"""
 
 import argparse
 from collections.abc import Callable
 
-from evscrub.domain.address import Address, parse
-
 #: Largest number of rows that all databases take as a limit.
 _MAX_NATURAL = 2**31 - 1
-
-
-def status_port(text: str) -> Address:
-    """Parse the address of an agent's status port.
-
-    :raises argparse.ArgumentTypeError: the text is not ``HOST:PORT``.
-    """
-    try:
-        address = parse(text)
-    except ValueError:
-        address = None
-    if address is None:
-        raise argparse.ArgumentTypeError(f"must be HOST:PORT, not {text!r}")
-    return address
 
 
 def whole_number(lowest: int, highest: int) -> Callable[[str], int]:

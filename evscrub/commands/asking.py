@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from evscrub.commands.arguments import status_port
+from evscrub.commands.status_port import status_port
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.config.settings import status_address
 from evscrub.domain.address import Address
 from evscrub.domain.refusals import UsageError
@@ -20,7 +21,7 @@ _MOST_AT_ONCE = 32
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that say which agents to ask."""
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument(
         "--agent",
         action="append",

@@ -13,8 +13,9 @@ import traceback
 from evscrub import checks
 from evscrub.checks import report
 from evscrub.checks.subject import Subject
-from evscrub.commands.arguments import status_port
+from evscrub.commands.status_port import status_port
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.telemetry import output
 
 _BROKEN = 255
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Exit codes, those of oslo.upgradecheck: 0 success, 1 there are warnings, 2 something must"
         " be changed, 255 the check itself failed unexpectedly."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument(
         "--agent",
         action="append",

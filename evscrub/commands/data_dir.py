@@ -5,7 +5,6 @@ A wheel installs them to ``share/evscrub`` of its environment, by the same names
 checkout.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -39,11 +38,3 @@ def _candidates() -> Iterator[Path]:
         if file.match(str(_INSTALLED / _KNOWN)):
             yield Path(str(file.locate())).parents[1]
     yield Path(sys.prefix) / _INSTALLED
-
-
-class ShowDataDir(argparse.Action):
-    """Print the folder and exit."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(data_dir())
-        parser.exit()

@@ -11,6 +11,7 @@ from oslo_log import log
 
 from evscrub.commands import operator_log, selection
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.domain.hold_rules import RefusedError, UnchangedError
 from evscrub.domain.quoting import quote, shorten
 from evscrub.domain.refusals import UnavailableError
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " a store that is not enabled and has no image to scrub,"
         " 69 the database does not answer, 78 the configuration is wrong."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     selection.add_arguments(parser, _COMMANDS[name].selected)
 
 

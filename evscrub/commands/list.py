@@ -16,6 +16,7 @@ from evscrub.commands.agent_reports import say_on_stderr
 from evscrub.commands.arguments import name, natural
 from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
 from evscrub.domain.address import Address
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " selected, and no agent answers, 2 wrong usage, or a store that is not enabled and has"
         " no image to scrub, 69 the database does not answer, 78 the configuration is wrong."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument(
         "--state",
         action="append",

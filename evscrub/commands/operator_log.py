@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evscrub.config import loader
 from evscrub.domain.quoting import quote
-from evscrub.telemetry import redact
+from evscrub.telemetry import log_redaction
 
 _SYSLOG = Path("/dev/log")
 
@@ -41,7 +41,7 @@ def start(own: loader.OwnOptions, *, debug: bool) -> None:
         _use_syslog(own)
         loader.start_logging(own)
     sys.excepthook = hook  # oslo.log's would only log an unexpected exception
-    redact.install()
+    log_redaction.install()
     if not debug:
         _silence_terminal()
 

@@ -7,6 +7,7 @@ import sys
 from evscrub.commands import agent_reports, show_output
 from evscrub.commands.agent_reports import say_on_stderr
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.config.settings import scrubber_settings
 from evscrub.domain import image_report
 from evscrub.domain.hold_rules import RefusedError
@@ -36,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " image, or its rows cannot be read, 2 wrong usage, 69 the database does not answer, 78"
         " the configuration is wrong."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument("image", metavar="IMAGE", help="the image's id, in upper or lower case")
     agent_reports.add_argument(parser, "whether the image is parked or in use")
     show_output.add_arguments(parser)

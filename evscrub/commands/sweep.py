@@ -16,6 +16,7 @@ from evscrub.commands import agent_reports, sweep_progress, sweep_rehearsal, tab
 from evscrub.commands.arguments import name, natural
 from evscrub.commands.sweep_output import LONG_TABLE, TABLE
 from evscrub.config import loader
+from evscrub.config.arguments import add_config_arguments
 from evscrub.config.settings import unset_delay
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.domain.image_report import AgentReports
@@ -32,7 +33,7 @@ from evscrub.single_pass.run import Progress, Selection, SinglePass
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading
 from evscrub.stores.names import StoreNames, store_names
-from evscrub.telemetry import output, quiet, redact
+from evscrub.telemetry import log_redaction, output, quiet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " configuration is wrong. SIGTERM and SIGINT finish running deletes and release the rest."
         " With -f json, csv, yaml or value, what is left is written in that format."
     )
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="change nothing, only report")
     parser.add_argument("--owner", type=name, help="only images of this owner, a project's id")
     parser.add_argument(
@@ -180,7 +181,7 @@ def _scrub(
 
 def _start_logging(own: loader.OwnOptions) -> None:
     loader.start_logging(own)
-    redact.install()
+    log_redaction.install()
     quiet.install(quiet.Demote(lambda told: quiet.is_raised(told) or is_about_loading(told)))
     elsewhere = (own.log_file, own.log_dir, own.log_config_append, own.use_syslog, own.use_journal)
     if not any(elsewhere) and not own.debug:

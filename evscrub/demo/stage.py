@@ -24,7 +24,8 @@ from evscrub.demo.glance import GlanceThread
 from evscrub.demo.glance_config import GlanceConfig
 from evscrub.demo.images import STORES
 from evscrub.registry.tables import images
-from evscrub.telemetry import redact
+from evscrub.telemetry import log_redaction
+from evscrub.telemetry.redact import redact
 
 EMBEDDED_BUS = "kombu+memory://"
 _CONNECT_SECONDS = 5
@@ -124,7 +125,7 @@ class Stage:
         quiet = ("glance_store=WARNING", "httpx=WARNING")
         oslo_log.set_defaults(default_log_levels=[*oslo_log.get_default_log_levels(), *quiet])
         loader.start_logging(own)
-        redact.install()
+        log_redaction.install()
         return conf, own
 
     def keep_deleted(self, seconds: int) -> None:
@@ -153,7 +154,7 @@ class Stage:
             if path.exists():
                 tail = path.read_text(errors="replace").splitlines()[-lines:]
                 said.append("\n".join([f"--- {path.name}", *tail]))
-        return redact.redact("\n".join(said))
+        return redact("\n".join(said))
 
     def _write_agent_config(self) -> None:
         ini = configparser.RawConfigParser(default_section="")

@@ -4,7 +4,7 @@
 import logging
 from collections.abc import Callable
 
-from evscrub.telemetry import redact
+from evscrub.telemetry import log_redaction
 
 LOG = logging.getLogger(__name__)
 
@@ -44,6 +44,6 @@ def is_below(name: str, loggers: tuple[str, ...]) -> bool:
 
 def install(demote: Demote) -> None:
     """Add the demoting filter to every handler that lacks one."""
-    for handler in redact.handlers():
+    for handler in log_redaction.handlers():
         if not any(isinstance(known, Demote) for known in handler.filters):
             handler.addFilter(demote)

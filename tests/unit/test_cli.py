@@ -4,6 +4,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,22 @@ def test_version(option: str, capsys: pytest.CaptureFixture[str]) -> None:
         cli.main([option])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"evscrub {version.version_string_with_package()}\n"
+
+
+def test_help_needs_no_library() -> None:
+    """They take ten times as long to import as all that it needs."""
+    code = """if True:
+        import sys
+        from evscrub import cli
+        try:
+            cli.main(["--help"])
+        finally:
+            slow = {"oslo_config", "oslo_log", "oslo_messaging", "oslo_utils", "glance_store"}
+            print(slow & set(sys.modules), file=sys.stderr)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "exit codes:" in done.stdout
+    assert done.stderr == "set()\n"
 
 
 class TestOptionsBeforeTheCommand:

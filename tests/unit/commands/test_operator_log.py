@@ -15,7 +15,7 @@ from oslo_log.handlers import OSSysLogHandler
 
 from evscrub.commands import operator_log
 from evscrub.config import loader
-from evscrub.telemetry import redact
+from evscrub.telemetry import log_redaction
 
 LOG = logging.getLogger("evscrub.tests")
 
@@ -52,7 +52,7 @@ def start(tmp_path: Path, *lines: str, debug: bool = False) -> loader.OwnOptions
 
 
 def has_syslog() -> bool:
-    return any(isinstance(handler, OSSysLogHandler) for handler in redact.handlers())
+    return any(isinstance(handler, OSSysLogHandler) for handler in log_redaction.handlers())
 
 
 def shown(capsys: pytest.CaptureFixture[str]) -> str:
@@ -83,7 +83,8 @@ def test_log_of_the_agent_is_appended_to(
     assert not has_syslog()
     assert sys.excepthook is hook
     assert not any(
-        isinstance(handler, logging.handlers.BaseRotatingHandler) for handler in redact.handlers()
+        isinstance(handler, logging.handlers.BaseRotatingHandler)
+        for handler in log_redaction.handlers()
     )
 
 

@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from evscrub.agent import Agent
 from evscrub.config import loader, options
+from evscrub.config.arguments import add_config_arguments
 from evscrub.config.loader import ConfigError
 from evscrub.config.option_types import Paths
 
@@ -247,7 +248,7 @@ def test_a_reload_that_fails_changes_nothing(
 
 def test_the_command_line_names_files_and_turns_debug_on(write: Write, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     one = write("1.conf", "[DEFAULT]\nglance_config_files = none\nscrub_time = 1\n")
     two = write("2.conf", "[DEFAULT]\nscrub_time = 2\n")
     arguments = parser.parse_args(["--config-file", one, "--config-file", two])
@@ -281,7 +282,7 @@ def test_wrong_path_is_wrong_usage(
     arguments: list[str], wanted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(arguments)
     assert wanted in capsys.readouterr().err
@@ -290,7 +291,7 @@ def test_wrong_path_is_wrong_usage(
 @pytest.mark.parametrize("option", ["--config-file", "--config-dir"])
 def test_missing_path_is_a_wrong_configuration(option: str, tmp_path: Path) -> None:
     parser = argparse.ArgumentParser()
-    loader.add_arguments(parser)
+    add_config_arguments(parser)
     missing = tmp_path / "missing"
     with pytest.raises(loader.ConfigError, match=f"cannot read {missing} "):
         loader.load_for(parser.parse_args([option, str(missing)]))
