@@ -136,36 +136,36 @@ def test_event_loop_is_woken_once_for_many(store: Store) -> None:
     assert len(told) == 1
 
 
-def fail(_thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
+def refuse(store: Store, batch: Batch) -> None:
+    """Start a batch where no thread can be started."""
+
+    def fail(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            store.start(batch)
 
 
-def test_without_a_thread_it_raises(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_it_raises(store: Store) -> None:
     async def work() -> None:
         (batch,) = batches(1)
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
-            with pytest.raises(RuntimeError, match="start new thread"):
-                store.start(batch)
+        refuse(store, batch)
         store.start(batch)
         assert await store.ended(1) == [batch]
 
     run(work)
 
 
-def test_without_another_thread_it_raises_too(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_another_thread_it_raises_too(store: Store) -> None:
     """The thread that there is may hang."""
 
     async def work() -> None:
         first, second = batches(2)
         store.hang(first)
         store.start(first)
-        with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", fail)
-            with pytest.raises(RuntimeError, match="start new thread"):
-                store.start(second)
+        refuse(store, second)
         store.start(second)
         assert await store.ended(1) == [second]
         store.release(first)
