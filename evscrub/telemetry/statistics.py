@@ -5,6 +5,7 @@ from collections import Counter, deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 from heapq import nlargest
 from itertools import islice
 
@@ -157,7 +158,7 @@ class Record:
     def failed(self, image_id: str, trouble: Trouble) -> None:
         """Record why an image failed, instead of why it failed before."""
         self._uncount(image_id)
-        self.troubles[image_id] = trouble
+        self.troubles[image_id] = _the_same(trouble)
         self._failed_of.setdefault(trouble.store, Counter())[trouble.owner] += 1
 
     def owners_failing(self, store: str) -> Collection[str | None]:
@@ -238,6 +239,12 @@ class Record:
     def images_in_trouble(self) -> ImagesInTrouble:
         """Return a copy of all failed and damaged images."""
         return ImagesInTrouble(dict(self.troubles), dict(self.damaged))
+
+
+@lru_cache(maxsize=1024)
+def _the_same(trouble: Trouble) -> Trouble:
+    """Return an equal trouble, if one was recorded lately; a million of them are few kinds."""
+    return trouble
 
 
 def _state(*, parked: bool, in_use: bool) -> TroubleState:
