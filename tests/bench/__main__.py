@@ -33,6 +33,7 @@ BENCHMARKS = (
     "rate",
     "intake",
     "big_registry",
+    "parked",
     "idle",
     "commands",
     "scale_out",

@@ -32,6 +32,7 @@ class Batch:
     :param age_seconds: how long ago the last one was deleted; below 0 for the future.
     :param spread_seconds: how long before that the first one was.
     :param live: they were not deleted at all, but made at those times, and have no data.
+    :param scheme: of their locations' URLs.
     """
 
     count: int
@@ -39,6 +40,7 @@ class Batch:
     age_seconds: float = 86_400.0
     spread_seconds: float = 0.0
     live: bool = False
+    scheme: str = "file"
 
     @property
     def numbers(self) -> range:
@@ -146,8 +148,8 @@ def _inserts(
     yield (
         "INSERT INTO image_locations"
         " (image_id, value, created_at, updated_at, deleted_at, deleted, meta_data, status)"
-        f" SELECT {key}, CONCAT('file://{directory}/', {key}), {moment}, {moment}, {deleted_at},"
-        f" {deleted}, '{{}}', '{status}' FROM {source}"
+        f" SELECT {key}, CONCAT('{batch.scheme}://{directory}/', {key}), {moment}, {moment},"
+        f" {deleted_at}, {deleted}, '{{}}', '{status}' FROM {source}"
     )
 
 

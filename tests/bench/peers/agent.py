@@ -25,6 +25,8 @@ from tests.bench.kit.results import percentile
 from tests.bench.peers.saying import leave, limit, say, wait_for_go
 from tests.bench.peers.slow_store import SlowStore
 
+_POLL_SECONDS = 0.2
+
 
 class Count:
     """Counts scrubbed images and stops the agent after the last.
@@ -34,6 +36,7 @@ class Count:
 
     def __init__(self, images: int) -> None:
         self.late: list[float] = []
+        self.waits = False  #: whether more has to happen than so many images
         self.agent: Agent
         self._images = images
 
@@ -41,9 +44,20 @@ class Count:
         if not self.late:
             say("first")
         self.late.append(image.late_seconds)
-        if len(self.late) == self._images:
+        if len(self.late) == self._images and not self.waits:
             self.say_end()
             self.agent.stop()
+
+    async def wait_for_parked(self, images: int) -> None:
+        """Say when so many images are parked, and do not end before."""
+        self.waits = True
+        while self.agent.scrubber.failed_images < images:  # noqa: ASYNC110 - no event
+            await anyio.sleep(_POLL_SECONDS)
+        say("parked")
+        while len(self.late) < self._images:  # noqa: ASYNC110 - no event
+            await anyio.sleep(_POLL_SECONDS)
+        self.say_end()
+        self.agent.stop()
 
     def say_end(self) -> None:
         late = self.late or [0.0]
@@ -56,12 +70,15 @@ class Count:
         )
 
 
-async def _run(agent: Agent, arguments: argparse.Namespace) -> None:
+async def _run(count: Count, arguments: argparse.Namespace) -> None:
+    agent = count.agent
     if arguments.no_sweep:
         agent.sweep.run = anyio.sleep_forever  # type: ignore[method-assign] # a stand-in
     say("begin")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(agent.handle_signals)
+        if arguments.parked:
+            tasks.start_soon(count.wait_for_parked, arguments.parked)
         await agent.run()
         tasks.cancel_scope.cancel()
 
@@ -72,6 +89,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0)
     parser.add_argument("--no-sweep", action="store_true", help="only what the bus brings")
     parser.add_argument("--delete-seconds", type=float, help="a store stand-in that sleeps")
+    parser.add_argument("--parked", type=int, default=0, help='say "parked" at so many of these')
     parser.add_argument("--times", type=Path, help="write there when the stand-in was called")
     parser.add_argument("--late", type=Path, help="write there how late each image was")
     parser.add_argument("--wait", action="store_true", help="until the benchmark says go")
@@ -87,7 +105,7 @@ def main() -> None:
         agent.stores.delete = store.standing_in(verdict.GONE)  # type: ignore[method-assign] # a stand-in
     if arguments.wait:
         wait_for_go()
-    anyio.run(_run, agent, arguments)
+    anyio.run(_run, count, arguments)
     if arguments.times:
         arguments.times.write_text(json.dumps(sorted(store.began)))
     if arguments.late:
