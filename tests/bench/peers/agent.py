@@ -18,6 +18,7 @@ import anyio
 from oslo_log import log
 
 from evscrub.agent import Agent
+from evscrub.commands.agent import collect_seldom
 from evscrub.config import loader
 from evscrub.domain import verdict
 from evscrub.telemetry.statistics import Scrubbed
@@ -103,6 +104,7 @@ def main() -> None:
     store = SlowStore(arguments.delete_seconds or 0.0)
     if arguments.delete_seconds is not None:
         agent.stores.delete = store.standing_in(verdict.GONE)  # type: ignore[method-assign] # a stand-in
+    collect_seldom()
     if arguments.wait:
         wait_for_go()
     anyio.run(_run, count, arguments)
