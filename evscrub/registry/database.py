@@ -17,7 +17,7 @@ from oslo_db.sqlalchemy import enginefacade, exc_filters
 
 from evscrub.domain.refusals import UnavailableError
 from evscrub.registry import connecting
-from evscrub.registry.errors import Sort, explain, is_read_only, sort
+from evscrub.registry.errors import Sort, code_of, explain, is_read_only, sort
 from evscrub.registry.tables import images, metadata, utc_now
 
 P = ParamSpec("P")
@@ -86,7 +86,7 @@ class Database:
         connecting.limit(self.engine, answer_seconds)
         # Before oslo.db's own handler, which matches messages and knows few errors.
         sa.event.remove(self.engine, "handle_error", exc_filters.handler)
-        for handler in (_sort_error, exc_filters.handler):
+        for handler in (_sort_error, _translate):
             sa.event.listen(self.engine, "handle_error", handler, retval=True)
         if self.engine.dialect.name == "mysql":
             # REPEATABLE READ would lock the gaps around claimed rows and block Glance's inserts.
@@ -224,3 +224,18 @@ def _sort_error(context: sa.engine.ExceptionContext) -> None:
             context.is_disconnect = True
         case Sort.CONFLICT:
             raise db_exception.DBDeadlock(context.sqlalchemy_exception)
+
+
+def _translate(context: sa.engine.ExceptionContext) -> db_exception.DBError | None:
+    """Let oslo.db translate an error, except into a lost connection that its code denies.
+
+    oslo.db looks for 2002, 2006 and other codes anywhere in the text, where they may be a part of
+    a database's name or of an image's id.
+    """
+    was_lost = context.is_disconnect
+    translated: db_exception.DBError | None = exc_filters.handler(context)
+    has_code = code_of(context.original_exception) is not None
+    if isinstance(translated, db_exception.DBConnectionError) and has_code and not was_lost:
+        context.is_disconnect = False
+        return db_exception.DBError(context.sqlalchemy_exception)
+    return translated

@@ -15,12 +15,14 @@ from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
+from oslo_db import exception as db_exception
 
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import UNKNOWN, Kind, Leave, Policy, Scrub, Wait
 from evscrub.domain.hold_rules import RefusedError
 from evscrub.registry.claims import Claim, Claims, Seen, Settlement
-from evscrub.registry.database import UNAVAILABLE
+from evscrub.registry.database import UNAVAILABLE, is_away
+from evscrub.registry.faults import is_of_rows
 from evscrub.registry.holds import Holds
 from evscrub.registry.pages import Pages, Window
 from evscrub.registry.rows import read_images
@@ -904,3 +906,16 @@ def test_paging_ends_after_a_full_last_page(rows: Rows, pages: Pages) -> None:
     images = {pending(rows) for _ in range(20)}
     found = [image.image_id for page in pages.read(window()) for image in page]
     assert sorted(found) == sorted(images)
+
+
+@pytest.mark.parametrize("backend", ["mariadb"], indirect=True, scope="module")
+@pytest.mark.parametrize("number", [2002, 2003, 2006, 2013, 1047])
+def test_a_number_in_an_errors_text_is_no_lost_connection(claims: Claims, number: int) -> None:
+    """A trigger, or a database's name or an image's id in the text, may have it."""
+    signal = f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'image 8{number}a37 is locked'"
+    with claims.database.reading() as connection:
+        with pytest.raises(db_exception.DBError, match=f"image 8{number}a37") as caught:
+            connection.exec_driver_sql(signal)
+        assert not is_away(caught.value)
+        assert is_of_rows(caught.value)
+        assert not connection.invalidated
