@@ -63,9 +63,8 @@ def collect_seldom() -> None:
     """Have Python look for unreachable objects less often, and not in what there is by now.
 
     With its defaults it looks after each 700 new objects, and now and then at all that there are:
-    under load that is a twentieth of the processor's time, in pauses of up to 90 ms.
+    under load that is 4 % of the time, in pauses of up to 90 ms.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
 

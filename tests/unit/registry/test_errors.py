@@ -4,14 +4,16 @@
 import sqlite3
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg2
 import psycopg2.errors
 import pymysql
 import pytest
+import sqlalchemy as sa
 from oslo_db import exception as db_exception
 
-from evscrub.registry import errors
+from evscrub.registry import database, errors
 from evscrub.registry.errors import Sort, advice, reason, sort
 
 SECRET = "mysql://glance:secret@host"
@@ -102,6 +104,32 @@ class ConnectorError(Exception):
 def test_the_number_of_mysqlconnector() -> None:
     assert sort(ConnectorError(1180), "mysql") is Sort.CONFLICT
     assert sort(ConnectorError(-1), "mysql") is Sort.OTHER
+
+
+@pytest.mark.parametrize(
+    ("error", "is_disconnect", "is_lost"),
+    [
+        (mysql(2013, "Lost connection"), True, True),
+        (mysql(1142, "denied for table `checked_82002a37`.`images`"), False, False),
+        (mysql(1927, "Connection was killed"), True, True),
+        # PyMySQL's own error about a connection that is out of step has no number.
+        (pymysql.err.InternalError("Packet sequence number wrong - got 1 expected 2"), False, True),
+    ],
+)
+def test_oslo_db_tells_a_lost_connection_unless_the_code_denies_it(
+    error: pymysql.err.MySQLError, is_disconnect: bool, is_lost: bool
+) -> None:
+    context = SimpleNamespace(
+        original_exception=error,
+        sqlalchemy_exception=sa.exc.DBAPIError.instance("", {}, error, pymysql.err.Error),
+        dialect=SimpleNamespace(name="mysql"),
+        connection=None,
+        is_disconnect=is_disconnect,
+    )
+    told = database._translate(context)  # type: ignore[arg-type] # a stand-in
+    assert isinstance(told, db_exception.DBError)
+    assert isinstance(told, db_exception.DBConnectionError) is is_lost
+    assert context.is_disconnect is is_lost
 
 
 @pytest.mark.parametrize(
