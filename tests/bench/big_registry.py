@@ -78,10 +78,11 @@ def run(lab: Lab, scale: Scale) -> Report:
 
 def _fill(site: Site, pending: int, due: int, live: int) -> None:
     site.expect_many()
+    # The oldest first, since ids of locations grow with time.
     site.lay(
         seed.Batch(due, 1, _SCRUB_SECONDS + _SCRUB_SECONDS, _SCRUB_SECONDS / 2),
+        seed.Batch(live, 1 + due + pending, _SCRUB_SECONDS, _OLDEST_SECONDS, live=True),
         seed.Batch(pending, 1 + due, _YOUNGEST_SECONDS, _OLDEST_SECONDS),
-        seed.Batch(live, 1 + due + pending, _YOUNGEST_SECONDS, _OLDEST_SECONDS, live=True),
         files=False,
     )
 
