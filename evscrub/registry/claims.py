@@ -5,6 +5,9 @@ A claim sets the image to ``deleted`` and stamps ``updated_at`` of its pending l
 From then on neither Glance, nor its scrubber, nor another agent touches the image until the lease
 expires, even if this process dies. Leases are whole seconds of the database's clock, because
 MySQL's DATETIME stores no fractions here.
+
+No transaction waits for a lock on a row: a client that is frozen, or whose host is gone, keeps its
+locks until the database ends its connection, which may take hours.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -29,7 +32,8 @@ from evscrub.domain.decisions import (
     decide,
 )
 from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.rows import Rows, read_images
+from evscrub.registry.locks import lock_images, lock_leases
+from evscrub.registry.rows import Lock, Rows, read_images
 from evscrub.registry.tables import image_locations, image_properties, images
 
 #: Properties that Glance sets while it imports (glance.async_.flows.api_image_import); of the
@@ -123,12 +127,13 @@ class Claims:
     def claim(self, image_ids: Collection[str], policy: Policy) -> Seen:
         """Claim the images that may be scrubbed now and that no other transaction has locked.
 
-        Images that another transaction has locked are missing from the answer's sights. Nothing is
-        claimed on a node whose clock disagrees with the estimate: images would be deleted too early
-        by that clock, and leases of other agents would look expired.
+        Images that another transaction has locked are missing from the answer's sights, or from its
+        claims if only their locations are. Nothing is claimed on a node whose clock disagrees with
+        the estimate: images would be deleted too early by that clock, and leases of other agents
+        would look expired.
         """
         with self.database.transaction() as connection:
-            rows = read_images(connection, image_ids, lock=True)
+            rows = read_images(connection, image_ids, Lock.FREE_IMAGES)
             asked = None if self._clock is None else self._clock.moment()
             now = read_now(connection)
             if self._clock is not None and asked is not None and not self._clock.agrees(now, asked):
@@ -141,53 +146,42 @@ class Claims:
                 for sight in sights.values()
                 if sight.image is not None and isinstance(sight.decision, Scrub)
             ]
+            claims = _lock_unchanged(connection, claims)
             _stamp(connection, claims, lease)
         return Seen(now, sights, claims)
 
     @retried
-    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
         """Renew leases of claims whose store calls take long.
 
         :param held: claims with their current leases.
-        :returns: the claims that are still this agent's, and their new lease.
+        :returns: the claims that are still this agent's, with their leases: the old one if another
+            transaction has locked rows of it.
         """
-        kept = []
-        held = list(held)
         with self.database.transaction() as connection:
+            ids = [location.id for claim, _ in held for location in claim.locations]
+            found, locked = lock_leases(connection, ids)
             # The new lease is no older than the old one (see _new_lease), nor than the estimate:
             # the clock of this node may be behind those of other nodes.
             leases = [read_now(connection), *(old_lease for _, old_lease in held)]
             if self._clock is not None:
                 leases.append(naive(self._clock.now()))
             lease = max(leases).replace(microsecond=0)
+            kept = []
+            renewed: list[Claim] = []
             for claim, old_lease in held:
-                # One statement for each image: only its row count tells a claim that was renewed
-                # from one that another agent stamped with the same second.
                 ids = [location.id for location in claim.locations]
-                renewed = connection.execute(
-                    sa.update(image_locations)
-                    .where(
-                        image_locations.c.id.in_(ids),
-                        image_locations.c.status == PENDING_DELETE,
-                        image_locations.c.updated_at == old_lease,
-                    )
-                    .values(updated_at=lease)
-                )
-                if renewed.rowcount == len(ids):
-                    kept.append(claim)
-            if kept:
-                # So that a sweep of recent changes finds the image if this agent dies. The image
-                # of an orphan is live, and its time does not change.
-                ids_kept = [claim.image.id for claim in kept]
-                connection.execute(
-                    sa.update(images)
-                    .where(images.c.id.in_(ids_kept), images.c.status == DELETED)
-                    .values(updated_at=lease)
-                )
-        return kept, lease
+                if not locked.isdisjoint(ids):
+                    kept.append((claim, old_lease))
+                elif all(found.get(number) == old_lease for number in ids):
+                    renewed.append(claim)
+            _renew(connection, renewed, lease)
+        return [*kept, *((claim, lease) for claim in renewed)]
 
     @retried
-    def settle(self, settlements: Sequence[Settlement], claim_timeout: timedelta) -> None:
+    def settle(
+        self, settlements: Sequence[Settlement], claim_timeout: timedelta
+    ) -> Collection[str]:
         """Mark locations whose data is gone, and hand back the claims with locations left.
 
         A claim that another agent has taken over is not handed back. An image whose data cannot be
@@ -195,11 +189,25 @@ class Claims:
         with its leases backdated by the claim timeout, so that the next agent takes it over.
 
         :param claim_timeout: age at which a lease expires.
+        :returns: ids of images that were not settled, because another transaction has locked rows
+            of them.
         """
-        gone = [location for settlement in settlements for location in settlement.gone]
         with self.database.transaction() as connection:
             now = read_now(connection)
-            handed_back = _lock_owned(connection, [end for end in settlements if end.left])
+            _, blocked = lock_images(connection, [end.image_id for end in settlements if end.left])
+            leases, locked = lock_leases(
+                connection, [number for end in settlements for number in (*end.gone, *end.left)]
+            )
+            blocked.update(
+                end.image_id
+                for end in settlements
+                if not locked.isdisjoint(end.gone) or not locked.isdisjoint(end.left)
+            )
+            free = [end for end in settlements if end.image_id not in blocked]
+            gone = [number for end in free for number in end.gone]
+            handed_back = [
+                end for end in free if any(leases.get(number) == end.lease for number in end.left)
+            ]
             if gone:
                 # Even if another agent has the claim by now: the data is gone.
                 connection.execute(
@@ -225,6 +233,7 @@ class Claims:
                 )
                 if not whole:
                     _backdate_leases(connection, returning, claim_timeout)
+        return blocked
 
 
 def _decide_all(
@@ -288,6 +297,19 @@ def _new_lease(sights: Iterable[Sight], now: datetime, policy: Policy) -> dateti
     return max([now, *(now + span for span in ahead)]).replace(microsecond=0)
 
 
+def _lock_unchanged(connection: sa.Connection, claims: Sequence[Claim]) -> list[Claim]:
+    """Lock the locations of claims and return the claims whose leases are as they were read.
+
+    An agent that lost a claim may have renewed its lease since the read.
+    """
+    leases, _ = lock_leases(connection, [row.id for claim in claims for row in claim.locations])
+    return [
+        claim
+        for claim in claims
+        if all(row.id in leases and leases[row.id] == row.updated_at for row in claim.locations)
+    ]
+
+
 def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:
     """Write claims to rows that this transaction has locked."""
     claimed = [claim.image.id for claim in claims]
@@ -307,6 +329,26 @@ def _stamp(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) 
         )
 
 
+def _renew(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) -> None:
+    """Write a new lease to locations that this transaction has locked."""
+    if not claims:
+        return
+    locations = [location.id for claim in claims for location in claim.locations]
+    connection.execute(
+        sa.update(image_locations)
+        .where(image_locations.c.id.in_(locations))
+        .values(updated_at=lease)
+    )
+    # So that a sweep of recent changes finds the image if this agent dies. The image of an orphan
+    # is live, and its time does not change.
+    free, _ = lock_images(connection, [claim.image.id for claim in claims])
+    connection.execute(
+        sa.update(images)
+        .where(images.c.id.in_(free), images.c.status == DELETED)
+        .values(updated_at=lease)
+    )
+
+
 def _backdate_leases(
     connection: sa.Connection, ends: Sequence[Settlement], claim_timeout: timedelta
 ) -> None:
@@ -320,23 +362,3 @@ def _backdate_leases(
             .where(image_locations.c.id.in_(left), image_locations.c.status == PENDING_DELETE)
             .values(updated_at=lease - claim_timeout)
         )
-
-
-def _lock_owned(connection: sa.Connection, ends: Sequence[Settlement]) -> list[Settlement]:
-    """Lock the images of claims and return the claims whose lease is still this agent's."""
-    if not ends:
-        return []
-    ids = [end.image_id for end in ends]
-    connection.execute(
-        sa.select(images.c.id).where(images.c.id.in_(ids)).order_by(images.c.id).with_for_update()
-    ).all()
-    left = [location for end in ends for location in end.left]
-    leases = {
-        row.id: row.updated_at
-        for row in connection.execute(
-            sa.select(image_locations.c.id, image_locations.c.updated_at).where(
-                image_locations.c.id.in_(left), image_locations.c.status == PENDING_DELETE
-            )
-        )
-    }
-    return [end for end in ends if any(leases.get(row) == end.lease for row in end.left)]

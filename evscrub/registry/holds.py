@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from evscrub.domain import hold_rules
 from evscrub.domain.decisions import ImageRow, LocationRow
 from evscrub.registry.database import Database, read_now, retried
-from evscrub.registry.rows import read_images
+from evscrub.registry.rows import Lock, read_images
 from evscrub.registry.tables import (
     image_locations,
     image_members,
@@ -127,7 +127,7 @@ class Holds:
 
 
 def _plan(connection: sa.Connection, image_id: str, plan: _Plan) -> hold_rules.Deletion:
-    rows = read_images(connection, [image_id], lock=True, skip_locked=False)
+    rows = read_images(connection, [image_id], Lock.ALL)
     image, locations = rows.get(image_id, (None, []))
     return plan(image, locations)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read images and their locations, and reject rows with invalid values."""
 
+import enum
 import functools
 import json
 from collections.abc import Collection, Sequence
@@ -36,25 +37,28 @@ _LOCATION_WIDTH = len(LOCATION_COLUMNS)
 Rows = dict[str, tuple[ImageRow, list[LocationRow]]]
 
 
+class Lock(enum.Enum):
+    """Which rows a read locks until its transaction ends."""
+
+    NONE = enum.auto()
+    #: Images, without those that another transaction has locked.
+    FREE_IMAGES = enum.auto()
+    #: Images and locations, waiting for other transactions.
+    ALL = enum.auto()
+
+
 def read_images(
-    connection: sa.Connection,
-    image_ids: Collection[str],
-    *,
-    lock: bool = False,
-    skip_locked: bool = True,
+    connection: sa.Connection, image_ids: Collection[str], lock: Lock = Lock.NONE
 ) -> Rows:
     """Read images and all of their locations.
 
-    :param lock: whether to lock the rows until the transaction ends, images first.
-    :param skip_locked: whether to leave out images that another transaction has locked instead of
-        waiting for it.
     :raises ValueError: a row has an invalid date or a location has no URL.
     """
     of_images = sa.select(*IMAGE_COLUMNS).where(images.c.id.in_(image_ids))
     of_locations = sa.select(*LOCATION_COLUMNS).order_by(image_locations.c.id)
-    if lock:
-        of_images = of_images.with_for_update(skip_locked=skip_locked)
-        # No agent that lost its claim may renew the lease between this read and the stamp.
+    if lock is not Lock.NONE:
+        of_images = of_images.with_for_update(skip_locked=lock is Lock.FREE_IMAGES)
+    if lock is Lock.ALL:
         of_locations = of_locations.with_for_update()
     wanted = set(image_ids)  # a case-insensitive database also finds other ids
     found: Rows = {

@@ -132,13 +132,14 @@ class LeaseKeeper:
     async def _renew_all(self, aging: Sequence[Job]) -> None:
         asked = self._context.clock.moment()
         held = [(job.claim, job.lease.stamp) for job in aging]
-        kept, stamp = await self._context.calls.call(
+        kept = await self._context.calls.call(
             self._claims.renew, held, patience_seconds=self._context.calls.silent_seconds
         )
-        ours = {claim.image.id for claim in kept}
+        leases = {claim.image.id: lease for claim, lease in kept}
         for job in aging:
-            if job.image_id in ours:
-                job.lease = Lease(stamp, asked, job.lease.is_lost)
-            else:
+            lease = leases.get(job.image_id)
+            if lease is None:
                 job.lease.is_lost = True
                 self._context.record.leases_lost += 1
+            elif lease != job.lease.stamp:
+                job.lease = Lease(lease, asked, job.lease.is_lost)

@@ -2,7 +2,7 @@
 """Writes the results of jobs to the registry in batches."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import timedelta
 
 import anyio
@@ -31,6 +31,8 @@ LOG = logging.getLogger(__name__)
 #: image would cost the agent and the database more than everything else done for it.
 _GATHER_SECONDS = 0.1
 _GATHER_IMAGES = 100
+#: Longest pause between tries to settle images whose rows another transaction has locked.
+_LOCKED_SECONDS = 1.0
 #: Scrubbed images are logged at this interval, or as soon as there are this many.
 _TRACE_SECONDS = 5.0
 _TRACE_IMAGES = 100
@@ -56,6 +58,8 @@ class Settler:
         self._context = context
         self._made_at = context.database_clock.now()
         self._ended: list[Job] = []
+        #: Images among them whose rows another transaction has locked.
+        self._locked: Collection[str] = frozenset()
         #: Images to log, by the reason that no data was deleted; empty if data was deleted.
         self._untold: dict[str, list[str]] = {}
         #: Images to log whose data was missing, by store.
@@ -78,7 +82,7 @@ class Settler:
         job.end()
         self._ended.append(job)
         self._some.set()
-        if len(self._ended) >= _GATHER_IMAGES:
+        if len(self._ended) - len(self._locked) >= _GATHER_IMAGES:
             self._many.set()
 
     async def run(self) -> None:
@@ -86,6 +90,8 @@ class Settler:
         try:
             while True:
                 pause = _TRACE_SECONDS if self._untold else math.inf
+                if self._locked:
+                    pause = min(pause, _LOCKED_SECONDS)
                 with anyio.move_on_after(
                     min(pause, self._groups.next_due - self._context.clock.boot())
                 ):
@@ -107,13 +113,17 @@ class Settler:
     async def _settle(self) -> None:
         jobs, self._ended = self._ended, []
         bad: dict[str, Exception] = {}
+        locked: set[str] = set()
+
+        async def write(some: Sequence[Job]) -> None:
+            locked.update(await self._write(some))
 
         def refused(job: Job, error: Exception) -> None:
             bad[job.image_id] = error
 
         try:
             async with self._leases.compared:
-                await apart(jobs, self._write, refused)
+                await apart(jobs, write, refused)
         except RegistryAwayError:
             # Deletions must be recorded, so retry until the registry is back.
             self._ended = jobs + self._ended
@@ -121,7 +131,10 @@ class Settler:
             await anyio.sleep(self._context.calls.away_seconds)
             return
         self._excuse_dropped()
+        self._put_off([job for job in jobs if job.image_id in locked])
         for job in jobs:
+            if job.image_id in locked:
+                continue
             job.settled()
             self._leases.remove(job)
             if job.image_id in bad:
@@ -143,10 +156,26 @@ class Settler:
                 self._try_again(job)
         self._context.wakeup.set()
 
-    async def _write(self, jobs: Sequence[Job]) -> None:
+    def _put_off(self, locked: Sequence[Job]) -> None:
+        """Keep jobs for the next settlement, because another transaction has locked their rows."""
+        for job in locked:
+            if job.image_id not in self._locked:
+                self._groups.add(
+                    "locked",
+                    logging.WARNING,
+                    job.image_id,
+                    "not settled, since another transaction has locked its rows",
+                    "trying again every second; if this lasts, end the database connection of the"
+                    " agent or client that is frozen or gone",
+                    self._context.clock.boot(),
+                )
+        self._ended = [*locked, *self._ended]
+        self._locked = {job.image_id for job in locked}
+
+    async def _write(self, jobs: Sequence[Job]) -> Collection[str]:
         ends = [job.settlement() for job in jobs]
         timeout = timedelta(seconds=self._leases.timeout)
-        await self._context.calls.call(
+        return await self._context.calls.call(
             self._claims.settle, ends, timeout, patience_seconds=self._context.calls.silent_seconds
         )
 

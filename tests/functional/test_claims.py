@@ -6,8 +6,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -25,7 +25,6 @@ from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.holds import Holds
 from evscrub.registry.pages import Pages, Window
-from evscrub.registry.rows import read_images
 from tests.chaos.rows import Rows, connect, new_id, utc_now
 from tests.functional.agents import wait_for
 from tests.functional.glance_tables import make_tables
@@ -114,11 +113,23 @@ def age(rows: Rows, claim: Claim, seconds: float) -> Claim:
     return replace(claim, lease=lease)
 
 
-def settle(claims: Claims, claim: Claim, *, left: Sequence[int] = (), whole: bool = True) -> None:
-    """Settle a claim; all locations not in `left` are gone."""
-    gone = [location.id for location in claim.locations if location.id not in left]
-    end = Settlement(claim.image.id, claim.lease, gone, left, whole)
-    claims.settle([end], POLICY.claim_timeout)
+def settle(
+    claims: Claims, *settled: Claim, left: Sequence[int] = (), whole: bool = True
+) -> Collection[str]:
+    """Settle claims; all locations not in `left` are gone."""
+    return claims.settle(
+        [
+            Settlement(
+                claim.image.id,
+                claim.lease,
+                [number for number in ids_of(claim) if number not in left],
+                [number for number in ids_of(claim) if number in left],
+                whole,
+            )
+            for claim in settled
+        ],
+        POLICY.claim_timeout,
+    )
 
 
 def ids_of(claim: Claim) -> list[int]:
@@ -233,8 +244,8 @@ def test_lease_renewed_on_a_lagging_node_is_fresh_on_other_nodes(
     claims = Claims(database, clock)
     claim = age(rows, claim_one(claims, image_id), 50)
     set_clock_off(database.engine, -55)
-    kept, lease = claims.renew([(claim, claim.lease)])
-    assert kept == [claim]
+    ((kept, lease),) = claims.renew([(claim, claim.lease)])
+    assert kept == claim
     assert stamps(rows, image_id) == [lease]
     wait = decision(new_claims().claim([image_id], POLICY), image_id)
     assert isinstance(wait, Wait)
@@ -309,21 +320,68 @@ def test_locked_images_are_skipped(rows: Rows, claims: Claims) -> None:
 
 
 @ON_A_SERVER
-def test_claim_locks_the_locations_of_its_image(rows: Rows, claims: Claims) -> None:
-    """A renewal cannot happen between the claim's read of the leases and its own stamp."""
-    image_id = pending(rows)
-    with claims.database.transaction() as connection:
-        read_images(connection, [image_id], lock=True)
-        with rows.engine.begin() as other:
-            on_mariadb = other.dialect.name != "postgresql"
-            limit = "innodb_lock_wait_timeout = 1" if on_mariadb else "lock_timeout = 500"
-            other.execute(sa.text(f"SET SESSION {limit}"))
-            with pytest.raises(sa.exc.OperationalError, match=r"(?i)lock"):
-                other.execute(
-                    sa.text("UPDATE image_locations SET updated_at = NULL WHERE image_id = :id"),
-                    {"id": image_id},
-                )
-    rows.engine.dispose()
+@pytest.mark.parametrize("table", ["images", "image_locations"])
+def test_no_step_waits_for_locked_rows(rows: Rows, claims: Claims, table: str) -> None:
+    """A client that is frozen, or whose host is gone, keeps its locks."""
+
+    def won(*image_ids: str) -> list[Claim]:
+        seen = claims.claim(image_ids, POLICY)
+        return [age(rows, claim, 20) for claim in seen.claims]
+
+    def renewed(*held: Claim) -> dict[str, datetime]:
+        kept = claims.renew([(claim, claim.lease) for claim in held])
+        return {claim.image.id: lease for claim, lease in kept}
+
+    locked, free = pending(rows), pending(rows)
+    with rows.engine.begin() as connection:
+        lock(connection, table, locked)
+        (of_free,) = won(locked, free)
+    assert of_free.image.id == free
+    (of_locked,) = won(locked, free)
+    assert of_locked.image.id == locked
+    with rows.engine.begin() as connection:
+        lock(connection, table, locked)
+        leases = renewed(of_locked, of_free)
+        assert leases[free] > of_free.lease
+        # The time of the image can wait, the lease cannot.
+        assert (leases[locked] > of_locked.lease) is (table == "images")
+    of_locked, of_free = (
+        replace(claim, lease=leases[claim.image.id]) for claim in (of_locked, of_free)
+    )
+    left = ids_of(of_locked) + ids_of(of_free)
+    with rows.engine.begin() as connection:
+        lock(connection, table, locked)
+        assert settle(claims, of_locked, of_free, left=left) == {locked}
+        assert rows.status(free) == ("pending_delete", ["pending_delete"])
+    assert rows.status(locked) == ("deleted", ["pending_delete"])
+    (of_free,) = won(free)
+    with rows.engine.begin() as connection:
+        lock(connection, table, locked)
+        # What is gone changes locations only.
+        blocked = {locked} if table == "image_locations" else set()
+        assert settle(claims, of_locked, of_free) == blocked
+        assert rows.status(free) == ("deleted", ["deleted"])
+    assert not settle(claims, of_locked)
+    assert rows.status(locked) == ("deleted", ["deleted"])
+
+
+@ON_A_SERVER
+def test_lease_that_is_renewed_during_a_takeover_is_not_taken_over(
+    rows: Rows, claims: Claims, new_claims: Callable[[], Claims]
+) -> None:
+    """The agent that held the claim was frozen, and goes on."""
+    image_id, other = pending(rows, *STORES), new_claims()
+    slept = age(rows, claim_one(other, image_id), 3600)
+    renewed: list[tuple[Claim, datetime]] = []
+
+    def renew(_: object, __: object, statement: str, *___: object) -> None:
+        if "image_locations" in statement and "FOR UPDATE" in statement and not renewed:
+            renewed.extend(other.renew([(slept, slept.lease)]))
+
+    sa.event.listen(claims.database.engine, "before_cursor_execute", renew)
+    assert claims.claim([image_id], POLICY).claims == []
+    ((_, lease),) = renewed
+    assert stamps(rows, image_id) == [lease] * 3
 
 
 def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims) -> None:
@@ -333,7 +391,7 @@ def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims
     before = rows.rows("images", image_id)
     claim = claim_one(claims, image_id)
     assert claim.kind is Kind.ORPHAN
-    assert claims.renew([(claim, claim.lease)])[0] == [claim]
+    assert len(claims.renew([(claim, claim.lease)])) == 1
     settle(claims, claim, left=ids_of(claim))
     assert rows.rows("images", image_id) == before
 
@@ -398,8 +456,8 @@ def test_repeated_release_does_not_release_the_next_claim(
         assert second.lease > first.lease
         settle(claims, first, left=ids_of(first), whole=whole)
         assert rows.status(image_id) == ("deleted", ["pending_delete"])
-        assert claims.renew([(first, first.lease)])[0] == []
-        assert other.renew([(second, second.lease)])[0] == [second]
+        assert claims.renew([(first, first.lease)]) == []
+        assert len(other.renew([(second, second.lease)])) == 1
 
 
 @pytest.mark.parametrize(("ahead", "follows"), [(30, True), (86400, False)])
@@ -424,8 +482,8 @@ def test_renewal_compares_and_swaps(rows: Rows, claims: Claims) -> None:
     ours, lost = pending(rows, *STORES), pending(rows)
     claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))
     wrong = other.lease - timedelta(seconds=1)
-    kept, lease = claims.renew([(claim, claim.lease), (other, wrong)])
-    assert kept == [claim]
+    ((kept, lease),) = claims.renew([(claim, claim.lease), (other, wrong)])
+    assert kept == claim
     assert lease > claim.lease
     assert stamps(rows, ours) == [lease] * 3
     assert stamps(rows, lost) == [other.lease]
@@ -436,8 +494,8 @@ def test_lease_can_be_renewed_within_the_same_second(rows: Rows, claims: Claims)
     claim = claim_one(claims, image_id)
     held = claim.lease
     for _ in range(5):
-        kept, held = claims.renew([(claim, held)])
-        assert kept == [claim]
+        ((kept, held),) = claims.renew([(claim, held)])
+        assert kept == claim
 
 
 def test_only_an_expired_lease_is_taken_over(
@@ -460,13 +518,12 @@ def test_only_an_expired_lease_is_taken_over(
     assert second.lease > first.lease
     assert not claims.claim([image_id], POLICY).claims
     # The first one wakes.
-    kept, _ = claims.renew([(first, first.lease)])
-    assert kept == []
+    assert claims.renew([(first, first.lease)]) == []
     assert stamps(rows, image_id) == [second.lease] * 2
     settle(claims, first, left=ids_of(first))
     assert rows.status(image_id) == ("deleted", ["pending_delete"] * 2)
-    kept, _ = other.renew([(second, second.lease)])
-    assert kept == [second]
+    ((kept, _),) = other.renew([(second, second.lease)])
+    assert kept == second
 
 
 def test_settled_claim_is_not_renewed(rows: Rows, claims: Claims) -> None:
@@ -474,7 +531,7 @@ def test_settled_claim_is_not_renewed(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows)
     claim = claim_one(claims, image_id)
     rows.execute("UPDATE image_locations SET status = 'deleted' WHERE image_id = :id", id=image_id)
-    assert claims.renew([(claim, claim.lease)])[0] == []
+    assert claims.renew([(claim, claim.lease)]) == []
 
 
 @pytest.mark.parametrize("status", ["pending_delete", "active"])
@@ -497,7 +554,7 @@ def test_claim_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> 
         lease=claim.lease + timedelta(seconds=1),
         id=ids_of(claim)[1],
     )
-    assert claims.renew([(claim, claim.lease)])[0] == []
+    assert claims.renew([(claim, claim.lease)]) == []
 
 
 def test_expired_lease_is_taken_over_by_one_agent(
@@ -588,7 +645,7 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
     Holds(other.database).restore(image_id)
     whole = (rows.image(image_id), rows.rows("image_locations", image_id))
     assert rows.status(image_id) == ("active", ["active", "active"])
-    assert claims.renew([(slept, slept.lease)])[0] == []
+    assert claims.renew([(slept, slept.lease)]) == []
     settle(claims, slept, left=ids_of(slept))
     settle(claims, slept)
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == whole
@@ -596,19 +653,18 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
 
 @ON_A_SERVER
 @pytest.mark.parametrize("whole", [True, False])
-def test_release_waits_for_a_concurrent_takeover(rows: Rows, claims: Claims, whole: bool) -> None:
+def test_release_is_put_off_during_a_takeover(rows: Rows, claims: Claims, whole: bool) -> None:
     """The release compares leases after the other agent has stamped its own."""
     image_id = pending(rows)
     slept = age(rows, claim_one(claims, image_id), 3600)
     lease = slept.lease + timedelta(seconds=3600)
     stamp = sa.text("UPDATE image_locations SET updated_at = :lease WHERE image_id = :id")
-    with ThreadPoolExecutor(1) as pool:
-        with rows.engine.begin() as other:
-            lock(other, "images", image_id)
-            other.execute(stamp, {"lease": lease, "id": image_id})
-            releasing = pool.submit(settle, claims, slept, left=ids_of(slept), whole=whole)
-            wait_for("the release to wait", lambda: waiting(rows))
-        releasing.result(60)
+    with rows.engine.begin() as other:
+        lock(other, "images", image_id)
+        assert settle(claims, slept, left=ids_of(slept), whole=whole) == {image_id}
+        other.execute(stamp, {"lease": lease, "id": image_id})
+        assert settle(claims, slept, left=ids_of(slept), whole=whole) == {image_id}
+    assert not settle(claims, slept, left=ids_of(slept), whole=whole)
     assert rows.status(image_id) == ("deleted", ["pending_delete"])
     assert stamps(rows, image_id) == [lease]
 
@@ -674,8 +730,8 @@ def test_rows_may_vanish_during_a_claim(rows: Rows, claims: Claims) -> None:
     gone, stays = pending(rows, *STORES), pending(rows)
     first, second = (claim_one(claims, image_id) for image_id in (gone, stays))
     rows.purge(gone)
-    kept, lease = claims.renew([(first, first.lease), (second, second.lease)])
-    assert kept == [second]
+    ((kept, lease),) = claims.renew([(first, first.lease), (second, second.lease)])
+    assert kept == second
     settle(claims, first, left=ids_of(first)[:1])
     settle(claims, replace(second, lease=lease))
     assert rows.status(stays) == ("deleted", ["deleted"])
@@ -696,7 +752,7 @@ def test_orphan_is_leased(rows: Rows, claims: Claims, new_claims: Callable[[], C
     second = claim_one(other, image_id)
     settle(claims, slept, left=ids_of(slept))
     assert stamps(rows, image_id)[1] == second.lease
-    assert other.renew([(second, second.lease)])[0] == [second]
+    assert len(other.renew([(second, second.lease)])) == 1
     settle(other, second)
     assert rows.status(image_id) == ("active", ["active", "deleted"])
     assert rows.image(image_id) == before
@@ -754,12 +810,12 @@ def counted_rollbacks(claims: Claims) -> Iterator[list[None]]:
 
 
 @ON_A_SERVER
-def test_deadlocked_claim_is_retried(rows: Rows, claims: Claims) -> None:
+def test_deadlocked_restore_is_retried(rows: Rows, claims: Claims) -> None:
     extra = [pending(rows) for _ in range(50)]
     update = sa.text("UPDATE images SET name = 'x' WHERE id = :id")
 
     def deadlock() -> bool:
-        """Deadlock a claim with this test; return whether the claim was the victim."""
+        """Deadlock a restore with this test; return whether the restore was the victim."""
         image_id = pending(rows)
         with counted_rollbacks(claims) as failed, ThreadPoolExecutor(1) as pool:
             with suppress(sa.exc.OperationalError), rows.engine.begin() as connection:
@@ -767,18 +823,15 @@ def test_deadlocked_claim_is_retried(rows: Rows, claims: Claims) -> None:
                 for other in extra:
                     connection.execute(update, {"id": other})
                 lock(connection, "image_locations", image_id)
-                claiming = pool.submit(claims.claim, [image_id], POLICY)
-                wait_for("the claim to wait", lambda: waiting(rows))
+                restoring = pool.submit(Holds(claims.database).restore, image_id)
+                wait_for("the restore to wait", lambda: waiting(rows))
                 lock(connection, "images", image_id)
-            claimed = claiming.result(60).claims
-        # Its second try skips what this test has locked, if that has not ended yet.
-        (claim,) = claimed or [claim_one(claims, image_id)]
-        assert claim.image.id == image_id
-        assert rows.status(image_id) == ("deleted", ["pending_delete"])
+            restoring.result(60)
+        assert rows.status(image_id) == ("active", ["active"])
         return bool(failed)
 
     # PostgreSQL gives up whoever notices first, which on a busy machine may be this test.
-    wait_for("a claim that is given up", deadlock)
+    wait_for("a restore that is given up", deadlock)
 
 
 @ON_A_SERVER
@@ -797,16 +850,19 @@ def test_claim_is_retried_after_a_lost_connection(
         "release": lambda: settle(victim, claim, left=ids_of(claim)),
         "restore": lambda: Holds(victim.database).restore(image_id),
     }
-    with counted_rollbacks(victim) as failed, ThreadPoolExecutor(1) as pool:
-        with rows.engine.begin() as connection:
-            # The last row that each of them wants.
-            lock(connection, "images" if step == "release" else "image_locations", image_id)
-            running: Future[object] = pool.submit(steps[step])
-            wait_for(f"{step} to wait", lambda: waiting(rows))
-            for number in waiting(rows):
-                cut(rows, number)
-            wait_for("the connection to break", lambda: failed)
-        running.result(60)
+    engine = victim.database.engine
+    numbers = "pg_backend_pid()" if engine.dialect.name == "postgresql" else "connection_id()"
+    cuts: list[str] = []
+
+    def cut_once(connection: sa.Connection, _: object, statement: str, *__: object) -> None:
+        if statement.startswith("UPDATE") and not cuts:
+            cuts.append(statement)
+            cut(rows, connection.scalar(sa.text(f"SELECT {numbers}")))
+
+    sa.event.listen(engine, "before_cursor_execute", cut_once)
+    with counted_rollbacks(victim) as failed:
+        steps[step]()
+    assert failed
     expected = {
         "claim": ("deleted", ["pending_delete"] * 3),
         "renew": ("deleted", ["pending_delete"] * 3),
@@ -827,8 +883,8 @@ def test_claim_is_retried_after_a_server_restart(kind: type[DatabaseServer]) -> 
         with claims_on(url) as claims:
             claim = claim_one(claims, image_id)
             server.restart()  # the pool's connections are dead now
-            kept, lease = claims.renew([(claim, claim.lease)])
-            assert kept == [claim]
+            ((kept, lease),) = claims.renew([(claim, claim.lease)])
+            assert kept == claim
             server.stop()
             with pytest.raises(UNAVAILABLE):
                 settle(claims, replace(claim, lease=lease))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -265,12 +265,14 @@ class World:
                 self._set(image_id, "deleted")
         return Seen(seen.now, seen.sights, claims)
 
-    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
         kept = [claim for claim, lease in held if self._leases.get(claim.image.id) == lease]
         self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
-        return kept, self._now()
+        return [(claim, self._now()) for claim in kept]
 
-    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+    def settle(
+        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
+    ) -> Collection[str]:
         for settlement in settlements:
             image, rows = self._images[settlement.image_id]
             self._images[image.id] = (image, [r for r in rows if r.id not in settlement.gone])
@@ -279,6 +281,7 @@ class World:
                 self._stale.discard(image.id)
                 if settlement.whole:
                     self._set(image.id, "pending_delete")
+        return ()
 
     def among(
         self, _rows: Collection[LocationRow], *, just_claimed: bool = True

@@ -234,14 +234,15 @@ class BadWorld(World):
         self._meet("among", [row.value.rpartition("/")[2] for row in rows])
         return super().among(rows, just_claimed=just_claimed)
 
-    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
-        held = list(held)
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
         self._meet("renew", [claim.image.id for claim, _ in held])
         return super().renew(held)
 
-    def settle(self, settlements: Sequence[Settlement], claim_timeout: timedelta) -> None:
+    def settle(
+        self, settlements: Sequence[Settlement], claim_timeout: timedelta
+    ) -> Collection[str]:
         self._meet("settle", [end.image_id for end in settlements])
-        super().settle(settlements, claim_timeout)
+        return super().settle(settlements, claim_timeout)
 
 
 @pytest.mark.parametrize("stores", [("a",), ("a", "b")])

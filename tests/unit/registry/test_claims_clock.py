@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, Self
@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from evscrub.domain.clock import Clock, DatabaseClock, naive
-from evscrub.domain.decisions import Policy
+from evscrub.domain.decisions import ImageRow, Kind, LocationRow, Policy
 from evscrub.registry import claims as claims_module
 from evscrub.registry.claims import Claim, Seen
 from evscrub.scrubbing.scrubber import Scrubber
@@ -86,9 +86,7 @@ async def _yes() -> bool:
 
 
 class FakeConnection:
-    """Runs no statement, and counts rows as if all went well."""
-
-    rowcount = 1
+    """Runs no statement."""
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +104,10 @@ def test_a_renewal_on_a_node_that_is_behind_is_no_older_than_elsewhere(
     clock = Clock(lambda: 1000.0, lambda: 1000.0)
     database = type("Fake", (), {"transaction": lambda _: FakeConnection()})()
     claims = claims_module.Claims(database, DatabaseClock(clock))
-    held: Iterable[tuple[Claim, datetime]] = []
+    location = LocationRow(1, "file:///a", "fast", "pending_delete", False, None, EPOCH)
+    image = ImageRow("a", "owner", 1, "deleted", True, EPOCH, EPOCH)
+    claim = Claim(image, Kind.PENDING, (location,), EPOCH)
     monkeypatch.setattr(claims_module, "read_now", lambda _: EPOCH + timedelta(seconds=985))
-    _, lease = claims.renew(held)
-    assert lease == EPOCH + timedelta(seconds=1000)
+    monkeypatch.setattr(claims_module, "lock_leases", lambda *_: ({1: EPOCH}, set()))
+    monkeypatch.setattr(claims_module, "lock_images", lambda *_: ({"a"}, set()))
+    assert claims.renew([(claim, EPOCH)]) == [(claim, EPOCH + timedelta(seconds=1000))]

@@ -197,9 +197,9 @@ class TestSettling:
 
         def counted(
             world: World, settlements: Sequence[Settlement], claim_timeout: timedelta
-        ) -> None:
+        ) -> Collection[str]:
             sizes.append(len(settlements))
-            settle(world, settlements, claim_timeout)
+            return settle(world, settlements, claim_timeout)
 
         monkeypatch.setattr(World, "settle", counted)
         return sizes

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -27,13 +27,14 @@ TIMEOUT = 60.0
 
 
 class Bench:
-    """Two claims, and a registry that renews those that `kept` names."""
+    """Two claims, and a registry that renews those that `kept` names, unless they are locked."""
 
-    def __init__(self, kept: set[str]) -> None:
+    def __init__(self, kept: set[str], locked: Collection[str] = ()) -> None:
         self.time = 1000.0
         self.clock = Clock(boot=lambda: self.time, wall=lambda: self.time)
         self.asked: list[str] = []
         self._kept = kept
+        self._locked = locked
         self.call_seconds = 0.0
         registry = cast("Claims", SimpleNamespace(renew=self._renew))
         calls = RegistryGateway(self.clock, cast("Registry", registry))
@@ -48,11 +49,15 @@ class Bench:
             lease = Lease(LEASE, self.clock.moment())
             self.leases.add(Job(claim, lease, self.time, Source.EVENT))
 
-    def _renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+    def _renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
         self.time += self.call_seconds
-        claims = [claim for claim, _ in held]
-        self.asked += [claim.image.id for claim in claims]
-        return [c for c in claims if c.image.id in self._kept], LEASE + timedelta(seconds=30)
+        self.asked += [claim.image.id for claim, _ in held]
+        renewed = LEASE + timedelta(seconds=30)
+        return [
+            (claim, lease if claim.image.id in self._locked else renewed)
+            for claim, lease in held
+            if claim.image.id in self._kept
+        ]
 
     def renew(self, after_seconds: float) -> None:
         self.time += after_seconds
@@ -88,6 +93,18 @@ def test_lease_age_restarts_at_its_renewal() -> None:
     assert all(map(bench.leases.is_ours, bench.leases.jobs))
     bench.time += 6
     assert not any(map(bench.leases.is_ours, bench.leases.jobs))
+
+
+def test_lease_of_locked_rows_is_neither_lost_nor_younger() -> None:
+    bench = Bench(kept={"one", "two"}, locked={"one"})
+    bench.renew(30)
+    one, two = bench.leases.jobs
+    assert one.lease.stamp == LEASE
+    bench.time += 9
+    assert bench.leases.is_ours(one)
+    bench.time += 2
+    assert not bench.leases.is_ours(one)
+    assert bench.leases.is_ours(two)
 
 
 @pytest.mark.parametrize(("seconds", "asked"), [(19, 0), (21, 2), (39, 2), (41, 0)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -64,8 +64,10 @@ def ended(
 class Registry:
     """Accepts every settlement."""
 
-    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
-        pass
+    def settle(
+        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
+    ) -> Collection[str]:
+        return ()
 
 
 def settle(
@@ -220,18 +222,21 @@ class ComparingRegistry(Registry):
         self.released: list[str] = []
         self.refused = refused
 
-    def renew(self, held: Iterable[tuple[Claim, datetime]]) -> tuple[list[Claim], datetime]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
         kept = [claim for claim, lease in held if lease == self.lease and not self.released]
         if kept:
             self.lease += timedelta(seconds=30)
-        return kept, self.lease
+        return [(claim, self.lease) for claim in kept]
 
-    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+    def settle(
+        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
+    ) -> Collection[str]:
         for end in settlements:
             if end.image_id in self.refused:
                 raise KeyError(end.image_id)
             if end.lease == self.lease:
                 self.released.append(end.image_id)
+        return ()
 
 
 @pytest.mark.parametrize("after", [-REGISTRY_SECONDS / 2, REGISTRY_SECONDS / 2])
@@ -282,10 +287,40 @@ class AwayRegistry(Registry):
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
 
-    def settle(self, settlements: Sequence[Settlement], _claim_timeout: timedelta) -> None:
+    def settle(
+        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
+    ) -> Collection[str]:
         self.asked.append([end.image_id for end in settlements])
         if len(self.asked) < 3:
             raise db_exception.DBConnectionError
+        return ()
+
+
+class LockedRegistry(Registry):
+    """Does not settle image a before the sixth call."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def settle(
+        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
+    ) -> Collection[str]:
+        self.asked.append([end.image_id for end in settlements])
+        return {"a"} if len(self.asked) < 6 else ()
+
+
+def test_image_whose_rows_are_locked_is_settled_later(caplog: pytest.LogCaptureFixture) -> None:
+    registry = LockedRegistry()
+    jobs = [ended("a", GONE), ended("b", GONE)]
+    _, early = settle(*jobs, registry=registry, seconds=5)
+    assert [image.image_id for image in early] == ["b"]
+    assert registry.asked == [["a", "b"], *[["a"]] * 4]
+    (warning,) = [each.getMessage() for each in caplog.records if "locked" in each.getMessage()]
+    assert warning.startswith("Image a is not settled, since another transaction has locked its")
+    registry, jobs = LockedRegistry(), [ended("a", GONE), ended("b", GONE)]
+    record, told = settle(*jobs, registry=registry, seconds=8)
+    assert [image.image_id for image in told] == ["b", "a"]
+    assert record.scrubbed == 2
 
 
 def test_deletions_are_recorded_once_the_registry_is_back() -> None:
