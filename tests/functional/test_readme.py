@@ -53,6 +53,13 @@ VENV, DEMO, TESTS, BESIDE = COMMANDS[0], COMMANDS[1:3], COMMANDS[3], COMMANDS[4:
 GLANCE_CONF, EVSCRUB_CONF = blocks("ini")
 
 
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    print(f"{time.monotonic() - began:6.1f} s  {what}")
+
+
 class Clone:
     """A copy of the repository, in which commands are run.
 
@@ -86,18 +93,17 @@ class Clone:
 
     def run(self, command: str) -> str:
         """Run a command to its end, which must be a success, and return what it printed."""
-        began = time.monotonic()
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.folder,
-            env=self.variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_DEADLINE_SECONDS,
-            check=False,
-        )
-        print(f"{time.monotonic() - began:6.1f} s  {command}")
+        with timed(command):
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=self.folder,
+                env=self.variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_DEADLINE_SECONDS,
+                check=False,
+            )
         assert done.returncode == 0, done.stdout
         assert "does not provide the extra" not in done.stdout  # pip only warns
         return done.stdout
@@ -171,8 +177,9 @@ def test_agent_beside_glance(
     log = tmp_path / "agent.log"
     with GlanceClient(process.url) as client, clone.running(agent, log) as running:
         page = f"http://127.0.0.1:{clone.port}"
-        wait_for("the agent", lambda: answers(f"{page}/readyz"))
-        assert "<title>" in get(f"{page}/")
+        with timed("from the agent's start to its page"):
+            wait_for("the agent", lambda: answers(f"{page}/readyz"))
+            assert "<title>" in get(f"{page}/")
         images = [client.create(f"image {number}") for number in range(2)]
         for image in images:
             client.upload(image, b"x" * 100)
@@ -186,7 +193,8 @@ def test_agent_beside_glance(
             write_config(clone, process.config, scrub_time="1")
             running.send_signal(signal.SIGHUP)
         registry = Registry(process.config.database_url)
-        wait_for("the scrub", lambda: registry.is_scrubbed(scrubbed))
+        with timed("from the restore to the first scrub"):
+            wait_for("the scrub", lambda: registry.is_scrubbed(scrubbed))
         assert client.get(restored)["status"] == "active"
         wait_for("its line", lambda: f"Scrubbed 1 image: {scrubbed}" in log.read_text())
         assert "evscrub_images_scrubbed_total 1.0" in get(f"{page}/metrics")
