@@ -6,8 +6,8 @@ From then on neither Glance, nor its scrubber, nor another agent touches the ima
 expires, even if this process dies. Leases are whole seconds of the database's clock, because
 MySQL's DATETIME stores no fractions here.
 
-No transaction waits for a lock on a row: a client that is frozen, or whose host is gone, keeps its
-locks until the database ends its connection, which may take hours.
+No transaction here waits for a row that another one has locked: a client that is frozen, or whose
+host is gone, keeps its locks until the database ends its connection, which may take hours.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -102,6 +102,21 @@ class Settlement:
     whole: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """The result of renewing claims; those in neither collection are not this agent's any more.
+
+    :param lease: the new lease.
+    :param kept: ids of the images that have it.
+    :param locked: ids of images that keep the old one, because another transaction has locked their
+        locations.
+    """
+
+    lease: datetime
+    kept: Collection[str]
+    locked: Collection[str]
+
+
 class Claims:
     """The claim protocol on a database.
 
@@ -151,12 +166,10 @@ class Claims:
         return Seen(now, sights, claims)
 
     @retried
-    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         """Renew leases of claims whose store calls take long.
 
         :param held: claims with their current leases.
-        :returns: the claims that are still this agent's, with their leases: the old one if another
-            transaction has locked rows of it.
         """
         with self.database.transaction() as connection:
             ids = [location.id for claim, _ in held for location in claim.locations]
@@ -167,16 +180,21 @@ class Claims:
             if self._clock is not None:
                 leases.append(naive(self._clock.now()))
             lease = max(leases).replace(microsecond=0)
-            kept = []
-            renewed: list[Claim] = []
-            for claim, old_lease in held:
-                ids = [location.id for location in claim.locations]
-                if not locked.isdisjoint(ids):
-                    kept.append((claim, old_lease))
-                elif all(found.get(number) == old_lease for number in ids):
-                    renewed.append(claim)
-            _renew(connection, renewed, lease)
-        return [*kept, *((claim, lease) for claim in renewed)]
+            kept = [
+                claim
+                for claim, old_lease in held
+                if all(found.get(location.id) == old_lease for location in claim.locations)
+            ]
+            _renew(connection, kept, lease)
+        return Renewal(
+            lease,
+            kept=[claim.image.id for claim in kept],
+            locked=[
+                claim.image.id
+                for claim, _ in held
+                if not locked.isdisjoint(location.id for location in claim.locations)
+            ],
+        )
 
     @retried
     def settle(
@@ -199,9 +217,7 @@ class Claims:
                 connection, [number for end in settlements for number in (*end.gone, *end.left)]
             )
             blocked.update(
-                end.image_id
-                for end in settlements
-                if not locked.isdisjoint(end.gone) or not locked.isdisjoint(end.left)
+                end.image_id for end in settlements if not locked.isdisjoint((*end.gone, *end.left))
             )
             free = [end for end in settlements if end.image_id not in blocked]
             gone = [number for end in free for number in end.gone]
@@ -339,8 +355,8 @@ def _renew(connection: sa.Connection, claims: Sequence[Claim], lease: datetime) 
         .where(image_locations.c.id.in_(locations))
         .values(updated_at=lease)
     )
-    # So that a sweep of recent changes finds the image if this agent dies. The image of an orphan
-    # is live, and its time does not change.
+    # So that a sweep of recent changes finds the image if this agent dies; if its row is locked, a
+    # full sweep does. The image of an orphan is live, and its time does not change.
     free, _ = lock_images(connection, [claim.image.id for claim in claims])
     connection.execute(
         sa.update(images)

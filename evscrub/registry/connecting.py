@@ -16,8 +16,8 @@ from evscrub.registry import watchdog
 #: Timeout for connecting. PyMySQL's default, and longer than any healthy network takes.
 CONNECT_SECONDS = 10
 #: Timeout for the answer to a statement. The slowest statements of evscrub scan a part of the
-#: registry and take a few seconds on a million images. MySQL waits up to 50 s for a row lock
-#: (innodb_lock_wait_timeout).
+#: registry and take a few seconds on a million images. MySQL waits up to 50 s for a lock
+#: (innodb_lock_wait_timeout), as a restore does.
 ANSWER_SECONDS = 60
 _MIN_ANSWER_SECONDS = 5
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Restore, hold and release images, each in one transaction.
 
-The transaction locks the image's row as a claim does, so that only one of the two succeeds.
+The transaction locks the image's row as a claim does, so that only one of the two succeeds; unlike
+a claim, it waits for others.
 """
 
 from collections.abc import Callable, Sequence

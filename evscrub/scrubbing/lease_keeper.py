@@ -132,14 +132,13 @@ class LeaseKeeper:
     async def _renew_all(self, aging: Sequence[Job]) -> None:
         asked = self._context.clock.moment()
         held = [(job.claim, job.lease.stamp) for job in aging]
-        kept = await self._context.calls.call(
+        renewal = await self._context.calls.call(
             self._claims.renew, held, patience_seconds=self._context.calls.silent_seconds
         )
-        leases = {claim.image.id: lease for claim, lease in kept}
+        kept, locked = set(renewal.kept), set(renewal.locked)
         for job in aging:
-            lease = leases.get(job.image_id)
-            if lease is None:
+            if job.image_id in kept:
+                job.lease = Lease(renewal.lease, asked, job.lease.is_lost)
+            elif job.image_id not in locked:
                 job.lease.is_lost = True
                 self._context.record.leases_lost += 1
-            elif lease != job.lease.stamp:
-                job.lease = Lease(lease, asked, job.lease.is_lost)

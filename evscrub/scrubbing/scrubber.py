@@ -85,7 +85,8 @@ class Scrubber:
             lanes=self._lanes.statistics(),
             running=self._lanes.running,
             leases=self._leases.statistics(self._context.database_clock.now()),
-            unsettled=len(self._settler),
+            unsettled=len(self._settler) + self._settler.put_off,
+            put_off=self._settler.put_off,
             registry=self._context.calls.statistics(),
             proofs=self._witnesses.statistics().proofs,
         )
@@ -271,7 +272,8 @@ class Scrubber:
         with anyio.move_on_after(seconds):
             while True:
                 self._pipeline.settle(*self._lanes.release())
-                if not self._leases.jobs and not any(lane.claiming.count for lane in self._lanes):
+                is_claiming = any(lane.claiming.count for lane in self._lanes)
+                if len(self._leases.jobs) == self._settler.put_off and not is_claiming:
                     break
                 self._context.wakeup.clear()
                 await self._context.wakeup.wait(seconds)

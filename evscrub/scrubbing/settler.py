@@ -22,6 +22,7 @@ from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
+from evscrub.scrubbing.put_off import PutOff
 from evscrub.telemetry.group_log import GroupLog
 from evscrub.telemetry.statistics import Scrubbed, Trouble
 
@@ -31,8 +32,6 @@ LOG = logging.getLogger(__name__)
 #: image would cost the agent and the database more than everything else done for it.
 _GATHER_SECONDS = 0.1
 _GATHER_IMAGES = 100
-#: Longest pause between tries to settle images whose rows another transaction has locked.
-_LOCKED_SECONDS = 1.0
 #: Scrubbed images are logged at this interval, or as soon as there are this many.
 _TRACE_SECONDS = 5.0
 _TRACE_IMAGES = 100
@@ -58,8 +57,7 @@ class Settler:
         self._context = context
         self._made_at = context.database_clock.now()
         self._ended: list[Job] = []
-        #: Images among them whose rows another transaction has locked.
-        self._locked: Collection[str] = frozenset()
+        self._put_off = PutOff()
         #: Images to log, by the reason that no data was deleted; empty if data was deleted.
         self._untold: dict[str, list[str]] = {}
         #: Images to log whose data was missing, by store.
@@ -71,8 +69,13 @@ class Settler:
         self._many = anyio.Event()
 
     def __len__(self) -> int:
-        """Return the number of jobs that wait to be settled."""
+        """Return the number of jobs that wait to be settled, without those that are put off."""
         return len(self._ended)
+
+    @property
+    def put_off(self) -> int:
+        """Number of ended jobs whose rows another transaction has locked."""
+        return len(self._put_off)
 
     def add(self, job: Job) -> None:
         """End a job and queue it for settlement.
@@ -82,7 +85,7 @@ class Settler:
         job.end()
         self._ended.append(job)
         self._some.set()
-        if len(self._ended) - len(self._locked) >= _GATHER_IMAGES:
+        if len(self._ended) >= _GATHER_IMAGES:
             self._many.set()
 
     async def run(self) -> None:
@@ -90,16 +93,15 @@ class Settler:
         try:
             while True:
                 pause = _TRACE_SECONDS if self._untold else math.inf
-                if self._locked:
-                    pause = min(pause, _LOCKED_SECONDS)
-                with anyio.move_on_after(
-                    min(pause, self._groups.next_due - self._context.clock.boot())
-                ):
+                due = min(self._groups.next_due, self._put_off.due_at)
+                with anyio.move_on_after(min(pause, due - self._context.clock.boot())):
                     await self._some.wait()
                 if self._ended:
                     with anyio.move_on_after(_GATHER_SECONDS):
                         await self._many.wait()
                     self._some, self._many = anyio.Event(), anyio.Event()
+                    await self._settle()
+                elif self._context.clock.boot() >= self._put_off.due_at:
                     await self._settle()
                 elif self._some.is_set():
                     self._some = anyio.Event()
@@ -112,6 +114,7 @@ class Settler:
 
     async def _settle(self) -> None:
         jobs, self._ended = self._ended, []
+        jobs += self._put_off.due(self._context.clock.boot())
         bad: dict[str, Exception] = {}
         locked: set[str] = set()
 
@@ -126,51 +129,42 @@ class Settler:
                 await apart(jobs, write, refused)
         except RegistryAwayError:
             # Deletions must be recorded, so retry until the registry is back.
-            self._ended = jobs + self._ended
+            self._ended = [job for job in jobs if job not in self._put_off] + self._ended
             self._some.set()
             await anyio.sleep(self._context.calls.away_seconds)
             return
         self._excuse_dropped()
-        self._put_off([job for job in jobs if job.image_id in locked])
+        self._put_off.sort(jobs, locked, self._context.clock.boot())
+        if text := self._put_off.warning(self._context.clock.boot()):
+            LOG.warning("%s", text)
         for job in jobs:
-            if job.image_id in locked:
-                continue
-            job.settled()
-            self._leases.remove(job)
-            if job.image_id in bad:
-                # Its claim expires, and the next claim finds the deleted data missing.
-                owner = job.claim.image.owner
-                self.park(job.image_id, job.source, bad[job.image_id], owner)
-                continue
-            if not job.is_complete:
-                self._queue.cancel(job.image_id)  # drop a newer entry: the retry sets the time
-            self._queue.done(job.image_id)
-            self._count(job)
-            if job.begun_at is not None:
-                # Time before this agent started is not its queue's.
-                self._context.record.queued.add(job.begun_at - max(job.ready_at, self._made_at))
-                self._context.record.worked.add(self._context.database_clock.now() - job.begun_at)
-            if job.is_complete:
-                self._scrubbed(job)
-            else:
-                self._try_again(job)
+            if job not in self._put_off:
+                self._settled(job, bad.get(job.image_id))
         self._context.wakeup.set()
 
-    def _put_off(self, locked: Sequence[Job]) -> None:
-        """Keep jobs for the next settlement, because another transaction has locked their rows."""
-        for job in locked:
-            if job.image_id not in self._locked:
-                self._groups.add(
-                    "locked",
-                    logging.WARNING,
-                    job.image_id,
-                    "not settled, since another transaction has locked its rows",
-                    "trying again every second; if this lasts, end the database connection of the"
-                    " agent or client that is frozen or gone",
-                    self._context.clock.boot(),
-                )
-        self._ended = [*locked, *self._ended]
-        self._locked = {job.image_id for job in locked}
+    def _settled(self, job: Job, error: Exception | None) -> None:
+        """Note the result of a job.
+
+        :param error: what its rows raised instead of being updated.
+        """
+        job.settled()
+        self._leases.remove(job)
+        if error is not None:
+            # Its claim expires, and the next claim finds the deleted data missing.
+            self.park(job.image_id, job.source, error, job.claim.image.owner)
+            return
+        if not job.is_complete:
+            self._queue.cancel(job.image_id)  # drop a newer entry: the retry sets the time
+        self._queue.done(job.image_id)
+        self._count(job)
+        if job.begun_at is not None:
+            # Time before this agent started is not its queue's.
+            self._context.record.queued.add(job.begun_at - max(job.ready_at, self._made_at))
+            self._context.record.worked.add(self._context.database_clock.now() - job.begun_at)
+        if job.is_complete:
+            self._scrubbed(job)
+        else:
+            self._try_again(job)
 
     async def _write(self, jobs: Sequence[Job]) -> Collection[str]:
         ends = [job.settlement() for job in jobs]

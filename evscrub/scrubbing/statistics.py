@@ -21,6 +21,7 @@ class ScrubberStatistics:
     :param lanes: statistics of each lane.
     :param running: workers of all lanes.
     :param unsettled: ended jobs whose result is not in the registry.
+    :param put_off: those of them whose rows another transaction has locked.
     :param proofs: number of proofs, by store and result.
     """
 
@@ -31,5 +32,6 @@ class ScrubberStatistics:
     running: int
     leases: LeaseStatistics
     unsettled: int
+    put_off: int
     registry: GatewayStatistics
     proofs: Mapping[tuple[str, ProofResult], int]

@@ -345,7 +345,8 @@ class SinglePass:
         queue = self._queue.statistics()
         is_stuck = self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
         if queue.taken or statistics.unsettled:
-            return not (is_stuck and statistics.registry.is_away)
+            is_put_off = queue.taken == statistics.unsettled == statistics.put_off
+            return not (is_stuck and (statistics.registry.is_away or is_put_off))
         paused = sum(
             lane.ready for lane in statistics.lanes if lane.health.breaker is State.FORCED_OPEN
         )

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from threading import Barrier
@@ -36,6 +36,7 @@ ON_A_SERVER = pytest.mark.parametrize(
     "backend", ["mariadb", "postgresql"], indirect=True, scope="module"
 )
 LONG = 7200.0
+Locked = Callable[[str], AbstractContextManager[None]]
 STORES = ("fast", "archive", "tape")
 
 
@@ -130,6 +131,12 @@ def settle(
         ],
         POLICY.claim_timeout,
     )
+
+
+def renew(claims: Claims, claim: Claim) -> datetime | None:
+    """Renew a claim; returns the new lease, or None if the claim is lost or locked."""
+    renewal = claims.renew([(claim, claim.lease)])
+    return renewal.lease if claim.image.id in renewal.kept else None
 
 
 def ids_of(claim: Claim) -> list[int]:
@@ -244,8 +251,7 @@ def test_lease_renewed_on_a_lagging_node_is_fresh_on_other_nodes(
     claims = Claims(database, clock)
     claim = age(rows, claim_one(claims, image_id), 50)
     set_clock_off(database.engine, -55)
-    ((kept, lease),) = claims.renew([(claim, claim.lease)])
-    assert kept == claim
+    lease = renew(claims, claim)
     assert stamps(rows, image_id) == [lease]
     wait = decision(new_claims().claim([image_id], POLICY), image_id)
     assert isinstance(wait, Wait)
@@ -319,50 +325,77 @@ def test_locked_images_are_skipped(rows: Rows, claims: Claims) -> None:
     claim_one(claims, locked)
 
 
+@pytest.fixture(params=["images", "image_locations"])
+def locked(request: pytest.FixtureRequest, rows: Rows) -> Locked:
+    """Return a function that keeps an image's row, or its locations, locked.
+
+    As a client does that is frozen, or whose host is gone.
+    """
+
+    @contextmanager
+    def keep(image_id: str) -> Iterator[None]:
+        with rows.engine.begin() as connection:
+            lock(connection, request.param, image_id)
+            yield
+
+    return keep
+
+
+@ON_A_SERVER
+@pytest.mark.parametrize("was_updated", [True, False])
+def test_claim_does_not_wait_for_locked_rows(
+    rows: Rows, claims: Claims, locked: Locked, was_updated: bool
+) -> None:
+    blocked, free = pending(rows), pending(rows)
+    if not was_updated:
+        rows.execute("UPDATE image_locations SET updated_at = NULL")
+    with locked(blocked):
+        assert [claim.image.id for claim in claims.claim([blocked, free], POLICY).claims] == [free]
+    claim_one(claims, blocked)
+
+
+@ON_A_SERVER
+def test_renewal_does_not_wait_for_locked_rows(rows: Rows, claims: Claims, locked: Locked) -> None:
+    blocked, free = pending(rows), pending(rows)
+    held = [age(rows, claim_one(claims, image_id), 20) for image_id in (blocked, free)]
+    with locked(blocked):
+        renewal = claims.renew([(claim, claim.lease) for claim in held])
+        assert stamps(rows, free) == [renewal.lease]
+    # The time of the image can wait, the lease cannot.
+    left = list(renewal.locked)
+    assert [*left, *renewal.kept] == [blocked, free]
+    assert stamps(rows, blocked) == [held[0].lease if left else renewal.lease]
+
+
+@ON_A_SERVER
+def test_settlement_does_not_wait_for_locked_rows(
+    rows: Rows, claims: Claims, locked: Locked
+) -> None:
+    held = [claim_one(claims, pending(rows)) for _ in range(4)]
+    blocked, free, *ends = held
+    left = ids_of(blocked) + ids_of(free)
+    with locked(blocked.image.id):
+        assert settle(claims, *held, left=left) == {blocked.image.id}
+        assert rows.status(free.image.id) == ("pending_delete", ["pending_delete"])
+        for claim in ends:
+            assert rows.status(claim.image.id) == ("deleted", ["deleted"])
+    assert rows.status(blocked.image.id) == ("deleted", ["pending_delete"])
+    assert not settle(claims, blocked, left=left)
+    assert rows.status(blocked.image.id) == ("pending_delete", ["pending_delete"])
+
+
 @ON_A_SERVER
 @pytest.mark.parametrize("table", ["images", "image_locations"])
-def test_no_step_waits_for_locked_rows(rows: Rows, claims: Claims, table: str) -> None:
-    """A client that is frozen, or whose host is gone, keeps its locks."""
-
-    def won(*image_ids: str) -> list[Claim]:
-        seen = claims.claim(image_ids, POLICY)
-        return [age(rows, claim, 20) for claim in seen.claims]
-
-    def renewed(*held: Claim) -> dict[str, datetime]:
-        kept = claims.renew([(claim, claim.lease) for claim in held])
-        return {claim.image.id: lease for claim, lease in kept}
-
-    locked, free = pending(rows), pending(rows)
+def test_deleted_location_is_recorded_unless_it_is_locked_itself(
+    rows: Rows, claims: Claims, table: str
+) -> None:
+    claim = claim_one(claims, pending(rows))
     with rows.engine.begin() as connection:
-        lock(connection, table, locked)
-        (of_free,) = won(locked, free)
-    assert of_free.image.id == free
-    (of_locked,) = won(locked, free)
-    assert of_locked.image.id == locked
-    with rows.engine.begin() as connection:
-        lock(connection, table, locked)
-        leases = renewed(of_locked, of_free)
-        assert leases[free] > of_free.lease
-        # The time of the image can wait, the lease cannot.
-        assert (leases[locked] > of_locked.lease) is (table == "images")
-    of_locked, of_free = (
-        replace(claim, lease=leases[claim.image.id]) for claim in (of_locked, of_free)
-    )
-    left = ids_of(of_locked) + ids_of(of_free)
-    with rows.engine.begin() as connection:
-        lock(connection, table, locked)
-        assert settle(claims, of_locked, of_free, left=left) == {locked}
-        assert rows.status(free) == ("pending_delete", ["pending_delete"])
-    assert rows.status(locked) == ("deleted", ["pending_delete"])
-    (of_free,) = won(free)
-    with rows.engine.begin() as connection:
-        lock(connection, table, locked)
-        # What is gone changes locations only.
-        blocked = {locked} if table == "image_locations" else set()
-        assert settle(claims, of_locked, of_free) == blocked
-        assert rows.status(free) == ("deleted", ["deleted"])
-    assert not settle(claims, of_locked)
-    assert rows.status(locked) == ("deleted", ["deleted"])
+        lock(connection, table, claim.image.id)
+        blocked = settle(claims, claim)
+    assert set(blocked) == ({claim.image.id} if table == "image_locations" else set())
+    assert not settle(claims, claim)
+    assert rows.status(claim.image.id) == ("deleted", ["deleted"])
 
 
 @ON_A_SERVER
@@ -372,15 +405,16 @@ def test_lease_that_is_renewed_during_a_takeover_is_not_taken_over(
     """The agent that held the claim was frozen, and goes on."""
     image_id, other = pending(rows, *STORES), new_claims()
     slept = age(rows, claim_one(other, image_id), 3600)
-    renewed: list[tuple[Claim, datetime]] = []
+    renewed: list[datetime | None] = []
 
-    def renew(_: object, __: object, statement: str, *___: object) -> None:
+    def renew_it(_: object, __: object, statement: str, *___: object) -> None:
         if "image_locations" in statement and "FOR UPDATE" in statement and not renewed:
-            renewed.extend(other.renew([(slept, slept.lease)]))
+            renewed.append(renew(other, slept))
 
-    sa.event.listen(claims.database.engine, "before_cursor_execute", renew)
+    sa.event.listen(claims.database.engine, "before_cursor_execute", renew_it)
     assert claims.claim([image_id], POLICY).claims == []
-    ((_, lease),) = renewed
+    (lease,) = renewed
+    assert lease
     assert stamps(rows, image_id) == [lease] * 3
 
 
@@ -391,7 +425,7 @@ def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims
     before = rows.rows("images", image_id)
     claim = claim_one(claims, image_id)
     assert claim.kind is Kind.ORPHAN
-    assert len(claims.renew([(claim, claim.lease)])) == 1
+    assert renew(claims, claim)
     settle(claims, claim, left=ids_of(claim))
     assert rows.rows("images", image_id) == before
 
@@ -456,8 +490,8 @@ def test_repeated_release_does_not_release_the_next_claim(
         assert second.lease > first.lease
         settle(claims, first, left=ids_of(first), whole=whole)
         assert rows.status(image_id) == ("deleted", ["pending_delete"])
-        assert claims.renew([(first, first.lease)]) == []
-        assert len(other.renew([(second, second.lease)])) == 1
+        assert not renew(claims, first)
+        assert renew(other, second)
 
 
 @pytest.mark.parametrize(("ahead", "follows"), [(30, True), (86400, False)])
@@ -482,10 +516,10 @@ def test_renewal_compares_and_swaps(rows: Rows, claims: Claims) -> None:
     ours, lost = pending(rows, *STORES), pending(rows)
     claim, other = (age(rows, claim_one(claims, image_id), 20) for image_id in (ours, lost))
     wrong = other.lease - timedelta(seconds=1)
-    ((kept, lease),) = claims.renew([(claim, claim.lease), (other, wrong)])
-    assert kept == claim
-    assert lease > claim.lease
-    assert stamps(rows, ours) == [lease] * 3
+    renewal = claims.renew([(claim, claim.lease), (other, wrong)])
+    assert (renewal.kept, renewal.locked) == ([ours], [])
+    assert renewal.lease > claim.lease
+    assert stamps(rows, ours) == [renewal.lease] * 3
     assert stamps(rows, lost) == [other.lease]
 
 
@@ -494,8 +528,9 @@ def test_lease_can_be_renewed_within_the_same_second(rows: Rows, claims: Claims)
     claim = claim_one(claims, image_id)
     held = claim.lease
     for _ in range(5):
-        ((kept, held),) = claims.renew([(claim, held)])
-        assert kept == claim
+        renewal = claims.renew([(claim, held)])
+        assert renewal.kept == [image_id]
+        held = renewal.lease
 
 
 def test_only_an_expired_lease_is_taken_over(
@@ -518,12 +553,11 @@ def test_only_an_expired_lease_is_taken_over(
     assert second.lease > first.lease
     assert not claims.claim([image_id], POLICY).claims
     # The first one wakes.
-    assert claims.renew([(first, first.lease)]) == []
+    assert not renew(claims, first)
     assert stamps(rows, image_id) == [second.lease] * 2
     settle(claims, first, left=ids_of(first))
     assert rows.status(image_id) == ("deleted", ["pending_delete"] * 2)
-    ((kept, _),) = other.renew([(second, second.lease)])
-    assert kept == second
+    assert renew(other, second)
 
 
 def test_settled_claim_is_not_renewed(rows: Rows, claims: Claims) -> None:
@@ -531,7 +565,7 @@ def test_settled_claim_is_not_renewed(rows: Rows, claims: Claims) -> None:
     image_id = pending(rows)
     claim = claim_one(claims, image_id)
     rows.execute("UPDATE image_locations SET status = 'deleted' WHERE image_id = :id", id=image_id)
-    assert claims.renew([(claim, claim.lease)]) == []
+    assert not renew(claims, claim)
 
 
 @pytest.mark.parametrize("status", ["pending_delete", "active"])
@@ -554,7 +588,7 @@ def test_claim_taken_over_in_part_is_not_renewed(rows: Rows, claims: Claims) -> 
         lease=claim.lease + timedelta(seconds=1),
         id=ids_of(claim)[1],
     )
-    assert claims.renew([(claim, claim.lease)]) == []
+    assert not renew(claims, claim)
 
 
 def test_expired_lease_is_taken_over_by_one_agent(
@@ -645,7 +679,7 @@ def test_release_is_refused_after_a_takeover_and_a_restore(
     Holds(other.database).restore(image_id)
     whole = (rows.image(image_id), rows.rows("image_locations", image_id))
     assert rows.status(image_id) == ("active", ["active", "active"])
-    assert claims.renew([(slept, slept.lease)]) == []
+    assert not renew(claims, slept)
     settle(claims, slept, left=ids_of(slept))
     settle(claims, slept)
     assert (rows.image(image_id), rows.rows("image_locations", image_id)) == whole
@@ -730,10 +764,10 @@ def test_rows_may_vanish_during_a_claim(rows: Rows, claims: Claims) -> None:
     gone, stays = pending(rows, *STORES), pending(rows)
     first, second = (claim_one(claims, image_id) for image_id in (gone, stays))
     rows.purge(gone)
-    ((kept, lease),) = claims.renew([(first, first.lease), (second, second.lease)])
-    assert kept == second
+    renewal = claims.renew([(first, first.lease), (second, second.lease)])
+    assert (renewal.kept, renewal.locked) == ([stays], [])
     settle(claims, first, left=ids_of(first)[:1])
-    settle(claims, replace(second, lease=lease))
+    settle(claims, replace(second, lease=renewal.lease))
     assert rows.status(stays) == ("deleted", ["deleted"])
     assert rows.rows("images", gone) == []
     assert claims.claim([gone], POLICY).sights == {}
@@ -752,7 +786,7 @@ def test_orphan_is_leased(rows: Rows, claims: Claims, new_claims: Callable[[], C
     second = claim_one(other, image_id)
     settle(claims, slept, left=ids_of(slept))
     assert stamps(rows, image_id)[1] == second.lease
-    assert len(other.renew([(second, second.lease)])) == 1
+    assert renew(other, second)
     settle(other, second)
     assert rows.status(image_id) == ("active", ["active", "deleted"])
     assert rows.image(image_id) == before
@@ -883,8 +917,8 @@ def test_claim_is_retried_after_a_server_restart(kind: type[DatabaseServer]) -> 
         with claims_on(url) as claims:
             claim = claim_one(claims, image_id)
             server.restart()  # the pool's connections are dead now
-            ((kept, lease),) = claims.renew([(claim, claim.lease)])
-            assert kept == claim
+            lease = renew(claims, claim)
+            assert lease
             server.stop()
             with pytest.raises(UNAVAILABLE):
                 settle(claims, replace(claim, lease=lease))

@@ -275,6 +275,27 @@ def test_sigterm_finishes_what_is_running(tmp_path: Path, new_registry: Registry
         assert site.registry.status(image_id) == (status, {status})
 
 
+def test_pass_ends_although_rows_stay_locked(tmp_path: Path, new_registry: RegistryFactory) -> None:
+    """The client that has locked them may be gone for hours."""
+    options = {"scrubber": {"rate": 1, "burst": 1}}
+    site = Site(tmp_path, new_registry("mariadb", "locked"), options)
+    images = [site.seed.add(deleted_ago=2 * HOUR) for _ in range(3)]
+    site.seed.write()
+    out = tmp_path / "out"
+    arguments = ("sweep", "--config-file", site.agent.config_path, "--wait", "0")
+    command = commands.Command(arguments, out, out)
+    wait_for(
+        "the claim", lambda: all(site.registry.status(each)[0] == "deleted" for each in images)
+    )
+    blocked = [image_id for image_id in images if site.seed.path(image_id).exists()][-1]
+    with site.registry.engine.begin() as connection:
+        query = sa.text("SELECT id FROM image_locations WHERE image_id = :id FOR UPDATE")
+        connection.execute(query, {"id": blocked}).all()
+        assert command.wait(120) == 1
+    assert not any(site.seed.path(image_id).exists() for image_id in images)
+    assert [each for each in images if not site.registry.is_scrubbed(each)] == [blocked]
+
+
 def test_small_passes_do_not_wear_a_wrong_store_down(
     tmp_path: Path, new_registry: RegistryFactory
 ) -> None:

@@ -32,7 +32,7 @@ from evscrub.domain.proof import Presence
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, Outcome, Verdict
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.claims import Claim, Seen, Settlement, Sight
+from evscrub.registry.claims import Claim, Renewal, Seen, Settlement, Sight
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.deleter import Deleter
@@ -265,10 +265,10 @@ class World:
                 self._set(image_id, "deleted")
         return Seen(seen.now, seen.sights, claims)
 
-    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         kept = [claim for claim, lease in held if self._leases.get(claim.image.id) == lease]
         self._leases |= dict.fromkeys([claim.image.id for claim in kept], self._now())
-        return [(claim, self._now()) for claim in kept]
+        return Renewal(self._now(), [claim.image.id for claim in kept], [])
 
     def settle(
         self, settlements: Sequence[Settlement], _claim_timeout: timedelta

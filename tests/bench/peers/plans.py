@@ -77,9 +77,10 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     catcher.by("claim")
     seen = claims.claim(ids, policy)
     catcher.by("renew")
-    kept = claims.renew([(claim, claim.lease) for claim in seen.claims])
+    kept = seen.claims
+    lease = claims.renew([(claim, claim.lease) for claim in kept]).lease
     catcher.by("shared data")
-    rows = [row for claim, _ in kept for row in claim.locations]
+    rows = [row for claim in kept for row in claim.locations]
     shared_urls = SharedUrls(database, Stores(conf), Clock())
     for _ in range(2):  # all, then what is new
         shared_urls.among(rows)
@@ -94,7 +95,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
                 [] if number < half else [row.id for row in claim.locations],
                 whole=number != half,
             )
-            for number, (claim, lease) in enumerate(kept)
+            for number, claim in enumerate(kept)
         ],
         policy.claim_timeout,
     )
@@ -113,7 +114,7 @@ def exercise(database: Database, conf: Any, catcher: Catcher) -> None:
     of_scrubber = scrubber_settings(conf)
     counter = RegistryCounter(database, Clock(), {"fast": ["file"]}, lambda: of_scrubber)
     anyio.run(counter.refresh)
-    one = kept[-1][0].image.id
+    one = kept[-1].image.id
     holds = Holds(database)
     for name, action in (
         ("hold", holds.hold),

@@ -19,7 +19,7 @@ from oslo_db import exception as db_exception
 from evscrub.domain.decisions import ImageRow, LocationRow, Policy, Scrub, decide
 from evscrub.domain.image_report import AgentReports, Listed, claim_expires_at, describe_any
 from evscrub.domain.verdict import Verdict
-from evscrub.registry.claims import Claim, Seen, Settlement, Sight, _new_lease
+from evscrub.registry.claims import Claim, Renewal, Seen, Settlement, Sight, _new_lease
 from evscrub.registry.faults import is_of_rows
 from evscrub.registry.gateway import RegistryAwayError
 from evscrub.registry.rows import location_row, named_store, unchecked_location_row
@@ -234,7 +234,7 @@ class BadWorld(World):
         self._meet("among", [row.value.rpartition("/")[2] for row in rows])
         return super().among(rows, just_claimed=just_claimed)
 
-    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         self._meet("renew", [claim.image.id for claim, _ in held])
         return super().renew(held)
 

@@ -110,4 +110,4 @@ def test_a_renewal_on_a_node_that_is_behind_is_no_older_than_elsewhere(
     monkeypatch.setattr(claims_module, "read_now", lambda _: EPOCH + timedelta(seconds=985))
     monkeypatch.setattr(claims_module, "lock_leases", lambda *_: ({1: EPOCH}, set()))
     monkeypatch.setattr(claims_module, "lock_images", lambda *_: ({"a"}, set()))
-    assert claims.renew([(claim, EPOCH)]) == [(claim, EPOCH + timedelta(seconds=1000))]
+    assert claims.renew([(claim, EPOCH)]).lease == EPOCH + timedelta(seconds=1000)

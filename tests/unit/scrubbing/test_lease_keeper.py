@@ -15,7 +15,7 @@ import pytest
 from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import ImageRow, Kind
 from evscrub.queueing.delay_queue import Source
-from evscrub.registry.claims import Claim, Claims
+from evscrub.registry.claims import Claim, Claims, Renewal
 from evscrub.registry.gateway import Registry, RegistryGateway
 from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.job import Job, Lease
@@ -27,7 +27,7 @@ TIMEOUT = 60.0
 
 
 class Bench:
-    """Two claims, and a registry that renews those that `kept` names, unless they are locked."""
+    """Two claims, and a registry that renews those that `kept` names."""
 
     def __init__(self, kept: set[str], locked: Collection[str] = ()) -> None:
         self.time = 1000.0
@@ -49,15 +49,11 @@ class Bench:
             lease = Lease(LEASE, self.clock.moment())
             self.leases.add(Job(claim, lease, self.time, Source.EVENT))
 
-    def _renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
+    def _renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         self.time += self.call_seconds
         self.asked += [claim.image.id for claim, _ in held]
-        renewed = LEASE + timedelta(seconds=30)
-        return [
-            (claim, lease if claim.image.id in self._locked else renewed)
-            for claim, lease in held
-            if claim.image.id in self._kept
-        ]
+        kept = [claim.image.id for claim, _ in held if claim.image.id in self._kept]
+        return Renewal(LEASE + timedelta(seconds=30), kept, self._locked)
 
     def renew(self, after_seconds: float) -> None:
         self.time += after_seconds
@@ -96,7 +92,7 @@ def test_lease_age_restarts_at_its_renewal() -> None:
 
 
 def test_lease_of_locked_rows_is_neither_lost_nor_younger() -> None:
-    bench = Bench(kept={"one", "two"}, locked={"one"})
+    bench = Bench(kept={"two"}, locked={"one"})
     bench.renew(30)
     one, two = bench.leases.jobs
     assert one.lease.stamp == LEASE

@@ -20,7 +20,7 @@ from evscrub.domain.hold_rules import RELEASED_AFTER
 from evscrub.domain.retry_policy import Delays
 from evscrub.domain.verdict import GONE, LINKED, NOT_FOUND, SHARED, Outcome, Verdict
 from evscrub.queueing.delay_queue import DelayQueue, Source
-from evscrub.registry.claims import Claim, Settlement
+from evscrub.registry.claims import Claim, Renewal, Settlement
 from evscrub.registry.gateway import RETRY_SECONDS, RegistryGateway
 from evscrub.scrubbing.context import Context, Observers
 from evscrub.scrubbing.job import Job, Lease, Location
@@ -222,11 +222,11 @@ class ComparingRegistry(Registry):
         self.released: list[str] = []
         self.refused = refused
 
-    def renew(self, held: Collection[tuple[Claim, datetime]]) -> list[tuple[Claim, datetime]]:
+    def renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         kept = [claim for claim, lease in held if lease == self.lease and not self.released]
         if kept:
             self.lease += timedelta(seconds=30)
-        return [(claim, self.lease) for claim in kept]
+        return Renewal(self.lease, [claim.image.id for claim in kept], [])
 
     def settle(
         self, settlements: Sequence[Settlement], _claim_timeout: timedelta
@@ -294,33 +294,6 @@ class AwayRegistry(Registry):
         if len(self.asked) < 3:
             raise db_exception.DBConnectionError
         return ()
-
-
-class LockedRegistry(Registry):
-    """Does not settle image a before the sixth call."""
-
-    def __init__(self) -> None:
-        self.asked: list[list[str]] = []
-
-    def settle(
-        self, settlements: Sequence[Settlement], _claim_timeout: timedelta
-    ) -> Collection[str]:
-        self.asked.append([end.image_id for end in settlements])
-        return {"a"} if len(self.asked) < 6 else ()
-
-
-def test_image_whose_rows_are_locked_is_settled_later(caplog: pytest.LogCaptureFixture) -> None:
-    registry = LockedRegistry()
-    jobs = [ended("a", GONE), ended("b", GONE)]
-    _, early = settle(*jobs, registry=registry, seconds=5)
-    assert [image.image_id for image in early] == ["b"]
-    assert registry.asked == [["a", "b"], *[["a"]] * 4]
-    (warning,) = [each.getMessage() for each in caplog.records if "locked" in each.getMessage()]
-    assert warning.startswith("Image a is not settled, since another transaction has locked its")
-    registry, jobs = LockedRegistry(), [ended("a", GONE), ended("b", GONE)]
-    record, told = settle(*jobs, registry=registry, seconds=8)
-    assert [image.image_id for image in told] == ["b", "a"]
-    assert record.scrubbed == 2
 
 
 def test_deletions_are_recorded_once_the_registry_is_back() -> None:
