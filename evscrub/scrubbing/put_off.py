@@ -10,6 +10,8 @@ from evscrub.scrubbing.job import Job
 
 #: Pause between two tries.
 RETRY_SECONDS = 1.0
+#: Claims of other agents lock rows for less than this.
+_SHORT_SECONDS = 3.0
 #: Locks that last are logged after this time, and at this interval.
 _LONG_SECONDS = 30.0
 _LOG_SECONDS = 60.0
@@ -31,6 +33,10 @@ class PutOff:
     def __contains__(self, job: object) -> bool:
         """Return whether a job is put off."""
         return job in self._first_tries
+
+    def stuck(self, now: float) -> int:
+        """Return the number of jobs whose rows are locked for longer than a claim locks them."""
+        return sum(now - at >= _SHORT_SECONDS for at in self._first_tries.values())
 
     def due(self, now: float) -> list[Job]:
         """Return the jobs if it is time to try them again; they stay until :meth:`sort`."""

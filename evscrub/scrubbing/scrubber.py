@@ -273,7 +273,7 @@ class Scrubber:
             while True:
                 self._pipeline.settle(*self._lanes.release())
                 is_claiming = any(lane.claiming.count for lane in self._lanes)
-                if len(self._leases.jobs) == self._settler.put_off and not is_claiming:
+                if len(self._leases.jobs) == self._settler.stuck and not is_claiming:
                     break
                 self._context.wakeup.clear()
                 await self._context.wakeup.wait(seconds)

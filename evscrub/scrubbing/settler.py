@@ -77,6 +77,11 @@ class Settler:
         """Number of ended jobs whose rows another transaction has locked."""
         return len(self._put_off)
 
+    @property
+    def stuck(self) -> int:
+        """Number of those that are not worth waiting for at a stop."""
+        return self._put_off.stuck(self._context.clock.boot())
+
     def add(self, job: Job) -> None:
         """End a job and queue it for settlement.
 

@@ -114,6 +114,18 @@ def test_tries_are_a_second_apart() -> None:
     assert (len(put_off), put_off.due_at) == (0, math.inf)
 
 
+def test_stop_waits_for_rows_that_are_locked_for_a_moment(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The claim of another agent looks at the image."""
+    world = LockedWorld(a=fast)
+    image_id = world.add("o", "a")
+    world.lock(image_id, until=2)
+    world.run(0.5, drain=30)
+    assert world.settled == [image_id]
+    assert "drain_timeout" not in caplog.text
+
+
 def test_stop_does_not_wait_for_locked_rows(caplog: pytest.LogCaptureFixture) -> None:
     world = LockedWorld(a=fast)
     world.lock(world.add("o", "a"))
