@@ -232,13 +232,15 @@ def test_sweep_finds_an_image_whose_event_was_lost(site: Site) -> None:
 
 @ON_SERVERS
 def test_waiting_images_are_scrubbed_after_a_restart(site: Site) -> None:
-    agent = site.agent({"DEFAULT": {"scrub_time": 4}})
-    with agent:
+    with site.agent({"DEFAULT": {"scrub_time": 3600}}) as agent:
         images = [site.image() for _ in range(3)]
         for image_id in images:
             site.delete(image_id)
+        wait_for("events", lambda: site.rabbitmq.list_queues().get("evscrub.info") == 0)
         assert agent.stop() == 0
         assert all(site.path(image_id).exists() for image_id in images)
+        agent.options["DEFAULT"]["scrub_time"] = 1
+        agent.write_config()
         agent.start()
         site.wait_gone(*images)
 
@@ -290,7 +292,7 @@ def test_sigterm_releases_unstarted_images(site: Site) -> None:
     images = [site.image() for _ in range(30)]
     for image_id in images:
         site.delete(image_id)
-    slow = {"scrubber": {"rate": 4, "concurrency": 2}}
+    slow = {"scrubber": {"rate": 1, "concurrency": 2}}
     with site.agent(slow) as agent:
         wait_for("the first", lambda: any(site.is_gone(image_id) for image_id in images))
         assert agent.stop() == 0

@@ -150,15 +150,21 @@ class Flood(NamedTuple):
     :param images: images of the one owner.
     :param rate: requests a second that the server accepts.
     :param first: seconds in which the agent may find out the server's limit.
+    :param most_refused: share of the later requests that may be refused.
     """
 
     images: int
     rate: float
     first: float
+    most_refused: float
 
 
-#: The shape is that of the full one, at a sixteenth of its length.
-FLOOD = Flood(300, 50, 5) if "EVSCRUB_FULL_FLOOD" not in os.environ else Flood(5000, 50, 10)
+#: The shape is that of the full one, at a sixteenth of its length. Where many tests run at a time,
+#: the server is stopped for moments and refuses what has come meanwhile: up to 12 % were seen, 44 %
+#: if the agent does not slow down. The full one runs alone.
+FLOOD = (
+    Flood(300, 50, 5, 0.2) if "EVSCRUB_FULL_FLOOD" not in os.environ else Flood(5000, 50, 10, 0.05)
+)
 
 
 def test_flood_of_one_owner(memory_s3: StoreServer, new_site: SiteFactory) -> None:
@@ -190,7 +196,7 @@ def test_flood_of_one_owner(memory_s3: StoreServer, new_site: SiteFactory) -> No
     )
     print(report)
     assert last < len(deleted) / 2, report
-    assert refused < 0.05, report
+    assert refused < FLOOD.most_refused, report
     # evscrub's own lines are about states; the libraries' are a few at start and each refusal's.
     own = [line for line in lines if " evscrub." in line]
     assert len(own) < 60, "\n".join(own)

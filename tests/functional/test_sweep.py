@@ -277,7 +277,7 @@ def test_sigterm_finishes_what_is_running(tmp_path: Path, new_registry: Registry
 
 def test_pass_ends_although_rows_stay_locked(tmp_path: Path, new_registry: RegistryFactory) -> None:
     """The client that has locked them may be gone for hours."""
-    options = {"scrubber": {"rate": 1, "burst": 1}}
+    options = {"scrubber": {"rate": 0.2, "burst": 1}}
     site = Site(tmp_path, new_registry("mariadb", "locked"), options)
     images = [site.seed.add(deleted_ago=2 * HOUR) for _ in range(3)]
     site.seed.write()
