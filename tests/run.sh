@@ -155,6 +155,9 @@ check() {
     say "mypy --strict"
     "$bin/mypy" --strict
     "$bin/mypy" --strict etc/docs
+    say "tests/constraints.txt for the oldest Python"
+    "$UV/bin/uv" pip compile --quiet --python-version 3.11.0 --constraint tests/constraints.txt \
+        --extra test pyproject.toml > /dev/null
     say "import-linter"
     "$bin/lint-imports" --no-cache --no-logo
     say "shellcheck: ${scripts[*]}"
