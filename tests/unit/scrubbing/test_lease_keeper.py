@@ -91,6 +91,16 @@ def test_lease_age_restarts_at_its_renewal() -> None:
     assert not any(map(bench.leases.is_ours, bench.leases.jobs))
 
 
+def test_lease_age_restarts_even_if_the_stamp_stays() -> None:
+    """The database's clock was behind the first lease."""
+    bench = Bench(kept={"one", "two"})
+    for job in bench.leases.jobs:
+        job.lease.stamp = LEASE + timedelta(seconds=30)
+    bench.renew(30)
+    bench.time += 35
+    assert all(map(bench.leases.is_ours, bench.leases.jobs))
+
+
 def test_lease_of_locked_rows_is_neither_lost_nor_younger() -> None:
     bench = Bench(kept={"two"}, locked={"one"})
     bench.renew(30)

@@ -129,14 +129,6 @@ def test_stop_waits_for_rows_that_are_locked_for_a_moment(
 def test_stop_does_not_wait_for_locked_rows(caplog: pytest.LogCaptureFixture) -> None:
     world = LockedWorld(a=fast)
     world.lock(world.add("o", "a"))
-    ended: list[float] = []
-
-    async def watch(scrubber: Scrubber) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            ended.append(anyio.current_time())
-
     world.run(10, drain=30)
     assert world.asked_for[-1] < 12
     assert "1 image was not settled within drain_timeout" in caplog.text
