@@ -60,11 +60,16 @@ class Files:
         """Read them as the command line does."""
         return loader.load_for(argparse.Namespace(config_file=[str(self.own)], debug=False))
 
-    def place(self, name: str) -> str:
+    def place(self, name: str, group: str) -> str:
         """The last line of evscrub's file that sets an option."""
-        lines = self.own.read_text(encoding="utf-8").split("\n")
-        line = max(n for n, line in enumerate(lines, 1) if line.startswith(f"{name} ="))
-        return f"{self.own}:{line}"
+        found = 0
+        within = ""
+        for number, line in enumerate(self.own.read_text(encoding="utf-8").split("\n"), 1):
+            if line.startswith("["):
+                within = line
+            elif line.startswith(f"{name} =") and within == f"[{group}]":
+                found = number
+        return f"{self.own}:{found}"
 
 
 @pytest.fixture
@@ -97,44 +102,70 @@ class Running:
         self.agent._demote = quiet.Demote(lambda _: False)
 
 
-@pytest.mark.costly
-@each_option
+def odd_texts() -> list[Any]:
+    """Options with a value that each must refuse, as many at a time as there are.
+
+    What says which further files are read is refused before anything else, so it comes alone.
+    """
+    together: dict[int, list[tuple[str, cfg.Opt, str]]] = {}
+    alone = []
+    for group, opts in options.list_opts():
+        for opt in opts:
+            for number, text in enumerate(odd_values.refused(opt)):
+                case = (group, opt, text)
+                if opt in options.bootstrap_opts:
+                    alone.append(pytest.param([case], id=f"{opt.dest}-{number}"))
+                else:
+                    together.setdefault(number, []).append(case)
+    return [*alone, *(pytest.param(cases, id=str(number)) for number, cases in together.items())]
+
+
+each_odd_text = pytest.mark.parametrize("cases", odd_texts())
+Cases = list[tuple[str, cfg.Opt, str]]
+
+
+def lines_of(cases: Cases) -> list[str]:
+    return [
+        line
+        for group, opt, text in cases
+        for line in (f"[{group}]", "# a comment", f"{opt.dest} = {text}")
+    ]
+
+
+@each_odd_text
 def test_at_start_each_odd_value_is_refused_in_one_line(
-    files: Files, group: str, opt: cfg.Opt, capsys: pytest.CaptureFixture[str]
+    files: Files, cases: Cases, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in odd_values.refused(opt):
-        files.write(f"[{group}]", "# a comment", f"{opt.dest} = {text}")
-        assert cli.main(["agent", "--config-file", str(files.own)]) == os.EX_CONFIG, text[:40]
-        said = capsys.readouterr().err
-        assert said.startswith(f"evscrub: [{group}] {opt.dest} in {files.place(opt.dest)}: "), said
-        assert len(said.splitlines()) == 1
-        assert len(said) < 500
+    files.write(*lines_of(cases))
+    assert cli.main(["agent", "--config-file", str(files.own)]) == os.EX_CONFIG
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(cases)
+    for group, opt, text in cases:
+        begin = f"evscrub: [{group}] {opt.dest} in {files.place(opt.dest, group)}: "
+        (line,) = (line for line in said if line.startswith(begin))
+        assert len(line) < 500
         if opt.secret and text:
-            assert text not in said
+            assert text not in line
 
 
-@pytest.mark.costly
-@each_option
+@each_odd_text
 def test_odd_value_at_a_reload_changes_nothing(
-    files: Files, group: str, opt: cfg.Opt, caplog: pytest.LogCaptureFixture
+    files: Files, cases: Cases, caplog: pytest.LogCaptureFixture
 ) -> None:
     files.write("scrub_time = 86400", "[scrubber]", "rate = 7")
     running = Running(*files.load())
     before = values(cfg.CONF)
-    for text in odd_values.refused(opt):
-        # Beside it is a change that must not be applied either.
-        files.write(
-            "scrub_time = 5", "[scrubber]", "rate = 8", f"[{group}]", f"{opt.dest} = {text}"
-        )
-        caplog.clear()
-        running.agent.reload()
-        (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
-        wanted = (
-            f"not reloaded, nothing is changed: [{group}] {opt.dest} in {files.place(opt.dest)}"
-        )
-        assert wanted in record.getMessage()
-        assert running.changes == []
-        assert values(cfg.CONF) == before
+    # Beside them is a change that must not be applied either.
+    files.write("scrub_time = 5", "[scrubber]", "rate = 8", *lines_of(cases))
+    caplog.clear()
+    running.agent.reload()
+    (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
+    said = record.getMessage()
+    assert said.startswith("Configuration not reloaded, nothing is changed: ")
+    for group, opt, _ in cases:
+        assert f"[{group}] {opt.dest} in {files.place(opt.dest, group)}: " in said
+    assert running.changes == []
+    assert values(cfg.CONF) == before
     files.write("scrub_time = 5", "[scrubber]", "rate = 8")
     running.agent.reload()
     assert (cfg.CONF.scrub_time, cfg.CONF.scrubber.rate) == (5, 8)
@@ -225,41 +256,59 @@ def test_numbers_are_within_bounds_or_refused(kind: Any, text: str) -> None:
         assert kind.min <= value <= kind.max
 
 
-LIBRARY_OPTIONS = [
-    pytest.param(group, opt, id=f"{group}-{opt.dest}")
-    for group, opts in known_options.of_services()
-    for opt in opts
-]
-
-
 def is_read(group: str, opt: cfg.Opt) -> bool:
     """Whether evscrub reads an option of oslo.messaging's, which has some for remote calls."""
     return not opt.dest.startswith("rpc_")
 
 
-@pytest.mark.costly
-@pytest.mark.parametrize("own", [True, False], ids=["own", "glance"])
-@pytest.mark.parametrize(("group", "opt"), LIBRARY_OPTIONS)
-def test_an_odd_number_of_a_library_is_refused(
-    files: Files, group: str, opt: cfg.Opt, *, own: bool
-) -> None:
+LIBRARY_OPTIONS = [(group, opt) for group, opts in known_options.of_services() for opt in opts]
+LIBRARY_NUMBERS = [pair for pair in LIBRARY_OPTIONS if isinstance(pair[1].type, types.Number)]
+LIBRARY_OTHERS = [
+    pytest.param(group, opt, id=f"{group}-{opt.dest}")
+    for group, opt in LIBRARY_OPTIONS
+    if not isinstance(opt.type, types.Number)
+]
+each_file = pytest.mark.parametrize("own", [True, False], ids=["own", "glance"])
+
+
+@each_file
+@pytest.mark.parametrize(
+    "text", ["nan", "-inf", "1e20", f"1{'0' * 20}", "garbage", f"1{'0' * 15}", ""]
+)
+def test_odd_numbers_of_libraries_are_all_refused(files: Files, text: str, *, own: bool) -> None:
     file = files.own if own else files.glance
-    wrong = isinstance(opt.type, types.Number) and (own or is_read(group, opt))
-    texts = ["nan", "-inf", "1e20", f"1{'0' * 20}", "garbage"]
-    if "pool_size" in opt.dest:
-        texts.append(f"1{'0' * 15}")
-    if opt.default is not None:
-        texts.append("")
-    for text in texts:
-        lines = (f"[{group}]", f"{opt.dest} = {text}")
-        files.write(*(lines if own else ()), glance=() if own else lines)
-        if wrong:
-            place = re.escape(f"[{group}] {opt.dest} in {file}:")
-            with pytest.raises(ConfigError, match=rf"{place}\d+: (must be a|is empty|Should)"):
-                files.load()
-        else:
-            with suppress(ConfigError):
-                files.load()
+    lines = []
+    wanted = []
+    for group, opt in LIBRARY_NUMBERS:
+        if len(text) == 16 and "pool_size" not in opt.dest:  # of bytes, this many may be meant
+            continue
+        lines += [f"[{group}]", f"{opt.dest} = {text}"]
+        if (own or is_read(group, opt)) and (text or opt.default is not None):
+            line = len(lines) + (files.first.count("\n") + 1 if own else 0)
+            wanted.append(f"[{group}] {opt.dest} in {file}:{line}: ")
+    files.write(*(lines if own else ()), glance=() if own else tuple(lines))
+    with pytest.raises(ConfigError) as caught:
+        files.load()
+    found = {
+        match[1]
+        for problem in caught.value.args
+        if (match := re.match(r"(.*?:\d+: )(must be a|is empty|Should)", problem))
+    }
+    assert wanted
+    assert set(wanted) <= found
+
+
+@pytest.mark.costly
+@each_file
+@pytest.mark.parametrize(("group", "opt"), LIBRARY_OTHERS)
+@pytest.mark.parametrize("text", ["garbage", ""])
+def test_odd_text_of_a_library_s_option_is_read_or_refused(
+    files: Files, group: str, opt: cfg.Opt, text: str, *, own: bool
+) -> None:
+    lines = (f"[{group}]", f"{opt.dest} = {text}")
+    files.write(*(lines if own else ()), glance=() if own else lines)
+    with suppress(ConfigError):
+        files.load()
 
 
 DATABASE_OPTIONS = [
