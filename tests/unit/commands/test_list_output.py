@@ -230,12 +230,18 @@ class TestFormats:
 
     @pytest.mark.costly
     @pytest.mark.parametrize("how", table_output.FORMATTERS)
-    def test_many_rows_take_no_more_memory_than_few(self, how: str) -> None:
-        # In a process of its own, for threads of other tests take memory too.
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(1, mp_context=spawn) as executor:
-            few, many = executor.submit(_peaks_bytes, how).result()
+    def test_many_rows_take_no_more_memory_than_few(
+        self, how: str, process: ProcessPoolExecutor
+    ) -> None:
+        few, many = process.submit(_peaks_bytes, how).result()
         assert many < 1.2 * few + 100_000
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    """Return another process, for threads of other tests take memory too."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        yield executor
 
 
 class _Nowhere(io.TextIOBase):
