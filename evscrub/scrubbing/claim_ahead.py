@@ -8,6 +8,10 @@ from evscrub.scrubbing.lane import Lane
 
 #: Work to claim ahead of the workers, in seconds, so that they do not wait for the database.
 _AHEAD_SECONDS = 0.25
+#: Further seconds of work for each second that a claim takes: the next begins when half is left.
+_AHEAD_PER_CLAIM_SECOND = 2
+#: Longest claim to make up for, in seconds: what only waits here could be another agent's.
+_MOST_CLAIM_SECONDS = 5.0
 #: Concurrent claims: one computes while the other waits for the database.
 _CLAIMS = 2
 
@@ -31,7 +35,7 @@ def claim_size(lane: Lane, now: float, batch_size: int, rate: float) -> int:
     rates = [limit for limit in (rate, lane.pace.rate) if limit]
     if rates:
         # Images that would only wait for the rate are left to other agents and owners.
-        turns = max(1, int(min(rates) * _AHEAD_SECONDS))
+        turns = max(1, int(min(rates) * _ahead_seconds(lane)))
         wanted = min(wanted, turns - ahead - lane.waiting)
     wanted -= ahead
     if wanted <= ahead:
@@ -62,4 +66,10 @@ def claim_limits(
 def _wanted(lane: Lane, ahead: int, batch_size: int) -> int:
     """Return the target number of images claimed ahead of the workers."""
     free = max(0, lane.free_slots - ahead)
-    return max(free, min(2 * batch_size, int(lane.pace.per_second * _AHEAD_SECONDS)))
+    return max(free, min(2 * batch_size, int(lane.pace.per_second * _ahead_seconds(lane))))
+
+
+def _ahead_seconds(lane: Lane) -> float:
+    """Return how much work to claim ahead of the workers, in seconds."""
+    claim_seconds = min(lane.claiming.seconds, _MOST_CLAIM_SECONDS)
+    return _AHEAD_SECONDS + _AHEAD_PER_CLAIM_SECOND * claim_seconds

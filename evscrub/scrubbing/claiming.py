@@ -29,6 +29,8 @@ class Claiming:
         #: Moving average of the share of images that claims obtain; low if other agents claim
         #: the same images.
         self.yielded = 1.0
+        #: Moving average of how long a claim takes, in seconds.
+        self.seconds = 0.0
         self._store = store
         self._images: Counter[OwnerKey] = Counter()  # of these claims
         self._ordered = 0
@@ -47,12 +49,14 @@ class Claiming:
         self.count += 1
         self._images.update(image.owner for image in taken)
 
-    def ends(self, taken: Sequence[Taken], got: int) -> None:
+    def ends(self, taken: Sequence[Taken], got: int, seconds: float) -> None:
         """Count the end of a claim of these images.
 
         :param taken: the images passed to :meth:`begins`.
         :param got: how many of them were claimed.
+        :param seconds: how long the claim took.
         """
+        self.seconds = (self.seconds + seconds) / 2
         self.count -= 1
         self._images -= Counter(image.owner for image in taken)
         self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)

@@ -127,6 +127,8 @@ class World:
 
     def __init__(self, settings: Settings = SETTINGS, **stores: Behavior) -> None:
         self.settings = settings
+        #: How long the registry takes for each call.
+        self.registry_seconds = REGISTRY_SECONDS
         self.stores = stores
         self.asked: list[Asked] = []
         self.under_way: Counter[str] = Counter()
@@ -234,7 +236,7 @@ class World:
             return ended
 
         random.seed(0)
-        with simulated_threads():
+        with simulated_threads(self.registry_seconds):
             return run(main)
 
     # -- as the registry
@@ -359,7 +361,7 @@ async def delete_slowly(deleter: Deleter, world: World, batch: Batch) -> None:
 
 
 @contextmanager
-def simulated_threads() -> Iterator[None]:
+def simulated_threads(seconds: float = REGISTRY_SECONDS) -> Iterator[None]:
     """Let what would block a thread take simulated time."""
 
     async def run_sync(
@@ -369,7 +371,7 @@ def simulated_threads() -> Iterator[None]:
         abandon_on_cancel: bool = False,
     ) -> T:
         async with limiter or anyio.CapacityLimiter(1):
-            await anyio.sleep(REGISTRY_SECONDS)
+            await anyio.sleep(seconds)
             return function(*arguments)
 
     deletes: set[asyncio.Task[None]] = set()

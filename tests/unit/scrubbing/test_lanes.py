@@ -530,6 +530,16 @@ class TestLimits:
         steady = [at for at in finished(world, "a") if at > 20]
         assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(2.5, rel=0.02)
 
+    @pytest.mark.parametrize("rate", [3.0, 20.0, 100.0])
+    def test_rate_beside_a_slow_registry(self, rate: float) -> None:
+        world = World(replace(SETTINGS, rate=rate, concurrency=128), a=fast)
+        world.registry_seconds = 0.6
+        for _ in range(round(60 * rate)):
+            world.add("o", "a")
+        world.run(40)
+        steady = [at for at in finished(world, "a") if at > 20]
+        assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(rate, rel=0.05)
+
     @pytest.mark.costly
     def test_a_change_takes_effect_within_a_second(self) -> None:
         world = World(replace(SETTINGS, store_rate={"a": 10.0}), a=fast)
@@ -588,12 +598,12 @@ def check_windows(world: World, store: str, burst: float, rate: float) -> None:
             assert last - first + 1 <= burst + rate * window + 1e-6, (times[first], times[last])
 
 
-@pytest.mark.costly
 def are_spaced(times: Sequence[float], seconds: float) -> bool:
     """Return whether images are so far apart; the rate of an owner lets one go a little early."""
     return all(times[n + 4] - times[n] > 4 * seconds - 0.6 for n in range(len(times) - 4))
 
 
+@pytest.mark.costly
 class TestFlood:
     def test_of_one_owner_on_a_store_that_throttles(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO, "evscrub")
