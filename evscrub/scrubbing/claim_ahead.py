@@ -10,8 +10,6 @@ from evscrub.scrubbing.lane import Lane
 _AHEAD_SECONDS = 0.25
 #: Further seconds of work for each second that a claim takes: the next begins when half is left.
 _AHEAD_PER_CLAIM_SECOND = 2
-#: Longest claim to make up for, in seconds: what only waits here could be another agent's.
-_MOST_CLAIM_SECONDS = 5.0
 #: Concurrent claims: one computes while the other waits for the database.
 _CLAIMS = 2
 
@@ -71,5 +69,4 @@ def _wanted(lane: Lane, ahead: int, batch_size: int) -> int:
 
 def _ahead_seconds(lane: Lane) -> float:
     """Return how much work to claim ahead of the workers, in seconds."""
-    claim_seconds = min(lane.claiming.seconds, _MOST_CLAIM_SECONDS)
-    return _AHEAD_SECONDS + _AHEAD_PER_CLAIM_SECOND * claim_seconds
+    return _AHEAD_SECONDS + _AHEAD_PER_CLAIM_SECOND * lane.claiming.seconds

@@ -136,6 +136,7 @@ class Claimer:
             # If the commit went through after all, those claims expire and are taken over.
             self.put_back(taken, lane.name)
             return []
+        lane.claiming.took(self._context.clock.since(asked))
         self._context.database_clock.observe(seen.now, asked)
         if seen.refused:
             self._refuse()

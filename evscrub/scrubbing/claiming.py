@@ -10,6 +10,8 @@ from evscrub.queueing.delay_queue import Taken
 from evscrub.queueing.turns import OwnerKey, owner_key
 
 _LEAST_YIELD = 0.01
+#: Longest claim that counts, in seconds: a host that was suspended says nothing about the database.
+_MOST_SECONDS = 5.0
 
 
 class Again(NamedTuple):
@@ -29,7 +31,7 @@ class Claiming:
         #: Moving average of the share of images that claims obtain; low if other agents claim
         #: the same images.
         self.yielded = 1.0
-        #: Moving average of how long a claim takes, in seconds.
+        #: Moving average of how long claims take, in seconds, at most 5.
         self.seconds = 0.0
         self._store = store
         self._images: Counter[OwnerKey] = Counter()  # of these claims
@@ -49,17 +51,19 @@ class Claiming:
         self.count += 1
         self._images.update(image.owner for image in taken)
 
-    def ends(self, taken: Sequence[Taken], got: int, seconds: float) -> None:
+    def ends(self, taken: Sequence[Taken], got: int) -> None:
         """Count the end of a claim of these images.
 
         :param taken: the images passed to :meth:`begins`.
         :param got: how many of them were claimed.
-        :param seconds: how long the claim took.
         """
-        self.seconds = (self.seconds + seconds) / 2
         self.count -= 1
         self._images -= Counter(image.owner for image in taken)
         self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
+
+    def took(self, seconds: float) -> None:
+        """Note how long the registry took for a claim."""
+        self.seconds = (self.seconds + min(seconds, _MOST_SECONDS)) / 2
 
     def order(self, *, is_closed: bool) -> tuple[tuple[str | Again, bool], ...]:
         """Return the queue lanes to claim from, in order of preference.

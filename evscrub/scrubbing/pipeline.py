@@ -25,7 +25,6 @@ from evscrub.queueing.delay_queue import Taken
 from evscrub.registry.faults import is_of_rows
 from evscrub.scrubbing.batch import Batch
 from evscrub.scrubbing.claimer import UNKNOWN_LANE, Claimer
-from evscrub.scrubbing.context import Context
 from evscrub.scrubbing.deleter import Deleter
 from evscrub.scrubbing.isolation import apart
 from evscrub.scrubbing.job import Job
@@ -52,7 +51,6 @@ class Pipeline:
         settler: Settler,
         scheduler: Scheduler,
         workers: Workers,
-        context: Context,
     ) -> None:
         self._claimer = claimer
         self._lanes = lanes
@@ -60,7 +58,6 @@ class Pipeline:
         self._settler = settler
         self._scheduler = scheduler
         self._workers = workers
-        self._clock = context.clock
 
     async def look(self, taken: Sequence[Taken]) -> None:
         """Queue images in the lanes of their stores, or set them aside."""
@@ -73,9 +70,8 @@ class Pipeline:
         async def claim(some: Sequence[Taken]) -> None:
             jobs.extend(await self._claimer.claim(lane, some))
 
-        began = self._clock.boot()
         await apart(taken, claim, self._refuse)
-        lane.claiming.ends(taken, len(jobs), self._clock.boot() - began)
+        lane.claiming.ends(taken, len(jobs))
         self._forward(*jobs)
 
     def may_delete(self, lane: Lane, batch: Batch) -> bool:

@@ -64,13 +64,7 @@ class Scrubber:
         deleter = Deleter(stores, self._leases, last_look, self._witnesses, context)
         self._workers = Workers(deleter.delete)
         self._pipeline = Pipeline(
-            self._claimer,
-            self._lanes,
-            deleter,
-            self._settler,
-            self._scheduler,
-            self._workers,
-            context,
+            self._claimer, self._lanes, deleter, self._settler, self._scheduler, self._workers
         )
         self._looking = False
         self._draining = False

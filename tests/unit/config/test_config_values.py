@@ -271,16 +271,18 @@ LIBRARY_OTHERS = [
 each_file = pytest.mark.parametrize("own", [True, False], ids=["own", "glance"])
 
 
+#: As a number of bytes, this many may be meant.
+PETABYTE = f"1{'0' * 15}"
+
+
 @each_file
-@pytest.mark.parametrize(
-    "text", ["nan", "-inf", "1e20", f"1{'0' * 20}", "garbage", f"1{'0' * 15}", ""]
-)
+@pytest.mark.parametrize("text", ["nan", "-inf", "1e20", f"1{'0' * 20}", "garbage", PETABYTE, ""])
 def test_odd_numbers_of_libraries_are_all_refused(files: Files, text: str, *, own: bool) -> None:
     file = files.own if own else files.glance
     lines = []
     wanted = []
     for group, opt in LIBRARY_NUMBERS:
-        if len(text) == 16 and "pool_size" not in opt.dest:  # of bytes, this many may be meant
+        if text == PETABYTE and "pool_size" not in opt.dest:
             continue
         lines += [f"[{group}]", f"{opt.dest} = {text}"]
         if (own or is_read(group, opt)) and (text or opt.default is not None):

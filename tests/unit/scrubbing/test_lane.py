@@ -164,7 +164,7 @@ class TestAnswered:
         taken = [Taken("1", ONE, 0.0, Source.EVENT)]
         lane.claiming.begins(taken)
         assert claim_limits(lane, 1, 100) == {ONE: 0}
-        lane.claiming.ends(taken, 1, 0)
+        lane.claiming.ends(taken, 1)
         assert lane.takes("one", 1)
         lane.push(new_job("1", "one"))
         assert not lane.takes("one", 1)
