@@ -7,10 +7,11 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tests.coordination.site import GroupAgent, Site
+from tests.functional.store_servers import Request
 from tests.rates import Window, busiest, count_between, longest_way, most_within, reached
 from tests.servers import CoordinatorServer
 
@@ -194,6 +195,15 @@ class Run:
         """Note that something is as it must not be."""
         self._violations.append(text)
 
+    def wait_exceeded(self, most_seconds: float) -> None:
+        """Wait until more deletes came than a group may make."""
+
+        def exceeded() -> bool:
+            window, allowed, _ = self._judge(self.site.requests())
+            return window.above > allowed
+
+        self.wait_for("more deletes than a group may make", exceeded, most_seconds)
+
     # -- what came of it
 
     def counts(self, since: float = 0.0) -> Counter[str]:
@@ -209,14 +219,9 @@ class Run:
                 self._violations.append(f"{agent.name} ended by itself, log: {agent.log_path}")
         requests = self.site.requests()
         self.site.end_agents()
-        times = [each.at for each in requests if each.method == "DELETE"]
+        times = _deletes(requests)
         rate, burst = self.rate, self.site.limits.burst
-        way = longest_way(
-            [(each.at, each.method, (each.who, each.path)) for each in requests], _FROZEN_SECONDS
-        )
-        slack = self._slack_seconds + way
-        tolerance = max(0.0, self._most_agents - burst) + rate * slack
-        window = busiest(times, rate, burst) if times else Window(0, 0, 0)
+        window, tolerance, way = self._judge(requests)
         second = most_within(times, 1.0)
         self._events.append(
             f"busiest window: {window.until - window.since:.2f} s from"
@@ -243,6 +248,17 @@ class Run:
             self._violations,
         )
 
+    def _judge(self, requests: Sequence[Request]) -> tuple[Window, float, float]:
+        """Return the busiest window, how far above it may be, and a delete's longest way."""
+        times, burst = _deletes(requests), self.site.limits.burst
+        way = longest_way(
+            [(each.at, each.method, (each.who, each.path)) for each in requests], _FROZEN_SECONDS
+        )
+        slack = self._slack_seconds + way
+        tolerance = max(0.0, self._most_agents - burst) + self.rate * slack
+        window = busiest(times, self.rate, burst) if times else Window(0, 0, 0)
+        return window, tolerance, way
+
     def _full_rate(self, times: list[float]) -> float:
         """Return the rate while it was to be full, and judge it."""
         seconds = sum(until - since for since, until in self._full)
@@ -259,3 +275,7 @@ class Run:
 
     def _times(self) -> list[float]:
         return [at for at, _ in self.site.deletes()]
+
+
+def _deletes(requests: Sequence[Request]) -> list[float]:
+    return [each.at for each in requests if each.method == "DELETE"]

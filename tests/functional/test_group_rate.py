@@ -73,7 +73,7 @@ def test_group_keeps_one_rate_while_agents_come_and_go(site: Site) -> None:
 def test_agents_without_a_group_exceed_the_rate(site: Site) -> None:
     """What the other test counts can be exceeded."""
     run = new_run(site, "alone")
-    run.begin(2, 60)
-    run.wait(6)
+    run.begin(2, 2 * DEADLINE_SECONDS)
+    run.wait_exceeded(DEADLINE_SECONDS)
     outcome = run.end()
     assert any("above burst" in text for text in outcome.violations), told(outcome)
