@@ -82,7 +82,7 @@ class GroupAgent(AgentProcess):
         with known_as(self.name):
             if not self.skew:
                 self.process = commands.Command(
-                    arguments, self.log_path, self.log_path, imports=[_ONE_CLIENT]
+                    arguments, self.log_path, self.log_path, module=_ONE_CLIENT
                 )
                 return
             with self.log_path.open("ab") as log:

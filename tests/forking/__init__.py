@@ -97,7 +97,11 @@ class EvscrubPython(ForkingPython):
         "evscrub.commands.agent",
         "evscrub.commands.check",
         "evscrub.commands.keep",
+        "evscrub.commands.list",
+        "evscrub.commands.show",
         "oslo_messaging._drivers.impl_rabbit",
+        "psycopg2",
+        "pymysql",
         *STORE_DRIVERS,
     )
 

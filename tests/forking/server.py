@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import marshal
@@ -152,6 +153,30 @@ def _run(request: Request) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
+def _run_to_the_end(request: Request) -> None:
+    """Run the program and end this process, as an interpreter does but for one thing.
+
+    It takes apart all that was imported, which costs the processor 0.15 s.
+    """
+    code = 0
+    try:
+        _run(request)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # an interpreter has its own way to tell this
+        sys.exit(code)
+    os._exit(code)
+
+
 def main() -> None:
     """Run the command line: the socket's path and the modules to import."""
     path, *modules = sys.argv[1:]
@@ -167,7 +192,7 @@ def main() -> None:
     gc.freeze()
     print("ready", flush=True)
     if (request := server.serve()) is not None:
-        _run(request)
+        _run_to_the_end(request)
 
 
 if __name__ == "__main__":
