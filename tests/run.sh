@@ -221,7 +221,7 @@ further() {
     local python environment=$VENV-$1
     python=$(find_python "$1")
     make_environment "$environment" "$python"
-    "$environment/bin/python" -m pytest --quiet -n 0 "${QUICKLY[@]}" tests/unit
+    "$environment/bin/python" -m pytest --quiet -n 0 --assert=plain "${QUICKLY[@]}" tests/unit
 }
 
 # Build wheel and sdist, and unpack the sdist.

@@ -135,6 +135,7 @@ class TestStuckImages:
         world.run(3001, watch)
         assert parked == [True]
 
+    @pytest.mark.costly
     def test_refused_one_after_another_are_tried_singly(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
