@@ -18,7 +18,7 @@ _QUICK_CONCURRENCIES: Mapping[float, tuple[int, ...]] = {0.05: (1, 8)}
 #: Ten seconds' worth at full speed, but for one at a time, where five tell as much.
 _MOST_IMAGES = 20_000
 #: What glance-scrubber takes is known after some; it would take minutes for all.
-_SCRUBBER_IMAGES = 1_000
+_SCRUBBER_IMAGES = 500
 _GOALS = (
     ((0.05, 8), "share", "95 % of what is possible"),
     ((0.05, 64), "share", "95 % of what is possible"),

@@ -39,7 +39,7 @@ def run(lab: Lab, scale: Scale) -> Report:
         ),
         charts=[Bars("rate", "Images scrubbed a second")],
     )
-    many, few = scale.count(20_000, 500), scale.count(2_000, 50)
+    many, few = scale.count(20_000, 500), scale.count(500, 50)
     live = scale.count(1_000_000, 500)
     beside = f"evscrub, {live:,} live images beside"
     peers: dict[str, tuple[int, Measure]] = {
