@@ -165,9 +165,7 @@ def _run_to_the_end(request: Request) -> None:
         if not isinstance(ended.code, int | None):
             raise
         code = ended.code or 0
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined] # waits for threads
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
