@@ -17,6 +17,8 @@ from typing import Any, Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _GRACE_SECONDS = 10.0
+#: What a peer may say between its begin and its end.
+_MARKS = frozenset({"begin", "first", "half"})
 
 Message = Mapping[str, Any]
 
@@ -166,16 +168,19 @@ class Peer:
         """Send a signal."""
         self._process.send_signal(number)
 
-    def measure(self, deadline: float, servers: Iterable[int] = ()) -> Span:
+    def measure(
+        self, deadline: float, servers: Iterable[int] = (), *, since: str = "begin"
+    ) -> Span:
         """Wait for the peer's work to begin and end, and say what it used.
 
         :param deadline: seconds for each of the two.
         :param servers: processes whose CPU time counts as the servers'.
+        :param since: what the peer says when that begins which is measured.
         """
         servers = list(servers)
-        begin = self.hears("begin", deadline)
+        begin = self.hears(since, deadline, skip=_MARKS - {since})
         before = sum(map(cpu_seconds, servers))
-        end = dict(self.hears("end", deadline, skip=("first",)))
+        end = dict(self.hears("end", deadline, skip=_MARKS))
         after = sum(map(cpu_seconds, servers))
         return Span(
             seconds=end.pop("wall") - begin["wall"],
