@@ -221,6 +221,7 @@ further() {
     local python environment=$VENV-$1
     python=$(find_python "$1")
     make_environment "$environment" "$python"
+    # To rewrite assertions takes longer than to compile; what they compare, the first Python shows.
     "$environment/bin/python" -m pytest --quiet -n 0 --assert=plain "${QUICKLY[@]}" tests/unit
 }
 

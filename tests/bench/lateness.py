@@ -139,7 +139,7 @@ def _late(lab: Lab, site: Site, rate: float, images: int) -> tuple[list[float], 
             peer.hears("begin", _GRACE_SECONDS)
             seconds = bus.publish_at(rate, batch.numbers, deleter.delete)
             deleter.close()
-            peer.hears("end", _GRACE_SECONDS, skip=("first",))
+            peer.hears("end", _GRACE_SECONDS)
             peer.hears("left", _GRACE_SECONDS)
     late: list[float] = json.loads(log.read_text())
     return late, images / seconds

@@ -63,8 +63,8 @@ def _measure(lab: Lab, site: Site, parked: int, images: int) -> dict[str, float]
             begin = peer.hears("begin", _DEADLINE_SECONDS)
             bus.publish_at(_RATE, good.numbers, deleter.delete)
             deleter.close()
-            done = peer.hears("parked", _DEADLINE_SECONDS, skip=("first",))
-            end = peer.hears("end", _DEADLINE_SECONDS, skip=("first",))
+            done = peer.hears("parked", _DEADLINE_SECONDS)
+            end = peer.hears("end", _DEADLINE_SECONDS)
             rss, peak = rss_bytes(peer.pid), peak_rss_bytes(peer.pid)
     return {
         "seconds": done["wall"] - begin["wall"],

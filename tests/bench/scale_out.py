@@ -89,7 +89,7 @@ def _measure(site: Site, agents: int, images: int, *, slow: bool) -> dict[str, f
         server = sum(map(cpu_seconds, site.servers)) - server
         for peer in peers:
             peer.signal(signal.SIGTERM)
-        ends = [peer.hears("left", _DEADLINE_SECONDS, skip=("first",)) for peer in peers]
+        ends = [peer.hears("left", _DEADLINE_SECONDS) for peer in peers]
     done = [end["images"] for end in ends]
     return {
         "rate": images / seconds,

@@ -123,9 +123,9 @@ def _from_sweep(site: Site, images: int) -> Span:
 
 def _second_half(site: Site, images: int) -> Span:
     path = site.agent_config(_OPTIONS)
-    arguments = ("--config-file", path, "--images", 2 * images, "--half")
+    arguments = ("--config-file", path, "--images", 2 * images)
     with Peer("agent", arguments, site.directory / "agent.log") as peer:
-        return peer.measure(_DEADLINE_SECONDS, site.servers, since="half")
+        return peer.measure(_DEADLINE_SECONDS, site.servers, second_half=True)
 
 
 def _from_events(lab: Lab, site: Site, images: int) -> Span:

@@ -54,7 +54,8 @@ class ForkedProcess:
         """Return the exit code, none while it runs."""
         with self._lock:
             if self._code is None and connection.wait([self._connection], 0):
-                self._code = launcher.code_in(self._connection)
+                with self._connection:
+                    self._code = launcher.code_in(self._connection)
             return self._code
 
     def wait(self, timeout: float | None = None) -> int:

@@ -165,7 +165,7 @@ def _run_to_the_end(request: Request) -> None:
         if not isinstance(ended.code, int | None):
             raise
         code = ended.code or 0
-    threading._shutdown()  # type: ignore[attr-defined] # waits for threads
+    threading._shutdown()  # type: ignore[attr-defined] # not in typeshed
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()

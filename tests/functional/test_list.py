@@ -24,11 +24,13 @@ import pytest
 
 from evscrub.domain.address import Address
 from evscrub.status import client
+from tests.forking import EvscrubPython
 from tests.functional import commands
 from tests.functional.agents import AgentProcess, Registry, wait_for
 from tests.functional.conftest import RegistryFactory
 from tests.functional.seed import Seed, seeded_glance
 from tests.servers import free_port
+from tests.sharing import shared
 
 HOUR = 3600
 
@@ -310,12 +312,12 @@ def _measure(site: Site) -> tuple[int, int]:
     return rows, int(done.stderr.partition("VmHWM:")[2].split()[0])
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path: Path, new_registry: RegistryFactory) -> None:
-    site = Site(tmp_path, new_registry("sqlite", "left"))
+def test_a_reader_that_leaves_is_no_error(site: Site) -> None:
     for _ in range(5000):  # more than a pipe holds
         site.seed.add(deleted_ago=60, with_file=False)
     site.seed.write()
-    command = f"{sys.executable} -m evscrub list --config-file {site.agent.config_path}"
+    python = shared(EvscrubPython).python
+    command = f"{python} -m evscrub list --config-file {site.agent.config_path}"
     script = f'exec 3>&1; {{ {command} -f csv; echo "exit $?" >&3; }} | head -n 1 > /dev/null'
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout == "exit 0\n"

@@ -10,15 +10,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _GRACE_SECONDS = 10.0
-#: What a peer may say between its begin and its end.
-_MARKS = frozenset({"begin", "first", "half"})
+#: What a peer may say on its way, for whoever waits for it.
+_MARKS = frozenset({"first", "half"})
 
 Message = Mapping[str, Any]
 
@@ -145,17 +145,16 @@ class Peer:
     def pid(self) -> int:
         return self._process.pid
 
-    def hears(self, said: str, deadline: float, skip: Container[str] = ()) -> Message:
-        """Wait until the peer says so.
+    def hears(self, said: str, deadline: float) -> Message:
+        """Wait until the peer says so; before that, it may say how far it is.
 
-        :param skip: what it may say before.
         :raises PeerError: it ended, said something else or nothing within `deadline` seconds.
         """
         try:
             while True:
                 message = self._messages.get(timeout=deadline)
                 heard = None if message is None else message.pop("said")
-                if heard not in skip:
+                if heard == said or heard not in _MARKS:
                     break
         except queue.Empty:
             error = f"{self._module}: no {said!r} within {deadline} s{self._tail()}"
@@ -169,18 +168,20 @@ class Peer:
         self._process.send_signal(number)
 
     def measure(
-        self, deadline: float, servers: Iterable[int] = (), *, since: str = "begin"
+        self, deadline: float, servers: Iterable[int] = (), *, second_half: bool = False
     ) -> Span:
         """Wait for the peer's work to begin and end, and say what it used.
 
         :param deadline: seconds for each of the two.
         :param servers: processes whose CPU time counts as the servers'.
-        :param since: what the peer says when that begins which is measured.
+        :param second_half: measure from when half of the images are scrubbed.
         """
         servers = list(servers)
-        begin = self.hears(since, deadline, skip=_MARKS - {since})
+        begin = self.hears("begin", deadline)
+        if second_half:
+            begin = self.hears("half", deadline)
         before = sum(map(cpu_seconds, servers))
-        end = dict(self.hears("end", deadline, skip=_MARKS))
+        end = dict(self.hears("end", deadline))
         after = sum(map(cpu_seconds, servers))
         return Span(
             seconds=end.pop("wall") - begin["wall"],

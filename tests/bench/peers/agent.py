@@ -38,7 +38,6 @@ class Count:
     def __init__(self, images: int) -> None:
         self.late: list[float] = []
         self.waits = False  #: whether more has to happen than so many images
-        self.halfway = False  #: whether to say when half of the images are scrubbed
         self.agent: Agent
         self._images = images
 
@@ -46,7 +45,7 @@ class Count:
         if not self.late:
             say("first")
         self.late.append(image.late_seconds)
-        if self.halfway and len(self.late) == self._images // 2:
+        if len(self.late) == self._images // 2:
             say("half")
         if len(self.late) == self._images and not self.waits:
             self.say_end()
@@ -91,7 +90,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--images", type=int, default=0)
-    parser.add_argument("--half", action="store_true", help='say "half" at half of the images')
     parser.add_argument("--no-sweep", action="store_true", help="only what the bus brings")
     parser.add_argument("--delete-seconds", type=float, help="a store stand-in that sleeps")
     parser.add_argument("--parked", type=int, default=0, help='say "parked" at so many of these')
@@ -104,7 +102,6 @@ def main() -> None:
     conf, own = loader.load([arguments.config_file])
     log.setup(own, "evscrub")
     count = Count(arguments.images)
-    count.halfway = arguments.half
     agent = count.agent = Agent(conf, own, count)
     store = SlowStore(arguments.delete_seconds or 0.0)
     if arguments.delete_seconds is not None:
