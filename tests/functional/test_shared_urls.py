@@ -105,3 +105,26 @@ def test_location_that_commits_after_the_overlap_is_seen_by_the_next_full_read(
         assert set(shared.among(WANTED)) == set()
         times.now += 3600
         assert set(shared.among(WANTED)) == {WANTED[0].id}
+
+
+@pytest.mark.parametrize("calls", range(4))
+def test_location_that_commits_while_the_index_is_renewed_is_seen(
+    rows: Rows, shared: SharedUrls, times: Times, calls: int
+) -> None:
+    rows.add(("fast", "file:///older"))
+    with rows.engine.begin() as connection:
+        connection.execute(sa.text("UPDATE image_locations SET created_at = '2026-01-01'"))
+    assert set(shared.among(WANTED)) == set()
+    times.now = 2701.0
+    with uncommitted(rows, URL) as commit:
+        rows.add(("fast", "file:///later"))
+        assert set(shared.among(WANTED)) == set()
+        for _ in range(calls):
+            shared.renew_page()
+        assert set(shared.among(WANTED)) == set()
+        commit()
+        while shared.renew_page():
+            assert set(shared.among(WANTED)) == {WANTED[0].id}
+    assert not shared.is_old
+    assert set(shared.among(WANTED)) == {WANTED[0].id}
+    assert set(shared.among([WANTED[0]._replace(value="file:///older")])) == {WANTED[0].id}

@@ -29,7 +29,8 @@ from evscrub.domain.verdict import (
     StoreNotUsableError,
     maybe_shared,
 )
-from evscrub.registry import shared_urls
+from evscrub.registry import object_index
+from evscrub.registry.object_index import ObjectIndex
 from evscrub.registry.recent_ids import OVERLAP_SECONDS, RecentIds
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.registry.tables import image_locations, images, metadata
@@ -47,6 +48,7 @@ STATES = {
 }
 WANTED = ("live", "pending", "incomplete", "deactivated")
 OLD_SECONDS = 7200.0
+RENEWAL_SECONDS = 2700.0
 EACH_AGE = pytest.mark.parametrize("age", [0, OLD_SECONDS], ids=["new", "old"])
 
 
@@ -146,10 +148,10 @@ class Sharing:
     """Answers with the ids of rows whose data stays, whatever the verdict on them."""
 
     def __init__(self, verdicts: SharedUrls) -> None:
-        self._verdicts = verdicts
+        self.verdicts = verdicts
 
     def among(self, rows: Collection[LocationRow], *, just_claimed: bool = True) -> set[int]:
-        return set(self._verdicts.among(rows, just_claimed=just_claimed))
+        return set(self.verdicts.among(rows, just_claimed=just_claimed))
 
 
 def row(number: int, value: str) -> LocationRow:
@@ -379,7 +381,7 @@ def test_few_rows_are_read_if_nothing_is_shared(registry: Registry) -> None:
 def test_reads_page_by_page(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, age: float
 ) -> None:
-    monkeypatch.setattr(shared_urls, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(object_index, "_PAGE_ROWS", 2)
     numbers = [registry.add(f"file:///{number}", age=age) for number in range(5)]
     rows = [row(900 + number, f"file:///{number}") for number in range(5)]
     shared = registry.shared()
@@ -461,12 +463,203 @@ def test_nothing_is_deleted_while_no_location_can_be_decrypted(registry: Registr
     assert registry.verdicts().among(wanted) == {11: SHARED}
 
 
+class TestRenewal:
+    """An index is renewed a page at a time while the old one serves."""
+
+    @pytest.fixture
+    def registry(self, monkeypatch: pytest.MonkeyPatch) -> Registry:
+        """Return a registry of nine older locations, which are read in pages of two."""
+        monkeypatch.setattr(object_index, "_PAGE_ROWS", 2)
+        registry = Registry()
+        for number in range(1, 10):
+            registry.add(f"file:///{number}", age=OLD_SECONDS)
+        return registry
+
+    @pytest.fixture
+    def shared(self, registry: Registry) -> SharedUrls:
+        """Return what has read all, three quarters of an hour ago."""
+        shared = registry.verdicts()
+        assert shared.among([row(999, "file:///none")]) == {}
+        registry.now = RENEWAL_SECONDS + 1
+        return shared
+
+    def test_row_changed_in_place_is_seen(self, registry: Registry, shared: SharedUrls) -> None:
+        registry.set(2, value="file:///new")
+        wanted = [row(999, "file:///new")]
+        pages = 1
+        while shared.renew_page():
+            assert shared.among(wanted) == {}
+            pages += 1
+        assert pages == 1 + 5  # the first only begins
+        assert shared.among(wanted) == {999: SHARED}
+        assert shared.among([row(999, "file:///2")]) == {}
+
+    def test_old_index_serves_meanwhile(self, registry: Registry, shared: SharedUrls) -> None:
+        while shared.renew_page():
+            registry.statements.clear()
+            assert shared.among([row(999, "file:///9")]) == {999: SHARED}
+            assert not any("LIMIT" in statement for statement in registry.statements)
+        registry.statements.clear()
+        assert shared.among([row(999, "file:///9")]) == {999: SHARED}
+        assert not any("LIMIT" in statement for statement in registry.statements)
+
+    def test_no_claim_reads_all_as_long_as_it_is_renewed(
+        self, registry: Registry, shared: SharedUrls
+    ) -> None:
+        for _ in range(3):
+            while shared.renew_page():
+                pass
+            registry.now += RENEWAL_SECONDS + 1
+            registry.statements.clear()
+            assert shared.among([row(999, "file:///1")]) == {999: SHARED}
+            assert not any("LIMIT" in statement for statement in registry.statements)
+
+    @pytest.mark.parametrize("calls", range(7))
+    @pytest.mark.parametrize("after_seconds", [0, OVERLAP_SECONDS + 5])
+    @pytest.mark.parametrize("number", [500, 492], ids=["higher", "lower"])
+    def test_row_that_appears_meanwhile_is_seen(
+        self, registry: Registry, calls: int, after_seconds: float, number: int
+    ) -> None:
+        registry.add("file:///recent", number=490)
+        shared = registry.verdicts()
+        assert shared.among([row(999, "file:///none")]) == {}
+        registry.now = RENEWAL_SECONDS + 1
+        registry.add("file:///taken", number=495)  # after 492, which is committed later
+        for _ in range(calls):
+            shared.renew_page()
+        registry.add("file:///late", number=number)
+        wanted = [row(999, "file:///late")]
+        assert shared.among(wanted) == {999: SHARED}
+        registry.now += after_seconds
+        while shared.renew_page():
+            assert shared.among(wanted) == {999: SHARED}
+        assert shared.among(wanted) == {999: SHARED}
+
+    @pytest.mark.parametrize("calls", range(7))
+    def test_a_registry_restored_from_a_dump_is_read_in_full(
+        self, registry: Registry, shared: SharedUrls, calls: int
+    ) -> None:
+        newest = registry.add("file:///newest")
+        for _ in range(3):  # so that the newest row has been there for longer than the overlap
+            shared.among([row(999, "file:///none")])
+            registry.now += OVERLAP_SECONDS
+        for _ in range(calls):
+            shared.renew_page()
+        registry.set(2, value="file:///new")
+        with registry.engine.begin() as connection:
+            connection.execute(sa.delete(image_locations).where(image_locations.c.id == newest))
+        while shared.renew_page():
+            pass
+        assert shared.among([row(999, "file:///new")]) == {999: SHARED}
+
+    def test_young_index_is_not_renewed(self, registry: Registry, shared: SharedUrls) -> None:
+        registry.now = RENEWAL_SECONDS
+        registry.statements.clear()
+        assert not shared.is_old
+        assert not shared.renew_page()
+        assert not registry.verdicts().renew_page()
+        assert registry.statements == []
+
+    def test_index_that_a_claim_has_read_is_kept(
+        self, registry: Registry, shared: SharedUrls
+    ) -> None:
+        for _ in range(3):
+            assert shared.renew_page()
+        registry.set(2, value="file:///new")
+        registry.now = 3601
+        assert shared.among([row(999, "file:///new")]) == {999: SHARED}
+        assert not shared.renew_page()
+
+    def test_pages_from_before_a_dump_was_restored_are_read_again(
+        self, registry: Registry, shared: SharedUrls
+    ) -> None:
+        newest = registry.add("file:///newest")
+        for _ in range(3):
+            shared.among([row(999, "file:///none")])
+            registry.now += OVERLAP_SECONDS
+        for _ in range(3):
+            assert shared.renew_page()
+        registry.set(2, value="file:///new")
+        with registry.engine.begin() as connection:
+            connection.execute(sa.delete(image_locations).where(image_locations.c.id == newest))
+        wanted = [row(999, "file:///new")]
+        assert shared.among(wanted) == {999: SHARED}
+        registry.now += RENEWAL_SECONDS + 1
+        while shared.renew_page():
+            pass
+        assert not shared.is_old
+        assert shared.among(wanted) == {999: SHARED}
+
+    def test_index_that_a_claim_reads_during_the_last_page_is_kept(
+        self, registry: Registry, shared: SharedUrls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        read_page = ObjectIndex.read_page
+
+        def slowly(index: ObjectIndex, connection: sa.Connection) -> bool:
+            there_may_be_more = read_page(index, connection)
+            if not there_may_be_more:
+                monkeypatch.undo()
+                registry.now = 3601
+                registry.set(2, value="file:///new")
+                assert shared.among([row(999, "file:///new")]) == {999: SHARED}
+            return there_may_be_more
+
+        monkeypatch.setattr(ObjectIndex, "read_page", slowly)
+        while shared.renew_page():
+            pass
+        assert registry.now == 3601
+        assert shared.among([row(999, "file:///new")]) == {999: SHARED}
+
+    def test_a_page_that_could_not_be_read_is_read_later(
+        self, registry: Registry, shared: SharedUrls, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert shared.renew_page()
+        assert shared.renew_page()
+        with monkeypatch.context() as patch:
+            patch.setattr(shared, "database", None)
+            with pytest.raises(AttributeError):
+                shared.renew_page()
+        registry.statements.clear()
+        while shared.renew_page():
+            pass
+        assert (
+            sum("LIMIT" in statement for statement in registry.statements) == 4 + 1
+        )  # and recent ones
+        for number in range(1, 10):
+            assert shared.among([row(999, f"file:///{number}")]) == {999: SHARED}
+
+    def test_places_are_those_of_the_new_index(
+        self, registry: Registry, shared: SharedUrls
+    ) -> None:
+        _, place = registry.key_and_place("file:///1")
+        assert shared.live_ids(place)[:2] == [9, 8]
+        registry.set(9, "settled")
+        while shared.renew_page():
+            pass
+        assert shared.live_ids(place)[:2] == [8, 7]
+
+    def test_key_that_came_meanwhile_reveals_locations(self, registry: Registry) -> None:
+        key = "0123456789abcdef"
+        registry.add(str(crypt.urlsafe_encrypt(key, "file:///c", 64)), age=OLD_SECONDS)
+        registry.key = key[::-1]
+        shared = registry.verdicts()
+        wanted = [row(999, "file:///c")]
+        assert shared.among(wanted) == {999: HIDDEN}
+        registry.key = key
+        registry.now = RENEWAL_SECONDS + 1
+        while shared.renew_page():
+            assert shared.among(wanted) == {999: HIDDEN}
+        assert shared.among(wanted) == {999: SHARED}
+
+
 _URLS = st.sampled_from(["file:///a", "file:///b", "file:///c"])
 _STEPS = st.lists(
-    st.tuples(st.just("add"), _URLS)
+    st.tuples(st.sampled_from(["add", "add older"]), _URLS)
     | st.tuples(st.sampled_from(sorted(STATES)), st.integers(0, 9))
-    | st.tuples(st.just("ask"), _URLS),
-    max_size=30,
+    | st.tuples(st.just("ask"), _URLS)
+    | st.tuples(st.just("wait"), st.sampled_from([OVERLAP_SECONDS, RENEWAL_SECONDS]))
+    | st.tuples(st.just("renew"), st.integers(1, 3)),
+    max_size=40,
 )
 
 
@@ -477,12 +670,18 @@ def test_any_change_is_seen_immediately(steps: list[tuple[str, Any]]) -> None:
     urls: dict[int, str] = {}
     states: dict[int, str] = {}
     for verb, value in steps:
-        if verb == "add":
-            number = registry.add(f"{value}#{len(urls)}")
+        if verb in {"add", "add older"}:
+            age = OLD_SECONDS if verb == "add older" else 0
+            number = registry.add(f"{value}#{len(urls)}", age=age)
             urls[number], states[number] = value, "live"
         elif verb == "ask":
             wanted = any(urls[key] == value for key, state in states.items() if state in WANTED)
             assert shared.among([row(999, value)]) == ({999} if wanted else set())
+        elif verb == "wait":
+            registry.now += value
+        elif verb == "renew":
+            for _ in range(value):
+                shared.verdicts.renew_page()
         elif states:
             number = sorted(states)[value % len(states)]
             # What is settled stays so.
@@ -491,19 +690,13 @@ def test_any_change_is_seen_immediately(steps: list[tuple[str, Any]]) -> None:
                 states[number] = verb
 
 
-_PAIRS = st.sets(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=20)
-
-
-@given(_PAIRS, _PAIRS)
-def test_an_index_has_each_that_was_added_once(
-    first: set[tuple[int, str]], second: set[tuple[int, str]]
-) -> None:
-    index = UrlIndex(first)
-    index.update(second)
-    index.update(second)
+@given(st.lists(st.tuples(st.integers(1, 2**32 - 1), _URLS), max_size=40))
+def test_an_index_has_each_that_was_added_once(pairs: list[tuple[int, str]]) -> None:
+    index = UrlIndex()
+    for number, url in (*pairs, *pairs):
+        index.add(number, url)
     for url in ("file:///a", "file:///b", "file:///c", "file:///d"):
-        there = sorted(number for number, other in first | second if other == url)
-        assert list(index.ids(url)) == there
+        assert list(index.ids(url)) == sorted({key for key, other in pairs if other == url})
 
 
 class Table:
