@@ -21,6 +21,7 @@ from evscrub.registry.live_images import LiveImages
 from evscrub.registry.shared_urls import SharedUrls
 from evscrub.scrubbing.claiming import Again
 from evscrub.scrubbing.context import Context
+from evscrub.scrubbing.index_renewal import IndexRenewal
 from evscrub.scrubbing.job import Job, Lease, Location
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
@@ -59,6 +60,7 @@ class Claimer:
         self._leases = leases
         self._context = context
         self._shared_urls = SharedUrls(claims.database, stores, context.clock)
+        self.index_renewal = IndexRenewal(self._shared_urls, context.calls)
         self.witness_finder = WitnessFinder(
             self._shared_urls.live_ids, LiveImages(claims.database).read, stores.resolve
         )
@@ -137,6 +139,7 @@ class Claimer:
             self.put_back(taken, lane.name)
             return []
         lane.claiming.took(self._context.clock.since(asked))
+        self.index_renewal.claimed()
         self._context.database_clock.observe(seen.now, asked)
         if seen.refused:
             self._refuse()

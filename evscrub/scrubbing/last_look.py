@@ -23,7 +23,7 @@ LOOK_SECONDS = 2.0
 #: Age of an answer at which a worker asks again first. It must not become too old on the way to the
 #: thread: a job that comes there late has used up its turn at the rate limits.
 _RENEW_SECONDS = LOOK_SECONDS / 2
-#: Attempts: an answer that takes longer than that is too old. The first in an hour reads all rows.
+#: Attempts: an answer that takes longer than that is too old. One may have to read all rows.
 _TRIES = 3
 
 NO_LAST_LOOK = Verdict(Outcome.TRANSIENT, "no_last_look", "the registry answers too late or not")

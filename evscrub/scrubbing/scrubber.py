@@ -190,7 +190,8 @@ class Scrubber:
                 self._tasks = tasks
                 tasks.start_soon(self._pump)
                 tasks.start_soon(self._finish_deletes)
-                for part in (self._settler, self._leases, self._context.calls):
+                renewal = self._claimer.index_renewal
+                for part in (self._settler, self._leases, self._context.calls, renewal):
                     tasks.start_soon(part.run)
                 await stop.wait()
                 await self._drain(drain_seconds)
