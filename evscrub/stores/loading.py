@@ -88,7 +88,9 @@ class StoreLoader:
         :returns: the stores that became usable since the last call.
         """
         for name in filter(self._unusable.__contains__, self.enabled):
-            self._start(name)
+            # One that has taken longer than it was waited for may be loaded by now.
+            if name in self._faults or name not in self._threads:
+                self._start(name)
         before, self._unusable = self._unusable, set(self._faults)
         return before - self._unusable
 
