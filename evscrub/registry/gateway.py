@@ -26,8 +26,9 @@ T = TypeVar("T")
 RETRY_SECONDS = 5.0
 #: How long calls may be pending without an answer to any of them.
 SILENT_SECONDS = 10.0
-#: For a look, claims for a few stores, a settlement or a renewal, and a page of a sweep.
-_THREADS = 7
+#: For a look, claims for a few stores, a settlement or a renewal of claims, a page of a sweep, and
+#: one of the index of shared data.
+_THREADS = 8
 _TICK_SECONDS = 1.0
 #: A tick that comes this late shows that the process was stopped, not the registry.
 _LATE_SECONDS = 3.0

@@ -101,7 +101,7 @@ class ObjectIndex:
         return self._live.of(place_of(part))
 
     def read_page(self, connection: sa.Connection) -> bool:
-        """Index the next page of the rows that were there at creation.
+        """Index the next page of the older rows, which were there at creation.
 
         :returns: whether there may be further pages.
         """
