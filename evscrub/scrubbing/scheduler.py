@@ -15,7 +15,8 @@ from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 
-_LOOK_SIZE = 500
+#: Maximum number of images in one look.
+LOOK_SIZE = 500
 
 
 class Scheduler:
@@ -32,7 +33,7 @@ class Scheduler:
 
     def images_to_look_at(self) -> list[Taken]:
         """Take ready images whose store is not known, up to one batch."""
-        return self._queue.take(UNKNOWN_LANE, _LOOK_SIZE)
+        return self._queue.take(UNKNOWN_LANE, LOOK_SIZE)
 
     def claims(self) -> Iterator[tuple[Lane, list[Taken]]]:
         """Take the ready images to claim, and yield them in batches with their lane."""

@@ -10,7 +10,7 @@ from oslo_log import log as logging
 from evscrub.config.settings import Settings
 from evscrub.domain.words import count
 from evscrub.flow_control.owner_limit import OwnerLimit
-from evscrub.queueing.delay_queue import DelayQueue
+from evscrub.queueing.delay_queue import DelayQueue, Taken
 from evscrub.registry.claims import Claims
 from evscrub.scrubbing.claimer import Claimer
 from evscrub.scrubbing.context import NOBODY, Context, Observers
@@ -20,7 +20,7 @@ from evscrub.scrubbing.last_look import LastLook
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.pipeline import Pipeline
 from evscrub.scrubbing.retries import Retried, Retries
-from evscrub.scrubbing.scheduler import Scheduler
+from evscrub.scrubbing.scheduler import LOOK_SIZE, Scheduler
 from evscrub.scrubbing.settler import Settler
 from evscrub.scrubbing.statistics import ScrubberStatistics
 from evscrub.scrubbing.witnesses import Witnesses
@@ -32,6 +32,11 @@ LOG = logging.getLogger(__name__)
 
 #: Least time between two turns of the loop: one for each delete would cost more than the delete.
 _PUMP_SECONDS = 0.005
+
+#: Least time from the start of a look to the next one, unless it was full: a look at few images
+#: costs nearly as much as one at many. Events are looked at a second before they are due, so this
+#: delays deletes only where scrub_time is shorter than that second and this.
+_LOOK_SECONDS = 0.3
 
 
 class Scrubber:
@@ -219,9 +224,13 @@ class Scrubber:
             self._looking = True
             self._tasks.start_soon(self._look, taken)
 
-    async def _look(self, *arguments: object) -> None:
-        await self._do(self._pipeline.look, *arguments)
+    async def _look(self, taken: Sequence[Taken]) -> None:
+        began = self._context.clock.boot()
+        await self._do(self._pipeline.look, taken)
+        if len(taken) < LOOK_SIZE:
+            await anyio.sleep(max(0.0, began + _LOOK_SECONDS - self._context.clock.boot()))
         self._looking = False
+        self.wake()
 
     def _start_deletes(self) -> None:
         """Give claimed images to workers."""
