@@ -6,6 +6,8 @@ The thread changes nothing but its batch, and when the first delete of a job beg
 
 from collections.abc import Sequence
 
+from oslo_log import log as logging
+
 from evscrub.domain.proof import Proof
 from evscrub.domain.verdict import GONE, Verdict
 from evscrub.scrubbing.batch import Answer, Batch
@@ -16,6 +18,8 @@ from evscrub.scrubbing.last_look import NO_LAST_LOOK, LastLook
 from evscrub.scrubbing.lease_keeper import LeaseKeeper
 from evscrub.scrubbing.witnesses import Witnesses
 from evscrub.stores.backends import Stores, Target
+
+LOG = logging.getLogger(__name__)
 
 
 class Deleter:
@@ -141,6 +145,7 @@ class Deleter:
             return self._answer(job, location, None, began)
         if job.begun_at is None:
             job.begun_at = self._context.database_clock.now()
+        LOG.debug("Deleting the data of image %s in store %s", job.claim.image.id, target.store)
         try:
             verdict = self._stores.delete(target)
         except Exception as error:  # noqa: BLE001 - it concerns this image only

@@ -115,8 +115,7 @@ class Faults:
         agent.gone()
         agent.signal(signal.SIGSTOP)
         self._over.wait(fault.seconds)
-        agent.signal(signal.SIGCONT)
-        agent.back()
+        agent.resume()
 
     _stop_short = _stop_long = _stop
 

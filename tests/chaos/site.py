@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import oslo_messaging
 import sqlalchemy as sa
@@ -59,6 +59,17 @@ for _name in ("oslo.messaging", "oslo_messaging"):
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 
+class Sleep(NamedTuple):
+    """When an agent was stopped, and went on as the same process.
+
+    :param logged: how long its log was before it went on, characters.
+    """
+
+    slept: float
+    woke: float
+    logged: int
+
+
 class ChaosAgent(AgentProcess):
     """An agent that says its name to the store, and whose clock may be off.
 
@@ -101,10 +112,8 @@ class ChaosAgent(AgentProcess):
         self.skew = 0.0
         #: When it was killed, stopped or sent home: from then on others may have its claims.
         self.away: list[tuple[float, float]] = []
-        #: Those of its absences after which the same process went on.
-        self.sleeps: list[tuple[float, float]] = []
+        self.sleeps: list[Sleep] = []
         self._away_since = time.time()
-        self._away_pid: int | None = None
         self._said_before = 0
 
     def launch(self) -> None:
@@ -146,15 +155,19 @@ class ChaosAgent(AgentProcess):
     def gone(self) -> None:
         """Note that it is away from now on."""
         self._away_since = self._away_since or time.time()
-        self._away_pid = self.process.pid if self.process else None
 
     def back(self) -> None:
         """Note that it is back."""
         if self._away_since:
             self.away.append((self._away_since, time.time()))
-            if self.process and self.process.pid == self._away_pid:
-                self.sleeps.append(self.away[-1])
         self._away_since = 0.0
+
+    def resume(self) -> None:
+        """Let it go on after SIGSTOP."""
+        logged = len(self.log)
+        self.signal(signal.SIGCONT)
+        self.back()
+        self.sleeps.append(Sleep(*self.away[-1], logged))
 
     @property
     def absences(self) -> list[tuple[float, float]]:

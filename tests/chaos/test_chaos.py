@@ -4,16 +4,20 @@
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
+import pytest
 
 from evscrub.demo.glance_config import GlanceConfig, write_config
 from tests.chaos.group_rate import judge
 from tests.chaos.plan import AGENT_FAULTS, GROUP_FAULTS, GROUP_RATE, OTHER_FAULTS, make_plan
 from tests.chaos.rows import Rows, new_id
 from tests.chaos.run import run
-from tests.chaos.site import ChaosAgent
+from tests.chaos.site import ChaosAgent, Sleep
 from tests.chaos.store import BUCKET, COPIES, ObjectStore, Request
+from tests.chaos.watch import Watch
 from tests.functional.agents import wait_for
 from tests.functional.glance_tables import TEMPLATES
 from tests.sharing import shared
@@ -58,6 +62,37 @@ def test_a_slow_machine_is_allowed_for_and_a_frozen_agent_is_not() -> None:
     usual = judge(_deletes(GROUP_RATE), []).allowed
     assert judge(late, []).allowed > usual + GROUP_RATE * 1.9
     assert judge(late, [(100.5, 101.5)]).allowed == usual
+
+
+BEGUN = "Deleting the data of image i in store copies\n"
+
+
+@pytest.mark.parametrize(
+    ("asleep", "awake", "found"),
+    [
+        ("", BEGUN, True),
+        (BEGUN, "", False),
+        (BEGUN, BEGUN, True),
+        ("", BEGUN.replace("copies", "objects"), False),
+        ("", f"The claim of image i expired\n{BEGUN}", False),
+    ],
+)
+def test_a_sleeper_that_begins_the_next_delete_is_found(
+    asleep: str, awake: str, *, found: bool
+) -> None:
+    """One that was stopped in the store call is not, however long that takes to its request."""
+    first = Request(100.0, 100.5, "agent0", "HEAD", "i", 200)
+    second = Request(121.0, 121.0, "agent0", "HEAD", "copies/i", 404)
+    sleeps = [Sleep(101.0, 120.0, len(asleep))]
+    agent = SimpleNamespace(name="agent0", log=asleep + awake, sleeps=sleeps)
+    site: Any = SimpleNamespace(
+        agents=[agent],
+        objects=SimpleNamespace(requests=[first, second]),
+        rows=SimpleNamespace(rows=lambda *_: []),
+    )
+    watch = Watch(site, {})
+    watch.judge_sleepers()
+    assert [image_id for image_id, _ in watch.violations] == ["i"] * found
 
 
 def test_the_store_tells_an_object_s_size() -> None:
@@ -125,4 +160,6 @@ def test_an_agent_that_slept_goes_on_with_nothing(tmp_path: Path) -> None:
             "what the sleeper does", lambda: told in sleeper.log or len(objects.requests) > asked
         )
         assert [r for r in objects.requests[asked:] if r.key == copy] == []
+        assert f"Deleting the data of image {image_id} in store objects" in sleeper.log
+        assert f"Deleting the data of image {image_id} in store copies" in other.log
         assert rows.status(image_id) == taken_over

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections import defaultdict
@@ -23,8 +24,8 @@ MEMORY_LIMIT = 400 << 20
 #: How long after it resumed an agent may take to finish the store calls that it was stopped in: a
 #: bound for what hangs, since the machine may be slow.
 _RESUMED_SECONDS = 10.0
-#: How long a driver takes from the last check of a lease to its first request, on a busy machine.
-_BEGUN_SECONDS = 1.0
+#: What an agent logs between the last check of a lease and the store call: the second location.
+_BEGUN = re.compile(rf"Deleting the data of image (\S+) in store {COPIES}\b")
 _LIVE = (
     "SELECT i.id, l.id, l.value FROM images i JOIN image_locations l ON l.image_id = i.id"
     " WHERE i.status = 'active' AND NOT i.deleted AND NOT l.deleted AND l.status = 'active'"
@@ -204,26 +205,21 @@ class Watch:
             heads = [
                 r for r in self._site.objects.requests if r.who == agent.name and r.method == "HEAD"
             ]
-            for slept, woke in agent.sleeps:
+            for slept, woke, logged in agent.sleeps:
                 if woke - slept < CLAIM_TIMEOUT:
                     continue
                 before = {r.key for r in heads if slept - 5 < r.at < woke}
                 after = {r.key: r.at for r in heads if woke <= r.at < woke + CLAIM_TIMEOUT}
-                # The call for their second location may have begun, without a request so far.
-                before -= {
-                    r.key
-                    for r in self._site.objects.requests
-                    if r.who == agent.name
-                    and r.deleted
-                    and slept - _BEGUN_SECONDS < r.ended < slept
-                }
+                # A store call that began before may come to its first request only now.
+                begun = set(_BEGUN.findall(agent.log, logged))
                 for key, at in after.items():
                     # Its first location's delete was under way, and the second one came next.
                     image_id = _image_of(key)
                     # One that it let go of may be claimed again, by itself too.
                     let_go = f"The claim of image {image_id} expired" in agent.log
                     let_go = let_go or self._was_settled(image_id, woke, at)
-                    if key != image_id and image_id in before - after.keys() and not let_go:
+                    went_on = image_id in before - after.keys() and image_id in begun
+                    if key != image_id and went_on and not let_go:
                         self.violated(
                             image_id,
                             f"{agent.name} slept {slept:.2f}..{woke:.2f} and went on with {key}",
