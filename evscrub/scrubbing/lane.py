@@ -303,6 +303,11 @@ class Lane:
         return self.claiming.images_of(owner) + self.backlog.count(owner) + working
 
     @property
+    def is_fast(self) -> bool:
+        """Whether deletes are known to be fast, and the store works."""
+        return 0 < self.delete_seconds < _FAST_SECONDS and self.breaker.state is State.CLOSED
+
+    @property
     def free_slots(self) -> int:
         """How many more workers may run.
 
@@ -326,9 +331,7 @@ class Lane:
 
     def _worth_taking(self) -> int:
         """Return the batch size for a worker: more than 1 only if deletes are known to be fast."""
-        if not 0 < self.delete_seconds < _FAST_SECONDS or self.breaker.state is not State.CLOSED:
-            return 1
-        return int(BATCH_SECONDS / self.delete_seconds)
+        return int(BATCH_SECONDS / self.delete_seconds) if self.is_fast else 1
 
     # -- answers
 

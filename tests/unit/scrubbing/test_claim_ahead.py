@@ -58,6 +58,19 @@ class TestClaimSize:
         run(lane, 4)
         assert claim_size(lane, 10, 100, 0) == pytest.approx(50, abs=2)
 
+    def test_claims_all_that_fall_due_at_a_time_if_deletes_are_fast(self) -> None:
+        lane = new_lane(4)
+        lane.took(0.001)
+        assert claim_size(lane, 0, 100, 0) == 100
+        lane.took(0.001)
+        answers(lane, THROTTLED, FAILURES)
+        assert claim_size(lane, 10, 100, 0) == 1
+
+    def test_claims_for_the_workers_if_deletes_are_slow(self) -> None:
+        lane = new_lane(4)
+        lane.took(0.02)
+        assert claim_size(lane, 0, 100, 0) == 4
+
     @pytest.mark.parametrize(("rate", "store_rate"), [(20, 0), (0, 20), (20, 400), (400, 20)])
     def test_claims_a_quarter_second_of_work_under_a_rate(
         self, rate: float, store_rate: float
@@ -92,7 +105,7 @@ class TestClaimSize:
         assert claim_size(lane, 10, 100, 0) == 100
         lane.claiming.begins(takes(90))
         assert claim_size(lane, 10, 100, 0) == 100
-        lane.claiming.begins(takes(9))
+        lane.claiming.begins(takes(10))
         assert claim_size(lane, 10, 100, 0) == 0
         lane.claiming.ends(takes(90), 90)
         fill(lane, 90)

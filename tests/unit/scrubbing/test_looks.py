@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How often the scrubber looks at images, in simulated time."""
+"""How often the scrubber looks at images and claims them, in simulated time."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from evscrub.domain.decisions import Policy
 from evscrub.registry.claims import Seen
+from evscrub.scrubbing.claimer import UNKNOWN_LANE
 from evscrub.scrubbing.scheduler import LOOK_SIZE
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import World, instant
@@ -19,11 +20,12 @@ REST = 0.3
 
 
 class Looks(World):
-    """A registry that records when it is looked at, and at how many images."""
+    """A registry that records looks and claims: when, and how many images."""
 
     def __init__(self, images: int) -> None:
         super().__init__(file=instant)
         self.seen: list[tuple[float, int]] = []
+        self.claimed: list[tuple[float, int]] = []
         self.ids = [self.add(f"o{number % 3}", "file") for number in range(images)]
 
     def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
@@ -34,14 +36,14 @@ class Looks(World):
         try:
             return super().claim(image_ids, policy)
         finally:
-            self.seen.pop()  # its own look
+            self.claimed.append(self.seen.pop())  # its own look
 
-    async def trickle(self, scrubber: Scrubber) -> None:
-        """Announce the images again, one each 10 ms, each due a second later."""
+    async def trickle(self, scrubber: Scrubber, lane: str = UNKNOWN_LANE) -> None:
+        """Let the images fall due one each 10 ms."""
         for image_id in self.ids:
             scrubber._queue.cancel(image_id)
         for image_id in self.ids:
-            scrubber._queue.add(image_id, anyio.current_time())
+            scrubber._queue.add(image_id, anyio.current_time(), lane=lane)
             scrubber.wake()
             await anyio.sleep(0.01)
 
@@ -81,3 +83,24 @@ def test_an_image_due_during_the_rest_needs_no_other_wake_up() -> None:
     world.run(60, later)
     assert [images for _, images in world.seen] == [1, 1]
     assert world.seen[1][0] < REST + 0.05
+
+
+def test_few_images_are_claimed_one_claim_at_a_time() -> None:
+    world = Looks(1000)
+    world.registry_seconds = 0.2
+    world.run(60, lambda scrubber: world.trickle(scrubber, lane="file"))
+    assert set(world.statuses()) == {"deleted"}
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(world.claimed)]
+    # The second one is full: until deletes are known to be fast, a claim is for the workers alone.
+    assert min(gaps[1:]) >= world.registry_seconds
+    assert len(world.claimed) > 10
+
+
+def test_a_pile_is_claimed_by_two_claims_at_a_time() -> None:
+    world = Looks(2000)
+    world.registry_seconds = 0.2
+    world.run(60)
+    assert set(world.statuses()) == {"deleted"}
+    starts = [at for at, images in world.claimed if images == world.settings.batch_size]
+    gaps = [later - earlier for earlier, later in pairwise(starts)]
+    assert sum(gap < world.registry_seconds for gap in gaps) > 5
