@@ -35,9 +35,10 @@ def owner_key(owner: str | OwnerKey | None) -> OwnerKey:
 class _Lane:
     """Ready images of one lane: a queue per owner, and the order of their turns."""
 
-    __slots__ = ("by_group", "turns")
+    __slots__ = ("by_group", "count", "turns")
 
     def __init__(self) -> None:
+        self.count = 0
         self.by_group: dict[int, deque[ImageKey]] = {}
         self.turns: deque[int] = deque()
 
@@ -73,6 +74,7 @@ class Turns:
             lane.turns.append(group)
         else:
             queue.append(key)
+        lane.count += 1
         self.count += 1
 
     def remove(self, key: ImageKey, group: int) -> None:
@@ -86,6 +88,7 @@ class Turns:
         if not queue:
             del lane.by_group[group]
             lane.turns.remove(group)
+        lane.count -= 1
         self.count -= 1
 
     def take(
@@ -112,6 +115,7 @@ class Turns:
                 found.turns.append(group)
             else:
                 del found.by_group[group]
+            found.count -= 1
             self.count -= 1
             count -= 1
             yield key, owner
@@ -121,7 +125,7 @@ class Turns:
     def ready(self, lane: Hashable) -> int:
         """Return the number of ready keys in a lane."""
         found = self._find(lane)
-        return 0 if found is None else sum(map(len, found.by_group.values()))
+        return 0 if found is None else found.count
 
     def has_ready(self, lane: Hashable, at_most: Mapping[OwnerKey, int]) -> bool:
         """Return whether :meth:`take` would yield a key of a lane."""

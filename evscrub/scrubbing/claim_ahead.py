@@ -36,7 +36,7 @@ def claim_size(lane: Lane, now: float, batch_size: int, rate: float) -> int:
         turns = max(1, int(min(rates) * _ahead_seconds(lane)))
         wanted = min(wanted, turns - ahead - lane.waiting)
     wanted -= ahead
-    if wanted < ahead:
+    if wanted <= ahead and wanted < batch_size:
         return 0
     return min(batch_size, wanted if rates else ceil(wanted / lane.claiming.yielded))
 
@@ -64,16 +64,12 @@ def claim_limits(
 def _wanted(lane: Lane, ahead: int, batch_size: int) -> int:
     """Return the target number of images claimed ahead of the workers."""
     free = max(0, lane.free_slots - ahead)
-    return max(free, min(2 * batch_size, int(_per_second(lane) * _ahead_seconds(lane))))
-
-
-def _per_second(lane: Lane) -> float:
-    """Return how many deletes a second the store manages, or more."""
-    measured = lane.pace.per_second
-    if not lane.is_fast:
-        return measured
-    # The measured rate is also low because few images were due; a single worker manages this one.
-    return max(measured, 1 / lane.delete_seconds)
+    seconds = _ahead_seconds(lane)
+    measured = min(2 * batch_size, int(lane.pace.per_second * seconds))
+    # The measured rate is also low because few images were due. This one is of a single worker, if
+    # each delete takes as long as the fastest of late.
+    at_best = min(batch_size, int(seconds / lane.delete_seconds)) if lane.is_fast else 0
+    return max(free, measured, at_best)
 
 
 def _ahead_seconds(lane: Lane) -> float:

@@ -12,6 +12,8 @@ from evscrub.queueing.turns import OwnerKey, owner_key
 _LEAST_YIELD = 0.01
 #: Longest claim that counts, in seconds: a host that was suspended says nothing about the database.
 _MOST_SECONDS = 5.0
+#: How long images may wait for the end of a claim.
+_GATHER_SECONDS = 1.0
 
 
 class Again(NamedTuple):
@@ -36,6 +38,7 @@ class Claiming:
         self._store = store
         self._images: Counter[OwnerKey] = Counter()  # of these claims
         self._ordered = 0
+        self._begun_at = 0.0
 
     @property
     def images(self) -> int:
@@ -46,9 +49,10 @@ class Claiming:
         """Return the number of an owner's images of these claims."""
         return self._images[owner_key(owner)]
 
-    def begins(self, taken: Sequence[Taken]) -> None:
-        """Count the start of a claim of these images."""
+    def begins(self, taken: Sequence[Taken], now: float) -> None:
+        """Count the start of a claim of these images, at `now` seconds since boot."""
         self.count += 1
+        self._begun_at = now
         self._images.update(image.owner for image in taken)
 
     def ends(self, taken: Sequence[Taken], got: int) -> None:
@@ -60,6 +64,14 @@ class Claiming:
         self.count -= 1
         self._images -= Counter(image.owner for image in taken)
         self.yielded = max(_LEAST_YIELD, (self.yielded + got / len(taken)) / 2)
+
+    def gather_seconds(self, now: float) -> float:
+        """Return how long to wait for more images before a claim of few, seconds; 0 to begin it.
+
+        A claim of few images costs nearly as much as one of many, so those that become ready during
+        a claim share the next one; not for long, because one connection may hang.
+        """
+        return max(0.0, self._begun_at + _GATHER_SECONDS - now) if self.count else 0.0
 
     def took(self, seconds: float) -> None:
         """Note how long the registry took for a claim."""

@@ -137,6 +137,8 @@ class Deleter:
         batch.current = None
 
     def _delete(self, job: Job, location: Location, target: Target, began: float) -> Answer:
+        # First, for a log may block: what is checked below must hold when the store is called.
+        LOG.debug("About to delete image %s from store %s", job.claim.image.id, target.store)
         # Either may have expired since the event loop checked.
         if not self._leases.has_time(job) or not self._last_look.is_fresh(job):
             return self._answer(job, location, None, began)
@@ -145,7 +147,6 @@ class Deleter:
             return self._answer(job, location, None, began)
         if job.begun_at is None:
             job.begun_at = self._context.database_clock.now()
-        LOG.debug("Deleting the data of image %s in store %s", job.claim.image.id, target.store)
         try:
             verdict = self._stores.delete(target)
         except Exception as error:  # noqa: BLE001 - it concerns this image only

@@ -49,13 +49,13 @@ class Scheduler:
                 if any(self._queue.has_ready(name, but_theirs) for name in names):
                     self._lanes.make_way(lane)
             while size := claim_size(lane, now, settings.batch_size, settings.rate):
-                # Two claims at a time of half as many images each cost nearly twice as much as one.
-                if lane.claiming.count and sum(map(self._queue.ready, names)) < size:
+                ready = sum(map(self._queue.ready, names))
+                if ready < size and lane.claiming.gather_seconds(now):
                     break
                 taken = self._take(lane, size, now)
                 if not taken:
                     break
-                lane.claiming.begins(taken)
+                lane.claiming.begins(taken, now)
                 yield lane, taken
 
     def lane_for(self, job: Job) -> Lane | None:
@@ -77,6 +77,9 @@ class Scheduler:
         due = self._queue.next_advance()
         if due is not None:
             pause = min(pause, max(0.0, due - self._context.database_clock.now()))
+        now = self._context.clock.boot()
+        for lane in self._lanes:
+            pause = min(pause, lane.claiming.gather_seconds(now) or pause)
         return pause
 
     def _take(self, lane: Lane, size: int, now: float) -> list[Taken]:

@@ -165,8 +165,8 @@ class ChaosAgent(AgentProcess):
     def resume(self) -> None:
         """Let it go on after SIGSTOP."""
         logged = len(self.log)
-        self.signal(signal.SIGCONT)
         self.back()
+        self.signal(signal.SIGCONT)
         self.sleeps.append(Sleep(*self.away[-1], logged))
 
     @property

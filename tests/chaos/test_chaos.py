@@ -64,7 +64,7 @@ def test_a_slow_machine_is_allowed_for_and_a_frozen_agent_is_not() -> None:
     assert judge(late, [(100.5, 101.5)]).allowed == usual
 
 
-BEGUN = "Deleting the data of image i in store copies\n"
+BEGUN = "About to delete image i from store copies\n"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ BEGUN = "Deleting the data of image i in store copies\n"
 def test_a_sleeper_that_begins_the_next_delete_is_found(
     asleep: str, awake: str, *, found: bool
 ) -> None:
-    """One that was stopped in the store call is not, however long that takes to its request."""
+    """One that was stopped in the store call is not, however late its first request comes."""
     first = Request(100.0, 100.5, "agent0", "HEAD", "i", 200)
     second = Request(121.0, 121.0, "agent0", "HEAD", "copies/i", 404)
     sleeps = [Sleep(101.0, 120.0, len(asleep))]
@@ -160,6 +160,6 @@ def test_an_agent_that_slept_goes_on_with_nothing(tmp_path: Path) -> None:
             "what the sleeper does", lambda: told in sleeper.log or len(objects.requests) > asked
         )
         assert [r for r in objects.requests[asked:] if r.key == copy] == []
-        assert f"Deleting the data of image {image_id} in store objects" in sleeper.log
-        assert f"Deleting the data of image {image_id} in store copies" in other.log
+        assert f"About to delete image {image_id} from store objects" in sleeper.log
+        assert f"About to delete image {image_id} from store copies" in other.log
         assert rows.status(image_id) == taken_over

@@ -24,8 +24,8 @@ MEMORY_LIMIT = 400 << 20
 #: How long after it resumed an agent may take to finish the store calls that it was stopped in: a
 #: bound for what hangs, since the machine may be slow.
 _RESUMED_SECONDS = 10.0
-#: What an agent logs between the last check of a lease and the store call: the second location.
-_BEGUN = re.compile(rf"Deleting the data of image (\S+) in store {COPIES}\b")
+#: What an agent logs right before it checks the lease and calls the store of a second location.
+_BEGUN = re.compile(rf"About to delete image (\S+) from store {COPIES}\b")
 _LIVE = (
     "SELECT i.id, l.id, l.value FROM images i JOIN image_locations l ON l.image_id = i.id"
     " WHERE i.status = 'active' AND NOT i.deleted AND NOT l.deleted AND l.status = 'active'"

@@ -103,9 +103,9 @@ class TestClaimSize:
     def test_allows_a_second_claim_while_one_waits(self) -> None:
         lane = self.busy_lane()
         assert claim_size(lane, 10, 100, 0) == 100
-        lane.claiming.begins(takes(90))
+        lane.claiming.begins(takes(90), 0)
         assert claim_size(lane, 10, 100, 0) == 100
-        lane.claiming.begins(takes(10))
+        lane.claiming.begins(takes(10), 0)
         assert claim_size(lane, 10, 100, 0) == 0
         lane.claiming.ends(takes(90), 90)
         fill(lane, 90)
@@ -125,25 +125,25 @@ class TestClaimSize:
         lane = new_lane()
         answers(lane, THROTTLED, FAILURES)
         assert claim_size(lane, 10, 100, 0) == 1
-        lane.claiming.begins(takes(1))
+        lane.claiming.begins(takes(1), 0)
         assert claim_size(lane, 10, 100, 0) == 0
 
     def test_asks_for_more_if_other_agents_claim_the_same_images(self) -> None:
         lane = new_lane(8)
         for got, size in ((8, 8), (4, 11), (0, 22), (0, 43), (0, 86), (0, 100)):
-            lane.claiming.begins(takes(8))
+            lane.claiming.begins(takes(8), 0)
             lane.claiming.ends(takes(8), got)
             assert claim_size(lane, 0, 100, 0) == size
         for _ in range(100):
-            lane.claiming.begins(takes(100))
+            lane.claiming.begins(takes(100), 0)
             lane.claiming.ends(takes(100), 0)
-        lane.claiming.begins(takes(100))
+        lane.claiming.begins(takes(100), 0)
         lane.claiming.ends(takes(100), 100)
         assert claim_size(lane, 0, 100, 0) == 16
 
     def test_asks_for_no_more_than_the_rate_allows(self) -> None:
         lane = new_lane(8, 40)
-        lane.claiming.begins(takes(8))
+        lane.claiming.begins(takes(8), 0)
         lane.claiming.ends(takes(8), 1)
         assert claim_size(lane, 0, 100, 0) == 8
 

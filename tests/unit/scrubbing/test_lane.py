@@ -162,7 +162,7 @@ class TestAnswered:
         assert claim_limits(lane, 0.05, 100) == {ONE: 0}
         assert claim_limits(lane, 1, 100) == {ONE: 1}
         taken = [Taken("1", ONE, 0.0, Source.EVENT)]
-        lane.claiming.begins(taken)
+        lane.claiming.begins(taken, 0)
         assert claim_limits(lane, 1, 100) == {ONE: 0}
         lane.claiming.ends(taken, 1)
         assert lane.takes("one", 1)
