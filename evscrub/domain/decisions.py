@@ -99,9 +99,12 @@ class Wait:
     """Look at the image again later.
 
     :param seconds: the time to wait, more than 0.
+    :param locations: what is to be scrubbed then, if the rows stay as they are; empty if they are
+        about to change.
     """
 
     seconds: float
+    locations: tuple[LocationRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,9 @@ def _decide_live(
 
 
 def _scrub_after(left: timedelta, kind: Kind, locations: tuple[LocationRow, ...]) -> Decision:
-    return Wait(left.total_seconds()) if left > timedelta(0) else Scrub(kind, locations)
+    if left > timedelta(0):
+        return Wait(left.total_seconds(), locations)
+    return Scrub(kind, locations)
 
 
 def _lease_left(pending: tuple[LocationRow, ...], now: datetime, policy: Policy) -> timedelta:

@@ -81,7 +81,7 @@ class Claimer:
                 self._queue.add(image_id, now)
 
     def _known_lane(self) -> str:
-        """Return the queue lane for images whose owner is known from the registry.
+        """Return the queue lane for images whose owner is known from the registry, but no location.
 
         With a single store there is nothing to look up, unless there is a rate per owner: turns
         are reserved during the look.
@@ -110,14 +110,14 @@ class Claimer:
         lanes = {
             image_id: self._lane_of(sight.decision)
             for image_id, sight in seen.sights.items()
-            if isinstance(sight.decision, Scrub)
+            if isinstance(sight.decision, Scrub | Wait)
         }
         for image in taken:
             sight = seen.sights[image.image_id]
             if isinstance(sight.decision, Scrub):
                 self._route(image, lanes[image.image_id], sight)
             else:
-                self._set_aside(image, sight)
+                self._set_aside(image, sight, lanes.get(image.image_id, UNKNOWN_LANE))
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Job]:
         """Claim images and return their jobs.
@@ -154,7 +154,7 @@ class Claimer:
             if claim is not None:
                 jobs.append(self._make_job(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
-                self._set_aside(image, sight)
+                self._set_aside(image, sight, self._known_lane())
             else:
                 # Locked by another transaction, or purged: look at it again later.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
@@ -227,12 +227,18 @@ class Claimer:
                 source=image.source,
             )
 
-    def _lane_of(self, decision: Scrub) -> str:
-        """Return the store of the first location that resolves; :data:`NO_STORE` if none does."""
-        for row in decision.locations:
-            with suppress(StoreNotUsableError):
-                return self._stores.resolve(row).store
-        return NO_STORE
+    def _lane_of(self, decision: Scrub | Wait) -> str:
+        """Return the store of the first location that resolves, or where an image without one goes.
+
+        An image that waits is looked at again when it is due if no location resolves, or if there
+        is a rate per owner.
+        """
+        is_due = isinstance(decision, Scrub)
+        if is_due or not self._owners.rate:
+            for row in decision.locations:
+                with suppress(StoreNotUsableError):
+                    return self._stores.resolve(row).store
+        return NO_STORE if is_due else self._known_lane()
 
     def _route(self, taken: Taken, lane: str, sight: Sight) -> None:
         # The registry's owner replaces the event's.
@@ -253,8 +259,8 @@ class Claimer:
             return store
         return Again(store) if failed_before or image_id in self._context.record.troubles else store
 
-    def _set_aside(self, taken: Taken, sight: Sight) -> None:
-        """Remove an image that is not to be scrubbed now; requeue it if it is due soon."""
+    def _set_aside(self, taken: Taken, sight: Sight, lane: str) -> None:
+        """Remove an image that is not to be scrubbed now; queue it in `lane` if it is due soon."""
         self._queue.done(taken.image_id)
         match sight.decision:
             case Wait(seconds):
@@ -263,7 +269,7 @@ class Claimer:
                         taken.image_id,
                         self._context.database_clock.now() + seconds,
                         owner=None if sight.image is None else sight.image.owner,
-                        lane=self._queue.swept_lane,
+                        lane=self._queue_lane(taken.image_id, lane),
                         source=taken.source,
                     )
                 else:  # a sweep finds it when it is due, if it still exists then

@@ -34,9 +34,9 @@ LOG = logging.getLogger(__name__)
 _PUMP_SECONDS = 0.005
 
 #: Least time from the start of a look to the next one, unless it was full: a look at few images
-#: costs nearly as much as one at many. With one store and no owner_rate this delays no delete where
-#: scrub_time is longer than it and the second by which events are looked at early; with several
-#: stores, images are looked at again when they are due.
+#: costs nearly as much as one at many. Without an owner_rate this delays no delete where scrub_time
+#: is longer than it and the second by which events are looked at early; with one, images are looked
+#: at again when they are due.
 _LOOK_SECONDS = 0.3
 
 

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from itertools import pairwise
 
 import anyio
 import pytest
 
-from evscrub.domain.decisions import Policy
-from evscrub.registry.claims import Seen
+from evscrub.config.settings import Settings
+from evscrub.domain.decisions import ALIVE, Leave, LocationRow, Policy, Scrub, Wait
+from evscrub.domain.verdict import BAD_URL, StoreNotUsableError
+from evscrub.registry.claims import Seen, Sight
 from evscrub.scrubbing.claimer import UNKNOWN_LANE
 from evscrub.scrubbing.scheduler import LOOK_SIZE
 from evscrub.scrubbing.scrubber import Scrubber
-from tests.unit.world import World, instant
+from evscrub.stores.backends import Target
+from tests.unit.world import SETTINGS, World, instant
 
 REST = 0.3
 
@@ -22,8 +26,8 @@ REST = 0.3
 class Looks(World):
     """A registry that records looks and claims: when, and how many images."""
 
-    def __init__(self, images: int) -> None:
-        super().__init__(file=instant)
+    def __init__(self, images: int, settings: Settings = SETTINGS) -> None:
+        super().__init__(settings, file=instant)
         self.seen: list[tuple[float, int]] = []
         self.claimed: list[tuple[float, int]] = []
         self.ids = [self.add(f"o{number % 3}", "file") for number in range(images)]
@@ -120,3 +124,81 @@ def test_images_wait_a_second_for_a_claim_that_takes_long() -> None:
     world.run(4, later)
     (first, _), (second, _) = world.claimed
     assert second - first == pytest.approx(1.0, abs=0.05)
+
+
+class Early(Looks):
+    """Images in one of two stores that are due at different times, and are looked at before."""
+
+    def __init__(self, settings: Settings = SETTINGS) -> None:
+        super().__init__(0, settings)
+        self.stores["other"] = instant
+        self.due = {self.add("o", store): 5.0 + 0.07 * turn for turn, store in enumerate(STORES)}
+        self.unusable: set[str] = set()
+
+    def look(self, image_ids: Collection[str], policy: Policy) -> Seen:
+        seen = super().look(image_ids, policy)
+        sights = {image_id: self._early(image_id, seen.sights[image_id]) for image_id in image_ids}
+        return Seen(seen.now, sights)
+
+    def _early(self, image_id: str, sight: Sight) -> Sight:
+        left = self.due[image_id] - anyio.current_time()
+        if left <= 0 or not isinstance(sight.decision, Scrub):
+            return sight
+        return Sight(sight.image, Wait(left, sight.decision.locations))
+
+    def resolve(self, row: LocationRow) -> Target:
+        if row.store in self.unusable:
+            raise StoreNotUsableError(BAD_URL, "")
+        return super().resolve(row)
+
+    def late_seconds(self) -> list[float]:
+        """Return how late each image was deleted."""
+        return [one.at - self.due[one.image_id] for one in self.asked]
+
+
+STORES = ["file", "other"] * 20
+
+
+def test_an_image_that_waits_is_claimed_when_due_without_another_look() -> None:
+    world = Early()
+    world.run(60)
+    assert set(world.statuses()) == {"deleted"}
+    assert [images for _, images in world.seen] == [len(STORES)]
+    assert min(world.late_seconds()) >= 0
+    assert max(world.late_seconds()) < 0.05
+
+
+def test_an_image_that_waits_with_a_rate_per_owner_is_looked_at_when_due() -> None:
+    world = Early(replace(SETTINGS, owner_rate=100.0))
+    world.run(60)
+    assert set(world.statuses()) == {"deleted"}
+    assert sum(images for _, images in world.seen) == 2 * len(STORES)
+    assert min(world.late_seconds()) >= 0
+    assert max(world.late_seconds()) < REST + 0.05
+
+
+def test_an_image_that_waits_in_no_usable_store_is_looked_at_when_due() -> None:
+    world = Early()
+    world.unusable = {"other"}
+
+    async def later(_: Scrubber) -> None:
+        await anyio.sleep(4)
+        world.unusable.clear()
+
+    world.run(60, later)
+    assert set(world.statuses()) == {"deleted"}
+    assert sum(images for _, images in world.seen) == 1.5 * len(STORES)
+
+
+def test_an_image_that_waits_and_is_restored_is_not_deleted() -> None:
+    world = Early()
+    restored = world.images[7]
+
+    async def later(_: Scrubber) -> None:
+        await anyio.sleep(4)
+        world.decisions[restored] = Leave(ALIVE)
+
+    world.run(60, later)
+    assert world.status(restored) == "pending_delete"
+    assert restored not in [one.image_id for one in world.asked]
+    assert len(world.asked) == len(STORES) - 1
