@@ -135,12 +135,18 @@ class DatabaseClock:
         """
         return _is_near(self._offset, *self._bounds(reading, asked))
 
-    def observe(self, reading: datetime, asked: Moment) -> None:
+    def observe(self, reading: datetime, asked: Moment) -> float:
         """Update the estimate by a reading.
 
         :param reading: the database's time, naive UTC, just received.
         :param asked: a moment before it was requested.
+        :returns: when it was read by the estimate, seconds since the epoch: the reading itself,
+            unless that is not used.
         """
+        self._update(reading, asked)
+        return min(max(epoch(reading), asked.boot + self._offset), self.now())
+
+    def _update(self, reading: datetime, asked: Moment) -> None:
         lowest, highest = self._bounds(reading, asked)
         if not self._is_known or _is_near(self._offset, lowest, highest):
             self._offset = min(max(self._offset, lowest), highest)

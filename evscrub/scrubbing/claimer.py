@@ -105,7 +105,7 @@ class Claimer:
         except RegistryAwayError:
             self.put_back(taken, UNKNOWN_LANE)
             return
-        self._context.database_clock.observe(seen.now, asked)
+        read_at = self._context.database_clock.observe(seen.now, asked)
         # What may raise comes before any change: the batch is split then and looked at again.
         lanes = {
             image_id: self._lane_of(sight.decision)
@@ -117,7 +117,7 @@ class Claimer:
             if isinstance(sight.decision, Scrub):
                 self._route(image, lanes[image.image_id], sight)
             else:
-                self._set_aside(image, sight, lanes.get(image.image_id, UNKNOWN_LANE))
+                self._set_aside(image, sight, lanes.get(image.image_id, UNKNOWN_LANE), read_at)
 
     async def claim(self, lane: Lane, taken: Sequence[Taken]) -> list[Job]:
         """Claim images and return their jobs.
@@ -140,7 +140,7 @@ class Claimer:
             return []
         lane.claiming.took(self._context.clock.since(asked))
         self.index_renewal.claimed()
-        self._context.database_clock.observe(seen.now, asked)
+        read_at = self._context.database_clock.observe(seen.now, asked)
         if seen.refused:
             self._refuse()
             self.put_back(taken, lane.name)
@@ -154,7 +154,7 @@ class Claimer:
             if claim is not None:
                 jobs.append(self._make_job(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
-                self._set_aside(image, sight, self._known_lane())
+                self._set_aside(image, sight, self._known_lane(), read_at)
             else:
                 # Locked by another transaction, or purged: look at it again later.
                 self.put_back([image], UNKNOWN_LANE, after_seconds=_LOCKED_SECONDS)
@@ -259,15 +259,18 @@ class Claimer:
             return store
         return Again(store) if failed_before or image_id in self._context.record.troubles else store
 
-    def _set_aside(self, taken: Taken, sight: Sight, lane: str) -> None:
-        """Remove an image that is not to be scrubbed now; queue it in `lane` if it is due soon."""
+    def _set_aside(self, taken: Taken, sight: Sight, lane: str, read_at: float) -> None:
+        """Remove an image that is not to be scrubbed now; queue it in `lane` if it is due soon.
+
+        :param read_at: when its rows were read, by the database's clock.
+        """
         self._queue.done(taken.image_id)
         match sight.decision:
             case Wait(seconds):
                 if seconds <= self._context.settings.horizon_seconds:
                     self._queue.add(
                         taken.image_id,
-                        self._context.database_clock.now() + seconds,
+                        read_at + seconds,
                         owner=None if sight.image is None else sight.image.owner,
                         lane=self._queue_lane(taken.image_id, lane),
                         source=taken.source,

@@ -120,7 +120,7 @@ def test_the_estimate_keeps_within_the_bounds_of_all_readings(
         times.pass_by(going)
         value = reading(times.wall + ahead)
         times.pass_by(coming)
-        database.observe(value, asked)
+        assert database.observe(value, asked) == epoch(value)
         lowest = max(lowest, epoch(value) - times.boot)
         highest = min(highest, epoch(value) - asked.boot)
         assert lowest <= database.now() - times.boot <= highest
@@ -151,7 +151,10 @@ class Nodes:
         self.pass_by(took)
         value = reading(self.true + self.offs[node])
         agrees = self.clock.agrees(value, asked)
-        self.clock.observe(value, asked)
+        read_at = self.clock.observe(value, asked)
+        if agrees:
+            assert read_at == epoch(value)
+        assert self.clock.now() - took <= read_at <= self.clock.now()
         return agrees
 
     def ask_for(self, seconds: float, node: int = 0) -> list[bool]:
