@@ -140,8 +140,8 @@ class DatabaseClock:
 
         :param reading: the database's time, naive UTC, just received.
         :param asked: a moment before it was requested.
-        :returns: when it was read by the estimate, seconds since the epoch: the reading itself,
-            unless that is not used.
+        :returns: when it was read, by the estimate, seconds since the epoch; the reading itself,
+            unless that disagrees too much.
         """
         self._update(reading, asked)
         return min(max(epoch(reading), asked.boot + self._offset), self.now())

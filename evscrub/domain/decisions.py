@@ -96,11 +96,11 @@ class Scrub:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Look at the image again later.
+    """There is nothing to scrub yet.
 
     :param seconds: the time to wait, more than 0.
-    :param locations: what is to be scrubbed then, if the rows stay as they are; empty if they are
-        about to change.
+    :param locations: what is to be scrubbed then, if the rows stay as they are. Empty if they are
+        about to change, as while another agent has a claim, and as in :class:`Scrub`.
     """
 
     seconds: float
@@ -194,8 +194,10 @@ def _decide_deleted(
         # May be in the future: after glance-scrubber --restore the image has no locations for
         # Glance, so a second DELETE sets its status to deleted, not pending_delete.
         left = max(left, image.deleted_at - now + policy.scrub_time)
+    if left > timedelta(0):
+        return Wait(left.total_seconds())
     kind = Kind.HANDED_BACK if _is_handed_back(image, pending, policy) else Kind.EXPIRED
-    return _scrub_after(left, kind, pending)
+    return Scrub(kind, pending)
 
 
 def _is_handed_back(image: ImageRow, pending: tuple[LocationRow, ...], policy: Policy) -> bool:
@@ -231,9 +233,11 @@ def _decide_live(
     removed = tuple(row for row in pending if row.deleted_at is not None)
     if not removed:
         return Leave(ALIVE)
-    left = _lease_left(removed, now, policy)
     removed_last = max(row.deleted_at for row in removed if row.deleted_at is not None)
-    left = max(left, removed_last - now + policy.scrub_time + policy.orphan_grace)
+    left = removed_last - now + policy.scrub_time + policy.orphan_grace
+    lease_left = _lease_left(removed, now, policy)
+    if lease_left > timedelta(0):
+        return Wait(max(left, lease_left).total_seconds())
     return _scrub_after(left, Kind.ORPHAN, removed)
 
 

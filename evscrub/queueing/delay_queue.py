@@ -241,6 +241,8 @@ class DelayQueue:
     ) -> Added:
         """Add an image that is due at `due`; one that is in the queue keeps its earlier due time.
 
+        One that waits keeps its owner and lane too, unless an event makes it due earlier.
+
         :param due: seconds on the queue's axis; an image with a past time is ready at the next
             :meth:`advance`.
         :param owner: the owner whose turn it takes.
@@ -257,7 +259,9 @@ class DelayQueue:
         due_ms = ceil((due - self._origin) * 1000)
         entries = self._entries
         if (known := entries.get(key)) is not None:
-            return self._add_known(key, known, due_ms, source)
+            # Nobody has checked what an event says: the image is looked at if it is due earlier.
+            group = self._turns.group(lane, owner_key(owner)) if source is _FROM_EVENT else None
+            return self._add_known(key, known, due_ms, group)
         from_event = source is _FROM_EVENT
         full = len(entries) >= self.capacity or (
             from_event and self._events >= self._event_capacity
@@ -342,15 +346,21 @@ class DelayQueue:
     def _seconds(self, due_ms: int | None) -> float | None:
         return None if due_ms is None else self._origin + due_ms / 1000
 
-    def _add_known(self, key: ImageKey, entry: int, due_ms: int, source: Source) -> Added:
-        if source is _FROM_EVENT and not entry & _EVENT:
+    def _add_known(self, key: ImageKey, entry: int, due_ms: int, group: int | None) -> Added:
+        """Add an image that is waiting or ready.
+
+        :param group: the group that it changes to if it is due earlier; None for no event.
+        """
+        if group is not None and not entry & _EVENT:
             entry |= _EVENT
             self._events += 1
         self._entries[key] = entry
         if entry & _READY or due_ms >= entry >> DUE_SHIFT:
             return Added.KNOWN
         self._waiting.remove(key)
-        self._entries[key] = (due_ms << DUE_SHIFT) | (entry & (_EVENT | _GROUP_MASK))
+        if group is None:
+            group = entry & _GROUP_MASK
+        self._entries[key] = due_ms << DUE_SHIFT | entry & _EVENT | group
         self._waiting.add(key)
         return Added.EARLIER
 

@@ -81,7 +81,7 @@ class Claimer:
                 self._queue.add(image_id, now)
 
     def _known_lane(self) -> str:
-        """Return the queue lane for images whose owner is known from the registry, but no location.
+        """Return the queue lane for images whose owner is known from the registry.
 
         With a single store there is nothing to look up, unless there is a rate per owner: turns
         are reserved during the look.
@@ -154,6 +154,7 @@ class Claimer:
             if claim is not None:
                 jobs.append(self._make_job(image, claim, asked, shared))
             elif sight is not None and not isinstance(sight.decision, Scrub):
+                # Not by its locations: they may raise, and the others are claimed by now.
                 self._set_aside(image, sight, self._known_lane(), read_at)
             else:
                 # Locked by another transaction, or purged: look at it again later.
@@ -230,8 +231,8 @@ class Claimer:
     def _lane_of(self, decision: Scrub | Wait) -> str:
         """Return the store of the first location that resolves, or where an image without one goes.
 
-        An image that waits is looked at again when it is due if no location resolves, or if there
-        is a rate per owner.
+        An image that waits is looked at again when it is due if no location of several stores
+        resolves, or if there is a rate per owner.
         """
         is_due = isinstance(decision, Scrub)
         if is_due or not self._owners.rate:
@@ -262,7 +263,7 @@ class Claimer:
     def _set_aside(self, taken: Taken, sight: Sight, lane: str, read_at: float) -> None:
         """Remove an image that is not to be scrubbed now; queue it in `lane` if it is due soon.
 
-        :param read_at: when its rows were read, by the database's clock.
+        :param read_at: when its rows were read, by the estimate of the database's clock.
         """
         self._queue.done(taken.image_id)
         match sight.decision:

@@ -34,9 +34,9 @@ LOG = logging.getLogger(__name__)
 _PUMP_SECONDS = 0.005
 
 #: Least time from the start of a look to the next one, unless it was full: a look at few images
-#: costs nearly as much as one at many. Without an owner_rate this delays no delete where scrub_time
-#: is longer than it and the second by which events are looked at early; with one, images are looked
-#: at again when they are due.
+#: costs nearly as much as one at many. Without an owner_rate this delays no image of an event where
+#: scrub_time is longer than it and the second by which events are looked at early; with an
+#: owner_rate, images are looked at again when they are due.
 _LOOK_SECONDS = 0.3
 
 
@@ -156,7 +156,9 @@ class Scrubber:
         old, self._context.settings = self._context.settings, self._shared(settings)
         self._configured = settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
-        if moved < 0:  # images looked at too early learn their due time from the registry
+        if (
+            moved < 0
+        ):  # images looked at or claimed too early learn their due time from the registry
             self._queue.shift(moved)
         self._claimer.change()
         self._lanes.change(self.settings)

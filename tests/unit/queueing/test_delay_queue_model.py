@@ -304,9 +304,11 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
         if image_id in self.waiting:
             known = self.waiting[image_id]
             assert answer is (Added.EARLIER if asked.due < known.due else Added.KNOWN)
-            known.due = min(known.due, asked.due)
             if asked.source is Source.EVENT:
                 known.source = Source.EVENT
+                if asked.due < known.due:
+                    known.owner, known.lane = asked.owner, asked.lane
+            known.due = min(known.due, asked.due)
             return
         candidates = self.waiting | {image_id: asked}
         entries: list[Waiting | Ready] = [*self.waiting.values(), *self.ready.values()]

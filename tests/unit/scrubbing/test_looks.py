@@ -212,5 +212,32 @@ def test_an_image_that_waits_and_is_restored_is_not_deleted() -> None:
 
     world.run(60, later)
     assert world.status(restored) == "pending_delete"
+    assert [images for _, images in world.seen] == [len(STORES)]  # a claim has met it
     assert restored not in [one.image_id for one in world.asked]
     assert len(world.asked) == len(STORES) - 1
+
+
+def test_an_event_does_not_have_an_image_claimed_before_it_is_due() -> None:
+    world = Early()
+
+    async def again(scrubber: Scrubber) -> None:
+        await anyio.sleep(1)
+        scrubber._queue.add(world.images[0], 0.0)
+        scrubber.wake()
+
+    world.run(60, again)
+    assert set(world.statuses()) == {"deleted"}
+    assert [images for _, images in world.seen] == [len(STORES), 1]
+    assert sum(images for _, images in world.claimed) == len(STORES)
+
+
+def test_a_rate_per_owner_holds_for_images_that_wait_already() -> None:
+    world = Early()
+
+    async def limit(scrubber: Scrubber) -> None:
+        await anyio.sleep(4)
+        scrubber.change(replace(SETTINGS, owner_rate=5.0))
+
+    world.run(60, limit)
+    assert set(world.statuses()) == {"deleted"}
+    assert world.asked[-1].at - world.asked[0].at >= (len(STORES) - 1) / 5 - 0.5
