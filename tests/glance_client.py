@@ -31,7 +31,7 @@ class GlanceClient(client.GlanceClient):
             page = answer.get("next")
         return images
 
-    def copy(self, image_id: str, store: str, *, deadline: float = 60.0) -> None:
+    def copy(self, image_id: str, store: str, *, deadline: float = 180.0) -> None:
         """Copy an image's data to a further store and wait until it is there.
 
         :param image_id: the image's UUID.

@@ -61,7 +61,7 @@ class GlanceProcess:
     """
 
     def __init__(
-        self, config: GlanceConfig, *, has_tables: bool = False, deadline: float = 60.0
+        self, config: GlanceConfig, *, has_tables: bool = False, deadline: float = 180.0
     ) -> None:
         self.config = config
         self._has_tables = has_tables

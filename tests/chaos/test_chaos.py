@@ -152,7 +152,7 @@ def test_an_agent_that_slept_goes_on_with_nothing(tmp_path: Path) -> None:
         objects.gate.set()
         other.signal(signal.SIGCONT)
         taken_over = ("deleted", ["deleted", "deleted"])
-        wait_for("the takeover", lambda: rows.status(image_id) == taken_over, 60)
+        wait_for("the takeover", lambda: rows.status(image_id) == taken_over)
         asked = len(objects.requests)
         sleeper.signal(signal.SIGCONT)
         told = f"The claim of image {image_id} expired"

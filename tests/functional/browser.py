@@ -38,7 +38,7 @@ class Browser:
     :param deadline: seconds that a command, or a wait, may take.
     """
 
-    def __init__(self, *, deadline: float = 60.0) -> None:
+    def __init__(self, *, deadline: float = 180.0) -> None:
         self.complaints: list[str] = []  #: what the console and the browser complained about
         self._deadline = deadline
         self._number = 0
