@@ -229,10 +229,10 @@ class Claimer:
             )
 
     def _lane_of(self, decision: Scrub | Wait) -> str:
-        """Return the store of the first location that resolves, or where an image without one goes.
+        """Return the store of the first location that resolves; :data:`NO_STORE` if none does.
 
-        An image that waits is looked at again when it is due if no location of several stores
-        resolves, or if there is a rate per owner.
+        An image that waits is queued like one from a sweep if none does, and if there is a rate per
+        owner.
         """
         is_due = isinstance(decision, Scrub)
         if is_due or not self._owners.rate:

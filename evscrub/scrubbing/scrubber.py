@@ -156,9 +156,8 @@ class Scrubber:
         old, self._context.settings = self._context.settings, self._shared(settings)
         self._configured = settings
         moved = (settings.policy.scrub_time - old.policy.scrub_time).total_seconds()
-        if (
-            moved < 0
-        ):  # images looked at or claimed too early learn their due time from the registry
+        if moved < 0:
+            # Images that are looked at or claimed too early learn their due time from the registry.
             self._queue.shift(moved)
         self._claimer.change()
         self._lanes.change(self.settings)
