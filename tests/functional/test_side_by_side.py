@@ -61,6 +61,7 @@ def test_figures_add_up_and_alerts_fire_and_clear(
         wait_for("the same of both", lambda: all(map(knows_all, agents.values())))
         wait_for("scrubbing", lambda: site.images.statuses()["deleted"] == DUE)
         wait_for("counts", lambda: all(map(is_counted, scrapes(agents))))
+        wait_for("leases", lambda: all(map(waits_for_no_lease, scrapes(agents))))
         first = scrapes(agents)
         check_dashboard(tmp_path, first)
         began = timeline.add(5, *first) + 1
@@ -234,6 +235,15 @@ def scrapes_once(agents: Agents, troubles: set[str]) -> list[Samples]:
 
 def is_counted(found: Samples) -> bool:
     return any(name.startswith("evscrub_registry_pending_bytes{") for name in found)
+
+
+def waits_for_no_lease(found: Samples) -> bool:
+    """Return whether an agent has nothing in memory but what both have.
+
+    An image that it met while the other agent had claimed it waits until that claim would expire.
+    """
+    waiting = sum(value for name, value in found.items() if name.startswith("evscrub_waiting{"))
+    return waiting == WAITING + TWICE
 
 
 def shown(found: Samples) -> set[str]:
