@@ -229,17 +229,24 @@ class Claimer:
             )
 
     def _lane_of(self, decision: Scrub | Wait) -> str:
-        """Return the store of the first location that resolves; :data:`NO_STORE` if none does.
+        """Return the queue lane for an image after a look: its store, if that is known.
 
-        An image that waits is queued like one from a sweep if none does, and if there is a rate per
-        owner.
+        An image that waits is looked at again when it is due if its store is not known, and if
+        there is a rate per owner.
         """
-        is_due = isinstance(decision, Scrub)
-        if is_due or not self._owners.rate:
-            for row in decision.locations:
-                with suppress(StoreNotUsableError):
-                    return self._stores.resolve(row).store
-        return NO_STORE if is_due else self._known_lane()
+        if isinstance(decision, Scrub):
+            return self._store_of(decision.locations)
+        known = self._known_lane()
+        if known != UNKNOWN_LANE or self._owners.rate:
+            return known
+        return self._store_of(decision.locations) or UNKNOWN_LANE
+
+    def _store_of(self, locations: Sequence[LocationRow]) -> str:
+        """Return the store of the first location that resolves; :data:`NO_STORE` if none does."""
+        for row in locations:
+            with suppress(StoreNotUsableError):
+                return self._stores.resolve(row).store
+        return NO_STORE
 
     def _route(self, taken: Taken, lane: str, sight: Sight) -> None:
         # The registry's owner replaces the event's.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -127,13 +127,20 @@ def test_images_wait_a_second_for_a_claim_that_takes_long() -> None:
     assert second - first == pytest.approx(1.0, abs=0.05)
 
 
-class Early(Looks):
-    """Images in one of two stores that are due at different times, and are looked at before."""
+STORES = ["file", "other"] * 20
 
-    def __init__(self, settings: Settings = SETTINGS) -> None:
+
+class Early(Looks):
+    """Images that are due at different times, and are looked at before.
+
+    :param stores: of each image.
+    """
+
+    def __init__(self, settings: Settings = SETTINGS, stores: Sequence[str] = STORES) -> None:
         super().__init__(0, settings)
-        self.stores["other"] = instant
-        self.due = {self.add("o", store): 5.0 + 0.07 * turn for turn, store in enumerate(STORES)}
+        self.stores |= dict.fromkeys(stores, instant)
+        self.due = {self.add("o", store): 5.0 + 0.07 * turn for turn, store in enumerate(stores)}
+        self.resolved = 0
         self.unusable: set[str] = set()
         self.answer_seconds = 0.0  # of the first look, after it read the clock
 
@@ -151,6 +158,7 @@ class Early(Looks):
         return Sight(sight.image, Wait(left, sight.decision.locations))
 
     def resolve(self, row: LocationRow) -> Target:
+        self.resolved += 1
         if row.store in self.unusable:
             raise StoreNotUsableError(BAD_URL, "")
         return super().resolve(row)
@@ -160,15 +168,21 @@ class Early(Looks):
         return [one.at - self.due[one.image_id] for one in self.asked]
 
 
-STORES = ["file", "other"] * 20
-
-
 def test_an_image_that_waits_is_claimed_when_due_without_another_look() -> None:
     world = Early()
     world.run(60)
     assert set(world.statuses()) == {"deleted"}
     assert [images for _, images in world.seen] == [len(STORES)]
     assert min(world.late_seconds()) >= 0
+    assert max(world.late_seconds()) < 0.05
+
+
+def test_the_lane_of_an_image_that_waits_is_known_if_there_is_one_store() -> None:
+    world = Early(stores=["file"] * 40)
+    world.run(60)
+    assert set(world.statuses()) == {"deleted"}
+    assert [images for _, images in world.seen] == [40]
+    assert world.resolved == 40  # for the deletes
     assert max(world.late_seconds()) < 0.05
 
 
