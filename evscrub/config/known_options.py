@@ -216,11 +216,16 @@ def of_stores(enabled_backends: Mapping[str, str]) -> tuple[OptionList, set[str]
     return found, not_loaded
 
 
-@functools.cache  # a search of all installed packages takes 20 ms
+@functools.cache
 def _of_library(namespace: str) -> OptionList:
     """Return the options that a library publishes for oslo-config-generator."""
-    points = importlib.metadata.entry_points(group="oslo.config.opts", name=namespace)
+    points = _published().select(name=namespace)
     return [pair for point in points for pair in _plain(point.load()())]
+
+
+@functools.cache  # a search of all installed packages takes 20 ms
+def _published() -> importlib.metadata.EntryPoints:
+    return importlib.metadata.entry_points(group="oslo.config.opts")
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from tests.bench.kit.tables import render
 BENCHMARKS = (
     "delay_queue",
     "throughput",
+    "live_images",
     "latency",
     "lateness",
     "rate",

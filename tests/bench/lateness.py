@@ -20,6 +20,8 @@ _SCRUB_SECONDS = 5
 _WAKEUP_SECONDS = 300
 _GRACE_SECONDS = 120.0
 _GOAL_MS = {"mariadb": 100, "postgresql": 50}
+_STARTING_SECONDS = 2.0
+STARTED = f"evscrub, {_STARTING_SECONDS:.0f} s after its first"
 POLLER = "a poller each 300 s"
 
 
@@ -78,6 +80,10 @@ def run(lab: Lab, scale: Scale) -> Report:
                 "MariaDB's DATETIME cuts deleted_at to a whole second, so there all images of a"
                 " second fall due at the same moment; PostgreSQL keeps microseconds"
             ),
+            (
+                "an agent's first claims open connections, compile statements and read what shares"
+                " data; the second row is without the first images"
+            ),
             f"{POLLER} is late by anything up to that, by construction, and by its work on top",
         ],
     )
@@ -87,13 +93,19 @@ def run(lab: Lab, scale: Scale) -> Report:
             tell(f"{database}, round {turn + 1}: {rate:.0f} a second for {seconds:.0f} s")
             late, achieved = _late(lab, lab.site(database), rate, round(rate * seconds))
             report.add(database, "evscrub", **_spread(late), deletes=achieved)
+            report.add(database, STARTED, **_spread(late[round(rate * _STARTING_SECONDS) :]))
             curves[f"evscrub, {database}"] = _cumulative(late)
         chance = random.Random(1)
         polled = [chance.uniform(0, _WAKEUP_SECONDS) for _ in range(10_000)]
         report.add(database, POLLER, **_spread(polled))
         curves[POLLER] = _cumulative(polled)
-        p99 = report.median(database, "evscrub", "p99") or 0.0
-        report.goals.append(f"{database}: p99 at most {_GOAL_MS[database]} ms: {p99:.0f} ms")
+        p99, started = (
+            report.median(database, peer, "p99") or 0.0 for peer in ("evscrub", STARTED)
+        )
+        report.goals.append(
+            f"{database}: p99 at most {_GOAL_MS[database]} ms: {p99:.0f} ms; once the agent has"
+            f" started: {started:.0f} ms"
+        )
     report.charts = [
         Lines(
             "How late data is gone",

@@ -17,7 +17,6 @@ _DEADLINE_SECONDS = 900.0
 _OPTIONS: dict[str, dict[str, object]] = {"DEFAULT": {"scrub_time": 0}}
 SCRUBBER = "glance-scrubber, pool 1"
 BARE = "bare loop, same SQL"
-ALONE = "evscrub's second half"
 SWEEP, EVENTS = "evscrub, from a sweep", "evscrub, from events"
 _BARE_SHARES = {"mariadb": 0.65, "postgresql": 0.75}
 Measure = Callable[[Site, int], Span]
@@ -41,8 +40,6 @@ def run(lab: Lab, scale: Scale) -> Report:
         charts=[Bars("rate", "Images scrubbed a second")],
     )
     many, few = scale.count(20_000, 500), scale.count(500, 50)
-    live = scale.count(1_000_000, 500)
-    beside = f"evscrub's second half, {live:,} live images beside"
     peers: dict[str, tuple[int, Measure]] = {
         SWEEP: (many, _from_sweep),
         EVENTS: (many, lambda site, images: _from_events(lab, site, images)),
@@ -58,28 +55,17 @@ def run(lab: Lab, scale: Scale) -> Report:
                 tell(f"{database}, round {turn + 1}: {peer}")
                 site.lay(Batch(images))
                 _measure(report, database, peer, site, images, measure)
-        site.expect_many()
-        for peer, already in ((ALONE, 0), (beside, live)):
-            site.lay(Batch(already, live=True))
-            for turn in scale.turns:
-                tell(f"{database}, round {turn + 1}: {peer}")
-                site.add(Batch(many, 1 + already + turn * many))
-                _measure(report, database, peer, site, many // 2, _second_half)
     report.notes = [
         f"{many:,} images; {few:,} for glance-scrubber, which gets no cheaper with more",
         (
             "time runs from when a peer begins its work, set up, to its last image's end in the"
             " registry; glance-scrubber's includes its scan, evscrub's its sweep"
         ),
-        (
-            "evscrub's second half begins when half of the images are scrubbed: its index of shared"
-            " data is there, and its sweep has ended"
-        ),
         "events were in RabbitMQ's queue before the agent began, and its sweep was off",
         "the bare loop is one thread of plain PyMySQL or psycopg2: batches of 100 and os.unlink",
     ]
     for database in lab.databases:
-        report.goals.append(_goal(report, database, beside))
+        report.goals.append(_goal(report, database))
     return report
 
 
@@ -93,15 +79,13 @@ def _measure(
     report.add(database, peer, **_figures(span, images))
 
 
-def _goal(report: Report, database: str, beside: str) -> str:
+def _goal(report: Report, database: str) -> str:
     bare_share = _BARE_SHARES[database]
     scrubber, bare, _ = (report.ratio(database, SWEEP, each) or 0.0 for each in report.ratios)
     events = report.ratio(database, EVENTS, Ratio("rate", SWEEP, "")) or 0.0
-    dearer = report.ratio(database, beside, Ratio("cpu", ALONE, "")) or 0.0
     return (
         f"{database}: 60 times glance-scrubber: {scrubber:.1f}; {bare_share} of the bare loop:"
-        f" {bare:.2f}; from events 0.8 of a sweep's: {events:.2f}; CPU beside live images at most"
-        f" 1.1 times: {dearer:.2f}"
+        f" {bare:.2f}; from events 0.8 of a sweep's: {events:.2f}"
     )
 
 
@@ -119,13 +103,6 @@ def _from_sweep(site: Site, images: int) -> Span:
     arguments = ("--config-file", path, "--images", images)
     with Peer("agent", arguments, site.directory / "agent.log") as peer:
         return peer.measure(_DEADLINE_SECONDS, site.servers)
-
-
-def _second_half(site: Site, images: int) -> Span:
-    path = site.agent_config(_OPTIONS)
-    arguments = ("--config-file", path, "--images", 2 * images)
-    with Peer("agent", arguments, site.directory / "agent.log") as peer:
-        return peer.measure(_DEADLINE_SECONDS, site.servers, second_half=True)
 
 
 def _from_events(lab: Lab, site: Site, images: int) -> Span:
