@@ -6,7 +6,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import pairwise
 
 import pytest
 from glance.common import crypt
@@ -322,12 +321,12 @@ class TestLimits:
         def enough(wanted: int) -> bool:
             return len(came()) >= wanted
 
-        with site.agent({"store_rate": "objects:3"}, DEFAULT=quiet) as agent:
+        with site.agent({"store_rate": "objects:1"}, DEFAULT=quiet) as agent:
             files = site.images.add_many(in_files(site, 20))
-            wait_for("some at 3/s", partial(enough, 18))
+            wait_for("some at 1/s", partial(enough, 6))
             site.wait_scrubbed(files)
-            measures = {3: came()}
-            for rate, count in ((8, 40), (2, 8)):
+            measures = {1: came()}
+            for rate, count in ((8, 24), (2, 16)):
                 agent.options["scrubber"]["store_rate"] = f"objects:{rate}"
                 agent.reload()
                 # Beside what was under way by then.
@@ -337,14 +336,7 @@ class TestLimits:
             agent.options["scrubber"].update(store_rate="objects:0", store_concurrency="objects:1")
             agent.reload()
             site.wait_scrubbed(images)
-        report = {rate: f"{measured(times):.2f}" for rate, times in measures.items()}
-        print(f"measured, by what was asked for: {report}")
         for rate, times in measures.items():
             check_windows(times, rate)
-        assert measured(measures[8]) > measured(measures[3]) > measured(measures[2]), report
-
-
-def measured(times: Sequence[float]) -> float:
-    """Return the rate of events."""
-    gaps = [after - before for before, after in pairwise(sorted(times))]
-    return len(gaps) / sum(gaps)
+        with pytest.raises(AssertionError):
+            check_windows(measures[8], 1)
