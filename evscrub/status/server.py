@@ -35,6 +35,13 @@ _READ_BYTES = 16 * 1024
 #: Maximum length of a POST's body.
 MOST_BODY_BYTES = 64 * 1024
 _LISTEN_AGAIN_SECONDS = 30.0
+#: What is raised when the client is gone; anyio then knows no address of it.
+_DISCONNECTED = (
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.TypedAttributeLookupError,
+)
 
 _ALWAYS = {
     "Cache-Control": "no-store",
@@ -134,10 +141,12 @@ async def serve(address: Address, respond: Respond, accept: Mapping[str, Accept]
             async with stream:
                 try:
                     await _converse(stream, connections, site)
-                except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    pass  # the client disconnected
+                except _DISCONNECTED:
+                    pass
                 except h11.LocalProtocolError as error:
                     LOG.debug("A status response was incomplete: %s", error)
+                except Exception:  # a client must not be able to end the agent
+                    LOG.exception("A status request failed")
 
         try:
             async with listener:
@@ -210,10 +219,10 @@ async def _answer(request: h11.Request, body: bytes, stream: SocketStream, site:
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in request.headers}
     if site.is_loopback and not _names_here(headers):
         return Answer("Ask for localhost.\n", status=HTTPStatus.MISDIRECTED_REQUEST)
-    client, is_from_here = _client(stream)
+    post = Post(headers, body, *_client(stream)) if path in site.accept else None
     try:
-        if path in site.accept:
-            return await site.accept[path](Post(headers, body, client, is_from_here))
+        if post is not None:
+            return await site.accept[path](post)
         return await site.respond(path, headers)
     except Exception:
         LOG.exception("Cannot answer a status request")
@@ -227,6 +236,8 @@ def _client(stream: SocketStream) -> tuple[IPAddress, bool]:
 
     A connection from a host to an address of its own has that address at both ends; no other host
     can open one, because answers to it would not leave this host.
+
+    :raises anyio.TypedAttributeLookupError: the client has disconnected.
     """
     client, own = (
         _unmapped(ip_address(stream.extra(attribute)[0]))  # noqa: S610 - not Django's

@@ -4,6 +4,7 @@
 import errno
 import logging
 import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -250,6 +251,53 @@ def test_who_says_nothing_or_goes_away_holds_up_nobody() -> None:
         assert body == b"hello you"
 
     with_server(talk)
+
+
+def request_and_reset(port: int, request: bytes) -> None:
+    """Send a request and reset the connection, all before the event loop runs again."""
+    with socket.create_connection((HOST, port)) as client:
+        client.sendall(request)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\n\r\n",
+        b"GET /pieces HTTP/1.0\r\n\r\n",
+        b"GET /breaks HTTP/1.0\r\n\r\n",
+        post(b"Content-Length: 1", body=b"1"),
+    ],
+)
+def test_who_resets_the_connection_ends_nothing(
+    request_: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def talk(port: int) -> None:
+        for _ in range(5):
+            request_and_reset(port, request_)
+            _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
+            assert body == b"hello you"
+
+    with_server(talk)
+    assert "A status request failed" not in caplog.text
+
+
+def test_what_fails_in_a_conversation_ends_only_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("odd")
+
+    async def talk(port: int) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("evscrub.status.server._converse", fail)
+            assert await ask(port, b"GET / HTTP/1.0\r\n\r\n") == (b"", b"")
+        _, body = await ask(port, b"GET / HTTP/1.0\r\n\r\n")
+        assert body == b"hello you"
+
+    with_server(talk)
+    assert "A status request failed" in caplog.text
 
 
 def test_clients_that_send_nothing_shut_nobody_out() -> None:
