@@ -42,9 +42,12 @@ def parse(text: str) -> Address | None:
 
 
 def _is_host(text: str) -> bool:
-    """Return whether a host can be looked up without an exception other than OSError."""
+    """Return whether a host can be looked up without an exception other than OSError.
+
+    Names beyond ASCII may raise others, as a hyphen from a word processor does.
+    """
     try:
         text.encode("idna")
     except UnicodeError:
         return False
-    return text.isprintable() and " " not in text
+    return text.isascii() and text.isprintable() and " " not in text

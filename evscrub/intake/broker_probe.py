@@ -127,7 +127,7 @@ async def _is_any_reachable(brokers: Sequence[Address]) -> bool:
         with anyio.move_on_after(_CONNECT_SECONDS):
             try:
                 stream = await anyio.connect_tcp(host, port)
-            except OSError:
+            except Exception:  # noqa: BLE001 - no OSError for a port or host that cannot be
                 continue
             await stream.aclose()
             return True

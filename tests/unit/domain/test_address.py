@@ -39,6 +39,8 @@ def test_an_address_is_read(text: str, wanted: Address | None) -> None:
         "a..b:80",
         "a b:80",
         "a\0b:80",
+        "agent\u20111:80",
+        "b\xfccher.example:80",
     ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:

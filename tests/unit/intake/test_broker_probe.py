@@ -83,6 +83,19 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     anyio.run(run)
 
 
+@pytest.mark.parametrize(
+    "wrong", [Address("127.0.0.1", 567_200), Address("broker\u20111", 5672), Address("a..b", 1)]
+)
+def test_an_address_that_cannot_be_is_no_broker(wrong: Address) -> None:
+    async def run() -> None:
+        assert not await broker_probe._is_any_reachable([wrong])
+        async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            assert await broker_probe._is_any_reachable([wrong, Address("127.0.0.1", port)])
+
+    anyio.run(run)
+
+
 RABBIT = "oslo.messaging._drivers.impl_rabbit"
 UNREACHABLE = (
     "[6f3a09d2-5a71-4f0e-9b4b-0c6a8a0c1a11] AMQP server on one:5672 is unreachable: [Errno 111]"
