@@ -153,14 +153,16 @@ def _from_registry(
     words += f" of owner {owner}" if owner else ""
     words += f" in store {store}" if store else ""
     words += " that are not held" if held is False else ""
+    # To hold an image of another store does no harm; to miss one of this store loses its data.
+    stores_of = names.candidates if held is False else lambda row: [names.of(row)]
 
     def is_selected(seen: Listed) -> bool:
         is_held = hold_rules.deletion_time(seen.image, seen.locations) is None
-        stores = {names.of(row) for row in seen.locations if row.status == PENDING_DELETE}
+        pending = [row for row in seen.locations if row.status == PENDING_DELETE]
         return (
             seen.image.status == PENDING_DELETE
             and (held is None or held == is_held)
-            and (store is None or store in stores)
+            and (store is None or any(store in stores_of(row) for row in pending))
         )
 
     def read(on_unreadable: Unreadable) -> Iterator[str]:

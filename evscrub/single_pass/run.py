@@ -18,8 +18,9 @@ from evscrub.config.settings import scrubber_settings
 from evscrub.coordination.member import GroupMember, GroupSettings, group_settings
 from evscrub.domain import image_report
 from evscrub.domain.clock import Clock, DatabaseClock
-from evscrub.domain.decisions import ImageRow
+from evscrub.domain.decisions import ImageRow, LocationRow
 from evscrub.domain.image_report import AgentReports, Listed
+from evscrub.domain.verdict import StoreNotUsableError
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import Added, DelayQueue, Source
 from evscrub.registry import connecting
@@ -319,12 +320,19 @@ class SinglePass:
         limit = self._selection.limit
         return "not scrubbed yet" if limit is None or self._fed < limit else BEYOND_LIMIT
 
+    def _store_of(self, row: LocationRow) -> str:
+        """Return the store that deletes a location, else what it is called where none does."""
+        try:
+            return self._stores.resolve(row).store
+        except StoreNotUsableError:
+            return self._names.of(row)
+
     def _knowledge(self) -> Knowledge:
         own = self._reports(self._scrubber)
         return Knowledge(
             self._context.settings.policy,
             replace(own, stores={**self._paused, **own.stores}),
-            self._names.of,
+            self._store_of,
             self._stores.resolve,
             frozenset(self._stores.names) - frozenset(self._stores.deletable),
         )

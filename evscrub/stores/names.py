@@ -50,16 +50,27 @@ class StoreNames:
         :returns: the store that the row names, else the only store of the URL's type, else that
             type; never another part of the URL.
         """
+        found = self.candidates(row)
+        return found[0] if len(found) == 1 else self._type_of(row)
+
+    def candidates(self, row: LocationRow) -> list[str]:
+        """Return the names of the stores that may have a location: one unless it names none.
+
+        Agents tell several stores of a type apart by their directories, buckets and so on.
+        """
         if row.store is not None:
-            return row.store
+            return [row.store]
+        kind = self._type_of(row)
+        return self._by_type.get(kind, [kind])
+
+    def _type_of(self, row: LocationRow) -> str:
+        """Return the type of the store that a location's URL is for."""
         try:
             scheme = location_crypt.decrypt_url(self._key, row.value).partition(":")[0]
         except ValueError:
             return UNKNOWN_STORE
         plain = scheme.partition("+")[0]
-        driver = _TYPES.get(plain, plain)
-        names = self._by_type.get(driver, [])
-        return names[0] if len(names) == 1 else driver
+        return _TYPES.get(plain, plain)
 
     @property
     def names(self) -> list[str]:

@@ -640,6 +640,29 @@ def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -
     assert sorted(logged) == sorted(expected)
 
 
+def test_images_whose_rows_name_no_store_are_held_with_each_that_may_have_them(
+    rows: Rows, config: Path
+) -> None:
+    with config.open("a") as file:
+        file.write("[DEFAULT]\nenabled_backends = fast:file, slow:file, objects:s3\n")
+    fast, slow, unnamed = (new_id() for _ in range(3))
+    for image_id, store in ((fast, "fast"), (slow, "slow"), (unnamed, "fast")):
+        rows.add(a_location(image_id, store), image_id=image_id)
+        rows.delete(image_id)
+    rows.execute("UPDATE image_locations SET meta_data = '{}' WHERE image_id = :id", id=unnamed)
+
+    def printed(command: str, store: str) -> list[str]:
+        done = evscrub(config, command, "--store", store, "--yes")
+        assert done.returncode == 0, done.stderr
+        return sorted(done.stdout.splitlines())
+
+    assert printed("hold", "objects") == []
+    assert printed("hold", "slow") == sorted(f"{image_id}: held" for image_id in (slow, unnamed))
+    assert printed("release", "slow") == [f"{slow}: released"]
+    assert printed("hold", "fast") == [f"{fast}: held"]
+    assert printed("restore", "fast") == [f"{fast}: restored"]
+
+
 def test_images_of_a_store_that_is_not_enabled_any_more(rows: Rows, config: Path) -> None:
     """Repeating a command is no error, though nothing is selected then."""
     with config.open("a") as file:

@@ -327,6 +327,7 @@ def test_a_store_that_an_agent_has_paused_is_left_alone(
     site = Site(tmp_path, new_registry("sqlite", "asked"))
     images = {store: site.seed.add(deleted_ago=2 * HOUR, store=store) for store in ("fast", "slow")}
     both = site.seed.add(deleted_ago=2 * HOUR)
+    unnamed = site.seed.add(deleted_ago=2 * HOUR, store="slow", named=False)
     site.seed.write()
     site.add_location(both, "slow")
 
@@ -349,7 +350,7 @@ def test_a_store_that_an_agent_has_paused_is_left_alone(
     assert done.returncode == 1
     assert "store slow is paused: an image is not there" in done.stdout
     assert site.registry.is_scrubbed(images["fast"])
-    for image_id in (images["slow"], both):
+    for image_id in (images["slow"], both, unnamed):
         assert site.registry.status(image_id) == ("pending_delete", {"pending_delete"})
 
 

@@ -70,6 +70,22 @@ def test_several_stores(types: dict[str, str], location: LocationRow, wanted: st
 
 
 @pytest.mark.parametrize(
+    ("location", "wanted"),
+    [
+        (row("file:///x"), ["a", "b"]),
+        (row("file:///x", "a"), ["a"]),
+        (row("file:///x", "gone"), ["gone"]),
+        (row("s3://k:s@h/b/o"), ["c"]),
+        (row("rbd://x"), ["rbd"]),
+        (row("no URL"), ["?"]),
+    ],
+)
+def test_stores_that_may_have_a_location(location: LocationRow, wanted: list[str]) -> None:
+    names = StoreNames({"a": "file", "b": "filesystem", "c": "s3"})
+    assert names.candidates(location) == wanted
+
+
+@pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("", ["file", "http"]),
