@@ -110,7 +110,7 @@ def _shared(
     """Return verdicts on shared data; images whose rows make the query raise get their own."""
     rows = [row for seen in chunk for row in seen.locations if row.status == PENDING_DELETE]
     try:
-        return shared_urls.among(rows, just_claimed=False, due_before=due_before)
+        return shared_urls.among(rows, due_before=due_before)
     except Exception as error:
         if not is_of_rows(error):
             raise

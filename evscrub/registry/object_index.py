@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from evscrub.domain import location_crypt
 from evscrub.domain.clock import Clock
-from evscrub.domain.decisions import PENDING_DELETE
+from evscrub.domain.decisions import ACTIVE, PENDING_DELETE
 from evscrub.domain.object_identity import place_of
 from evscrub.domain.verdict import UNDECIPHERABLE, StoreNotUsableError
 from evscrub.registry.database import read_now
@@ -34,6 +34,7 @@ _COLUMNS = (
     image_locations.c.id,
     bounded(image_locations.c.value),
     image_locations.c.deleted,
+    image_locations.c.status,
 )
 
 
@@ -54,8 +55,8 @@ class ObjectIndex:
     """Ids of all live and pending locations by object, as one reading of the registry found them.
 
     After creation, all pages are to be read by :meth:`read_page`. From then on, :meth:`catch_up`
-    keeps the index up to date, but for rows that were changed in place, and rows whose transaction
-    took longer than the overlap.
+    keeps the index up to date, but for finished rows that were changed in place, and rows whose
+    transaction took longer than the overlap.
 
     :param randrange: draws a number from 0 to below one, for samples of live locations.
     """
@@ -76,6 +77,9 @@ class ObjectIndex:
         self._floor, highest = _floor_and_highest(connection)
         self.recent = RecentIds(self._floor, highest, clock.boot())
         self._last = 0  #: highest id that was read by page
+        #: Live locations that Glance has not finished: a parallel import gives them their URLs in
+        #: the end (glance.async_.flows.parallel_api_image_import).
+        self._unfinished: set[int] = set()
         #: Whether any encrypted location could be decrypted, and whether any could not.
         self._decrypted = self._hidden = False
 
@@ -111,16 +115,17 @@ class ObjectIndex:
             image_locations.c.id <= self._floor,
         )
         page = connection.execute(query.order_by(image_locations.c.id).limit(_PAGE_ROWS)).all()
-        for number, value, deleted in page:
-            self._add(number, value, live=not deleted)
-            self._last = number
+        for row in page:
+            self._add(row)
+            self._last = row.id
         return len(page) == _PAGE_ROWS
 
     def catch_up(self, connection: sa.Connection) -> bool:
-        """Index new rows.
+        """Index new rows, and what became of unfinished ones.
 
         :returns: False if rows are gone, so that the registry is to be read anew.
         """
+        self._read_unfinished(connection)
         recent = self.recent
         numbers = image_locations.c.id
         # One statement, so that the count and the highest id are of the same moment.
@@ -170,20 +175,33 @@ class ObjectIndex:
                 ids = array("Q")
         recent.take_in(ids, last if again else recent.highest, self._clock.boot())
 
+    def _read_unfinished(self, connection: sa.Connection) -> None:
+        numbers = list(self._unfinished)
+        for first in range(0, len(numbers), _PAGE_ROWS):
+            some = numbers[first : first + _PAGE_ROWS]
+            query = sa.select(*_COLUMNS).where(image_locations.c.id.in_(some), LIVE | PENDING)
+            rows = connection.execute(query).all()
+            self._unfinished.difference_update(some)
+            for row in rows:
+                self._add(row)
+
     def _add_recent(self, row: "sa.Row[Any]") -> None:
         """Index a location of any status, for a recent one may be set live by hand."""
         if row.wanted:
-            self._add(row.id, row.value, live=not row.deleted)
+            self._add(row)
         elif (key := key_of(self._objects, row.value)) is not None:
             self._urls.add(row.id, key)
 
-    def _add(self, number: int, value: str, *, live: bool) -> None:
+    def _add(self, row: Sequence[Any]) -> None:
         """Index a location whose data is needed, if it names an object.
 
         Sample its place if it is live, and record whether encrypted locations can be decrypted.
         """
+        number, value, deleted, status, *_ = row
+        if not deleted and status != ACTIVE:
+            self._unfinished.add(number)
         try:
-            if live:
+            if not deleted and status == ACTIVE:
                 key, place = self._objects.key_and_place(value)
                 self._live.add(place, number)
             else:

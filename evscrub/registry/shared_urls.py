@@ -86,14 +86,10 @@ class SharedUrls:
         self,
         rows: Collection[LocationRow],
         *,
-        just_claimed: bool = True,
         due_before: datetime | None = None,
     ) -> dict[int, Verdict]:
         """Return verdicts on those of the claimed rows whose data another location may need.
 
-        :param just_claimed: whether all rows were claimed in the last call, so that none of them
-            needs the data of another. Otherwise the claim of one may have been lost, and the image
-            restored since.
         :param due_before: for a rehearsal: images deleted before this time, naive UTC, are as good
             as claimed.
         :returns: by row id: SHARED if another location certainly has the same data,
@@ -108,11 +104,10 @@ class SharedUrls:
                 rows_by_key.setdefault(key, []).append(row)
         if not rows_by_key:
             return {}
-        own = {row.id for row in rows} if just_claimed else set()
         with self._lock, caught_up(self.database) as connection:
             index = self._index = self._up_to_date(connection)
             found = {number for key in rows_by_key for number in index.ids(key)}
-            wanted = self._wanted(connection, found - own, due_before)
+            wanted = self._wanted(connection, found, due_before)
         verdicts = {row.id: HIDDEN for row in rows} if index.hides_locations else {}
         for key, other in wanted:
             for row in rows_by_key.get(key, ()):
@@ -126,7 +121,8 @@ class SharedUrls:
                         verdicts.setdefault(row.id, maybe_shared(other.store))
         if due_before is None:  # else nothing is claimed
             # The database has lost the claim, as a replica that took over may have, or somebody
-            # has undone it by SQL; the image may be restored.
+            # has undone it, as glance-scrubber --restore does if it read the image before the claim
+            # and waited for its lock: Glance's image_restore does not compare when it sets.
             lost = {other.id for _, other in wanted}
             verdicts |= {row.id: CLAIM_LOST for row in rows if row.id in lost}
         return verdicts

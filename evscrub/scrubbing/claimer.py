@@ -206,7 +206,7 @@ class Claimer:
 
     def look_again(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         """Return verdicts of claimed locations that share their data by now, by row id; blocks."""
-        return self._shared_urls.among(rows, just_claimed=False)
+        return self._shared_urls.among(rows)
 
     def put_back(
         self, taken: Sequence[Taken], lane: str | None, *, after_seconds: float = 0.0

@@ -86,10 +86,11 @@ class LastLook:
         asked = self._context.clock.moment()
         shared = await self._context.calls.call(self._among, rows)
         for job in jobs:
-            # The answer stays with its job, whichever worker has that when it comes.
-            job.looked = asked
+            # The answer stays with its job, whichever worker has that when it comes, and comes
+            # before its time: the worker's thread reads the time first.
             job.needed_elsewhere = {
                 location.row.id: shared[location.row.id]
                 for location, _ in job.pending
                 if location.row.id in shared
             }
+            job.looked = asked

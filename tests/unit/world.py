@@ -285,9 +285,7 @@ class World:
                     self._set(image.id, "pending_delete")
         return ()
 
-    def among(
-        self, _rows: Collection[LocationRow], *, just_claimed: bool = True
-    ) -> dict[int, Verdict]:
+    def among(self, _rows: Collection[LocationRow]) -> dict[int, Verdict]:
         return {}
 
     def find_witnesses(self, store: str, part: str) -> list[Witness]:

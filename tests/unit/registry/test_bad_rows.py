@@ -228,11 +228,9 @@ class BadWorld(World):
         self._meet("claim", image_ids)
         return super().claim(image_ids, policy)
 
-    def among(
-        self, rows: Collection[LocationRow], *, just_claimed: bool = True
-    ) -> dict[int, Verdict]:
+    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         self._meet("among", [row.value.rpartition("/")[2] for row in rows])
-        return super().among(rows, just_claimed=just_claimed)
+        return super().among(rows)
 
     def renew(self, held: Collection[tuple[Claim, datetime]]) -> Renewal:
         self._meet("renew", [claim.image.id for claim, _ in held])

@@ -30,9 +30,7 @@ class SlowWorld(World):
         self.claim_seconds = 0.0
         return seen
 
-    def among(
-        self, rows: Collection[LocationRow], *, just_claimed: bool = True
-    ) -> dict[int, Verdict]:
+    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         skip(self.sharing_seconds)
         self.sharing_seconds = 0.0
         return {}

@@ -170,9 +170,7 @@ class TestDataThatIsNotDeleted:
         verdict: Verdict | None = None
         refusal = ""
 
-        def among(
-            self, rows: Collection[LocationRow], *, just_claimed: bool = True
-        ) -> dict[int, Verdict]:
+        def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
             return {row.id: self.verdict for row in rows} if self.verdict is not None else {}
 
         def resolve(self, row: LocationRow) -> Target:

@@ -38,14 +38,12 @@ class SharingWorld(World):
     shared_since = 10.0
     verdict = SHARED
     looks = 0
-    fails = False
+    fails_during = range(0)
 
-    def among(
-        self, rows: Collection[LocationRow], *, just_claimed: bool = True
-    ) -> dict[int, Verdict]:
+    def among(self, rows: Collection[LocationRow]) -> dict[int, Verdict]:
         self.looks += 1
         now = anyio.current_time()
-        if self.fails and not just_claimed:
+        if int(now) in self.fails_during:
             raise db_exception.DBError(None)
         since = self.shared_since
         return {row.id: self.verdict for row in rows if row.store == "wanted" and now >= since}
@@ -105,7 +103,7 @@ def test_fast_store_needs_no_further_looks() -> None:
 
 def test_nothing_is_deleted_without_a_last_look() -> None:
     world = SharingWorld(slow=lambda _: (10.0, GONE), wanted=fast)
-    world.fails, world.shared_since = True, math.inf
+    world.fails_during, world.shared_since = range(5, 12), math.inf
     image = world.add("owner", "slow", "wanted")
     reasons: list[str] = []
 
