@@ -16,8 +16,9 @@ from evscrub.domain.decisions import DELETED, PENDING_DELETE, ImageRow, Location
 #: Statuses of an image that is not deleted and has its data.
 USABLE = ("active", "deactivated")
 
-#: How long before the image a DELETE may have marked its locations. Glance marks them one by one,
-#: each with its own clock reading, before the image.
+#: How long before the last one a DELETE may have marked the other locations. Glance marks them one
+#: by one, each with its own clock reading, then asks Barbican to delete the image's key, which may
+#: take any time, and then marks the image (glance.api.v2.images).
 _LOCATIONS_BEFORE = timedelta(seconds=60)
 #: How long before the image a DELETE may have marked its properties. It also marks the properties
 #: that had been removed from the image before, and nothing in the rows distinguishes them.
@@ -144,11 +145,13 @@ def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
     at = deletion_time(image, locations)
     if at is None:
         return Deletion(tuple(row for row in pending if row.deleted_at is None), None)
-    with_it = tuple(
-        row
-        for row in pending
-        if row.deleted_at is not None and at - _LOCATIONS_BEFORE <= row.deleted_at <= at + AFTER
-    )
+    dated = [(row, row.deleted_at) for row in pending if row.deleted_at is not None]
+    marked = [(row, time) for row, time in dated if time <= at + AFTER]
+    # An image is pending only if it had a live location, so the last one to be marked is of its
+    # DELETE, unless that one is scrubbed by now.
+    is_whole = all(row.status != DELETED for row in locations)
+    last = max((time for _, time in marked), default=at) if is_whole else at
+    with_it = tuple(row for row, time in marked if time >= last - _LOCATIONS_BEFORE)
     return Deletion(with_it, at)
 
 

@@ -56,7 +56,12 @@ def seconds(number: float) -> timedelta:
         (image("active", live=True), [], "it has no location left"),
         (image(), [], "it has no location left"),
         (image(), [location(1, "deleted")], "it has no location left"),
-        (image(), [location(at=AT - seconds(61))], "it has no location left"),
+        # Taken off the live image before, whose own location is scrubbed.
+        (
+            image(),
+            [location(1, "deleted"), location(2, at=AT - seconds(61))],
+            "it has no location left",
+        ),
         (image(), [location(at=AT + seconds(3))], "it has no location left"),
         (image(at=None), [], "it has no location left"),
     ],
@@ -82,6 +87,11 @@ def test_restore_is_refused(
         (image(), [location(1, "deleted"), location(2)], {2}),
         # Glance marks locations first, each with its own clock reading; MySQL rounds.
         (image(), [location(at=AT - seconds(60))], {1}),
+        (image(), [location(1, "deleted"), location(2, at=AT - seconds(60))], {2}),
+        # Barbican did not answer, or the database stood still, before the image was marked.
+        (image(), [location(at=AT - seconds(61))], {1}),
+        (image(), [location(1, at=AT - seconds(400)), location(2, at=AT - seconds(340))], {1, 2}),
+        (image(), [location(1, at=AT - seconds(401)), location(2, at=AT - seconds(340))], {2}),
         (image(), [location(at=AT + seconds(2))], {1}),
         # Taken off the live image long before: not part of what was deleted.
         (image(), [location(1, at=AT - seconds(3600)), location(2)], {2}),
