@@ -29,6 +29,7 @@ from evscrub.stores.faults import Driver, Fault
 #: for a cluster that is down.
 LOAD_SECONDS = 10.0
 _THREAD_NAME = "load of store "
+_UNLINK_TIMEOUT = "filesystem_store_timeout"
 
 
 def is_about_loading(record: logging.LogRecord) -> bool:
@@ -186,6 +187,10 @@ class StoreLoader:
         group = name if self._several else configs.SINGLE_GROUP
         with suppress(cfg.DuplicateOptError):  # an earlier import of the module has them
             self._conf.register_opts(driver.OPTIONS or (), group=group)
+        with suppress(cfg.NoSuchOptError):
+            # With one, the file driver unlinks in a thread of its own, and an unlink that it gave
+            # up happens whenever the file system goes on.
+            self._conf.set_override(_UNLINK_TIMEOUT, 0, group=group)
         return driver(*arguments)
 
     def _register(self, name: str, kind: str, driver: Driver) -> None:

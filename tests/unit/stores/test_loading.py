@@ -367,6 +367,30 @@ class TestFile:
         assert stores.faults == {}
         delete_good(stores, tmp_path)
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[DEFAULT]\nenabled_backends = good:file\n[good]\n{options}",
+            "[DEFAULT]\nenabled_backends = good:file\n[backend_defaults]\n{options}",
+            "[glance_store]\nstores = file\n{options}",
+        ],
+    )
+    def test_an_unlink_ends_with_its_delete(
+        self, new_conf: NewConf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+    ) -> None:
+        """The driver would leave one that takes long to a thread of its own."""
+        options = "filesystem_store_datadir = {tmp}/good\nfilesystem_store_timeout = 1\n"
+        stores = Stores(new_conf(text.replace("{options}", options)))
+        unlink, threads = os.unlink, []
+
+        def unlinking(path: str) -> None:
+            threads.append(threading.current_thread())
+            unlink(path)
+
+        monkeypatch.setattr("glance_store._drivers.filesystem.os.unlink", unlinking)
+        delete_good(stores, tmp_path, "good" if "enabled_backends" in text else None)
+        assert threads == [threading.current_thread()]
+
     def test_its_own_wins(self, new_conf: NewConf, tmp_path: Path) -> None:
         text = beside_good("file", "filesystem_store_datadir = {tmp}/also")
         text += "[backend_defaults]\nfilesystem_store_datadir = {tmp}/missing\n"
