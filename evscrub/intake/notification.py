@@ -24,7 +24,8 @@ _EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 class DeleteEvent:
     """Announce that an image was deleted.
 
-    :param deleted_at: whole seconds since the epoch, by the clock of a Glance host.
+    :param deleted_at: seconds since the epoch, by the clock of a Glance host, but not in the future,
+        so that a forged event does not delay its image.
     """
 
     image_id: str
@@ -82,4 +83,4 @@ def _deleted_at(value: object, now: datetime) -> float:
         absurd = True
     if absurd:
         raise MalformedError("absurd deleted_at")
-    return moment.timestamp()
+    return min(moment, now).timestamp()

@@ -69,7 +69,8 @@ def test_ids_that_a_creator_may_choose(image_id: str) -> None:
         ("2026-11-23T11:59:00.500000", 59.5),
         ("2026-11-23T12:59:00+01:00", 60),
         ("2026-11-23 11:59:00", 60),
-        ("2026-11-24T12:00:00Z", -86400),
+        ("2026-11-23T12:00:01Z", 0),  # ahead, which must not delay it
+        ("2026-11-24T12:00:00Z", 0),
         ("2010-01-01T00:00:00Z", (NOW - datetime(2010, 1, 1, tzinfo=UTC)).total_seconds()),
     ],
 )
