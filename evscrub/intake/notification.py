@@ -24,8 +24,8 @@ _EARLIEST = datetime(2010, 1, 1, tzinfo=UTC)
 class DeleteEvent:
     """Announce that an image was deleted.
 
-    :param deleted_at: seconds since the epoch, by the clock of a Glance host, but not in the future,
-        so that a forged event does not delay its image.
+    :param deleted_at: seconds since the epoch, by the clock of a Glance host, but not in the
+        future, so that a forged event does not delay its image.
     """
 
     image_id: str

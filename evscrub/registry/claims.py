@@ -40,6 +40,8 @@ from evscrub.registry.tables import image_locations, image_properties, images
 #: second, an empty value remains.
 _IMPORTING = ("os_glance_import_task", "os_glance_importing_to_stores")
 _IMPORT_LOOK_SECONDS = 600.0
+#: If glance-api dies, they stay until the next import of the image. No import takes as long.
+_IMPORT_LONGEST = timedelta(days=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ class Claims:
             now = read_now(connection)
             rows = read_images(connection, image_ids)
             sights = _decide_all(image_ids, rows, now, policy)
-            sights |= _orphans_of_imports(connection, sights)
+            sights |= _orphans_of_imports(connection, sights, now)
         return Seen(now, sights)
 
     @retried
@@ -154,7 +156,7 @@ class Claims:
             if self._clock is not None and asked is not None and not self._clock.agrees(now, asked):
                 return Seen(now, {}, refused=True)
             sights = _decide_all(rows, rows, now, policy)
-            sights |= _orphans_of_imports(connection, sights)
+            sights |= _orphans_of_imports(connection, sights, now)
             lease = _new_lease(sights.values(), now, policy)
             claims = [
                 Claim(sight.image, sight.decision.kind, sight.decision.locations, lease)
@@ -265,7 +267,9 @@ def _decide_all(
     return sights
 
 
-def _orphans_of_imports(connection: sa.Connection, sights: Mapping[str, Sight]) -> dict[str, Sight]:
+def _orphans_of_imports(
+    connection: sa.Connection, sights: Mapping[str, Sight], now: datetime
+) -> dict[str, Sight]:
     """Return the orphans whose images Glance is importing into a store, as images that wait.
 
     Until the import ends, no row tells of what it writes. Into the store that the orphan is in,
@@ -285,6 +289,7 @@ def _orphans_of_imports(connection: sa.Connection, sights: Mapping[str, Sight]) 
             properties.name.in_(_IMPORTING),
             properties.value != "",
             properties.deleted == sa.false(),
+            sa.func.coalesce(properties.updated_at, properties.created_at) > now - _IMPORT_LONGEST,
         )
     ).scalars()
     wait = Wait(_IMPORT_LOOK_SECONDS)

@@ -64,7 +64,11 @@ def _child(name: str, *columns: sa.Column[Any]) -> sa.Table:
 
 
 image_properties = _child(
-    "image_properties", sa.Column("name", sa.String(255)), sa.Column("value", sa.Text)
+    "image_properties",
+    sa.Column("name", sa.String(255)),
+    sa.Column("value", sa.Text),
+    sa.Column("created_at", sa.DateTime),
+    sa.Column("updated_at", sa.DateTime),
 )
 image_tags = _child("image_tags", sa.Column("value", sa.String(255)))
 image_members = _child("image_members", sa.Column("member", sa.String(255)))

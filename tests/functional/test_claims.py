@@ -422,30 +422,45 @@ def test_claim_of_an_orphan_does_not_change_its_image(rows: Rows, claims: Claims
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "is_removed", "waits"),
+    ("name", "value", "is_removed", "days", "waits"),
     [
-        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", False, True),
-        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", True, False),
-        ("os_glance_importing_to_stores", "fast,archive", False, True),
-        ("os_glance_importing_to_stores", "", False, False),
-        ("os_glance_failed_import", "archive", False, False),
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", False, (0, 0), True),
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", True, (0, 0), False),
+        ("os_glance_importing_to_stores", "fast,archive", False, (0, 0), True),
+        ("os_glance_importing_to_stores", "", False, (0, 0), False),
+        ("os_glance_failed_import", "archive", False, (0, 0), False),
+        # Glance undeletes the row of an earlier import, or died in an import.
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", False, (9, 6.9), True),
+        ("os_glance_import_task", "d8a3b0c2-0000-4000-8000-000000000000", False, (9, 7.1), False),
+        ("os_glance_importing_to_stores", "fast,archive", False, (9, 7.1), False),
+        ("os_glance_importing_to_stores", "fast,archive", False, (6.9, None), True),
+        ("os_glance_importing_to_stores", "fast,archive", False, (7.1, None), False),
     ],
 )
 def test_orphan_waits_while_glance_imports_its_image(
-    rows: Rows, claims: Claims, name: str, value: str, is_removed: bool, waits: bool
+    rows: Rows,
+    claims: Claims,
+    name: str,
+    value: str,
+    is_removed: bool,
+    days: tuple[float, float | None],
+    waits: bool,
 ) -> None:
+    """With the days since Glance made and last changed the row of the property."""
+    created_at, updated_at = (day if day is None else utc_now() - timedelta(day) for day in days)
     image_id, other = orphaned(rows), orphaned(rows)
     with rows.engine.begin() as connection:
         connection.execute(
             sa.text(
-                "INSERT INTO image_properties (image_id, name, value, created_at, deleted)"
-                " VALUES (:image_id, :name, :value, :now, :deleted)"
+                "INSERT INTO image_properties (image_id, name, value, created_at, updated_at,"
+                " deleted) VALUES (:image_id, :name, :value, :created_at, :updated_at, :deleted)"
             ),
             {
                 "image_id": image_id,
                 "name": name,
                 "value": value,
-                "now": utc_now(),
+                "created_at": created_at,
+                "updated_at": updated_at,
                 "deleted": is_removed,
             },
         )
