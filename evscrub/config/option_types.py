@@ -217,6 +217,32 @@ class ListenAddress(types.String):
         return text
 
 
+class StorePlace(types.String):
+    """A store and a place in it, as ``store:place``.
+
+    Relative directories are refused: they would depend on the working directory of the process. A
+    directory without a slash cannot be told from a bucket here, and counts for no file store.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(quotes=True)
+
+    def __call__(self, value: object) -> str:
+        """Return the text without spaces around the store and the place.
+
+        :raises ValueError: a part is missing, or the place is a relative directory.
+        """
+        text: str = super().__call__(value)
+        store, _, place = (part.strip() for part in text.partition(":"))
+        if not store or not place:
+            raise ValueError(f"must be store:place as files:/srv/images, not {_quoted(text)}")
+        # Only a Swift account, before its container, and VMware's datastores have other slashes.
+        has_account = "@" in place or ":" in place
+        if place in {".", ".."} or ("/" in place and place[0] != "/" and not has_account):
+            raise ValueError(f"the directory of a place must begin with /, not {_quoted(text)}")
+        return f"{store}:{place}"
+
+
 class Networks(types.List):
     """IP networks, separated by commas, or the word ``none``."""
 

@@ -23,6 +23,7 @@ from evscrub.config.option_types import (
     OptionalName,
     Paths,
     Rate,
+    StorePlace,
 )
 
 DEFAULT_GLANCE_CONFIG_FILE = "/etc/glance/glance-api.conf"
@@ -269,7 +270,7 @@ scrubber_opts = [
     ),
     cfg.Opt(
         "allowed_places",
-        type=types.List(types.String(regex=r"[^:]+:.+", quotes=True)),
+        type=types.List(StorePlace()),
         default=[],
         mutable=True,
         help="Further places of stores, as comma-separated store:place pairs, for data that Glance"
@@ -278,7 +279,7 @@ scrubber_opts = [
         " location elsewhere is parked, because a location may name anything that the store's"
         " credentials can reach. A place is a bucket (s3), a container, or"
         " tenant@host/container in an account whose credentials are not configured (swift), a"
-        " pool (rbd), a directory with everything below it (file), or"
+        " pool (rbd), an absolute directory with everything below it (file), or"
         " datacenter:datastore/directory (vmware); an asterisk in a bucket, container or pool"
         " stands for any characters. What to weigh: whoever may write locations can have"
         " any data in these places deleted. Example: objects:glance-old,files:/srv/images",

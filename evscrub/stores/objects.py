@@ -138,7 +138,7 @@ class StoreObjects:
         return max(map(self.directories.depth, self._directories_above(config, place)), default=0)
 
     def _directories_above(self, config: StoreConfig, place: str) -> list[str]:
-        directories = (*config.places, *self._further.get(config.store, ()))
+        directories = places.directories(config, self._further)
         return [one for one in directories if self.directories.holds(one, place)]
 
     def _owns(self, store: str, found: Identity) -> bool:

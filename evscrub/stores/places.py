@@ -60,12 +60,18 @@ def owns(
     match found.kind:
         case "file":
             place = found.place
-            return any(holds(directory, place) for directory in (*config.places, *more))
+            return any(holds(directory, place) for directory in directories(config, further))
         case "swift":
             return _owns_container(config, found, more)
         case "vmware":
             return _owns_path(f"{found.place}/{found.name}", (*config.places, *more))
     return found.place in config.places or any(fnmatchcase(found.place, place) for place in more)
+
+
+def directories(config: StoreConfig, further: Allowed) -> list[str]:
+    """Return the directories of a file store, without relative ones."""
+    more = (place for place in further.get(config.store, ()) if place.startswith("/"))
+    return [*config.places, *more]
 
 
 def describe(found: Identity) -> str:

@@ -473,14 +473,46 @@ class TestDirectories:
         assert directories.same("/a", "/b") is same
 
 
-@pytest.mark.parametrize("entry", ["objects", ":bucket", "objects:"])
+@pytest.mark.parametrize(("place", "is_allowed"), [("images", False), ("/images", True)])
+def test_a_relative_directory_is_no_place_of_a_file_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, is_allowed: bool
+) -> None:
+    (tmp_path / "images").mkdir()
+    monkeypatch.chdir(tmp_path)
+    absolute = place.replace("/images", f"{tmp_path}/images")
+    config = StoreConfig("f", "file", places=("/elsewhere",))
+    objects = StoreObjects({"f": config}, [f"f:{absolute}"])
+    url = f"file://{tmp_path}/images/x"
+    if is_allowed:
+        objects.check("f", url)
+        assert objects.directory_of("f", f"{tmp_path}/images") is not None
+    else:
+        with pytest.raises(StoreNotUsableError):
+            objects.check("f", url)
+        assert objects.directory_of("f", f"{tmp_path}/images") is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "objects",
+        ":bucket",
+        "objects:",
+        "objects: ",
+        "f:srv/images",
+        "f:.",
+        "f:..",
+        "f:./x",
+        "f: ../x",
+    ],
+)
 def test_a_place_is_named_with_its_store(entry: str) -> None:
     conf = cfg.ConfigOpts()
     conf.register_opts(options.scrubber_opts, group="scrubber")
-    conf.set_override("allowed_places", "o:a,p:/b c,o:dc:ds/x", group="scrubber")
+    conf.set_override("allowed_places", "o:a, p : /b c,o:dc:ds/x,s:t@host/c-*", group="scrubber")
     found: Any = conf.scrubber.allowed_places
-    assert found == ["o:a", "p:/b c", "o:dc:ds/x"]
-    with pytest.raises(ValueError, match=r"doesn't match regex"):
+    assert found == ["o:a", "p:/b c", "o:dc:ds/x", "s:t@host/c-*"]
+    with pytest.raises(ValueError, match=r"must be store:place|must begin with /"):
         conf.set_override("allowed_places", entry, group="scrubber")
 
 
