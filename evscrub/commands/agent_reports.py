@@ -12,6 +12,7 @@ from evscrub.commands.status_port import status_port
 from evscrub.config.settings import status_address
 from evscrub.domain.address import Address
 from evscrub.domain.image_report import AgentReports, ReportedTrouble
+from evscrub.domain.quoting import printable
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
 
@@ -89,7 +90,7 @@ def collect(records: Iterable[Mapping[str, Any]]) -> AgentReports:
 
 def _store_trouble(reported: Mapping[str, Any]) -> str:
     words = "is paused" if reported.get("state") == _PAUSED else "does not work"
-    return f"store {reported['store']} {words}: {_in_words(reported)}"
+    return f"store {printable(reported['store'])} {words}: {_in_words(reported)}"
 
 
 def _trouble(reported: Mapping[str, Any]) -> ReportedTrouble:
@@ -105,4 +106,4 @@ def _in_words(reported: Mapping[str, Any]) -> str:
     words = str(reported.get("reason", ""))
     if " " not in words:  # a code, not a sentence, which may name a path
         words = words.replace("_", " ")
-    return f"{words}: {reported['detail']}" if reported.get("detail") else words
+    return printable(f"{words}: {reported['detail']}" if reported.get("detail") else words)

@@ -23,6 +23,8 @@ _DOCUMENT_SECONDS = 15.0
 #: Maximum length of a document and of a line of ``/troubles``; real ones are far shorter.
 _MOST_BYTES = 16 * 1024 * 1024
 _MOST_LINE_BYTES = 64 * 1024
+#: Maximum number of lines of ``/troubles``, which are kept in memory.
+_MOST_TROUBLES = 3_000_000
 _MOST_REFUSAL_BYTES = 1024
 _NO_AGENT = "the server on {} is not an evscrub agent"
 
@@ -55,14 +57,19 @@ def retry(address: Address, wanted: Mapping[str, object]) -> dict[str, Any]:
 def troubles(address: Address) -> Iterator[dict[str, Any]]:
     """Yield the records of ``/troubles``: one for each image (``id``) and stopped ``store``.
 
-    :raises NoAnswerError: no agent answers within 5 seconds, or the server is not an agent.
+    :raises NoAnswerError: no agent answers within 5 seconds, or the server is not an agent, as one
+        that says more than three million lines.
     """
     with _ask(address, "GET", "/troubles") as answer:
-        while line := answer.readline(_MOST_LINE_BYTES):
+        for _ in range(_MOST_TROUBLES):
+            line = answer.readline(_MOST_LINE_BYTES)
+            if not line:
+                return
             told = json.loads(line)
-            if not isinstance(told, dict) or not {"id", "store"} & told.keys():
-                raise NoAnswerError(_NO_AGENT.format(address))
+            if not isinstance(told, dict) or not isinstance(told.get("id", told.get("store")), str):
+                break
             yield told
+        raise NoAnswerError(_NO_AGENT.format(address))
 
 
 def _document(address: Address, method: str, path: str, body: str | None = None) -> dict[str, Any]:

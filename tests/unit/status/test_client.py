@@ -134,6 +134,9 @@ GARBAGE = [
     (200, "null\n"),
     (200, "{}\n"),
     (200, '{"x": 1}\n'),
+    (200, '{"id": []}\n'),
+    (200, '{"id": 7, "store": "s"}\n'),
+    (200, '{"store": {}}\n'),
     (404, "Nothing is here.\n"),
     (503, ""),
 ]
@@ -148,6 +151,22 @@ def test_what_is_no_agent_is_told(answering: Answering, status: int, text: str) 
     if text:  # an agent without trouble says nothing
         with pytest.raises(client.NoAnswerError):
             list(client.troubles(address))
+
+
+def test_what_never_ends_is_no_agent(answering: Answering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_MOST_TROUBLES", 3)
+    told = client.troubles(answering(200, '{"id": "x"}\n' * 4))
+    assert [next(told) for _ in range(3)] == [{"id": "x"}] * 3
+    with pytest.raises(client.NoAnswerError, match="is not an evscrub agent"):
+        next(told)
+
+
+def test_control_characters_of_a_report_are_not_shown(answering: Answering) -> None:
+    text = '{"store": "s\\u001b[2J", "state": "blown", "reason": "x\\u0007", "detail": "\\r"}\n'
+    text += '{"id": "image", "reason": "\\u009b"}\n'
+    told = agent_reports.collect(client.troubles(answering(200, text)))
+    (words,) = told.stores.values()
+    assert (words + told.images["image"].reason).isprintable()
 
 
 @pytest.mark.parametrize("text", ['{"agent": {}}', '{"agent": {}, "stores": [1]}'])
