@@ -10,14 +10,14 @@ deleted or not. No location is printed.
 import argparse
 import sys
 
-import glance_store
 import sqlalchemy as sa
 
 from evscrub.config import loader
 from evscrub.config.arguments import add_config_arguments
+from evscrub.domain.proof import Presence
 from evscrub.registry.database import Database
 from evscrub.registry.rows import LOCATION_COLUMNS, location_row
-from evscrub.registry.tables import image_locations
+from evscrub.registry.tables import image_locations, images
 from evscrub.stores.backends import Stores
 
 
@@ -30,23 +30,17 @@ def main() -> int:
     conf, _ = loader.load_for(arguments)
     stores = Stores(conf)
     query = sa.select(*LOCATION_COLUMNS).where(image_locations.c.image_id == arguments.image)
+    of_image = sa.select(images.c.size).where(images.c.id == arguments.image)
     with Database(conf).reading() as connection:
         rows = list(connection.execute(query))
+        size_bytes = connection.execute(of_image).scalar() or 0
     if not rows:
         print(f"{arguments.image} has no location in the registry", file=sys.stderr)
         return 1
-    there = 0
-    for row in rows:
-        target = stores.resolve(location_row(row))
-        try:
-            if conf.enabled_backends:
-                glance_store.get_size_from_uri_and_backend(target.url, target.store)
-            else:
-                glance_store.get_size_from_backend(target.url)
-        except glance_store.NotFound:
-            continue
-        there += 1
-    print("there" if there else "gone")
+    targets = [stores.resolve(location_row(row)) for row in rows]
+    # Some drivers report no missing object but a size of 0.
+    is_gone = all(stores.look_for(target, size_bytes) is Presence.ABSENT for target in targets)
+    print("gone" if is_gone else "there")
     return 0
 
 
