@@ -239,6 +239,8 @@ class Stores:
 
         :param size_bytes: size of the image, more than 0.
         """
+        if self.objects.is_elsewhere(target.store, target.url):
+            return Presence.UNKNOWN
         try:
             if self._multiple:
                 size = glance_store.get_size_from_uri_and_backend(target.url, target.store)

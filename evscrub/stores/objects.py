@@ -4,7 +4,7 @@
 from collections.abc import Collection, Iterable, Mapping
 
 from evscrub.domain import verdict
-from evscrub.domain.location_urls import BadUrlError
+from evscrub.domain.location_urls import BadUrlError, service
 from evscrub.domain.object_identity import (
     Identity,
     Relation,
@@ -92,6 +92,17 @@ class StoreObjects:
             + (f" ({own})" if own else "")
             + ": if Glance wrote it, add that place to [scrubber] allowed_places",
         )
+
+    def is_elsewhere(self, store: str, url: str) -> bool:
+        """Return whether the driver would ask another host than the store's about an object.
+
+        To look for data, the vmware driver asks the host in the URL, which whoever writes a
+        location can choose, and sends it the cookie of the store's session.
+        """
+        config = self.configs.get(store)
+        if config is None or config.kind != "vmware":
+            return False
+        return service(authority(url)) != config.backend
 
     def choose(self, url: str, candidates: Collection[str]) -> str:
         """Choose the store of a location that names none.

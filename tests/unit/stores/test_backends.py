@@ -21,6 +21,7 @@ from oslo_config import cfg
 
 from evscrub.config.options import glance_opts
 from evscrub.domain.decisions import LocationRow
+from evscrub.domain.object_identity import StoreConfig
 from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import (
     BAD_URL,
@@ -463,6 +464,28 @@ class TestLookFor:
         monkeypatch.setattr("glance_store.get_size_from_uri_and_backend", get_size)
         stores = load({"fast": "file"})
         assert stores.look_for(Target("fast", f"{scheme}://x", scheme), 7) is presence
+
+    @pytest.mark.parametrize(
+        ("host", "is_asked"),
+        [("vc", True), ("VC:443", True), ("evil.example", False), ("vc@evil", False), ("", False)],
+    )
+    def test_vmware_is_asked_at_its_own_host(
+        self, load: Loader, monkeypatch: pytest.MonkeyPatch, host: str, is_asked: bool
+    ) -> None:
+        """The driver sends the session's cookie to the host in the URL."""
+        asked = []
+
+        def get_size(url: str, _store: str) -> int:
+            asked.append(url)
+            return 7
+
+        monkeypatch.setattr("glance_store.get_size_from_uri_and_backend", get_size)
+        stores = load({"fast": "file"})
+        stores.objects.configs = {"fast": StoreConfig("fast", "vmware", backend="vc")}
+        url = f"vsphere://{host}/folder/openstack_glance/x?dcPath=dc&dsName=ds"
+        presence = Presence.THERE if is_asked else Presence.UNKNOWN
+        assert stores.look_for(Target("fast", url, "vsphere"), 7) is presence
+        assert asked == [url] * is_asked
 
     @pytest.mark.parametrize("several", [False, True])
     @pytest.mark.parametrize(
