@@ -26,9 +26,11 @@ T = TypeVar("T")
 RETRY_SECONDS = 5.0
 #: How long calls may be pending without an answer to any of them.
 SILENT_SECONDS = 10.0
-#: For a look, claims for a few stores, a settlement or a renewal of claims, a page of a sweep, and
-#: one of the index of shared data.
+#: For a look, claims for a few stores, a page of a sweep, and one of the index of shared data.
 _THREADS = 8
+#: For calls with a patience: a settlement, a renewal of claims, and a question whether the registry
+#: is back. They do not wait for claims that hang, or leases would expire meanwhile.
+_PATIENT_THREADS = 4
 _TICK_SECONDS = 1.0
 #: A tick that comes this late shows that the process was stopped, not the registry.
 _LATE_SECONDS = 3.0
@@ -76,6 +78,7 @@ class RegistryGateway:
         self._clock = clock
         self._registry = registry
         self._threads = anyio.CapacityLimiter(_THREADS)
+        self._patient_threads = anyio.CapacityLimiter(_PATIENT_THREADS)
         self._outage = Outage(
             "The registry",
             f"Nothing is claimed meanwhile; trying again every {RETRY_SECONDS:.0f} s",
@@ -120,13 +123,14 @@ class RegistryGateway:
         :raises RegistryAwayError: it failed after its own retries, or took too long.
         :raises oslo_db.exception.DBError: rows cannot be read or changed.
         """
+        limiter = self._threads if math.isinf(patience_seconds) else self._patient_threads
         call = object()
         self._waiting[call] = self._clock.boot()
         self._begun.set()
         try:
             with anyio.move_on_after(patience_seconds):
                 result = await anyio.to_thread.run_sync(
-                    partial(function, *arguments), limiter=self._threads, abandon_on_cancel=True
+                    partial(function, *arguments), limiter=limiter, abandon_on_cancel=True
                 )
                 self._answered()
                 return result

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -245,3 +247,23 @@ def test_stopped_process_does_not_mean_down(began_seconds_before: float) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(anyio.to_thread, "run_sync", run_sync)
         run(main)
+
+
+def test_a_call_with_a_patience_does_not_wait_for_those_that_hang() -> None:
+    """Else leases would expire while claims wait for one that the database does not answer."""
+    ends = threading.Event()
+    registry: Any = FakeRegistry()
+
+    async def main() -> None:
+        calls = RegistryGateway(Clock(time.monotonic, time.monotonic), registry)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(20):
+                tasks.start_soon(calls.call, ends.wait)
+            await anyio.wait_all_tasks_blocked()
+            try:
+                with anyio.fail_after(20):
+                    assert await calls.call(lambda: "renewed", patience_seconds=60.0) == "renewed"
+            finally:
+                ends.set()
+
+    anyio.run(main)
