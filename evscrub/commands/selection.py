@@ -17,7 +17,7 @@ from typing import TextIO
 
 from evscrub.commands.arguments import name
 from evscrub.domain import hold_rules
-from evscrub.domain.decisions import PENDING_DELETE
+from evscrub.domain.decisions import PENDING_DELETE, LocationRow
 from evscrub.domain.image_report import Listed
 from evscrub.registry.database import Database
 from evscrub.registry.inventory import Inventory
@@ -153,8 +153,10 @@ def _from_registry(
     words += f" of owner {owner}" if owner else ""
     words += f" in store {store}" if store else ""
     words += " that are not held" if held is False else ""
+
     # To hold an image of another store does no harm; to miss one of this store loses its data.
-    stores_of = names.candidates if held is False else lambda row: [names.of(row)]
+    def stores_of(row: LocationRow) -> set[str]:
+        return {names.of(row), *(names.candidates(row) if held is False else ())}
 
     def is_selected(seen: Listed) -> bool:
         is_held = hold_rules.deletion_time(seen.image, seen.locations) is None

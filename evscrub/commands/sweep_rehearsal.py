@@ -5,6 +5,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
 
 from oslo_config import cfg
@@ -33,7 +34,7 @@ from evscrub.single_pass.portions import (
     portions,
     unreadable,
 )
-from evscrub.single_pass.run import Selection, load_stores
+from evscrub.single_pass.run import Selection, load_stores, store_of
 from evscrub.stores.names import store_names
 from evscrub.telemetry import output
 
@@ -59,7 +60,7 @@ def rehearse(
     known = Knowledge(
         scrubber_settings(conf).policy,
         reported,
-        store_names(conf).of,
+        partial(store_of, stores, store_names(conf)),
         stores.resolve,
         frozenset(stores.names) - frozenset(stores.deletable),
     )

@@ -234,11 +234,13 @@ class StorePlace(types.String):
         """
         text: str = super().__call__(value)
         store, _, place = (part.strip() for part in text.partition(":"))
-        if not store or not place:
+        if not store or not place or "," in store:
             raise ValueError(f"must be store:place as files:/srv/images, not {_quoted(text)}")
+        # oslo.config tries a wrong entry again together with the next one, after a comma.
+        first = place.partition(",")[0]
         # Only a Swift account, before its container, and VMware's datastores have other slashes.
-        has_account = "@" in place or ":" in place
-        if place in {".", ".."} or ("/" in place and place[0] != "/" and not has_account):
+        has_account = any(mark in first for mark in "@:*")
+        if first in {".", ".."} or ("/" in first and first[0] != "/" and not has_account):
             raise ValueError(f"the directory of a place must begin with /, not {_quoted(text)}")
         return f"{store}:{place}"
 

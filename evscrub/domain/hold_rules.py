@@ -145,13 +145,15 @@ def _deletion(image: ImageRow, locations: Sequence[LocationRow]) -> Deletion:
     at = deletion_time(image, locations)
     if at is None:
         return Deletion(tuple(row for row in pending if row.deleted_at is None), None)
-    dated = [(row, row.deleted_at) for row in pending if row.deleted_at is not None]
-    marked = [(row, time) for row, time in dated if time <= at + AFTER]
     # An image is pending only if it had a live location, so the last one to be marked is of its
-    # DELETE, unless that one is scrubbed by now.
-    is_whole = all(row.status != DELETED for row in locations)
-    last = max((time for _, time in marked), default=at) if is_whole else at
-    with_it = tuple(row for row, time in marked if time >= last - _LOCATIONS_BEFORE)
+    # DELETE. One that is scrubbed by now is marked with that later time.
+    marked = [row.deleted_at for row in locations if row.deleted_at is not None]
+    last = min(max(marked, default=at), at)
+    with_it = tuple(
+        row
+        for row in pending
+        if row.deleted_at is not None and last - _LOCATIONS_BEFORE <= row.deleted_at <= at + AFTER
+    )
     return Deletion(with_it, at)
 
 

@@ -9,6 +9,7 @@ finds is what is left.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from itertools import islice
 
 import anyio
@@ -320,19 +321,12 @@ class SinglePass:
         limit = self._selection.limit
         return "not scrubbed yet" if limit is None or self._fed < limit else BEYOND_LIMIT
 
-    def _store_of(self, row: LocationRow) -> str:
-        """Return the store that deletes a location, else what it is called where none does."""
-        try:
-            return self._stores.resolve(row).store
-        except StoreNotUsableError:
-            return self._names.of(row)
-
     def _knowledge(self) -> Knowledge:
         own = self._reports(self._scrubber)
         return Knowledge(
             self._context.settings.policy,
             replace(own, stores={**self._paused, **own.stores}),
-            self._store_of,
+            partial(store_of, self._stores, self._names),
             self._stores.resolve,
             frozenset(self._stores.names) - frozenset(self._stores.deletable),
         )
@@ -390,6 +384,14 @@ def load_stores(conf: cfg.ConfigOpts, *, create: bool = True) -> Stores:
         options.allowed_places,
         options.separate_stores,
     )
+
+
+def store_of(stores: Stores, names: StoreNames, row: LocationRow) -> str:
+    """Return the store that deletes a location, else what it is called where none does."""
+    try:
+        return stores.resolve(row).store
+    except StoreNotUsableError:
+        return names.of(row)
 
 
 def _done(record: RecordStatistics) -> int:

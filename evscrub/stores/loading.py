@@ -187,7 +187,7 @@ class StoreLoader:
         group = name if self._several else configs.SINGLE_GROUP
         with suppress(cfg.DuplicateOptError):  # an earlier import of the module has them
             self._conf.register_opts(driver.OPTIONS or (), group=group)
-        with suppress(cfg.NoSuchOptError):
+        with suppress(cfg.NoSuchOptError, cfg.NoSuchGroupError):
             # With one, the file driver unlinks in a thread of its own, and an unlink that it gave
             # up happens whenever the file system goes on.
             self._conf.set_override(_UNLINK_TIMEOUT, 0, group=group)

@@ -52,7 +52,7 @@ class StoreObjects:
             directory
             for config in self.configs.values()
             if config.kind == "file"
-            for directory in (*config.places, *self._further.get(config.store, ()))
+            for directory in places.directories(config, self._further)
         ]
 
     def directory_of(self, store: str, place: str) -> str | None:

@@ -659,6 +659,8 @@ def test_images_whose_rows_name_no_store_are_held_with_each_that_may_have_them(
     assert printed("hold", "objects") == []
     assert printed("hold", "slow") == sorted(f"{image_id}: held" for image_id in (slow, unnamed))
     assert printed("release", "slow") == [f"{slow}: released"]
+    assert printed("release", "file") == [f"{unnamed}: released"]  # as evscrub list calls it
+    assert printed("hold", "file") == [f"{unnamed}: held"]
     assert printed("hold", "fast") == [f"{fast}: held"]
     assert printed("restore", "fast") == [f"{fast}: restored"]
 

@@ -344,7 +344,11 @@ def test_a_store_that_an_agent_has_paused_is_left_alone(
     with HTTPServer(("127.0.0.1", 0), Agent) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         agent = ("--agent", f"127.0.0.1:{server.server_port}")
-        assert site.rehearse(*agent)[0] == 1
+        code, rows = site.rehearse(*agent, "--long")
+        assert code == 1
+        assert {row["Store"]: row["Fate"] for row in rows if row["ID"] == unnamed} == {
+            "slow": "stays"
+        }
         done = site.run(*agent, "--wait", 0)
         server.shutdown()
     assert done.returncode == 1

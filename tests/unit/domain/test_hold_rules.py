@@ -59,7 +59,7 @@ def seconds(number: float) -> timedelta:
         # Taken off the live image before, whose own location is scrubbed.
         (
             image(),
-            [location(1, "deleted"), location(2, at=AT - seconds(61))],
+            [location(1, "deleted", at=AT + seconds(900)), location(2, at=AT - seconds(61))],
             "it has no location left",
         ),
         (image(), [location(at=AT + seconds(3))], "it has no location left"),
@@ -85,6 +85,7 @@ def test_restore_is_refused(
         (image(), [location(1), location(2)], {1, 2}),
         # In part scrubbed: the rest comes back.
         (image(), [location(1, "deleted"), location(2)], {2}),
+        (image(), [location(1, "deleted", at=AT + seconds(900)), location(2)], {2}),
         # Glance marks locations first, each with its own clock reading; MySQL rounds.
         (image(), [location(at=AT - seconds(60))], {1}),
         (image(), [location(1, "deleted"), location(2, at=AT - seconds(60))], {2}),
@@ -92,6 +93,12 @@ def test_restore_is_refused(
         (image(), [location(at=AT - seconds(61))], {1}),
         (image(), [location(1, at=AT - seconds(400)), location(2, at=AT - seconds(340))], {1, 2}),
         (image(), [location(1, at=AT - seconds(401)), location(2, at=AT - seconds(340))], {2}),
+        # Taken off and scrubbed long before.
+        (
+            image(),
+            [location(1, "deleted", at=AT - seconds(9000)), location(2, at=AT - seconds(340))],
+            {2},
+        ),
         (image(), [location(at=AT + seconds(2))], {1}),
         # Taken off the live image long before: not part of what was deleted.
         (image(), [location(1, at=AT - seconds(3600)), location(2)], {2}),
