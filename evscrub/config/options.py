@@ -65,9 +65,9 @@ glance_opts = [
     cfg.BoolOpt(
         "delayed_delete",
         default=False,
-        help="Glance's option: whether a DELETE leaves an image in pending_delete. evscrub reads"
-        " it only to warn when it is off, as it is by default, because then there is nothing"
-        " to scrub.",
+        help="Glance's option: whether a DELETE leaves an image in pending_delete. If it is off,"
+        " as it is by default, there is nothing to scrub: an agent warns, and 'evscrub check'"
+        " fails.",
     ),
     cfg.Opt(
         "enabled_backends",
