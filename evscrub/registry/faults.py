@@ -3,6 +3,8 @@
 
 from oslo_db import exception as db_exception
 
+from evscrub.registry.errors import code_of, driver_error
+
 #: Exceptions while rows are read or decided about: dates out of range, text that does not decode,
 #: values of another type than their column's.
 _OF_VALUES = (ArithmeticError, LookupError, TypeError, ValueError)
@@ -27,11 +29,7 @@ def is_of_rows(error: Exception) -> bool:
     """
     if isinstance(error, _OF_DATA):
         return True
-    cause: object = error
-    for name in ("inner_exception", "orig"):
-        cause = getattr(cause, name, None) or cause
-    if isinstance(cause, _OF_VALUES):
+    if isinstance(driver_error(error), _OF_VALUES):
         return True
-    code = cause.args[0] if isinstance(cause, Exception) and cause.args else None
-    state = getattr(cause, "pgcode", None)
-    return code in _MYSQL_CODES or (isinstance(state, str) and state.startswith(_SQL_STATES))
+    code = code_of(error)
+    return code in _MYSQL_CODES or (isinstance(code, str) and code.startswith(_SQL_STATES))

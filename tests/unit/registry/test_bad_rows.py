@@ -143,11 +143,11 @@ def test_unchecked_row_keeps_invalid_values() -> None:
 
 
 class CauseError(Exception):
-    """What a driver raises."""
+    """What a driver raises: psycopg2 has `pgcode`, psycopg `sqlstate`, mysqlconnector `errno`."""
 
-    def __init__(self, *arguments: object, pgcode: str | None = None) -> None:
+    def __init__(self, *arguments: object, **attributes: object) -> None:
         super().__init__(*arguments)
-        self.pgcode = pgcode
+        self.__dict__.update(attributes)
 
 
 @pytest.mark.parametrize(
@@ -163,9 +163,14 @@ class CauseError(Exception):
         (db_exception.DBError(CauseError(1644, "a trigger's SIGNAL")), True),
         (db_exception.DBError(CauseError("a trigger's RAISE", pgcode="P0001")), True),
         (db_exception.DBError(CauseError("out of range", pgcode="22008")), True),
+        (db_exception.DBError(CauseError("out of range", sqlstate="22008")), True),
+        (db_exception.DBError(CauseError("a trigger's RAISE", sqlstate="P0001")), True),
+        (db_exception.DBError(CauseError("a CHECK", errno=4025, sqlstate="23000")), True),
         (db_exception.DBError(CauseError(1290, "--read-only")), False),
         (db_exception.DBError(CauseError("in recovery", pgcode="25006")), False),
         (db_exception.DBError(CauseError("shutdown", pgcode="57P01")), False),
+        (db_exception.DBError(CauseError("shutdown", sqlstate="57P01")), False),
+        (db_exception.DBError(CauseError("--read-only", errno=1290, sqlstate="HY000")), False),
         (db_exception.DBConnectionError(CauseError(2006, "gone away")), False),
         (db_exception.DBDeadlock(CauseError(1213, "Deadlock")), False),
         (db_exception.DBError(sqlite3.OperationalError("disk I/O error")), False),
