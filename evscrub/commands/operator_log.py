@@ -83,7 +83,7 @@ def _forget_files(own: loader.OwnOptions) -> None:
 
 def _silence_terminal() -> None:
     terminal = (sys.stdout, sys.stderr)
-    for logger in [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]:
+    for logger in log_redaction.loggers():
         for handler in list(logger.handlers):
             if isinstance(handler, logging.StreamHandler) and handler.stream in terminal:
                 logger.removeHandler(handler)

@@ -49,10 +49,14 @@ def install() -> None:
             handler.setFormatter(RedactingFormatter(handler.formatter or logging.Formatter()))
 
 
+def loggers() -> list[logging.Logger]:
+    """Return all loggers, while other threads may create some."""
+    return [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+
+
 def handlers() -> set[logging.Handler]:
     """Return the handlers of all loggers."""
-    loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
-    return {handler for logger in loggers for handler in logger.handlers}
+    return {handler for logger in loggers() for handler in logger.handlers}
 
 
 def _redact_values(value: object) -> object:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,12 @@ from evscrub import cli
 from evscrub.commands import agent as agent_command
 from evscrub.config import loader
 from evscrub.config.loader import ConfigError
-from evscrub.telemetry.log_redaction import RedactingFormatter, handlers, install
+from evscrub.telemetry.log_redaction import (
+    RedactingFormatter,
+    handlers,
+    install,
+    loggers,
+)
 from tests.unit.config.test_config_values import Files, Running
 
 
@@ -40,9 +46,19 @@ def log_as_it_was() -> Iterator[None]:
         handler.setFormatter(formatter)
 
 
-def loggers() -> list[logging.Logger]:
-    """Return all loggers, the root first."""
-    return [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+def test_loggers_may_be_created_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that loads a store does while the configuration is read again."""
+    known = logging.root.manager.loggerDict
+    monkeypatch.setattr(logging.root.manager, "loggerDict", dict(known))
+    get, numbers = logging.getLogger, count()
+
+    def get_beside_another(name: str | None = None) -> logging.Logger:
+        get(f"created meanwhile {next(numbers)}")
+        return get(name)
+
+    monkeypatch.setattr(logging, "getLogger", get_beside_another)
+    assert len(loggers()) > len(known)
+    assert handlers() >= set(logging.root.handlers)
 
 
 @pytest.fixture
