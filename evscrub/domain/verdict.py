@@ -56,7 +56,7 @@ class Verdict:
     """The judgement of a delete.
 
     :param reason: one of a fixed set of words, used as a metric's label.
-    :param detail: class of the exception and the symbol of an OS error, such as
+    :param detail: what happened: class of the exception and the symbol of an OS error, such as
         ``Forbidden EPERM``; never its text, which may contain a URL with credentials.
     :param hint: what is wrong and what an operator should check, if known.
     """
@@ -131,8 +131,8 @@ SLOW_DIRECTORY = Verdict(Outcome.STORE_TROUBLE, "slow_directory")
 HIDDEN = Verdict(
     Outcome.CONFIGURATION,
     UNDECIPHERABLE,
-    "no encrypted location can be decrypted, so any of them may have the same data: set [DEFAULT]"
-    " metadata_encryption_key to Glance's key",
+    hint="no encrypted location can be decrypted, so any of them may have the same data: set"
+    " [DEFAULT] metadata_encryption_key to Glance's key",
 )
 #: Missing, and the store is not proven yet: the row stays.
 UNPROVEN = Verdict(
@@ -276,7 +276,7 @@ def maybe_shared(other_store: str | None) -> Verdict:
             " store if it is not, or name both in [scrubber] separate_stores if they have no"
             " object in common"
         )
-    return Verdict(Outcome.CONFIGURATION, MAYBE_SHARED, text)
+    return Verdict(Outcome.CONFIGURATION, MAYBE_SHARED, hint=text)
 
 
 def judge(error: BaseException | None, scheme: str) -> Verdict:
@@ -289,7 +289,7 @@ def judge(error: BaseException | None, scheme: str) -> Verdict:
         return GONE
     detail = type(error).__name__
     if isinstance(error, StoreNotUsableError):
-        return Verdict(Outcome.CONFIGURATION, error.reason, error.hint)
+        return Verdict(Outcome.CONFIGURATION, error.reason, hint=error.hint)
     if isinstance(error, store_exceptions.StoreDeleteNotSupported):
         if scheme in {"http", "https"}:
             return Verdict(Outcome.NOT_OURS, "read_only_store", detail)

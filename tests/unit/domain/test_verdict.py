@@ -352,7 +352,7 @@ def test_nothing_raised_is_gone() -> None:
 
 def test_a_location_that_cannot_be_deleted_here_says_why() -> None:
     error = StoreNotUsableError(verdict.STORE_AMBIGUOUS, "two stores fit")
-    expected = Verdict(Outcome.CONFIGURATION, "store_ambiguous", "two stores fit")
+    expected = Verdict(Outcome.CONFIGURATION, "store_ambiguous", hint="two stores fit")
     assert judge(error, "http") == expected
 
 

@@ -462,7 +462,7 @@ def test_location_in_an_unknown_store_may_be_the_same_object(
     registry.set(registry.add(GLANCE), meta_data=metadata)
     shared = registry.verdicts()
     assert shared.among([row(11, GLANCE)]) == {11: maybe_shared(store)}
-    assert said in maybe_shared(store).detail
+    assert said in maybe_shared(store).hint
     # What is surely the same is enough.
     registry.set(registry.add(GLANCE), meta_data='{"store": "s"}')
     assert shared.among([row(11, GLANCE)]) == {11: SHARED}

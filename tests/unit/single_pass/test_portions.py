@@ -106,6 +106,7 @@ def test_locations_of_an_image_have_fates_of_their_own() -> None:
     (a, b, *others) = found(image(), *locations, shared=shared, reported=reported)
     assert a == ("a", Fate.FINISHED, "another image has the same data")
     assert b[:2] == ("b", Fate.STAYS)
+    assert "enable that store if it is not" in b[2]
     assert others == [
         ("nowhere", Fate.STAYS, "store nowhere is not enabled"),
         ("c", Fate.STAYS, "store c is paused: its directory is empty"),

@@ -75,7 +75,7 @@ def test_parked_images_are_scrubbed_once_the_store_loads(
             seen.append(world.left(mixed))
             troubles = [scrubber._record.troubles[image_id] for image_id in broken]
             assert all(one.parked and one.store == "b" for one in troubles)
-            assert {one.verdict.detail for one in troubles} == {"it needs os_brick"}
+            assert {one.verdict.hint for one in troubles} == {"it needs os_brick"}
             lines = [r.getMessage() for r in caplog.records if "not scrubbed" in r.getMessage()]
             assert len(lines) == 1
             assert "1201 images are not scrubbed from store b (store not loaded)" in lines[0]
