@@ -153,7 +153,7 @@ def node_clocks(subject: Subject) -> Findings:
         address: nodes.read_clock(subject.database, address, ours.boot) for address in addresses
     }
     clocks = [clock for clock in read.values() if clock is not None]
-    silent = [_address(address) for address, clock in read.items() if clock is None]
+    silent = [str(address) for address, clock in read.items() if clock is None]
     if silent and len(addresses) > 1:
         found.note(f"Not reachable from here, so not compared: {', '.join(silent)}.")
     if len(clocks) < 2:  # noqa: PLR2004 - one clock has nothing to compare with
@@ -164,23 +164,18 @@ def node_clocks(subject: Subject) -> Findings:
         return found
     first = min(clocks, key=lambda clock: clock.lowest)
     ahead = ", ".join(
-        f"{_address(clock.address)} is {in_words(clock.lowest - first.highest)} ahead"
+        f"{clock.address} is {in_words(clock.lowest - first.highest)} ahead"
         for clock in clocks
         if clock.lowest - first.highest > _NODES_APART_SECONDS / 2
     )
     tell = found.fail if least > BOUND_SECONDS else found.warn
     tell(
         f"The clocks of {len(clocks)} database nodes are {in_words(least)} apart: compared"
-        f" with {_address(first.address)}, {ahead}. An agent claims nothing on a node that is more"
+        f" with {first.address}, {ahead}. An agent claims nothing on a node that is more"
         f" than {BOUND_SECONDS:.0f} s off, because images would be deleted too early there and the"
         " claims of live agents would look expired. Synchronize all of them with NTP."
     )
     return found
-
-
-def _address(address: nodes.Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def backlog(subject: Subject) -> Findings:
@@ -191,7 +186,7 @@ def backlog(subject: Subject) -> Findings:
     dates = sa.case((images.c.deleted_at >= datetime(1970, 1, 1), images.c.deleted_at))  # noqa: DTZ001 - the registry's are naive
     # A held image has no deletion time, so count() skips it.
     query = sa.select(sa.func.count(), sa.func.count(images.c.deleted_at), sa.func.min(dates))
-    total, number, oldest, now = _ask(
+    total, number, oldest, now = read(
         subject,
         lambda session: (
             *session.execute(query.where(AWAITS_SCRUBBING)).one(),
@@ -243,7 +238,7 @@ def damage(subject: Subject) -> Findings:
         ),
     )
     for what, where in kinds:
-        number, ids = _ask(subject, _counting(where))
+        number, ids = read(subject, _counting(where))
         if number:
             shown = ", ".join(ids) + (", ..." if number > len(ids) else "")
             found.warn(f"{count(number, 'image is', 'images are')} {what}: {shown}.")
@@ -266,7 +261,12 @@ def _counting(
     return ask
 
 
-def _ask(subject: Subject, query: Callable[[sa.Connection], T]) -> T:
+def read(subject: Subject, query: Callable[[sa.Connection], T]) -> T:
+    """Read the registry for a check.
+
+    :raises NotCheckedError: it cannot be read.
+    :raises DBError: the database stopped answering; one of `UNAVAILABLE`.
+    """
     try:
         with subject.registry.reading() as session:
             return query(session)

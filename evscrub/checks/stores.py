@@ -8,13 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from oslo_config import cfg
 
-from evscrub.checks.report import Findings, NotCheckedError
+from evscrub.checks import registry
+from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.domain.decisions import ACTIVE, DELETED, PENDING_DELETE, LocationRow
 from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import FOREIGN_OBJECT, StoreNotUsableError
 from evscrub.domain.words import count
-from evscrub.registry.database import UNAVAILABLE, is_away
 from evscrub.registry.paging import keyset_pages
 from evscrub.registry.rows import LOCATION_COLUMNS, unchecked_location_row
 from evscrub.registry.tables import image_locations, images
@@ -164,13 +164,8 @@ def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[Loca
         .order_by(image_locations.c.id.desc())
         .limit(_SAMPLE_ROWS)
     )
-    try:
-        with subject.registry.reading() as session:
-            return [(unchecked_location_row(row), row.size) for row in session.execute(query)]
-    except UNAVAILABLE as error:
-        if is_away(error):
-            raise
-        raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
+    rows = registry.read(subject, lambda session: session.execute(query).all())
+    return [(unchecked_location_row(row), row.size) for row in rows]
 
 
 def _rows(subject: Subject) -> Iterator[LocationRow]:
@@ -183,11 +178,8 @@ def _rows(subject: Subject) -> Iterator[LocationRow]:
     )
 
     def read(last: int) -> Sequence[Any]:
-        try:
-            with subject.registry.reading() as session:
-                return session.execute(query.where(image_locations.c.id > last)).all()
-        except UNAVAILABLE as error:
-            raise NotCheckedError(f"the registry cannot be read ({type(error).__name__})") from None
+        page = query.where(image_locations.c.id > last)
+        return registry.read(subject, lambda session: session.execute(page).all())
 
     for page in keyset_pages(read, lambda row: int(row.id), 0, _PAGE_ROWS):
         yield from map(unchecked_location_row, page)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from evscrub.domain.address import Address
 from evscrub.domain.clock import epoch
 from evscrub.registry.database import UNAVAILABLE, Database, read_now
 
@@ -18,8 +19,6 @@ _CONNECT_SECONDS = 5
 _READINGS = 3
 #: ``host:port``, ``[host]:port`` or a host alone, as in Galera's status and connection URLs.
 _ADDRESS = re.compile(r"(?:\[(?P<six>[^]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>\d+))?").fullmatch
-
-Address = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def addresses(database: Database) -> list[Address]:
         found += _resolve(url.host, default)
     if database.engine.dialect.name == "mysql":
         found += parse(_cluster_members(database), default)
-    return sorted({(_numeric(host), port) for host, port in found})
+    return sorted({Address(_numeric(host), port) for host, port in found})
 
 
 def parse(texts: Iterable[str], default_port: int) -> Iterator[Address]:
@@ -63,7 +62,7 @@ def parse(texts: Iterable[str], default_port: int) -> Iterator[Address]:
         if found is not None and text.strip() != "AUTO":
             port = int(found["port"] or default_port)
             if 0 < port < 2**16:
-                yield found["six"] or found["host"], port
+                yield Address(found["six"] or found["host"], port)
 
 
 def read_clock(database: Database, address: Address, boot: Callable[[], float]) -> NodeClock | None:
@@ -114,8 +113,8 @@ def _resolve(host: str, port: int) -> list[Address]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError:
-        return [(host, port)]
-    return [(str(address[0]), port) for *_, address in found]
+        return [Address(host, port)]
+    return [Address(str(address[0]), port) for *_, address in found]
 
 
 def _numeric(host: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oslo_upgradecheck.upgradecheck import Code
 
 from evscrub.checks import registry
+from evscrub.domain.address import Address
 from evscrub.registry import nodes
 from evscrub.registry.nodes import NodeClock
 
@@ -32,7 +33,7 @@ from evscrub.registry.nodes import NodeClock
         ("a:0", []),
     ],
 )
-def test_addresses_as_clusters_name_them(text: str, found: list[nodes.Address]) -> None:
+def test_addresses_as_clusters_name_them(text: str, found: list[tuple[str, int]]) -> None:
     assert list(nodes.parse([text], 3306)) == found
 
 
@@ -43,7 +44,7 @@ def test_whatever_a_server_says_is_an_address_or_none(texts: list[str]) -> None:
 
 @given(st.lists(st.tuples(st.integers(-99, 99), st.integers(0, 9), st.integers(0, 9)), min_size=1))
 def test_the_true_difference_is_between_the_bounds(clocks: list[tuple[int, int, int]]) -> None:
-    read = [NodeClock(("h", 1), off - going, off + coming) for off, going, coming in clocks]
+    read = [NodeClock(Address("h", 1), off - going, off + coming) for off, going, coming in clocks]
     least, most = nodes.apart(read)
     offs = [off for off, _, _ in clocks]
     assert least <= max(offs) - min(offs) <= most
@@ -51,9 +52,9 @@ def test_the_true_difference_is_between_the_bounds(clocks: list[tuple[int, int, 
 
 def check(monkeypatch: pytest.MonkeyPatch, *offs: float | None) -> tuple[Code, str]:
     """Check nodes whose clocks are off by so much, or that do not answer."""
-    found = [(f"10.0.0.{number}", 3306) for number in range(len(offs))]
+    found = [Address(f"10.0.0.{number}", 3306) for number in range(len(offs))]
 
-    def read_clock(_database: object, address: nodes.Address, _boot: object) -> NodeClock | None:
+    def read_clock(_database: object, address: Address, _boot: object) -> NodeClock | None:
         off = offs[found.index(address)]
         return None if off is None else NodeClock(address, off - 0.001, off + 0.001)
 
