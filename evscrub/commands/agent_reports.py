@@ -15,6 +15,7 @@ from evscrub.domain.image_report import AgentReports, ReportedTrouble
 from evscrub.domain.quoting import printable
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
+from evscrub.status.report import in_plain_words
 
 _PAUSED = State.FORCED_OPEN.value
 
@@ -103,7 +104,5 @@ def _trouble(reported: Mapping[str, Any]) -> ReportedTrouble:
 
 
 def _in_words(reported: Mapping[str, Any]) -> str:
-    words = str(reported.get("reason", ""))
-    if " " not in words:  # a code, not a sentence, which may name a path
-        words = words.replace("_", " ")
+    words = in_plain_words(str(reported.get("reason", "")))
     return printable(f"{words}: {reported['detail']}" if reported.get("detail") else words)

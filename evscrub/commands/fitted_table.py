@@ -9,13 +9,14 @@ first, and then the least useful columns, unless the command line asks for all o
 import argparse
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 import prettytable
 from cliff.formatters.table import TableFormatter
+
+from evscrub.domain.words import cells_wide
 
 _Row = Sequence[Any]
 _ID_WIDTH = 36
@@ -167,13 +168,6 @@ def _room(parsed_args: argparse.Namespace) -> int | None:
 
 def _widths(column_names: Sequence[str], rows: Sequence[_Row]) -> dict[str, int]:
     return {
-        name: max([len(name), *(_width(str(row[place])) for row in rows)])
+        name: max([len(name), *(cells_wide(str(row[place])) for row in rows)])
         for place, name in enumerate(column_names)
     }
-
-
-def _width(text: str) -> int:
-    """Return how many terminal cells a text takes, or an upper bound of it."""
-    if text.isascii():
-        return len(text)
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

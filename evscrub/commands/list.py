@@ -28,7 +28,6 @@ from evscrub.registry.inventory import Inventory
 from evscrub.stores.names import StoreNames, store_names
 from evscrub.telemetry import output
 
-_INTERRUPTED = 130  #: as shells report SIGINT
 _LOST = "lost the connection to the database"
 #: Names of states on the command line; the other options are short for one of them.
 _STATES = {state.replace(" ", "-"): state for state in image_report.STATES}
@@ -101,15 +100,12 @@ def main(arguments: argparse.Namespace) -> int:
         )
     listing = _Listing(conf, database, names, agents, _choose(arguments))
     write = partial(_write, arguments)
-    try:
-        if arguments.watch is not None:
-            separator = {"table": None, "yaml": "---"}.get(arguments.formatter, "")
-            source = watching.Source(listing.read, write, "image", separator)
-            return watching.watch(source, arguments.watch)
-        with output.reader_may_leave():
-            write(listing.read(say_on_stderr), sys.stdout)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    if arguments.watch is not None:
+        separator = {"table": None, "yaml": "---"}.get(arguments.formatter, "")
+        source = watching.Source(listing.read, write, "image", separator)
+        return watching.watch(source, arguments.watch)
+    with output.reader_may_leave():
+        write(listing.read(say_on_stderr), sys.stdout)
     if arguments.store is not None and listing.is_empty:
         try:
             if not selection.is_store(arguments.store, database, names):

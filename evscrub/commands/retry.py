@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "An agent accepts this only from its own host, or from a network in its [status]"
-        " retry_from. Exit codes: 0 success, 1 an image is not retried, a store is paused, or one of"
-        " several agents does not answer or refuses, 2 no agent answers or all refuse, no agent has"
-        " such a store, or wrong usage, 78 the configuration is wrong."
+        " retry_from. Exit codes: 0 success, 1 an image is not retried, a store is paused, or one"
+        " of several agents does not answer or refuses, 2 no agent answers or all refuse, no agent"
+        " has such a store, or wrong usage, 78 the configuration is wrong."
     )
     parser.add_argument(
         "images",

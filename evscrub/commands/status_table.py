@@ -5,13 +5,12 @@ As many agents stand side by side as the width allows; the others follow below.
 """
 
 import textwrap
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
 from evscrub.domain.quoting import printable
-from evscrub.domain.words import count, in_units, in_words
+from evscrub.domain.words import cells_wide, count, in_units, in_words
 from evscrub.status.group_report import GroupReport, SharingReport
 from evscrub.status.report import AgentReport, StoreReport
 
@@ -79,7 +78,7 @@ def render(agents: Mapping[str, Cells], width: int) -> Iterator[str]:
     :param width: maximum length of a line in characters.
     """
     labels = _ordered(agents.values())
-    label_width = min(_LABEL_MOST, max((_cells_wide(label.text) for label in labels), default=0))
+    label_width = min(_LABEL_MOST, max((cells_wide(label.text) for label in labels), default=0))
     left = dict(agents)
     while left:
         widths = _fitting_columns(left, width - label_width)
@@ -117,7 +116,7 @@ def _fitting_columns(agents: Mapping[str, Cells], room: int) -> dict[str, int]:
     number = max(1, min(len(agents), room // (_CELL_LEAST + len(_GAP))))
     share = max(1, room // number - len(_GAP))
     return {
-        name: min(share, max(map(_cells_wide, [name, *shown.values()])))
+        name: min(share, max(map(cells_wide, [name, *shown.values()])))
         for name, shown in islice(agents.items(), number)
     }
 
@@ -160,11 +159,11 @@ def _wrapped(text: str, width: int) -> list[str]:
     indent = text[: len(text) - len(text.lstrip())]
     for word in text.split():
         line = f"{lines[-1]} {word}" if lines else f"{indent}{word}"
-        if lines and _cells_wide(line) > width:
+        if lines and cells_wide(line) > width:
             line = word
         elif lines:
             lines.pop()
-        while _cells_wide(line) > width:
+        while cells_wide(line) > width:
             start = _fitting(line, width)
             lines.append(line[:start])
             line = line[start:]
@@ -176,21 +175,14 @@ def _fitting(text: str, width: int) -> int:
     """Return how many characters of a text fit, at least 1."""
     taken = 0
     for number, character in enumerate(text):
-        taken += _cells_wide(character)
+        taken += cells_wide(character)
         if taken > width:
             return max(1, number)
     return len(text)
 
 
 def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _cells_wide(text))
-
-
-def _cells_wide(text: str) -> int:
-    """Return how many terminal cells a text takes, or an upper bound of it."""
-    if text.isascii():
-        return len(text)
-    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)
+    return text + " " * (width - cells_wide(text))
 
 
 def _since(number: int, seconds: float, what: str) -> str:

@@ -21,6 +21,7 @@ from cliff.formatters.value import ValueFormatter
 from cliff.formatters.yaml_format import YAMLFormatter
 
 from evscrub.commands.fitted_table import FittedTableFormatter, Layout
+from evscrub.domain.quoting import printable
 from evscrub.domain.refusals import UsageError
 from evscrub.domain.words import in_short, in_units
 
@@ -226,14 +227,8 @@ def cell(value: Value, how: str) -> _Cell:
             # out of the output.
             if how in _STRUCTURED:
                 return value
-            printable = _printable(value)
-            return f"'{printable}" if how == "csv" and value.startswith(_FORMULA) else printable
+            shown = printable(value)
+            return f"'{shown}" if how == "csv" and value.startswith(_FORMULA) else shown
         case SizeBytes():
             return in_units(value) if how in _FOR_PEOPLE else int(value)
     return "" if value is None and how in _FOR_PEOPLE else value
-
-
-def _printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

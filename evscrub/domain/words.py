@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Format numbers and durations for people. Pure."""
 
+import unicodedata
 from datetime import timedelta
 
 
@@ -60,3 +61,10 @@ def count(number: int, one: str, many: str | None = None) -> str:
     :param many: the noun for any other number; by default `one` with an "s".
     """
     return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def cells_wide(text: str) -> int:
+    """Return how many terminal cells a text takes, or an upper bound of it."""
+    if text.isascii():
+        return len(text)
+    return sum(1 + (unicodedata.east_asian_width(character) in "WF") for character in text)

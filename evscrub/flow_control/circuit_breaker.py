@@ -33,7 +33,7 @@ class State(Enum):
     CLOSED = "closed"  #: lets everything through
     OPEN = "open"  #: lets nothing through until its pause is over
     HALF_OPEN = "probing"  #: lets one request through at a time
-    FORCED_OPEN = "blown"  #: lets nothing through until it is reset
+    FORCED_OPEN = "blown"  #: lets nothing through until it is replaced
 
 
 class Breaker:
@@ -48,10 +48,11 @@ class Breaker:
           │  └── refusals in a row ───────────────────────────────────────┼───┘
           └───────────────────────── the probe succeeds ──────────────────┘
 
-        any ── force_open() ──> FORCED_OPEN ── reset() ──> CLOSED
+        any ── force_open() ──> FORCED_OPEN
 
     A probe needs an image: once none is left that failed, the breaker is replaced by a closed one;
-    see :meth:`evscrub.flow_control.health.Health.close_idle`. Queries do not change it: whether a
+    see :meth:`evscrub.flow_control.health.Health.close_idle`, and after a repair by its
+    :meth:`~evscrub.flow_control.health.Health.reset`. Queries do not change it: whether a
     pause is over follows from the time that is passed in.
     All times are seconds of one monotonic clock.
 
@@ -114,13 +115,9 @@ class Breaker:
         self.state, self.reason = State.HALF_OPEN, reason
         return changed
 
-    def failed(
-        self, now: float, owner: Owner, reason: str, *, first: bool = True, at_once: bool = False
-    ) -> bool:
+    def failed(self, now: float, owner: Owner, reason: str, *, at_once: bool = False) -> bool:
         """Record a failure.
 
-        :param first: whether the image had not failed before; only then does it count towards
-            opening a closed breaker.
         :param at_once: whether this failure alone opens the breaker.
         :returns: whether it opened a closed breaker.
         """
@@ -128,8 +125,7 @@ class Breaker:
             return False
         opens = self.state is State.CLOSED
         if opens:
-            if first:
-                self._failures.add(owner)
+            self._failures.add(owner)
             if not at_once and not self._failures.is_full:
                 return False
         if self.state_at(now) is not State.OPEN:
@@ -141,7 +137,7 @@ class Breaker:
         return opens
 
     def force_open(self, reason: str) -> bool:
-        """Let nothing through until :meth:`reset`.
+        """Let nothing through any more.
 
         :returns: whether the state changed.
         """
@@ -152,15 +148,10 @@ class Breaker:
     def end_pause(self, now: float) -> None:
         """Let a probe through now if the breaker is open; otherwise do nothing.
 
-        A breaker that was forced open stays so: only :meth:`reset` closes it.
+        A breaker that was forced open stays so.
         """
         if self.state is State.OPEN:
             self.opened_until = min(self.opened_until, now)
-
-    def reset(self) -> None:
-        """Close the breaker if it was forced open; otherwise do nothing."""
-        if self.state is State.FORCED_OPEN:
-            self.state, self.reason = State.CLOSED, ""
 
     def _close(self) -> bool:
         if self.state in {State.OPEN, State.HALF_OPEN}:

@@ -122,10 +122,11 @@ class Database:
         with self.reading() as connection:
             connection.execute(_CHANGE_OF_NO_ROW)
 
-    def reach(self, seconds: float = _PROBE_SECONDS) -> datetime:
-        """Return the database's time, but wait no longer than `seconds` for it.
+    def reach(self) -> datetime:
+        """Return the database's time, but wait no longer than 10 seconds for it.
 
-        :param seconds: limit for connecting and answering; the driver's timeouts are longer.
+        The driver's own timeouts for connecting and answering are longer.
+
         :raises UNAVAILABLE: the database cannot be reached, or did not answer in time.
         """
         answers: list[datetime] = []
@@ -139,11 +140,11 @@ class Database:
 
         thread = threading.Thread(target=ask, name="probe", daemon=True)
         thread.start()
-        thread.join(seconds)
+        thread.join(_PROBE_SECONDS)
         if errors:
             raise errors[0]
         if not answers:
-            raise db_exception.DBConnectionError(f"it has not answered for {seconds:g} s")
+            raise db_exception.DBConnectionError(f"it has not answered for {_PROBE_SECONDS:g} s")
         return answers[0]
 
     def probe(self) -> None:

@@ -94,7 +94,7 @@ class Scrubber:
             unsettled=len(self._settler) + self._settler.put_off,
             put_off=self._settler.put_off,
             registry=self._context.calls.statistics(),
-            proofs=self._witnesses.statistics().proofs,
+            proofs=self._witnesses.proofs(),
         )
 
     def trouble_statistics(self, shown: int) -> TroubleStatistics:

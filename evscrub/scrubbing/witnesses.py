@@ -9,7 +9,6 @@ a store is asked at most twice a second.
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -60,16 +59,6 @@ class Asks(Protocol):
         """Return whether the store has the data, with this size; blocks, raises nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class WitnessStatistics:
-    """Proofs since the agent started.
-
-    :param proofs: number of proofs, by store and result.
-    """
-
-    proofs: Mapping[tuple[str, ProofResult], int]
-
-
 class Witnesses:
     """Proves parts of stores, one proof of each part at a time.
 
@@ -93,9 +82,9 @@ class Witnesses:
         #: Start of the last proof, seconds since boot, and the proof.
         self._last: dict[tuple[str, str], tuple[float, Proof]] = {}
 
-    def statistics(self) -> WitnessStatistics:
-        """Return the number of proofs."""
-        return WitnessStatistics(dict(self._proofs))
+    def proofs(self) -> Mapping[tuple[str, ProofResult], int]:
+        """Return the number of proofs since the agent started, by store and result."""
+        return dict(self._proofs)
 
     async def prove(self, store: str, part: str, since: float) -> Proof:
         """Prove a part of a store, or share a proof that is recent enough.

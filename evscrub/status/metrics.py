@@ -46,7 +46,7 @@ _OF_LANES: tuple[tuple[str, str, Callable[[LaneStatistics], float]], ...] = (
     ),
     (
         "lane_provable",
-        "0 if the last proof found no live image to ask the store for, 1 if it found one, NaN before",
+        "0 if the last proof found no live image to ask the store for, else 1; NaN before any",
         lambda lane: math.nan if lane.is_provable is None else lane.is_provable,
     ),
     ("lane_running", "Running workers", lambda lane: lane.running),

@@ -130,7 +130,6 @@ class RegistryCounter:
         self._settings = settings
         self._images = _Paced(self._count_images, clock, _IMAGES_SHARE)
         self._space = _Paced(self._count_space, clock, _SPACE_SHARE)
-        self._counting = False
 
     @property
     def latest(self) -> RegistryCount | None:
@@ -140,14 +139,8 @@ class RegistryCounter:
 
     async def refresh(self) -> None:
         """Count again what was counted long enough ago."""
-        if self._counting:
-            return
-        self._counting = True
-        try:
-            await self._images.refresh()
-            await self._space.refresh()
-        finally:
-            self._counting = False
+        await self._images.refresh()
+        await self._space.refresh()
 
     def _count_images(self) -> RegistryCount:
         policy, horizon = self._settings().policy, self._settings().horizon_seconds

@@ -13,7 +13,7 @@ import anyio
 from prometheus_client import exposition
 
 from evscrub.domain.address import Address
-from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.database import UNAVAILABLE, Database
 from evscrub.scrubbing.claimer import disputed
 from evscrub.status import metrics, retry_route
 from evscrub.status.registry_count import RegistryCounter
@@ -178,16 +178,12 @@ class Readiness:
         with anyio.move_on_after(_PROBE_SECONDS):
             try:
                 await anyio.to_thread.run_sync(
-                    self._ask, limiter=self._thread, abandon_on_cancel=True
+                    self._database.now, limiter=self._thread, abandon_on_cancel=True
                 )
             except UNAVAILABLE:
                 return False
             return True
         return False
-
-    def _ask(self) -> None:
-        with self._database.reading() as connection:
-            read_now(connection)
 
 
 @dataclass(frozen=True, slots=True)

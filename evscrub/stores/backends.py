@@ -131,7 +131,7 @@ class Stores:
         :raises StoreNotUsableError: no store of this configuration has the location, several may
             have it, or the store cannot be used.
         """
-        url = self.url(row)
+        url = self._clear(row.value)
         store = self._store_of(row, url)
         found = self.objects.check(store, url)
         return Target(store, url, _scheme(url), index_key(url), endpoint(found, url))
@@ -167,7 +167,7 @@ class Stores:
 
         :raises StoreNotUsableError: it cannot be decrypted, or does not identify an object.
         """
-        url = self.url(row)
+        url = self._clear(row.value)
         try:
             store: str | None = self._store_of(row, url)
         except StoreNotUsableError:
@@ -183,29 +183,23 @@ class Stores:
         identities = (self.objects.identify(target.store, target.url) for target in (one, other))
         return self.objects.relate(*identities) is Relation.SAME
 
-    def url(self, row: LocationRow) -> str:
+    def _clear(self, value: str) -> str:
         """Return the decrypted URL of a location.
 
         :raises StoreNotUsableError: it cannot be decrypted.
         """
-        return self._clear(row.value)
-
-    def _clear(self, value: str) -> str:
         if not value:
             raise StoreNotUsableError(
                 verdict.BAD_URL, "the location has no URL, or one that is too long to be read"
             )
-        if location_crypt.is_url(value):
-            return value
         try:
             return location_crypt.decrypt_url(self._key or "", value)
         except ValueError:
-            pass
-        raise StoreNotUsableError(
-            verdict.UNDECIPHERABLE,
-            "the location cannot be decrypted: set [DEFAULT] metadata_encryption_key to Glance's"
-            " key",
-        )
+            raise StoreNotUsableError(
+                verdict.UNDECIPHERABLE,
+                "the location cannot be decrypted: set [DEFAULT] metadata_encryption_key to"
+                " Glance's key",
+            ) from None
 
     def delete(self, target: Target) -> Verdict:
         """Delete the data of a location; blocks as long as the driver does.
