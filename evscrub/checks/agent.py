@@ -2,14 +2,15 @@
 """Checks of running agents, which know more than the registry does."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.config.settings import status_address
 from evscrub.domain.address import Address
+from evscrub.domain.quoting import printable
 from evscrub.domain.words import count
-from evscrub.status import client
+from evscrub.status import client, fields, report
+from evscrub.status.report import AgentReport
 
 #: Options that must be the same on all agents, and what the smallest value causes.
 _ALIKE = {
@@ -19,7 +20,7 @@ _ALIKE = {
 
 
 def agents(subject: Subject) -> Findings:
-    """Ask agents for paused or failing stores, parked images and their settings."""
+    """Ask agents for what needs an operator, and for their settings."""
     found = Findings()
     asked = list(subject.agents) or _configured(found, subject)
     seconds: dict[str, dict[str, float]] = {
@@ -37,17 +38,18 @@ def agents(subject: Subject) -> Findings:
                 found.note(f"{said} Paused stores are therefore unknown.")
             continue
         try:
-            _judge(found, address, status)
+            _judge(found, address, report.read(status))
+            settings = fields.mapping(status, "settings")
             for option, by_place in seconds.items():
-                by_place[f"for the agent on {address}"] = float(status["settings"][option])
-        except (KeyError, TypeError, ValueError):
+                by_place[f"for the agent on {address}"] = fields.number(settings, option)
+        except fields.UnreadableError:
             found.warn(
                 f"The agent on {address} is of another release: use evscrub check of that release."
             )
     for option, by_place in seconds.items():
         _compare(found, option, by_place)
     if asked and not found.code and found.details is None:
-        found.note(f"{count(len(asked), 'agent')} asked: no store is paused, no image is parked.")
+        found.note(f"{count(len(asked), 'agent')} asked: nothing needs an operator.")
     return found
 
 
@@ -72,31 +74,7 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
     return [address]
 
 
-def _judge(found: Findings, address: Address, status: dict[str, Any]) -> None:
-    for store in status["stores"]:
-        waiting = count(store["ready"] + store["claimed"], "image waits", "images wait")
-        if store["breaker"] == "blown":
-            found.fail(
-                f"The store {store['name']} is paused: {store['reason']}; {waiting}. Repair it"
-                f" and send SIGHUP to the agent on {address}."
-            )
-        elif store["breaker"] != "closed":
-            found.warn(
-                f"The store {store['name']} does not work for the agent on {address}:"
-                f" {store['reason']}; {waiting}, and the agent probes it from time to time."
-            )
-        elif stopped := store["owners_stopped"]:
-            found.warn(
-                f"The agent on {address} has stopped {count(stopped, 'project')} in the store"
-                f" {store['name']}, whose images fail one after another while those of others do"
-                " not. Its log names the projects."
-            )
-    if parked := status["parked"]["total"]:
-        found.warn(
-            f"The agent on {address} has parked {count(parked, 'image')}: 'evscrub list --parked'"
-            " lists them with their reasons."
-        )
-    if not status["registry"]["answers"]:
-        found.warn(f"The database does not answer the agent on {address}.")
-    if not status["bus"]["joined"]:
-        found.warn(f"The agent on {address} has not joined the bus: only sweeps find due images.")
+def _judge(found: Findings, address: Address, status: AgentReport) -> None:
+    tell = found.fail if any(store.is_paused for store in status.stores) else found.warn
+    for problem in report.problems(status):
+        tell(printable(f"The agent on {address}: {problem}."))

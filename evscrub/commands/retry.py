@@ -12,6 +12,7 @@ from evscrub.commands import asking
 from evscrub.domain.address import Address
 from evscrub.domain.quoting import printable, shorten
 from evscrub.domain.words import count
+from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
 from evscrub.status.client import NoAnswerError
 from evscrub.status.report import in_plain_words
@@ -20,7 +21,6 @@ from evscrub.telemetry import output
 #: Number of images in a request; an agent accepts 1000.
 _AT_ONCE = 1000
 _LONGEST_ID = 36
-_PAUSED, _PROBING = "blown", "probing"
 
 Answer = Mapping[str, Any]
 
@@ -144,7 +144,7 @@ def _each(answered: Mapping[Address, Sequence[Answer]]) -> Iterator[Answer]:
 
 
 def _is_paused(answer: Answer) -> bool:
-    return any(store.get("breaker") == _PAUSED for store in answer["stores"])
+    return any(store.get("breaker") == State.FORCED_OPEN.value for store in answer["stores"])
 
 
 def _show(address: Address, answers: Sequence[Answer]) -> None:
@@ -169,12 +169,12 @@ def _in_words(name: str, store: Mapping[str, Any]) -> str:
         return f"store {name} cannot be used: {store['fault']}; loading it is tried every minute"
     reason = in_plain_words(str(store.get("reason", "")))
     match store.get("breaker"):
-        case "blown":
+        case State.FORCED_OPEN.value:
             return (
                 f"store {name} is paused: {reason}; its images wait until you have repaired it and"
                 " sent the agent SIGHUP, because a retry does not resume it"
             )
-        case "probing":
+        case State.HALF_OPEN.value:
             return (
                 f"store {name} does not work: {reason}; one image probes it, the others follow when"
                 " it works"

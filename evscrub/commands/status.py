@@ -16,6 +16,7 @@ from evscrub.domain.address import Address
 from evscrub.domain.quoting import printable
 from evscrub.status import client, report
 from evscrub.status.client import NoAnswerError
+from evscrub.status.fields import UnreadableError
 from evscrub.status.report import AgentReport
 from evscrub.telemetry import output
 
@@ -80,7 +81,7 @@ def _report(address: Address) -> AgentReport:
     found = client.status(address)
     try:
         return report.read(found)
-    except report.UnreadableError as error:
+    except UnreadableError as error:
         raise NoAnswerError(
             f"cannot read the status of the agent on {address}: {error}; is it of another release?"
         ) from None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from evscrub.domain.quoting import printable
 from evscrub.domain.words import cells_wide, count, in_units, in_words
+from evscrub.flow_control.circuit_breaker import State
 from evscrub.status.group_report import GroupReport, SharingReport
 from evscrub.status.report import AgentReport, StoreReport
 
@@ -18,7 +19,12 @@ _GAP = "  "
 #: Widths in characters: the most for labels, and the least for an agent beside others. Longer texts
 #: are wrapped.
 _LABEL_MOST, _CELL_LEAST = 18, 18
-_STATES = {"closed": "works", "open": "does not work", "probing": "is probed", "blown": "PAUSED"}
+_STATES = {
+    State.CLOSED.value: "works",
+    State.OPEN.value: "does not work",
+    State.HALF_OPEN.value: "is probed",
+    State.FORCED_OPEN.value: "PAUSED",
+}
 
 
 class Label(NamedTuple):

@@ -9,21 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from evscrub.domain.words import count, in_words
-from evscrub.status import group_report
-from evscrub.status.fields import UnreadableError as UnreadableError  # noqa: PLC0414 - exported
-from evscrub.status.fields import flag as _flag
-from evscrub.status.fields import mapping as _object
-from evscrub.status.fields import mappings as _objects
-from evscrub.status.fields import number as _number
-from evscrub.status.fields import offset as _offset
-from evscrub.status.fields import optional as _optional
-from evscrub.status.fields import seconds as _seconds
-from evscrub.status.fields import text as _text
-from evscrub.status.fields import whole as _whole
+from evscrub.flow_control.circuit_breaker import State
+from evscrub.status import fields, group_report
+from evscrub.status.fields import seconds, text, whole
 from evscrub.status.group_report import SharingReport
-
-#: States of a breaker as ``/status`` has them.
-_CLOSED, _PAUSED = "closed", "blown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +42,11 @@ class StoreReport:
     rate_limit: float
     rate_max: float
     owners_stopped: int
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the store is paused until an operator repairs it."""
+        return self.breaker == State.FORCED_OPEN.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +100,11 @@ def read(found: Mapping[str, Any]) -> AgentReport:
 
     :raises UnreadableError: a field is missing or is not what it should be.
     """
-    whole, seconds, text = _whole, _seconds, _text
-    agent, queue, done = (_object(found, name) for name in ("agent", "queue", "done"))
-    late, bus, sweep = (_object(found, name) for name in ("lateness", "bus", "sweep"))
-    registry = _object(found, "registry")
+    agent, queue, done = (fields.mapping(found, name) for name in ("agent", "queue", "done"))
+    late, bus, sweep = (fields.mapping(found, name) for name in ("lateness", "bus", "sweep"))
+    registry = fields.mapping(found, "registry")
     parked, in_use, damaged = (
-        whole(_object(found, kind), "total") for kind in ("parked", "in_use", "damaged")
+        whole(fields.mapping(found, kind), "total") for kind in ("parked", "in_use", "damaged")
     )
     in_work = whole(queue, "in_work")
     return AgentReport(
@@ -125,22 +118,22 @@ def read(found: Mapping[str, Any]) -> AgentReport:
         oldest_due_seconds=seconds(queue, "oldest_due_age"),
         scrubbed=whole(done, "images"),
         scrubbed_bytes=whole(done, "bytes"),
-        late_median_seconds=_optional(seconds, late, "median"),
-        late_p95_seconds=_optional(seconds, late, "p95"),
+        late_median_seconds=fields.optional(seconds, late, "median"),
+        late_p95_seconds=fields.optional(seconds, late, "p95"),
         parked=parked,
         in_use=in_use,
-        retrying=sum(whole(group, "images") for group in _objects(found, "retrying")),
+        retrying=sum(whole(group, "images") for group in fields.mappings(found, "retrying")),
         damaged=damaged,
-        bus_joined=_flag(bus, "joined"),
-        bus_last_seconds=_optional(seconds, bus, "last_age"),
-        sweep_failing=_flag(sweep, "failing"),
-        sweep_last_seconds=_optional(seconds, sweep, "last_age"),
-        database_answers=_flag(registry, "answers"),
-        database_refuses_changes=_flag(registry, "refuses_changes"),
-        clock_ahead_seconds=_offset(registry, "clock_ahead"),
-        clock_disputed_seconds=_optional(_offset, registry, "clock_disputed"),
-        sharing=group_report.read(_object(found, "sharing")),
-        stores=tuple(map(_store, _objects(found, "stores"))),
+        bus_joined=fields.flag(bus, "joined"),
+        bus_last_seconds=fields.optional(seconds, bus, "last_age"),
+        sweep_failing=fields.flag(sweep, "failing"),
+        sweep_last_seconds=fields.optional(seconds, sweep, "last_age"),
+        database_answers=fields.flag(registry, "answers"),
+        database_refuses_changes=fields.flag(registry, "refuses_changes"),
+        clock_ahead_seconds=fields.offset(registry, "clock_ahead"),
+        clock_disputed_seconds=fields.optional(fields.offset, registry, "clock_disputed"),
+        sharing=group_report.read(fields.mapping(found, "sharing")),
+        stores=tuple(map(_store, fields.mappings(found, "stores"))),
     )
 
 
@@ -186,12 +179,12 @@ def _store_problems(store: StoreReport) -> Iterator[str]:
     reason = in_plain_words(store.reason)
     if store.fault:
         yield f"{name} cannot be used: {store.fault}. Loading it is tried every minute"
-    elif store.breaker == _PAUSED:
+    elif store.is_paused:
         yield (
             f"{name} is paused: {reason}; {waiting}. Repair it and send the agent SIGHUP, which"
             " alone resumes it"
         )
-    elif store.breaker != _CLOSED:
+    elif store.breaker != State.CLOSED.value:
         yield (
             f"{name} does not work: {reason}; {waiting}. The agent probes it from time to time, and"
             f" at once on 'evscrub retry --store {store.name}'"
@@ -205,17 +198,17 @@ def _store_problems(store: StoreReport) -> Iterator[str]:
 
 def _store(found: Mapping[str, Any]) -> StoreReport:
     return StoreReport(
-        name=_text(found, "name"),
-        breaker=_text(found, "breaker"),
-        reason=_text(found, "reason"),
-        fault=_text(found, "fault"),
-        ready=_whole(found, "ready"),
-        claimed=_whole(found, "claimed"),
-        running=_whole(found, "running"),
-        concurrency_limit=_whole(found, "concurrent"),
-        concurrency_max=_whole(found, "most_concurrent"),
-        rate=_number(found, "per_second"),
-        rate_limit=_number(found, "rate"),
-        rate_max=_number(found, "most_rate"),
-        owners_stopped=_whole(found, "owners_stopped"),
+        name=text(found, "name"),
+        breaker=text(found, "breaker"),
+        reason=text(found, "reason"),
+        fault=text(found, "fault"),
+        ready=whole(found, "ready"),
+        claimed=whole(found, "claimed"),
+        running=whole(found, "running"),
+        concurrency_limit=whole(found, "concurrent"),
+        concurrency_max=whole(found, "most_concurrent"),
+        rate=fields.number(found, "per_second"),
+        rate_limit=fields.number(found, "rate"),
+        rate_max=fields.number(found, "most_rate"),
+        owners_stopped=whole(found, "owners_stopped"),
     )

@@ -190,7 +190,7 @@ def test_paused_store_is_listed_as_reason(tmp_path: Path, new_registry: Registry
             one for one in json.loads(checked.stdout)["checks"] if one["check"] == "Agents"
         ]
         assert agents["result"] == 2
-        assert "The store fast is paused: 20 images are not there" in agents["details"]
+        assert "store fast is paused: 20 images are not there" in agents["details"]
         assert "30 images wait" in agents["details"]
         store = fast()
         assert (store["gone"], store["not_found"], store["bytes"]) == (0, 0, 0)

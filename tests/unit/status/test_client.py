@@ -79,25 +79,26 @@ def checked(*addresses: Address, listen: str = "") -> Findings:
 
 def test_a_paused_store_fails_the_check(answering: Answering, busy: Sources) -> None:
     busy.scrubber._lanes.of("slow").breaker.failed(0, "o", "timeout", at_once=True)
-    found = checked(answering(200, json.dumps(status_of(busy))))
+    address = answering(200, json.dumps(status_of(busy)))
+    found = checked(address)
     assert found.code is Code.FAILURE
     said = found.details or ""
-    assert "The store fast is paused: its directory is missing; 8 images wait" in said
-    assert "The store slow does not work for the agent on 127.0.0.1" in said
-    assert "timeout; 0 images wait" in said
-    assert "has parked 2 images" in said
+    assert "store fast is paused: its directory is missing; 8 images wait" in said
+    assert "store slow does not work: timeout; 0 images wait" in said
+    assert "2 images are parked" in said
+    assert said.count(f"The agent on {address}: ") >= 3
 
 
 def test_an_owner_who_is_stopped_warns(answering: Answering, busy: Sources) -> None:
     found = checked(answering(200, json.dumps(status_of(busy))))
-    assert "has stopped 1 project in the store slow" in (found.details or "")
+    assert "1 project is stopped in store slow" in (found.details or "")
 
 
 def test_an_agent_that_is_well_passes_the_check(answering: Answering) -> None:
     found = checked(answering(200, json.dumps(status_of(make_sources(FakeClock())))))
     assert (found.code, found.details) == (
         Code.SUCCESS,
-        "1 agent asked: no store is paused, no image is parked.",
+        "1 agent asked: nothing needs an operator.",
     )
 
 
@@ -107,7 +108,21 @@ def test_an_agent_without_bus_or_registry_warns(answering: Answering, busy: Sour
     found = checked(answering(200, json.dumps(status)))
     assert found.code is Code.WARNING
     assert "has not joined the bus" in (found.details or "")
-    assert "The database does not answer" in (found.details or "")
+    assert "the database does not answer it" in (found.details or "")
+
+
+def test_whatever_status_calls_a_problem_warns(answering: Answering, busy: Sources) -> None:
+    status = status_of(make_sources(FakeClock()))
+    status["sweep"]["failing"] = status["registry"]["refuses_changes"] = True
+    status["registry"]["clock_disputed"] = 10.0
+    broken = {"breaker": "closed", "fault": "it needs \x1b[2J"}
+    status["stores"] = [status_of(busy)["stores"][0] | broken]
+    found = checked(answering(200, json.dumps(status)))
+    assert found.code is Code.WARNING
+    said = found.details or ""
+    assert said.isprintable()
+    for problem in ("sweeps", "takes no changes", "claims nothing", "cannot be used: it needs"):
+        assert problem in said
 
 
 @pytest.mark.parametrize("option", ["scrub_time", "claim_timeout"])

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evscrub.commands import status_table
-from evscrub.status.report import AgentReport, StoreReport, UnreadableError, problems, read
+from evscrub.status.fields import UnreadableError
+from evscrub.status.report import AgentReport, StoreReport, problems, read
 from evscrub.status.snapshot import Sources, take
 from evscrub.status.view import view
 from tests.unit.agent_parts import FakeClock, make_busy, make_group, make_sources
