@@ -247,7 +247,7 @@ class SinglePass:
     async def _scrub(self) -> Account:
         """Read and scrub until a reading finds nothing to try; return what that found."""
         self._began = self._progressed_at = self._clock.boot()
-        is_last = False
+        is_last = was_idle = False
         while True:
             began = self._clock.boot()
             try:
@@ -261,13 +261,16 @@ class SinglePass:
             self._readings += 1
             if is_last or not (reading.trying or reading.claimed):
                 return reading.account
+            read_seconds = self._clock.boot() - began
             if reading.trying:
                 await self._until_tried()
-                is_last = self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
-            else:
+            # Images may be due again at once after a try, as orphans are while Glance imports.
+            is_idle = self._progressed_at <= began
+            if (was_idle and is_idle) or not reading.trying:
                 # A large registry takes long to read: do not keep it busy.
-                await anyio.sleep(max(_OTHERS_SECONDS, 5 * (self._clock.boot() - began)))
-                is_last = self._is_over(self._wait_seconds)
+                await anyio.sleep(max(_OTHERS_SECONDS, 5 * read_seconds))
+            longest_seconds = max(self._wait_seconds, _UNTRIED_SECONDS if reading.trying else 0.0)
+            was_idle, is_last = is_idle, self._is_over(longest_seconds)
 
     async def _read(self, *, queue: bool) -> _Reading:
         """Read the selected images, and queue those that were due when the pass began.
