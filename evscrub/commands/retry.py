@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Have failed images looked at now, those that are parked, in use or wait for another try,"
         " by each agent that knows them: after a repair, instead of waiting for in_use_delay or"
-        " parked_delay. Claims, holds, rates and due times are checked as ever, and nothing is"
+        " parked_delay. Claims, holds, rates and due times are checked as usual, and nothing is"
         " deleted that is not due. The number of tries stays: an image that fails again waits as"
         " after one more failure. --store and --all also let a store that does not work be probed"
         " at once. A store that is paused stays paused until you send the agent SIGHUP."

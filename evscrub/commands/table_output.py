@@ -182,7 +182,7 @@ def write(
     """Write a line for each row, while they are read.
 
     :param arguments: parsed arguments of :func:`add_arguments`.
-    :raises ValueError: the arguments name an unknown column.
+    :raises UsageError: the arguments name an unknown column.
     """
     columns = table.shown(arguments)
     how: str = arguments.formatter

@@ -31,7 +31,7 @@ class Settings:
     :param not_found_limit: missing images after which a store without a witness is paused; 0 is no
         limit and no check.
     :param acknowledged_stores: stores whose missing data is taken as deleted.
-    :param trusts_few_missing: see :attr:`evscrub.domain.proof.Missing.trusts_few`.
+    :param trusts_few_missing: see :class:`evscrub.domain.proof.Missing`.
     :param shared_concurrency: whether a group of agents shares the limits of concurrency too.
     """
 

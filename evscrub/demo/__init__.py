@@ -3,6 +3,5 @@
 
 :mod:`~evscrub.demo.run` runs it, :mod:`~evscrub.demo.stage` sets up Glance and the configuration,
 :mod:`~evscrub.demo.play` uploads and deletes images, :mod:`~evscrub.demo.show` displays progress,
-    and
-:mod:`~evscrub.demo.check` verifies the result.
+and :mod:`~evscrub.demo.check` verifies the result.
 """

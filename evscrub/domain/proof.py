@@ -77,13 +77,13 @@ class Missing:
 
     :param limit: number of missing images in a row, over any time, that shows that the store is
         wrong; 0 takes any missing data as gone.
+    :param trusts_few: whether few missing images are taken as gone. Not in a process that ends
+        soon: each would count from zero.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, trusts_few: bool = True) -> None:
         self.limit = limit
-        #: Whether few missing images are taken as gone. Not in a process that ends soon: each would
-        #: count from zero.
-        self.trusts_few = True
+        self._trusts_few = trusts_few
         #: Whether there was a witness the last time; None before the first judgement.
         self.is_provable: bool | None = None
         self._parts: dict[str, _Part] = {}
@@ -119,7 +119,7 @@ class Missing:
             return NOT_FOUND
         if part not in self._parts and len(self._parts) >= _PARTS:
             del self._parts[next(iter(self._parts))]
-        known = self._parts.setdefault(part, _Part(self.limit, now, trusts_few=self.trusts_few))
+        known = self._parts.setdefault(part, _Part(self.limit, now, trusts_few=self._trusts_few))
         return known.judge(owner, image_id, now, unjudged)
 
     def found(self, part: str, began: float) -> None:

@@ -73,7 +73,7 @@ class Holds:
     def restore(self, image_id: str) -> list[str]:
         """Restore an image with its locations, properties, tags and members.
 
-        :returns: what could not be restored, as sentences for the operator.
+        :returns: what could not be restored, a clause each for the operator.
         :raises hold_rules.UnchangedError: the image is not deleted.
         :raises hold_rules.RefusedError: the image cannot be restored.
         """

@@ -54,7 +54,7 @@ class Objects(Protocol):
 class ObjectIndex:
     """Ids of all live and pending locations by object, as one reading of the registry found them.
 
-    After creation, all pages are to be read by :meth:`read_page`. From then on, :meth:`catch_up`
+    After creation, all pages must be read by :meth:`read_page`. From then on, :meth:`catch_up`
     keeps the index up to date, but for finished rows that were changed in place, and rows whose
     transaction took longer than the overlap.
 
@@ -123,7 +123,7 @@ class ObjectIndex:
     def catch_up(self, connection: sa.Connection) -> bool:
         """Index new rows, and what became of unfinished ones.
 
-        :returns: False if rows are gone, so that the registry is to be read anew.
+        :returns: False if rows are gone, so that the registry must be read again.
         """
         self._read_unfinished(connection)
         recent = self.recent

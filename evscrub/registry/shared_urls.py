@@ -27,7 +27,7 @@ from evscrub.registry.rows import LOCATION_COLUMNS, unchecked_location_row
 from evscrub.registry.tables import image_locations, images
 
 #: An index of this age is not used: rows that were changed in place, and rows whose transaction
-#: took longer than the overlap, are found by reading all anew.
+#: took longer than the overlap, are found by reading all again.
 _MAX_AGE_SECONDS = 3600.0
 #: An index of this age is renewed, so that no claim has to wait for a new one.
 _RENEWAL_SECONDS = 2700.0
@@ -129,7 +129,7 @@ class SharedUrls:
 
     @property
     def is_old(self) -> bool:
-        """Whether the index is to be renewed."""
+        """Whether the index should be renewed."""
         return self._index is not None and self._index.age_seconds > _RENEWAL_SECONDS
 
     @retried
@@ -159,7 +159,7 @@ class SharedUrls:
         return False
 
     def _up_to_date(self, connection: sa.Connection) -> ObjectIndex:
-        """Return the index with all new rows, read anew if it is too old."""
+        """Return the index with all new rows, read again if it is too old."""
         index = self._index
         if index and index.age_seconds <= _MAX_AGE_SECONDS and index.catch_up(connection):
             return index

@@ -16,7 +16,7 @@ _PAUSE_SECONDS = 300.0
 class IndexRenewal:
     """Renews the index of :class:`~evscrub.registry.shared_urls.SharedUrls` once it is old.
 
-    An agent that claims nothing renews nothing: the index is then read anew by the next claim.
+    An agent that claims nothing renews nothing: the next claim then reads the whole index again.
     """
 
     def __init__(self, shared_urls: SharedUrls, calls: RegistryGateway) -> None:

@@ -56,7 +56,7 @@ class Lane:
 
     :param name: the store; empty for images without a location in a usable store.
     :param all_slots: slots shared by all stores; None for slots of this lane alone.
-    :param not_found_limit: see :class:`evscrub.domain.proof.Missing`.
+    :param not_found_limit: see :class:`evscrub.domain.proof.Missing`, for the next one too.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Lane:
         all_slots: Slots | None = None,
         *,
         not_found_limit: int,
+        trusts_few_missing: bool = True,
     ) -> None:
         self.name = name
         self.health = health
@@ -75,7 +76,7 @@ class Lane:
         self.waiting = 0  #: jobs of workers that wait for the rate limits
         self.claiming = Claiming(name)
         self.backlog = Backlog()
-        self.missing = Missing(not_found_limit)
+        self.missing = Missing(not_found_limit, trusts_few=trusts_few_missing)
         self._slots = Slots(health.pace.concurrent)
         self._all_slots = all_slots or Slots(health.pace.concurrent)
         self._waiting_workers = 0

@@ -62,8 +62,8 @@ class Lanes:
                 Health(pace, self._context.uniform),
                 self._slots,
                 not_found_limit=settings.not_found_limit_of(store),
+                trusts_few_missing=settings.trusts_few_missing,
             )
-            lane.missing.trusts_few = settings.trusts_few_missing
             self._rates[store] = RateLimit(pace.rate, settings.burst)
         return lane
 

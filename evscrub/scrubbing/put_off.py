@@ -43,7 +43,7 @@ class PutOff:
         return list(self._first_tries) if now >= self.due_at else []
 
     def sort(self, tried: Collection[Job], locked: Collection[str], now: float) -> None:
-        """Keep those of the tried jobs whose images are locked, and let go of the others."""
+        """Keep those of the tried jobs whose images are locked, and remove the others."""
         first_tries = {job: self._first_tries.pop(job, now) for job in tried}
         self._first_tries |= {job: at for job, at in first_tries.items() if job.image_id in locked}
         if not self._first_tries:

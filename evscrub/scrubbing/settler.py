@@ -255,9 +255,8 @@ class Settler:
         else:
             self._context.record.finished[job.why_nothing_went] += 1
             self._trace(job.why_nothing_went, image.id)
-        if (
-            job.missing_in and job.claim.kind is not Kind.EXPIRED
-        ):  # the agent whose claim expired may have deleted it
+        # The agent whose claim expired may have deleted it.
+        if job.missing_in and job.claim.kind is not Kind.EXPIRED:
             self._report_absent(job)
         if job.source is Source.SWEEP and self._bus_should_have_told(job):
             self._context.record.missed_by_bus += 1

@@ -106,7 +106,7 @@ class _Reading:
     """What a reading of the registry found.
 
     :param account: the images that were not queued by it.
-    :param trying: images that it queued, and those that the scrubber has still to try.
+    :param trying: images that it queued, and those that the scrubber has not tried yet.
     :param claimed: images that another process has claimed.
     """
 

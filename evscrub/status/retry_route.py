@@ -2,7 +2,7 @@
 """``POST /retry``, the only request of the status port that changes something.
 
 It makes failed images due earlier than the agent would, so the worst that a client can do with it
-is to cost time: the registry, claims, holds, limits and paused stores are checked as ever. Still,
+is to cost time: the registry, claims, holds, limits and paused stores are checked as usual. Still,
 only programs on this host may send it, or on hosts in ``[status] retry_from``, and no web page can:
 a browser sends an Origin header with each POST, and sends JSON to another origin only after asking
 by OPTIONS, which the server refuses.

@@ -47,7 +47,7 @@ class ShortLived(Generic[C]):
         self._retired: list[_Shared[C]] = []
 
     def get(self, key: Hashable, make: Callable[[], C]) -> C:
-        """Return the client for a key, made anew every :data:`LIFE_SECONDS`.
+        """Return the client for a key, created again every :data:`LIFE_SECONDS`.
 
         :param make: makes one; only one thread at a time does so.
         """

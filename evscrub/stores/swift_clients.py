@@ -67,7 +67,7 @@ class _Tokens:
         return known
 
     def forget(self, refused: _Token) -> None:
-        """Give out a token no longer, because Swift does not accept it."""
+        """Remove a token that Swift does not accept."""
         self._tokens = {key: each for key, each in self._tokens.items() if each != refused}
 
 

@@ -142,8 +142,7 @@ class TestWithoutWitness:
 
     def test_few_images_are_not_gone_where_few_are_not_trusted(self) -> None:
         """A process that ends soon counts from zero each time."""
-        missing = Missing(20)
-        missing.trusts_few = False
+        missing = Missing(20, trusts_few=False)
         for now in (0, LATER, 100 * LATER):
             assert reasons(missing, 5, now) == ["unproven"] * 5
         missing.found("p", 1)
