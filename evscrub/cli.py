@@ -134,9 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: the arguments without the program's name; None for those of the process.
     """
     if arguments is None:  # run as the program
+        output.open_closed()
         install_excepthooks()
     argv = list(sys.argv[1:] if arguments is None else arguments)
-    code = 0
+    code = 1  # if a reader leaves before the command has a result
     with output.reader_may_leave():
         try:
             parsed = make_parser().parse(argv)

@@ -16,6 +16,7 @@ from evscrub.domain.quoting import printable
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.status import client
 from evscrub.status.report import in_plain_words
+from evscrub.telemetry import output
 
 _PAUSED = State.FORCED_OPEN.value
 
@@ -35,20 +36,13 @@ def add_argument(parser: argparse.ArgumentParser, purpose: str) -> None:
     )
 
 
-def say_on_stderr(message: str) -> None:
-    """Print a message to the user on standard error."""
-    print(f"evscrub: {message}", file=sys.stderr)
-
-
 def default_agents(conf: cfg.ConfigOpts) -> list[Address]:
     """Return the address of the agent with this configuration, if its status port is known."""
     address = status_address(conf)
     return [address] if address is not None and address.port else []
 
 
-def ask(
-    agents: Iterable[Address], say: Callable[[str], None] = say_on_stderr
-) -> AgentReports | None:
+def ask(agents: Iterable[Address], say: Callable[[str], None] = output.say) -> AgentReports | None:
     """Ask agents about images and stores.
 
     :param say: called with which agents do not answer, and what that means for the user.

@@ -7,7 +7,6 @@ Exit codes are those of oslo.upgradecheck, as of every ``SERVICE-status upgrade 
 
 import argparse
 import logging
-import sys
 import traceback
 
 from evscrub import checks
@@ -58,10 +57,7 @@ def main(arguments: argparse.Namespace) -> int:
     except Exception as error:  # noqa: BLE001 - reported with an exit code of its own
         # The traceback without the error's text, which may hold a credential.
         trace = "".join(traceback.format_tb(error.__traceback__))
-        print(
-            f"evscrub: the check failed unexpectedly\n{trace}{type(error).__name__}",
-            file=sys.stderr,
-        )
+        output.say(f"the check failed unexpectedly\n{trace}{type(error).__name__}")
         return _BROKEN
     return _show(found, as_json=arguments.json)
 

@@ -5,6 +5,8 @@ import argparse
 
 import shtab
 
+from evscrub.telemetry import output
+
 _KINDS = {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY}
 
 
@@ -19,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = arguments.whole_parser()
     _complete_files(parser)
-    print(shtab.complete(parser, arguments.shell))
+    with output.reader_may_leave():
+        print(shtab.complete(parser, arguments.shell))
     return 0
 
 

@@ -86,10 +86,8 @@ def main(arguments: argparse.Namespace) -> int:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
-        print(
-            f"evscrub: no store {arguments.store} is enabled here; enabled stores:"
-            f" {', '.join(names.names)}",
-            file=sys.stderr,
+        output.say(
+            f"no store {arguments.store} is enabled here; enabled stores: {', '.join(names.names)}"
         )
     keeper = _Keeper(arguments.command, Holds(database))
     try:
@@ -119,9 +117,9 @@ def _ask(arguments: argparse.Namespace, images: selection.Selection) -> int | No
     if number and not arguments.yes:
         if selection.confirmed(f"{said}. Go on?"):
             return None
-        print("evscrub: nothing was changed", file=sys.stderr)
+        output.say("nothing was changed")
         return 1
-    print(f"evscrub: {said}", file=sys.stderr)
+    output.say(said)
     return None if number else 0
 
 
@@ -149,8 +147,7 @@ class _Keeper:
     def sum_up(self) -> None:
         """Print the number of images by what became of them."""
         numbers = [f"{self.tally[word]} {word}" for word in (self._done, _UNCHANGED, _REFUSED)]
-        with output.reader_may_leave():
-            print(f"evscrub: {', '.join(numbers)}", file=sys.stderr)
+        output.say(", ".join(numbers))
 
     @property
     def _done(self) -> str:

@@ -12,7 +12,6 @@ from typing import TextIO
 from oslo_config import cfg
 
 from evscrub.commands import agent_reports, selection, sorting, table_output, watching
-from evscrub.commands.agent_reports import say_on_stderr
 from evscrub.commands.arguments import name, natural
 from evscrub.commands.list_output import TABLE
 from evscrub.config import loader
@@ -95,7 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
         raise loader.ConfigError(str(error)) from None
     names = store_names(conf)
     if arguments.store is not None and arguments.store not in names.names:
-        say_on_stderr(
+        output.say(
             f"no store {arguments.store} is enabled here; enabled stores: {', '.join(names.names)}"
         )
     listing = _Listing(conf, database, names, agents, _choose(arguments))
@@ -105,7 +104,7 @@ def main(arguments: argparse.Namespace) -> int:
         source = watching.Source(listing.read, write, "image", separator)
         return watching.watch(source, arguments.watch)
     with output.reader_may_leave():
-        write(listing.read(say_on_stderr), sys.stdout)
+        write(listing.read(output.say), sys.stdout)
     if arguments.store is not None and listing.is_empty:
         try:
             if not selection.is_store(arguments.store, database, names):
@@ -138,7 +137,7 @@ def _choose(arguments: argparse.Namespace) -> _Choice:
         owner=arguments.owner,
         store=arguments.store,
         limit=arguments.limit,
-        sort_columns=tuple(sorting.chosen(TABLE, arguments, say_on_stderr)),
+        sort_columns=tuple(sorting.chosen(TABLE, arguments, output.say)),
         descending=arguments.sort_direction == "desc",
     )
 

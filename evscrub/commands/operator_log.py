@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evscrub.config import loader
 from evscrub.domain.quoting import quote
-from evscrub.telemetry import log_redaction
+from evscrub.telemetry import log_redaction, output
 
 _SYSLOG = Path("/dev/log")
 
@@ -34,7 +34,7 @@ def start(own: loader.OwnOptions, *, debug: bool) -> None:
     try:
         loader.start_logging(own)
     except loader.ConfigError as error:
-        print(f"evscrub: {error}; logging to syslog instead", file=sys.stderr)
+        output.say(f"{error}; logging to syslog instead")
         _forget_files(own)
         own.set_override("log_config_append", None)
         own.set_override("use_journal", False)
@@ -69,10 +69,9 @@ def _log_file(own: loader.OwnOptions) -> Path | None:
 def _use_syslog(own: loader.OwnOptions) -> None:
     own.set_override("use_syslog", True)
     if not _SYSLOG.exists():  # as in a container: what is logged is lost
-        print(
-            f"evscrub: the change is in no log: there is no {_SYSLOG}; start syslog, or name"
-            " an existing file in [DEFAULT] log_file",
-            file=sys.stderr,
+        output.say(
+            f"the change is in no log: there is no {_SYSLOG}; start syslog, or name an existing"
+            " file in [DEFAULT] log_file"
         )
 
 

@@ -71,7 +71,7 @@ def main(arguments: argparse.Namespace) -> int:
     with output.reader_may_leave():
         for address, answer in answers.items():
             if isinstance(answer, NoAnswerError):
-                print(f"evscrub: {answer}", file=sys.stderr)
+                output.say(str(answer))
             else:
                 _show(address, answer)
     if not answered:

@@ -5,7 +5,6 @@ import argparse
 import sys
 
 from evscrub.commands import agent_reports, show_output
-from evscrub.commands.agent_reports import say_on_stderr
 from evscrub.config import loader
 from evscrub.config.arguments import add_config_arguments
 from evscrub.config.settings import scrubber_settings
@@ -56,7 +55,7 @@ def main(arguments: argparse.Namespace) -> int:
     try:
         detail = _read(database, arguments.image)
     except RefusedError as error:
-        say_on_stderr(f"image {arguments.image!r}: {error}")
+        output.say(f"image {arguments.image!r}: {error}")
         return 1
     except UNAVAILABLE as error:
         raise UnavailableError(f"the registry cannot be used: {explain(error)}") from None

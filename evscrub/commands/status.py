@@ -4,7 +4,6 @@
 import argparse
 import json
 import shutil
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -57,7 +56,7 @@ def main(arguments: argparse.Namespace) -> int:
     answers = asking.ask(asking.agents(arguments), _report)
     for answer in answers.values():
         if isinstance(answer, NoAnswerError):
-            print(f"evscrub: {answer}", file=sys.stderr)
+            output.say(str(answer))
     with output.reader_may_leave():
         for line in _FORMATS[arguments.formatter](answers):
             print(line)

@@ -149,7 +149,7 @@ def _find(holds: Holds, given: list[str]) -> tuple[list[str], bool]:
             found.append(holds.find(image_id))
         except RefusedError as error:
             missing = True
-            print(f"evscrub: {image_id}: {error}", file=sys.stderr)
+            output.say(f"{image_id}: {error}")
     return list(dict.fromkeys(found)), missing
 
 
@@ -161,7 +161,7 @@ def _scrub(
     arguments: argparse.Namespace,
 ) -> int:
     if warning := unset_delay(conf):
-        print(f"evscrub: {warning}", file=sys.stderr)
+        output.say(warning)
     try:
         single_pass = SinglePass(conf, selection, names, _reports, float(arguments.wait), paused)
     except ValueError as error:
@@ -170,7 +170,7 @@ def _scrub(
         account = anyio.run(_run, single_pass, arguments.quiet)
     except* RegistryAwayError:
         account = None
-        print("evscrub: lost the connection to the database", file=sys.stderr)
+        output.say("lost the connection to the database")
         code = UnavailableError.exit_code
     else:
         code = 1 if account is None or account.images(Fate.STAYS) else 0
@@ -225,7 +225,7 @@ def _tell(
     print(sweep_progress.summary(done), file=sys.stdout if is_for_people else sys.stderr)
     if account is None:
         if code == 1:
-            print("evscrub: ended by a signal; what is left was not counted", file=sys.stderr)
+            output.say("ended by a signal; what is left was not counted")
         return
     if is_for_people:
         _tell_reasons("Left", account, Fate.STAYS)

@@ -49,8 +49,6 @@ async def show(progress: Callable[[], Progress]) -> None:
 
 
 async def _show(progress: Callable[[], Progress]) -> None:
-    if sys.stderr is None:  # closed by whoever started the command
-        return
     if not sys.stderr.isatty():
         while True:
             await anyio.sleep(_LINE_SECONDS)

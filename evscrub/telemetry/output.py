@@ -6,7 +6,16 @@ import select
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TextIO
+
+
+def open_closed() -> None:
+    """Open standard streams that are closed on the null device, as a file opened later would be."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays open
 
 
 @contextmanager
@@ -25,6 +34,12 @@ def reader_may_leave() -> Iterator[None]:
             raise  # another pipe broke
     finally:
         silence()
+
+
+def say(message: str) -> None:
+    """Print a message to the user on standard error; without a reader, discard it."""
+    with reader_may_leave():
+        print(f"evscrub: {message}", file=sys.stderr)  # noqa: T201 - for the user
 
 
 def silence() -> bool:

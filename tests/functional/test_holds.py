@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -638,6 +640,28 @@ def test_images_are_selected_in_bulk(rows: Rows, config: Path, tmp_path: Path) -
     ]
     logged = [line.partition(" [-] ")[2] for line in log.read_text().splitlines()]
     assert sorted(logged) == sorted(expected)
+
+
+def test_images_are_held_though_nobody_reads_what_is_said(
+    new_registry: RegistryFactory, tmp_path: Path
+) -> None:
+    url = new_registry("sqlite", "unread")
+    rows = Rows(url)
+    images = [pending(rows, owner="me") for _ in range(3)]
+    command = [sys.executable, "-m", "evscrub", "hold", "--owner", "me", "--yes"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*command, "--config-file", write_config(tmp_path, url)],
+        stdout=writer,
+        stderr=writer,
+        check=False,
+    )
+    os.close(writer)
+    held = rows.read("SELECT id FROM images WHERE deleted_at IS NULL")
+    rows.engine.dispose()
+    assert done.returncode == 0
+    assert {str(row.id) for row in held} == set(images)
 
 
 def test_images_whose_rows_name_no_store_are_held_with_each_that_may_have_them(

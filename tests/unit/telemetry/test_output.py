@@ -53,12 +53,26 @@ def test_who_has_seen_enough_changes_neither_the_exit_code_nor_prints_an_error(
         assert word not in done.stderr
 
 
+@pytest.mark.costly
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_neither_the_exit_code_nor_the_output(
+    closed: str, config: Path
+) -> None:
+    command = f"{sys.executable} -m evscrub list -f json --config-file {config} {closed}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, check=False, env=ENVIRONMENT
+    )
+    assert (done.returncode, done.stdout) == (69, "")
+    assert "Traceback" not in done.stderr
+
+
 #: Prints after its reader has gone, more than a buffer holds, and then does its work.
 _PROGRAM = """
 import os, sys
-from evscrub.telemetry.output import reader_may_leave
+from evscrub.telemetry.output import reader_may_leave, say
 os.read(0, 1)  # until the reader has gone
 for number in range(3):
+    say("y" * {length})
     with reader_may_leave():
         print("x" * {length})
         print("y" * {length}, file=sys.stderr)
