@@ -136,6 +136,12 @@ class Missing:
             if known.is_empty:
                 del self._parts[part]
 
+    def change(self, limit: int) -> None:
+        """Apply a limit; a new one counts from zero."""
+        if limit != self.limit:
+            self.limit = limit
+            self.clear()
+
     def clear(self) -> None:
         """Forget all missing images, for example because an operator repaired the store."""
         self._parts.clear()

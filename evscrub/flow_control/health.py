@@ -173,10 +173,15 @@ class Health:
         self._shut_by = None
         return Change(Event.PAUSED, reason=reason) if self.breaker.force_open(reason) else None
 
-    def reset(self) -> None:
-        """Resume a paused store, on behalf of the operator."""
-        if self.breaker.state is State.FORCED_OPEN:
+    def reset(self) -> bool:
+        """Resume a paused store, on behalf of the operator.
+
+        :returns: whether it was paused.
+        """
+        was_paused = self.breaker.state is State.FORCED_OPEN
+        if was_paused:
             self._new_breaker()
+        return was_paused
 
     def end_pauses(self, now: float) -> None:
         """Let a probe through now where a breaker is open, the store's or an owner's.

@@ -154,9 +154,9 @@ class Lanes:
         change(self._rate, settings.rate, settings.burst)
         for lane in self:
             lane.pace.allow(*settings.allowed(lane.name))
-            lane.missing.limit = settings.not_found_limit_of(lane.name)
-            lane.missing.clear()
-            lane.health.reset()
+            lane.missing.change(settings.not_found_limit_of(lane.name))
+            if lane.health.reset():
+                lane.missing.clear()
             lane.reset_at = self._context.clock.boot()
             change(self._rates[lane.name], lane.pace.rate, settings.burst)
         self._hold_back()

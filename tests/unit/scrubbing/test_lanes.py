@@ -20,6 +20,7 @@ from evscrub.domain.clock import Clock, DatabaseClock
 from evscrub.domain.decisions import LocationRow, Policy
 from evscrub.domain.proof import Presence
 from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import DelayQueue
 from evscrub.registry.claims import Seen, Settlement
 from evscrub.scrubbing.batch import Batch
@@ -933,6 +934,23 @@ class TestMissingWithoutLiveImages:
         world.run(60)
         assert world.statuses() == {"deleted": 40}
         assert len(world.asked) <= 40 + 30 + SETTINGS.concurrency
+
+    def test_a_reload_does_not_start_the_count_again(self) -> None:
+        """The store is the wrong one, and options of others are changed every hour."""
+        world = World(a=missing, b=fast)
+
+        async def trickle(scrubber: Scrubber) -> None:
+            for number in range(12):
+                for owner in "xyz":
+                    scrubber._queue.add(world.add(owner, "a"), anyio.current_time(), owner=owner)
+                scrubber.wake()
+                await anyio.sleep(3600)
+                if scrubber._lanes.of("a").breaker.state is not State.FORCED_OPEN:
+                    scrubber.change(replace(world.settings, store_rate={"b": number + 1.0}))
+
+        world.run(12 * 3600, trickle, idle=True)
+        assert world.statuses()["deleted"] < 20
+        assert world.statuses()["pending_delete"] >= 16
 
     def test_operator_may_acknowledge(self) -> None:
         world = World(a=missing)
