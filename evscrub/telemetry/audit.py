@@ -22,7 +22,9 @@ LOG = logging.getLogger(__name__)
 
 #: Notifications kept while the bus is away; further ones are dropped and counted.
 _KEPT = 10_000
-_RETRIES = 2
+#: For ever, because the notifier only logs what it gives up: those that follow wait, and are
+#: counted if they cannot. -1 means the same, but is given up at once without a connection.
+_RETRIES = 1_000_000_000
 _FINISH_SECONDS = 5.0
 
 

@@ -8,12 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
 import kombu
+import pytest
+from oslo_config import cfg
+from oslo_messaging import opts as messaging_opts
 
+from evscrub.telemetry.audit import Audit
+from evscrub.telemetry.statistics import Scrubbed
 from tests.functional.agents import AgentProcess, wait_for
 from tests.functional.conftest import GlanceFactory
 from tests.glance_client import GlanceClient
-from tests.servers import RabbitMQ
+from tests.servers import Proxy, RabbitMQ, free_port
 
 
 def test_scrub_sends_an_audit_notification(
@@ -38,6 +45,39 @@ def test_scrub_sends_an_audit_notification(
     assert event["publisher_id"].startswith("evscrub.")
 
 
+def test_notifications_wait_while_the_bus_is_away(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = free_port()
+    conf = cfg.ConfigOpts()
+    conf([], project="evscrub", default_config_files=[], default_config_dirs=[])
+    for group, options in messaging_opts.list_opts():
+        conf.register_opts(options, group)
+    conf.set_override("transport_url", rabbitmq.seen_at(port).url)
+    conf.set_override("topics", ["waiting"], "oslo_messaging_notifications")
+    conf.set_override("rabbit_retry_backoff", 0, "oslo_messaging_rabbit")
+    audit = Audit(conf)
+
+    def arrived() -> None:
+        wait_for("refused connections", lambda: caplog.text.count("Connection failed") >= 4)
+        with (
+            Proxy(rabbitmq.port, port),
+            kombu.Connection(rabbitmq.url.replace("rabbit://", "amqp://")) as connection,
+        ):
+            wait_for("image.scrub", partial(_arrived, connection, "waiting.info", "image.scrub"))
+
+    async def main() -> None:
+        with anyio.fail_after(100):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(audit.run)
+                audit.scrubbed(Scrubbed("image", "owner", 1, 0.0, data_went=True))
+                await anyio.to_thread.run_sync(arrived)
+                await audit.finish()
+
+    anyio.run(main)
+    assert audit.lost == 0
+
+
 def _read(told: kombu.Queue, events: list[dict[str, Any]], event_type: str) -> bool:
     """Read one message; return whether it was the expected event."""
     message = told.get(no_ack=True)
@@ -45,3 +85,12 @@ def _read(told: kombu.Queue, events: list[dict[str, Any]], event_type: str) -> b
         return False
     events.append(json.loads(message.payload["oslo.message"]))
     return bool(events[-1]["event_type"] == event_type)
+
+
+def _arrived(connection: kombu.Connection, queue: str, event_type: str) -> bool:
+    """Return whether an event is in a queue, which may not exist yet."""
+    with connection.channel() as channel:
+        try:
+            return _read(kombu.Queue(queue, channel=channel), [], event_type)
+        except connection.channel_errors:
+            return False
