@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
@@ -25,8 +26,8 @@ from evscrub.domain.object_identity import StoreConfig
 from evscrub.stores import configs, faults, s3_clients, swift_accounts, swift_clients
 from evscrub.stores.faults import Driver, Fault
 
-#: How long to wait for a driver before the next one is loaded. The rbd driver waits five minutes
-#: for a cluster that is down.
+#: How long to wait for drivers before the agent goes on without them. The rbd driver waits five
+#: minutes for a cluster that is down.
 LOAD_SECONDS = 10.0
 _THREAD_NAME = "load of store "
 _UNLINK_TIMEOUT = "filesystem_store_timeout"
@@ -44,8 +45,9 @@ class StoreLoader:
     :param conf: see :class:`evscrub.stores.backends.Stores`.
     :param acknowledged: returns the stores whose data is gone according to the operator; the
         driver creates their missing directories, as in Glance.
-    :param load_seconds: how long to wait for a driver. After that it continues to load in its
-        thread, and its store is used once it is loaded.
+    :param load_seconds: how long to wait for all drivers together, and for each at least a tenth
+        of it. After that a driver continues to load in its thread, and its store is used once it
+        is loaded.
     """
 
     def __init__(
@@ -84,14 +86,16 @@ class StoreLoader:
         return None
 
     def load(self) -> set[str]:
-        """Load every store that cannot be used; blocks up to `load_seconds` for each.
+        """Load every store that cannot be used; blocks up to `load_seconds`, or little longer.
 
         :returns: the stores that became usable since the last call.
         """
+        until = time.monotonic() + self._load_seconds
         for name in filter(self._unusable.__contains__, self.enabled):
             # One that has taken longer than it was waited for may be loaded by now.
             if name in self._faults or name not in self._threads:
-                self._start(name)
+                thread = self._start(name)
+                thread.join(max(self._load_seconds / 10, until - time.monotonic()))
         before, self._unusable = self._unusable, set(self._faults)
         return before - self._unusable
 
@@ -125,15 +129,14 @@ class StoreLoader:
                 return entry["store"]
         return None
 
-    def _start(self, name: str) -> None:
+    def _start(self, name: str) -> threading.Thread:
         thread = self._threads.get(name)
         if thread is None or not thread.is_alive():
             self._faults.setdefault(
                 name,
                 Fault(
                     verdict.STORE_NOT_LOADED,
-                    f"its driver takes more than {self._load_seconds:g} s to load: check that its"
-                    " backend is reachable",
+                    "its driver has not been loaded yet: check that its backend is reachable",
                 ),
             )
             # A daemon thread, so that a driver that hangs does not keep the process from exiting.
@@ -142,7 +145,7 @@ class StoreLoader:
             )
             self._threads[name] = thread
             thread.start()
-        thread.join(self._load_seconds)
+        return thread
 
     def _run(self, name: str) -> None:
         fault = self._load(name)
