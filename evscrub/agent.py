@@ -193,7 +193,10 @@ class Agent:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self.reload()
+                    try:
+                        self.reload()
+                    except Exception:
+                        LOG.exception("Configuration reloaded in part only: restart the agent")
                 else:
                     self.stop()
 

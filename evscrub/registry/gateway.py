@@ -166,7 +166,8 @@ class RegistryGateway:
         if now - since >= self.silent_seconds:
             await self._silent(now - since)
         elif self.is_away and not self.away_seconds:
-            with contextlib.suppress(RegistryAwayError):
+            # Not only RegistryAwayError: there may be no file descriptor left for a connection.
+            with contextlib.suppress(Exception):
                 await self._ask_whether_back()
 
     async def _ask_whether_back(self) -> None:

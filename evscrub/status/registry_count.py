@@ -13,7 +13,7 @@ from oslo_log import log as logging
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import DELETED, PENDING_DELETE
-from evscrub.registry.database import UNAVAILABLE, Database, read_now
+from evscrub.registry.database import Database, read_now
 from evscrub.registry.inventory import AWAITS_SCRUBBING
 from evscrub.registry.rows import named_store
 from evscrub.registry.tables import image_locations, images
@@ -85,7 +85,7 @@ class RegistryCount:
 class _Paced(Generic[T]):
     """The latest result of a count in the registry, which is repeated at limited intervals.
 
-    :param count: blocks; raises an exception of :data:`UNAVAILABLE` if it fails.
+    :param count: blocks; raises an exception if it fails.
     :param share: maximum share of time spent on it, above 0.
     """
 
@@ -97,13 +97,13 @@ class _Paced(Generic[T]):
         self._again_at = 0.0
 
     async def refresh(self) -> None:
-        """Count again if the latest count is old enough; keep it if the registry is unavailable."""
+        """Count again if the latest count is old enough; keep it if that fails."""
         began = self._clock.boot()
         if began < self._again_at:
             return
         try:
             self.latest = await anyio.to_thread.run_sync(self._count, abandon_on_cancel=True)
-        except UNAVAILABLE as error:
+        except Exception as error:  # noqa: BLE001 - rows may raise anything
             LOG.debug("Cannot count pending images: %s", type(error).__name__)
         finally:
             now = self._clock.boot()

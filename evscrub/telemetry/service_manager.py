@@ -7,6 +7,7 @@ Implemented here because it is a single datagram, and oslo.service supports no w
 import os
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 
 import anyio
 
@@ -26,11 +27,11 @@ class ServiceManager:
         """Send states such as ``READY=1``; do nothing if no service manager listens."""
         if not self._address:
             return
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client:
-            try:
-                client.sendto("\n".join(states).encode(), self._address)
-            except OSError:
-                return
+        with (
+            suppress(OSError),  # nobody listens, or no file descriptor is left for now
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as client,
+        ):
+            client.sendto("\n".join(states).encode(), self._address)
 
     async def watch(self) -> None:
         """Send keep-alives from the event loop until cancelled, if the watchdog is enabled."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A SIGHUP that comes before the agent handles it."""
+"""Signals that come before the agent handles them, and a reload that fails."""
 
 from __future__ import annotations
 
@@ -29,8 +29,13 @@ agent = Agent.__new__(Agent)
 async def main():
     with anyio.fail_after(20):
         async with anyio.create_task_group() as tasks:
-            agent.reload = tasks.cancel_scope.cancel
+            agent.reload = {reload}
+            agent.stop = tasks.cancel_scope.cancel
             tasks.start_soon(agent.handle_signals)
+
+def defect():
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise RuntimeError("a defect")
 
 anyio.run(main)
 print("reloaded")
@@ -39,7 +44,22 @@ print("reloaded")
 
 def test_it_waits_until_the_agent_has_started() -> None:
     """To load the stores takes ten seconds where one hangs, and the signal would end the agent."""
-    program = [sys.executable, "-W", "ignore", "-c", PROGRAM]
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(program, cwd=root, capture_output=True, text=True, check=False)
+    ended = run(reload="tasks.cancel_scope.cancel")
     assert (ended.returncode, ended.stdout) == (0, "loaded\nreloaded\n"), ended.stderr
+
+
+def test_a_reload_that_raises_does_not_end_the_agent() -> None:
+    ended = run(reload="defect")
+    assert (ended.returncode, ended.stdout) == (0, "loaded\nreloaded\n"), ended.stderr
+
+
+def run(reload: str) -> subprocess.CompletedProcess[str]:
+    """Send a SIGHUP to an agent that has only this reload."""
+    program = PROGRAM.replace("{reload}", reload)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import threading
 import time
@@ -153,6 +154,22 @@ def test_registry_is_probed_until_it_answers() -> None:
         await anyio.sleep(60)
         assert calls.is_away
         assert 5 <= registry.probed <= 12
+        registry.error = None
+        await anyio.sleep(RETRY_SECONDS + 2)
+        await check_back(calls, registry)
+
+    play(scene)
+
+
+def test_a_probe_that_cannot_be_made_is_repeated() -> None:
+    async def scene(calls: RegistryGateway, registry: Any) -> None:
+        registry.error = db_exception.DBConnectionError("refused")
+        with pytest.raises(RegistryAwayError):
+            await calls.call(registry.answer)
+        registry.error = OSError(errno.EMFILE, "Too many open files")
+        await anyio.sleep(60)
+        assert calls.is_away
+        assert registry.probed >= 5
         registry.error = None
         await anyio.sleep(RETRY_SECONDS + 2)
         await check_back(calls, registry)

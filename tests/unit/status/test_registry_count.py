@@ -211,6 +211,22 @@ def test_it_is_taken_rarely_and_the_more_so_the_longer_it_takes(
     assert registry.questions == (4 if images_after == bytes_after else 5)
 
 
+def test_a_row_that_cannot_be_decoded_keeps_the_latest_count(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = Registry()
+    registry.add("o", 5, HOURS, [("rbd://fsid/pool/image/snap", "{}")])
+    before = registry.count()
+
+    def undecodable() -> None:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")
+
+    monkeypatch.setattr(registry.counter._images, "_count", undecodable)
+    registry.boot += 31
+    after = registry.count()
+    assert (after.at, after.total) == (before.at, before.total)
+
+
 def test_images_are_counted_though_their_bytes_cannot_be() -> None:
     """The bytes of many images may take the database longer than a statement may last."""
     registry = Registry()
