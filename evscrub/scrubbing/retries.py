@@ -79,24 +79,33 @@ class Retries:
             if names is None or lane.name in names:
                 lane.health.end_pauses(now)
         retried, shut = Retried(), self._shut()
-        async for image_id in _patiently(list(self._context.record.troubles)):
+        async for image_id in self._failed():
             trouble = self._context.record.troubles.get(image_id)
             if trouble is not None and (names is None or trouble.store in names):
                 self._retry(image_id, retried, shut)
         self._context.wakeup.set()
         return retried
 
-    def unusable(self, stores: Collection[str]) -> int:
+    async def unusable(self, stores: Collection[str]) -> int:
         """Retry the images that were parked because these stores could not be used.
 
         :returns: the number of images.
         """
         retried, shut = Retried(), self._shut()
-        for image_id, trouble in list(self._context.record.troubles.items()):
-            if trouble.store in stores and trouble.verdict.reason in UNUSABLE:
+        async for image_id in self._failed():
+            trouble = self._context.record.troubles.get(image_id)
+            if (
+                trouble is not None
+                and trouble.store in stores
+                and trouble.verdict.reason in UNUSABLE
+            ):
                 self._retry(image_id, retried, shut)
         self._context.wakeup.set()
         return retried.due
+
+    def _failed(self) -> AsyncIterator[str]:
+        """Yield the failed images, those that failed last first: the queue finds them fastest."""
+        return _patiently(list(reversed(self._context.record.troubles)))
 
     def _retry(self, image_id: str, retried: Retried, shut: Collection[str]) -> bool:
         """Make an image due if it has failed; return whether it is due or in work.

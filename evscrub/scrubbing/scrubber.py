@@ -72,6 +72,8 @@ class Scrubber:
         self._pipeline = Pipeline(
             self._claimer, self._lanes, deleter, self._settler, self._scheduler, self._workers
         )
+        #: How many images the queue had dropped when the last full sweep began.
+        self._dropped = 0
         self._looking = False
         self._draining = False
         self._tasks: TaskGroup
@@ -119,8 +121,17 @@ class Scrubber:
         return sum(map(self._queue.is_waiting, self._record.troubles))
 
     def sweep_begins(self) -> None:
-        """Prepare for a full sweep: forget damaged images that the last one did not find."""
+        """Prepare for a full sweep.
+
+        Forget damaged images that the last one did not find, and failed images that the full queue
+        dropped: another agent may have scrubbed them.
+        """
         self._record.sweep_begins()
+        dropped = self._queue.statistics().dropped
+        if dropped != self._dropped:
+            self._dropped = dropped
+            for image_id in [name for name in self._record.troubles if name not in self._queue]:
+                self._record.forget_failures(image_id)
 
     def bus_changed(self, *, joined: bool) -> None:
         """Record whether the bus announces images from now on.
@@ -129,12 +140,12 @@ class Scrubber:
         """
         self._settler.bus_since = self._context.database_clock.now() if joined else None
 
-    def try_parked(self, stores: Collection[str]) -> int:
+    async def try_parked(self, stores: Collection[str]) -> int:
         """Retry the images that were parked because these stores could not be used.
 
         :returns: the number of images.
         """
-        return self._retries.unusable(stores)
+        return await self._retries.unusable(stores)
 
     async def retry_images(self, image_ids: Sequence[str]) -> Retried:
         """Look at failed images now; see :meth:`evscrub.scrubbing.retries.Retries.images`."""

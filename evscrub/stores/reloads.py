@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Retry loading the stores that cannot be used, and log their faults."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
 import anyio
 from oslo_log import log as logging
@@ -22,7 +22,9 @@ class StoreReloads:
         are retried for them.
     """
 
-    def __init__(self, stores: Stores, on_usable: Callable[[Collection[str]], int]) -> None:
+    def __init__(
+        self, stores: Stores, on_usable: Callable[[Collection[str]], Awaitable[int]]
+    ) -> None:
         self._stores = stores
         self._on_usable = on_usable
         self._logged: dict[str, Fault] = {}
@@ -43,7 +45,7 @@ class StoreReloads:
             # A driver that hangs is abandoned in its thread.
             usable = await anyio.to_thread.run_sync(self._stores.load, abandon_on_cancel=True)
             # Reported twice, for images that were being parked during the first report.
-            count = self._on_usable(usable | self._lately)
+            count = await self._on_usable(usable | self._lately)
             self._lately = usable
             if usable:
                 LOG.info(

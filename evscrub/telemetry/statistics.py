@@ -167,7 +167,7 @@ class Record:
 
     def found_damaged(self, image_id: str, reason: str) -> bool:
         """Record a damaged image, which is not tried any more; return whether that is new."""
-        self._forget_failures(image_id)
+        self.forget_failures(image_id)
         new = image_id not in self.damaged
         self.damaged[image_id] = reason
         self._damaged_lately.add(image_id)
@@ -182,10 +182,11 @@ class Record:
 
     def forget(self, image_id: str) -> None:
         """Forget an image's failures and damage, because it is in order."""
-        self._forget_failures(image_id)
+        self.forget_failures(image_id)
         self.damaged.pop(image_id, None)
 
-    def _forget_failures(self, image_id: str) -> None:
+    def forget_failures(self, image_id: str) -> None:
+        """Forget an image's failures."""
         self._uncount(image_id)
         self.troubles.pop(image_id, None)
 

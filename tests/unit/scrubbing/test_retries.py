@@ -6,11 +6,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from evscrub.domain.decisions import HELD, Damaged, Decision, Leave, Wait
-from evscrub.domain.verdict import GONE, Outcome, Verdict
+from evscrub.domain.verdict import GONE, STORE_NOT_LOADED, Outcome, Verdict
 from evscrub.flow_control.circuit_breaker import State
+from evscrub.scrubbing import retries
 from evscrub.scrubbing.retries import _NOT_FAILED, Retried
 from evscrub.scrubbing.scrubber import Scrubber
 from tests.unit.world import SETTINGS, Behavior, World, down, fast
@@ -39,6 +41,55 @@ def asked(
 
     world.run(AT + seconds, meanwhile, idle=True)
     return found[0], [one.image_id for one in world.asked if one.verdict is GONE and one.at >= AT]
+
+
+def test_other_tasks_run_while_many_parked_images_are_retried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retries, "_PIECE", 5)
+    world = World(a=until(AT, Verdict(Outcome.CONFIGURATION, STORE_NOT_LOADED)))
+    for _ in range(100):
+        world.add("o", "a")
+    steps = 0
+
+    async def count() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        await anyio.sleep(AT)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(count)
+            await anyio.lowlevel.checkpoint()
+            begun = steps
+            assert await scrubber.try_parked({"a"}) == 100
+            assert steps - begun >= 100 / 5 - 2
+            tasks.cancel_scope.cancel()
+
+    world.run(AT + 20, meanwhile, idle=True)
+    assert world.statuses() == {"deleted": 100}
+
+
+def test_failed_images_that_the_queue_dropped_are_forgotten_by_the_next_full_sweep() -> None:
+    """Another agent may have scrubbed them."""
+    world = World(a=until(AT, PARKING))
+    images = [world.add("o", "a") for _ in range(5)]
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        await anyio.sleep(AT / 2)
+        assert scrubber.failed_images == 5
+        scrubber.sweep_begins()
+        assert scrubber.failed_images == 5
+        for image_id in images[:3]:
+            scrubber._queue.cancel(image_id)
+        scrubber._queue._dropped += 3
+        scrubber.sweep_begins()
+        assert set(scrubber.images_in_trouble().troubles) == set(images[3:])
+        assert scrubber._record.owners_failing("a")
+
+    world.run(AT / 2 + 1, meanwhile, idle=True)
 
 
 @pytest.mark.parametrize("verdict", [IN_USE, PARKING])

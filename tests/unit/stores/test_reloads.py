@@ -100,7 +100,7 @@ def test_soon_retries_immediately_and_each_fault_is_logged_once(
     world = BrokenWorld(usable_at=10)
     tried: list[set[str]] = []
 
-    def try_parked(stores: Any) -> int:
+    async def try_parked(stores: Any) -> int:
         tried.append(set(stores))
         return 0
 
