@@ -60,9 +60,7 @@ def test_figures_add_up_and_alerts_fire_and_clear(
         agents = {"a": one, "b": two}
         wait_for("the same of both", lambda: all(map(knows_all, agents.values())))
         wait_for("scrubbing", lambda: site.images.statuses()["deleted"] == DUE)
-        wait_for("counts", lambda: all(map(is_counted, scrapes(agents))))
-        wait_for("leases", lambda: all(map(waits_for_no_lease, scrapes(agents))))
-        first = scrapes(agents)
+        first = scrapes_at_rest(agents)
         check_dashboard(tmp_path, first)
         began = timeline.add(5, *first) + 1
         scene.make_trouble(agents)
@@ -230,6 +228,18 @@ def scrapes_once(agents: Agents, troubles: set[str]) -> list[Samples]:
         wait_for("troubles", ask, 60)
     except TimeoutError:
         assert set().union(*map(shown, found)) == troubles
+    return found
+
+
+def scrapes_at_rest(agents: Agents) -> list[Samples]:
+    """Return what the agents say when all is counted and none waits for a claim of the other."""
+    found: list[Samples] = []
+
+    def ask() -> bool:
+        found[:] = scrapes(agents)
+        return all(is_counted(one) and waits_for_no_lease(one) for one in found)
+
+    wait_for("counts without a lease", ask)
     return found
 
 

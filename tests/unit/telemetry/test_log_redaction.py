@@ -8,7 +8,6 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 
 import pytest
@@ -49,16 +48,22 @@ def log_as_it_was() -> Iterator[None]:
 def test_loggers_may_be_created_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that loads a store does while the configuration is read again."""
     known = logging.root.manager.loggerDict
-    monkeypatch.setattr(logging.root.manager, "loggerDict", dict(known))
-    get, numbers = logging.getLogger, count()
+    before = len(known)
+    get = logging.getLogger
+    created: list[str] = []
 
     def get_beside_another(name: str | None = None) -> logging.Logger:
-        get(f"created meanwhile {next(numbers)}")
+        created.append(f"created meanwhile {len(created)}")
+        get(created[-1])
         return get(name)
 
     monkeypatch.setattr(logging, "getLogger", get_beside_another)
-    assert len(loggers()) > len(known)
-    assert handlers() >= set(logging.root.handlers)
+    try:
+        assert len(loggers()) > before
+        assert handlers() >= set(logging.root.handlers)
+    finally:
+        for name in created:
+            del known[name]
 
 
 @pytest.fixture
