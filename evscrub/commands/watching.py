@@ -141,7 +141,7 @@ def _append(source: Source[R], pause: _Pause) -> None:
         before = f"{_now()}:" if source.separator is None else source.separator
         try:
             sys.stdout.write(f"{before}\n" if before else "")
-            source.write(source.read(_say), sys.stdout)
+            source.write(source.read(output.say), sys.stdout)
             has_read = True
         except BrokenPipeError:
             output.silence()
@@ -149,7 +149,7 @@ def _append(source: Source[R], pause: _Pause) -> None:
         except CannotRunError as error:
             if not has_read:
                 raise
-            _say(_trying_again(error))
+            output.say(_trying_again(error))
         if output.silence():
             return
         pause(lambda: None)
@@ -205,7 +205,3 @@ def _trying_again(error: CannotRunError) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _say(message: str) -> None:
-    print(f"evscrub: {message}", file=sys.stderr)

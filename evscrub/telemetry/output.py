@@ -11,11 +11,15 @@ from typing import TextIO
 
 
 def open_closed() -> None:
-    """Open standard streams that are closed on the null device, as a file opened later would be."""
-    for name in ("stdin", "stdout", "stderr"):
+    """Open standard streams that are closed on the null device, as a file opened later would be.
+
+    Standard input stays closed for those that read it, so that it is not taken for an empty one.
+    """
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            mode = "r" if name == "stdin" else "w"
-            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - stays open
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - stays open
 
 
 @contextmanager
@@ -38,8 +42,9 @@ def reader_may_leave() -> Iterator[None]:
 
 def say(message: str) -> None:
     """Print a message to the user on standard error; without a reader, discard it."""
-    with reader_may_leave():
+    with suppress(BrokenPipeError):
         print(f"evscrub: {message}", file=sys.stderr)  # noqa: T201 - for the user
+    _silence(sys.stderr)
 
 
 def silence() -> bool:
@@ -47,18 +52,20 @@ def silence() -> bool:
 
     :returns: whether a stream has lost its reader.
     """
-    left = False
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(ValueError):  # it is closed
-            with suppress(BrokenPipeError):
-                stream.flush()
-            if _has_no_reader(stream):
-                left = True
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
-                stream.flush()
-    return left
+    return sum(map(_silence, (sys.stdout, sys.stderr))) > 0
+
+
+def _silence(stream: TextIO) -> bool:
+    with suppress(ValueError):  # it is closed
+        with suppress(BrokenPipeError):
+            stream.flush()
+        if _has_no_reader(stream):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+            stream.flush()
+            return True
+    return False
 
 
 def _has_no_reader(stream: TextIO) -> bool:

@@ -664,6 +664,16 @@ def test_images_are_held_though_nobody_reads_what_is_said(
     assert {str(row.id) for row in held} == set(images)
 
 
+def test_closed_standard_input_is_not_taken_for_an_empty_one(
+    new_registry: RegistryFactory, tmp_path: Path
+) -> None:
+    config = write_config(tmp_path, new_registry("sqlite", "closed"))
+    command = f"{sys.executable} -m evscrub hold --file - --yes --config-file {config} <&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "cannot read -: it is closed" in done.stderr
+
+
 def test_images_whose_rows_name_no_store_are_held_with_each_that_may_have_them(
     rows: Rows, config: Path
 ) -> None:

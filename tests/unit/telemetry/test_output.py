@@ -99,6 +99,27 @@ def test_a_command_goes_on_without_a_reader(length: int, errors: int, tmp_path: 
     assert done.read_text() == "012"
 
 
+def test_a_message_does_not_hide_that_the_output_has_no_reader() -> None:
+    program = (
+        "import os, sys; from evscrub.telemetry.output import say, silence; os.read(0, 1);"
+        " say('x'); sys.exit(7 if silence() else 1)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b"evscrub: x\n"
+    assert process.returncode == 7
+
+
 def test_another_broken_pipe_is_an_error() -> None:
     with pytest.raises(BrokenPipeError), reader_may_leave():
         raise BrokenPipeError
