@@ -72,8 +72,6 @@ class Scrubber:
         self._pipeline = Pipeline(
             self._claimer, self._lanes, deleter, self._settler, self._scheduler, self._workers
         )
-        #: How many images the queue had dropped when the last full sweep began.
-        self._dropped = 0
         self._looking = False
         self._draining = False
         self._tasks: TaskGroup
@@ -121,17 +119,8 @@ class Scrubber:
         return sum(map(self._queue.is_waiting, self._record.troubles))
 
     def sweep_begins(self) -> None:
-        """Prepare for a full sweep.
-
-        Forget damaged images that the last one did not find, and failed images that the full queue
-        dropped: another agent may have scrubbed them.
-        """
+        """Prepare for a full sweep: forget damaged images that the last one did not find."""
         self._record.sweep_begins()
-        dropped = self._queue.statistics().dropped
-        if dropped != self._dropped:
-            self._dropped = dropped
-            for image_id in [name for name in self._record.troubles if name not in self._queue]:
-                self._record.forget_failures(image_id)
 
     def bus_changed(self, *, joined: bool) -> None:
         """Record whether the bus announces images from now on.

@@ -158,6 +158,7 @@ class Record:
     def failed(self, image_id: str, trouble: Trouble) -> None:
         """Record why an image failed, instead of why it failed before."""
         self._uncount(image_id)
+        self.troubles.pop(image_id, None)  # to be the last one, see Retries
         self.troubles[image_id] = _the_same(trouble)
         self._failed_of.setdefault(trouble.store, Counter())[trouble.owner] += 1
 
@@ -167,7 +168,7 @@ class Record:
 
     def found_damaged(self, image_id: str, reason: str) -> bool:
         """Record a damaged image, which is not tried any more; return whether that is new."""
-        self.forget_failures(image_id)
+        self._forget_failures(image_id)
         new = image_id not in self.damaged
         self.damaged[image_id] = reason
         self._damaged_lately.add(image_id)
@@ -182,11 +183,10 @@ class Record:
 
     def forget(self, image_id: str) -> None:
         """Forget an image's failures and damage, because it is in order."""
-        self.forget_failures(image_id)
+        self._forget_failures(image_id)
         self.damaged.pop(image_id, None)
 
-    def forget_failures(self, image_id: str) -> None:
-        """Forget an image's failures."""
+    def _forget_failures(self, image_id: str) -> None:
         self._uncount(image_id)
         self.troubles.pop(image_id, None)
 

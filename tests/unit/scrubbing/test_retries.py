@@ -72,26 +72,6 @@ def test_other_tasks_run_while_many_parked_images_are_retried(
     assert world.statuses() == {"deleted": 100}
 
 
-def test_failed_images_that_the_queue_dropped_are_forgotten_by_the_next_full_sweep() -> None:
-    """Another agent may have scrubbed them."""
-    world = World(a=until(AT, PARKING))
-    images = [world.add("o", "a") for _ in range(5)]
-
-    async def meanwhile(scrubber: Scrubber) -> None:
-        await anyio.sleep(AT / 2)
-        assert scrubber.failed_images == 5
-        scrubber.sweep_begins()
-        assert scrubber.failed_images == 5
-        for image_id in images[:3]:
-            scrubber._queue.cancel(image_id)
-        scrubber._queue._dropped += 3
-        scrubber.sweep_begins()
-        assert set(scrubber.images_in_trouble().troubles) == set(images[3:])
-        assert scrubber._record.owners_failing("a")
-
-    world.run(AT / 2 + 1, meanwhile, idle=True)
-
-
 @pytest.mark.parametrize("verdict", [IN_USE, PARKING])
 def test_named_images_are_looked_at_now(verdict: Verdict) -> None:
     world = World(a=until(AT, verdict))
