@@ -45,8 +45,8 @@ class StoreLoader:
     :param conf: see :class:`evscrub.stores.backends.Stores`.
     :param acknowledged: returns the stores whose data is gone according to the operator; the
         driver creates their missing directories, as in Glance.
-    :param load_seconds: how long to wait for all drivers together, and for each at least a tenth
-        of it. After that a driver continues to load in its thread, and its store is used once it
+    :param load_seconds: how long to wait for all drivers together, but a tenth of it for each at
+        least. After that a driver continues to load in its thread, and its store is used once it
         is loaded.
     """
 
@@ -86,16 +86,19 @@ class StoreLoader:
         return None
 
     def load(self) -> set[str]:
-        """Load every store that cannot be used; blocks up to `load_seconds`, or little longer.
+        """Load every store that cannot be used; blocks up to `load_seconds`, or a tenth for each.
 
         :returns: the stores that became usable since the last call.
         """
         until = time.monotonic() + self._load_seconds
+        started = []
         for name in filter(self._unusable.__contains__, self.enabled):
             # One that has taken longer than it was waited for may be loaded by now.
             if name in self._faults or name not in self._threads:
-                thread = self._start(name)
-                thread.join(max(self._load_seconds / 10, until - time.monotonic()))
+                started.append(self._start(name))
+                started[-1].join(self._load_seconds / 10)
+        for thread in started:
+            thread.join(max(0.0, until - time.monotonic()))
         before, self._unusable = self._unusable, set(self._faults)
         return before - self._unusable
 

@@ -340,8 +340,9 @@ class TestCeph:
         assert len(asked) == 1
 
 
+@pytest.mark.parametrize(("stores", "seconds"), [(1, 10), (5, 10), (20, 20)])
 def test_drivers_that_hang_share_one_wait(
-    new_conf: NewConf, monkeypatch: pytest.MonkeyPatch
+    new_conf: NewConf, monkeypatch: pytest.MonkeyPatch, stores: int, seconds: float
 ) -> None:
     now = 0.0
 
@@ -350,12 +351,12 @@ def test_drivers_that_hang_share_one_wait(
             nonlocal now
             now += seconds
 
-    backends = ",".join(f"edge{number}:rbd" for number in range(5))
+    backends = ",".join(f"edge{number}:rbd" for number in range(stores))
     loader = StoreLoader(new_conf(f"[DEFAULT]\nenabled_backends = {backends}\n"), frozenset)
     monkeypatch.setattr(loading, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(loader, "_start", lambda _name: Hanging())
     loader.load()
-    assert now == 10 + 4
+    assert now == pytest.approx(seconds)
 
 
 class TestCinder:
