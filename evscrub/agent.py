@@ -196,7 +196,7 @@ class Agent:
                     try:
                         self.reload()
                     except Exception:
-                        LOG.exception("Configuration reloaded in part only: restart the agent")
+                        LOG.exception("Configuration reloaded in part: send SIGHUP again")
                 else:
                     self.stop()
 
@@ -211,12 +211,13 @@ class Agent:
             settings, sweep = scrubber_settings(self._conf), sweep_settings(self._conf)
         except loader.ConfigError as error:
             wrong = str(error)
+        finally:
+            # oslo.log may have created new handlers, even if something failed after that.
+            log_redaction.install()
+            quiet.install(self._demote)
         if wrong is not None:  # outside the handler, where oslo.log would repeat the exception
             LOG.error("Configuration not reloaded, nothing is changed: %s", redact(wrong))
             return
-        # oslo.log may have created new handlers.
-        log_redaction.install()
-        quiet.install(self._demote)
         options = self._conf.scrubber
         self.stores.change(options.allowed_places, options.separate_stores)
         self._store_reloads.soon()

@@ -77,4 +77,5 @@ def _configured(found: Findings, subject: Subject) -> list[Address]:
 def _judge(found: Findings, address: Address, status: AgentReport) -> None:
     tell = found.fail if any(store.is_paused for store in status.stores) else found.warn
     for problem in report.problems(status):
-        tell(printable(f"The agent on {address}: {problem}."))
+        end = "" if problem.endswith("?") else "."
+        tell(printable(f"The agent on {address}: {problem}{end}"))

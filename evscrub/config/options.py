@@ -376,7 +376,8 @@ audit_opts = [
         " in Glance's configuration; off by default. Useful for billing and audit, at the cost"
         " of one message for each image. image.scrub.error goes to the error queues of the"
         " topics, such as notifications.error: make sure that a service consumes these queues,"
-        " or limit them by a RabbitMQ policy, because they grow otherwise.",
+        " or limit them by a RabbitMQ policy with overflow drop-head, because they grow otherwise."
+        " A message that RabbitMQ rejects, as with reject-publish, holds up those after it.",
     ),
 ]
 

@@ -187,7 +187,7 @@ class Play:
         found = self.agent.scrubber.images_in_trouble()
         reason = found.damaged.get(image_id)
         if trouble := found.troubles.get(image_id):
-            reason = f"{trouble.verdict.reason} {trouble.verdict.detail}"
+            reason = f"{trouble.verdict.why} {trouble.verdict.detail}"
         return f"{self._plans[image_id].name} ({reason or 'no reason known'})"
 
     def _check_lost(self) -> Check:

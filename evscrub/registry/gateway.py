@@ -6,7 +6,6 @@ been answered for too long, because a frozen server closes no connection. A serv
 rejects writes, such as a primary that became a replica, is down until it accepts one.
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -166,9 +165,12 @@ class RegistryGateway:
         if now - since >= self.silent_seconds:
             await self._silent(now - since)
         elif self.is_away and not self.away_seconds:
-            # Not only RegistryAwayError: there may be no file descriptor left for a connection.
-            with contextlib.suppress(Exception):
+            try:
                 await self._ask_whether_back()
+            except RegistryAwayError:
+                pass
+            except Exception as error:  # noqa: BLE001 - such as OSError without a file descriptor
+                self._failed(type(error).__name__)
 
     async def _ask_whether_back(self) -> None:
         """Repeat the kind of call that failed; like any call, its success ends the outage.

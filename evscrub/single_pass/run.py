@@ -269,6 +269,7 @@ class SinglePass:
             if (was_idle and is_idle) or not reading.trying:
                 # A large registry takes long to read: do not keep it busy.
                 await anyio.sleep(max(_OTHERS_SECONDS, 5 * read_seconds))
+            self._look_for_progress()
             longest_seconds = max(self._wait_seconds, _UNTRIED_SECONDS if reading.trying else 0.0)
             was_idle, is_last = is_idle, self._is_over(longest_seconds)
 
@@ -345,8 +346,7 @@ class SinglePass:
             await anyio.sleep(_LOOK_SECONDS)
 
     def _is_trying(self) -> bool:
-        statistics = self._scrubber.statistics()
-        self._note_progress(statistics)
+        statistics = self._look_for_progress()
         queue = self._queue.statistics()
         is_stuck = self._is_over(max(self._wait_seconds, _UNTRIED_SECONDS))
         if queue.taken or statistics.unsettled:
@@ -364,10 +364,12 @@ class SinglePass:
                 return True
         return is_untried and not is_stuck
 
-    def _note_progress(self, statistics: ScrubberStatistics) -> None:
+    def _look_for_progress(self) -> ScrubberStatistics:
+        statistics = self._scrubber.statistics()
         done = _done(statistics.record)
         if done != self._done:
             self._done, self._progressed_at = done, self._clock.boot()
+        return statistics
 
     def _is_over(self, seconds: float) -> bool:
         """Return whether no image was scrubbed for so long."""

@@ -13,7 +13,7 @@ from oslo_log import log as logging
 from evscrub.config.settings import Settings
 from evscrub.domain.clock import Clock
 from evscrub.domain.decisions import DELETED, PENDING_DELETE
-from evscrub.registry.database import Database, read_now
+from evscrub.registry.database import UNAVAILABLE, Database, read_now
 from evscrub.registry.inventory import AWAITS_SCRUBBING
 from evscrub.registry.rows import named_store
 from evscrub.registry.tables import image_locations, images
@@ -104,7 +104,8 @@ class _Paced(Generic[T]):
         try:
             self.latest = await anyio.to_thread.run_sync(self._count, abandon_on_cancel=True)
         except Exception as error:  # noqa: BLE001 - rows may raise anything
-            LOG.debug("Cannot count pending images: %s", type(error).__name__)
+            level = logging.DEBUG if isinstance(error, UNAVAILABLE) else logging.WARNING
+            LOG.log(level, "Cannot count pending images: %s", type(error).__name__)
         finally:
             now = self._clock.boot()
             self._again_at = now + max(_EVERY_SECONDS, (now - began) / self._share)

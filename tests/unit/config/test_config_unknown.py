@@ -180,6 +180,7 @@ def test_unknown_option_at_a_reload_changes_nothing(
     conf, of_own = loader.load([write(own, *start, "scrub_time = 86400")])
     running = object.__new__(agent.Agent)
     running._conf, running._own = conf, of_own
+    running._demote = quiet.Demote(lambda _: False)
     write(own, *start, "scrub_tme = 86400")
     running.reload()
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
@@ -485,6 +486,7 @@ def test_files_that_change_while_they_are_read_are_not_applied(
     conf, of_own = loader.load([write(own, *lines)])
     running = object.__new__(agent.Agent)
     running._conf, running._own = conf, of_own
+    running._demote = quiet.Demote(lambda _: False)
     checked = check.problems
 
     def check_and_truncate(sources: check.Sources) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -31,6 +33,9 @@ class Pass(SinglePass):
         self.time.time += 0.5
         trying, claimed = self.found.pop(0) if len(self.found) > 1 else self.found[0]
         return run._Reading(Account(), trying if queue else 0, claimed)
+
+    def _look_for_progress(self) -> Any:
+        return None
 
     async def _until_tried(self) -> None:
         if self.progresses.pop(0) if len(self.progresses) > 1 else self.progresses[0]:
