@@ -105,11 +105,12 @@ def _ask(
             watch.daemon = True
             watch.start()
         connection.request(method, path, body, headers)
-        answer = connection.getresponse()
-        if answer.status != HTTPStatus.OK:
-            text = answer.read(_MOST_REFUSAL_BYTES).decode("utf-8", "replace")
-            raise NoAnswerError(_refusal(address, method, answer.status, text))
-        yield answer
+        # The connection does not close an answer that ends with it.
+        with connection.getresponse() as answer:
+            if answer.status != HTTPStatus.OK:
+                text = answer.read(_MOST_REFUSAL_BYTES).decode("utf-8", "replace")
+                raise NoAnswerError(_refusal(address, method, answer.status, text))
+            yield answer
     except (OSError, http.client.HTTPException, ValueError, RecursionError) as error:
         if late.is_set():
             said = f"no agent answers on {address}: not within {within_seconds:g} seconds"

@@ -81,4 +81,5 @@ def raw_server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(5)
+        thread.join(20)
+        assert not thread.is_alive(), "the client's connection is open"
