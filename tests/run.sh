@@ -40,7 +40,7 @@ UV=.venv-tests-uv
 PACKAGES=(rabbitmq-server mariadb-server galera-4 rsync postgresql etcd-server redis-server memcached)
 PACKAGES+=(chromium prometheus shellcheck systemd)
 CONTAINER_PACKAGES=(buildah mmdebstrap)
-# Without the unit tests that take seconds of processor time each, and with fewer examples.
+# Without the unit tests that take about a second or more each, and with fewer examples.
 QUICKLY=(-m 'not costly' --hypothesis-profile=few)
 LOGS=$(mktemp --directory)
 

@@ -15,7 +15,7 @@ from evscrub.config import options
 # How long an example takes says how busy the machine is, nothing about the code.
 settings.register_profile("evscrub", deadline=None)
 # For a further Python: what depends on the interpreter shows in few examples as well.
-settings.register_profile("few", deadline=None, max_examples=20)
+settings.register_profile("few", deadline=None, max_examples=10)
 settings.load_profile("evscrub")
 
 

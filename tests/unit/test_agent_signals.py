@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 #: A process of its own, since a signal goes to whichever thread does not block it.
 PROGRAM = """\
 import argparse, os, signal
@@ -42,12 +44,14 @@ print("reloaded")
 """
 
 
+@pytest.mark.costly
 def test_it_waits_until_the_agent_has_started() -> None:
     """To load the stores takes ten seconds where one hangs, and the signal would end the agent."""
     ended = run(reload="tasks.cancel_scope.cancel")
     assert (ended.returncode, ended.stdout) == (0, "loaded\nreloaded\n"), ended.stderr
 
 
+@pytest.mark.costly
 def test_a_reload_that_raises_does_not_end_the_agent() -> None:
     ended = run(reload="defect")
     assert (ended.returncode, ended.stdout) == (0, "loaded\nreloaded\n"), ended.stderr

@@ -113,6 +113,7 @@ def test_changelog_begins_with_the_version() -> None:
     assert numbers == sorted(numbers, reverse=True)
 
 
+@pytest.mark.costly
 def test_sdist_has_what_the_tests_need(tmp_path: Path) -> None:
     (path,) = SdistBuilder(str(REPOSITORY)).build(directory=str(tmp_path), versions=["standard"])
     with tarfile.open(path) as opened:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 #: A process of its own, since it is about the whole process.
 PROGRAM = """\
 import argparse, gc
@@ -25,6 +27,7 @@ command.main(argparse.Namespace())
 """
 
 
+@pytest.mark.costly
 def test_it_seldom_looks_for_unreachable_objects() -> None:
     program = [sys.executable, "-W", "ignore", "-c", PROGRAM]
     root = Path(__file__).parents[3]

@@ -35,6 +35,7 @@ def acquisitions(rate: float, burst: float, count: int, workers: int) -> list[fl
     return times[:count]
 
 
+@pytest.mark.costly
 @settings(max_examples=60)
 @given(rates, bursts, workers)
 def test_no_window_has_more_than_the_burst_and_the_rate(
@@ -49,6 +50,7 @@ def test_no_window_has_more_than_the_burst_and_the_rate(
             assert last - first + 1 <= burst + rate * window + 1e-6
 
 
+@pytest.mark.costly
 @settings(max_examples=20)
 @given(rates, bursts, workers)
 def test_long_term_rate_is_the_configured_one(rate: float, burst: float, workers: int) -> None:

@@ -287,6 +287,7 @@ def test_another_bus_does_not_tell(url: str) -> None:
     assert count.count is None
 
 
+@pytest.mark.costly
 def test_neither_start_nor_stop_waits_for_a_broker(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def test_what_fits_is_decompressed(codec: str, size: int) -> None:
     assert decompress(CODECS[codec](data), codec, LIMIT) == data
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_bomb_takes_no_more_than_its_limit(codec: str) -> None:
     bomb = CODECS[codec](bytes(50 << 20))

@@ -43,6 +43,7 @@ class NodeWorld(World):
         return Seen(now, seen.sights, seen.claims)
 
 
+@pytest.mark.costly
 def test_nothing_is_claimed_on_a_node_that_is_off(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     world = NodeWorld(a=fast)

@@ -259,6 +259,7 @@ def test_restored_image_is_seen_immediately(registry: Registry, state: str) -> N
     assert shared.among([row(999, "file:///c")]) == {999}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("step", [1, 3, 7, 65535])
 @pytest.mark.parametrize("begun", ["before the first look", "after it"])
 def test_row_committed_within_the_overlap_is_seen(

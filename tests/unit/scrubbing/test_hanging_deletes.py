@@ -27,6 +27,7 @@ def works(_: float) -> tuple[float, Verdict]:
     return 0.2, GONE
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("trouble", [(0.05, DOWN), (0.05, THROTTLED), (5.0, TIMED_OUT)])
 def test_a_store_that_works_again_is_found_out(trouble: tuple[float, Verdict]) -> None:
     world = World(a=lambda now: trouble if 2 <= now < 40 else works(now))
@@ -91,6 +92,7 @@ def test_no_image_is_claimed_for_a_probe_that_finds_no_slot() -> None:
     world.run(30 + 10 * OVERDUE_SECONDS, watch, drain=1)
 
 
+@pytest.mark.costly
 def test_a_slow_probe_is_waited_for() -> None:
     """It is the only one until its answer, whatever other stores do."""
     world = World(

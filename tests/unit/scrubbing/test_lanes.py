@@ -111,6 +111,7 @@ class TestStoreThatTakesNoTime:
             world.add("o", "a")
         assert world.run(60) == pytest.approx(6, abs=0.3)
 
+    @pytest.mark.costly
     def test_jobs_not_started_are_released_at_the_end(self) -> None:
         world = World(a=instant)
         for _ in range(20_000):
@@ -174,6 +175,7 @@ class TestManyDeletes:
         world.run(3.2, lower, idle=True)
         assert begun == [0]
 
+    @pytest.mark.costly
     def test_loop_turns_less_often_than_deletes_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
         turns: list[float] = []
         monkeypatch.setattr(Lanes, "unblock", lambda _lanes, now: turns.append(now))
@@ -213,6 +215,7 @@ class TestSettling:
         assert sum(settled) == 1000
         assert len(settled) < 40
 
+    @pytest.mark.costly
     def test_full_batch_is_settled_at_once(self, settled: list[int]) -> None:
         world = World(a=instant)
         for _ in range(5000):
@@ -434,6 +437,7 @@ class TestSlowStore:
         world.run(60, drain=1)
         assert len(finished(world, "b")) == 100
 
+    @pytest.mark.costly
     def test_equal_stores_take_turns(self) -> None:
         world = World(a=fast, b=fast)
         for number in range(4000):
@@ -508,6 +512,7 @@ class TestLimits:
         assert world.most_under_way["b"] > 2
         assert max(world.most_under_way.values()) <= 16
 
+    @pytest.mark.costly
     @pytest.mark.parametrize(("rate", "burst"), [(5.0, 1.0), (0.5, 1.0), (20.0, 10.0)])
     def test_rate_of_a_store(self, rate: float, burst: float) -> None:
         settings = replace(SETTINGS, store_rate={"a": rate}, burst=burst)
@@ -531,6 +536,7 @@ class TestLimits:
         steady = [at for at in finished(world, "a") if at > 20]
         assert (len(steady) - 1) / (steady[-1] - steady[0]) == pytest.approx(2.5, rel=0.02)
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("rate", [3.0, 20.0, 100.0])
     def test_rate_beside_a_slow_registry(self, rate: float) -> None:
         world = World(replace(SETTINGS, rate=rate, concurrency=128), a=fast)

@@ -68,6 +68,7 @@ def test_a_single_image_is_looked_at_at_once() -> None:
     assert world.seen[0][0] < 0.05
 
 
+@pytest.mark.costly
 def test_a_pile_is_looked_at_without_a_rest() -> None:
     world = Looks(5 * LOOK_SIZE)
     world.run(60)

@@ -62,6 +62,7 @@ def test_limits_that_are_not_shared_need_no_share() -> None:
     assert world.statuses() == {"deleted": 500}
 
 
+@pytest.mark.costly
 def test_rate_follows_the_share_and_is_never_exceeded() -> None:
     world = filled(2000, burst=6.0)
     changes = [(0.0, HALF), (10.0, THIRD), (20.0, Fraction(1)), (30.0, HALF)]
@@ -96,6 +97,7 @@ def test_expired_share_is_not_used_by_those_who_wait_for_their_turn() -> None:
     assert asked_between(world, 60, 70) == pytest.approx(9, abs=1)
 
 
+@pytest.mark.costly
 def test_lost_share_releases_what_is_not_started() -> None:
     world = filled(rate=1.0, burst=50.0)
 
@@ -186,6 +188,7 @@ def test_settings_of_a_share() -> None:
     assert whole.of_share(Fraction(1)) == whole
 
 
+@pytest.mark.costly
 def test_store_rate_and_owner_rate_follow_the_share() -> None:
     settings: list[dict[str, Any]] = [{"store_rate": {"a": RATE}}, {"owner_rate": RATE / 3}]
     for changes in settings:

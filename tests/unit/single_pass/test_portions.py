@@ -155,6 +155,7 @@ def test_account_of_many_owners_takes_bounded_memory() -> None:
     assert max(sums, key=lambda one: one.images).like.owner == OTHERS
 
 
+@pytest.mark.costly
 def test_account_of_many_reasons_and_stores_takes_bounded_memory() -> None:
     """Rows may name any store, and reasons name what a URL says."""
     account = Account()

@@ -177,6 +177,7 @@ def test_only_pending_locations_of_deleted_images_count() -> None:
     assert registry.space()["fast"] == 1
 
 
+@pytest.mark.costly
 def test_metadata_of_all_kinds_is_summed_up_but_a_limited_number_is_read() -> None:
     """Users may give each location metadata of its own."""
     registry = Registry()

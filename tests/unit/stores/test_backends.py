@@ -172,6 +172,7 @@ class TestDeleteFile:
         assert stores.delete(Target("file", f"file://{path}", "file")) == GONE
         assert not path.exists()
 
+    @pytest.mark.costly
     @pytest.mark.parametrize("link", ["link", "directory/link"])
     def test_target_of_a_symbolic_link_stays(
         self, stores: Stores, tmp_path: Path, link: str

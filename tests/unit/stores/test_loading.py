@@ -232,6 +232,7 @@ def test_unusable_store_does_not_affect_others(
         assert caught.value.store == bad
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("kind", "options", "modules"),
     [

@@ -53,6 +53,7 @@ def keep_loading(world: BrokenWorld) -> Any:
     return reloads
 
 
+@pytest.mark.costly
 def test_parked_images_are_scrubbed_once_the_store_loads(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
