@@ -29,7 +29,8 @@ from evscrub.registry.holds import Holds
 from evscrub.scrubbing.scrubber import Scrubber
 from evscrub.single_pass.account import Account
 from evscrub.single_pass.portions import Fate
-from evscrub.single_pass.run import Progress, Selection, SinglePass
+from evscrub.single_pass.run import Progress, SinglePass
+from evscrub.single_pass.selection import Selection
 from evscrub.status.view import lines
 from evscrub.stores.loading import is_about_loading
 from evscrub.stores.names import StoreNames, store_names

@@ -34,7 +34,8 @@ from evscrub.single_pass.portions import (
     portions,
     unreadable,
 )
-from evscrub.single_pass.run import Selection, load_stores, store_of
+from evscrub.single_pass.selection import Selection
+from evscrub.single_pass.stores import load_stores, store_of
 from evscrub.stores.names import store_names
 from evscrub.telemetry import output
 

@@ -19,9 +19,8 @@ from evscrub.config.settings import scrubber_settings
 from evscrub.coordination.member import GroupMember, GroupSettings, group_settings
 from evscrub.domain import image_report
 from evscrub.domain.clock import Clock, DatabaseClock
-from evscrub.domain.decisions import ImageRow, LocationRow
+from evscrub.domain.decisions import ImageRow
 from evscrub.domain.image_report import AgentReports, Listed
-from evscrub.domain.verdict import StoreNotUsableError
 from evscrub.flow_control.circuit_breaker import State
 from evscrub.queueing.delay_queue import Added, DelayQueue, Source
 from evscrub.registry import connecting
@@ -44,7 +43,8 @@ from evscrub.single_pass.portions import (
     portions,
     unreadable,
 )
-from evscrub.stores.backends import Stores
+from evscrub.single_pass.selection import Selection
+from evscrub.single_pass.stores import load_stores, store_of
 from evscrub.stores.names import StoreNames
 from evscrub.telemetry.audit import Audit
 from evscrub.telemetry.statistics import RecordStatistics, Scrubbed, Trouble
@@ -57,30 +57,6 @@ _AHEAD_IMAGES = 10_000
 _PAGE_IMAGES = 500
 _LOOK_SECONDS = 0.1
 _OTHERS_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The images that a pass is limited to.
-
-    :param owner: only images of this owner.
-    :param store: only images with a pending location in this store.
-    :param image_ids: only these images; empty for all.
-    :param limit: at most this many images; None for any number.
-    """
-
-    owner: str | None = None
-    store: str | None = None
-    image_ids: Sequence[str] = ()
-    limit: int | None = None
-
-    def read(self, inventory: Inventory) -> Iterator[Listed]:
-        """Yield the images, whatever their store."""
-        yield from inventory.read(owner=self.owner, only=self.image_ids or None)
-
-    def takes(self, found: Sequence[Portion]) -> bool:
-        """Return whether an image with these portions is selected by its stores."""
-        return self.store is None or any(portion.store == self.store for portion in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,29 +350,6 @@ class SinglePass:
     def _is_over(self, seconds: float) -> bool:
         """Return whether no image was scrubbed for so long."""
         return self._clock.boot() - self._progressed_at >= seconds
-
-
-def load_stores(conf: cfg.ConfigOpts, *, create: bool = True) -> Stores:
-    """Load the enabled stores.
-
-    :param create: whether the missing directories of acknowledged stores are created.
-    :raises ValueError: no store is enabled.
-    """
-    options = conf.scrubber
-    return Stores(
-        conf,
-        (lambda: options.acknowledged_stores) if create else frozenset,
-        options.allowed_places,
-        options.separate_stores,
-    )
-
-
-def store_of(stores: Stores, names: StoreNames, row: LocationRow) -> str:
-    """Return the store that deletes a location, else what it is called where none does."""
-    try:
-        return stores.resolve(row).store
-    except StoreNotUsableError:
-        return names.of(row)
 
 
 def _done(record: RecordStatistics) -> int:
