@@ -144,8 +144,9 @@ check_units() {
     done
 }
 
+# Check style and types.
 check() {
-    local bin=$VENV/bin scripts devstack texts text
+    local bin=$VENV/bin scripts devstack
     mapfile -t scripts < <(find devstack tests -name '*.sh' | sort
         printf '%s\n' .ci/run devstack/settings)
     mapfile -t devstack < <(printf '%s\n' "${scripts[@]}" | grep '^devstack/' || true)
@@ -155,9 +156,6 @@ check() {
     say "mypy --strict"
     "$bin/mypy" --strict
     "$bin/mypy" --strict etc/docs
-    say "tests/constraints.txt for the oldest Python"
-    "$UV/bin/uv" pip compile --quiet --python-version 3.11.0 --constraint tests/constraints.txt \
-        --extra test pyproject.toml > /dev/null
     say "import-linter"
     "$bin/lint-imports" --no-cache --no-logo
     say "shellcheck: ${scripts[*]}"
@@ -166,11 +164,20 @@ check() {
         say "bashate: ${devstack[*]}"
         "$bin/bashate" --ignore E006 "${devstack[@]}"
     fi
+}
+
+# Check all that is no test.
+check_all() {
+    local texts text
+    check
+    say "tests/constraints.txt for the oldest Python"
+    "$UV/bin/uv" pip compile --quiet --python-version 3.11.0 --constraint tests/constraints.txt \
+        --extra test pyproject.toml > /dev/null
     check_units
     mapfile -t texts < <(find README.rst devstack etc -name '*.rst' -not -path 'etc/docs/*')
     say "docutils: ${texts[*]}"
     for text in "${texts[@]}"; do
-        "$bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
+        "$VENV/bin/python" -m docutils --report=info --halt=info "$text" > /dev/null
     done
     build_docs
     cmp build/docs/man/evscrub.8 etc/man/evscrub.8 ||
@@ -309,7 +316,7 @@ everything() {
     # The workers start together; each would compile all that it imports. Errors are theirs to tell.
     "$VENV/bin/python" -m pytest --collect-only --quiet &> /dev/null || true
     finish packages
-    start checks check
+    start checks check_all
     say "$PYTHON: all tests, $WORKERS at a time"
     "$VENV/bin/python" -m pytest -n "$WORKERS" "$@" || code=$?
     finish checks || code=$?

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def sections(name: str, underline: str) -> list[str]:
     return re.findall(rf"^(.+)\n{re.escape(underline)}{{3,}}$", page(name), re.MULTILINE)
 
 
+@cache
 def messages() -> list[str]:
     """Return all texts of the code, with an ellipsis for each value in them."""
     found = []

@@ -297,7 +297,7 @@ def endless(connection: socket.socket) -> None:
         pytest.param(say(b'HTTP/1.1 200 OK\r\n\r\n{"agent": ' + b"1" * 5000 + b"}"), id="digits"),
         pytest.param(say(b'HTTP/1.1 200 OK\r\n\r\n{"agent": "\xff"}'), id="not UTF-8"),
         pytest.param(say(b'HTTP/1.1 200 OK\r\n\r\n{"agent": {}}'), id="nothing in it"),
-        pytest.param(drip, id="dripping"),
+        pytest.param(drip, id="dripping", marks=pytest.mark.costly),
         pytest.param(endless, id="endless"),
     ],
 )

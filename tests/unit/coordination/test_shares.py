@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from evscrub.coordination.capabilities import Published, decode, encode
 from evscrub.coordination.shares import ShareKeeper
 from evscrub.coordination.statistics import GroupState
+from tests.unit.examples import examples
 
 SETTLE, VALID, COUNT = 5.0, 3.0, 12.0
 HALF, THIRD = Fraction(1, 2), Fraction(1, 3)
@@ -386,5 +387,5 @@ class Group(RuleBasedStateMachine):
         return len(self.agents) if self.counts_bus else None
 
 
-Group.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Group.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=30)
 TestGroup = Group.TestCase

@@ -25,6 +25,7 @@ from evscrub.domain.decisions import (
     Wait,
     decide,
 )
+from tests.unit.examples import examples
 
 NOW = datetime(2026, 11, 23, 12, 0, 0)
 SECRET = "swift+https://user:secret@host/container/object"
@@ -325,7 +326,7 @@ def leases_are_old(rows: tuple[LocationRow, ...], policy: Policy) -> bool:
     )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(registries, policies)
 def test_every_scrub_obeys_the_rules(registry: Registry, policy: Policy) -> None:
     row, locations = registry
@@ -364,7 +365,7 @@ def test_every_scrub_obeys_the_rules(registry: Registry, policy: Policy) -> None
                 assert one.deleted_at + policy.scrub_time + policy.orphan_grace <= NOW
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(registries, policies)
 def test_one_wait_is_enough(registry: Registry, policy: Policy) -> None:
     row, locations = registry

@@ -15,6 +15,7 @@ from evscrub.intake.notification import (
     NotForUsError,
     parse,
 )
+from tests.unit.examples import examples
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -195,7 +196,7 @@ payloads = st.one_of(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     st.just(EVENT_TYPE) | json_values,
     payloads | json_values,

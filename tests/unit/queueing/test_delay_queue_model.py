@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 
 from evscrub.queueing.delay_queue import GRANULE_SECONDS, Added, DelayQueue, QueueStatistics, Source
 from evscrub.queueing.turns import owner_key
+from tests.unit.examples import examples
 
 IDS = [
     *(f"{n:08x}-6b5a-4938-a716-05f4e3d2c1b0" for n in range(8)),
@@ -374,6 +375,4 @@ class DelayQueueAgainstModel(RuleBasedStateMachine):
 
 
 TestDelayQueueAgainstModel = DelayQueueAgainstModel.TestCase
-TestDelayQueueAgainstModel.settings = settings(
-    settings.get_profile("evscrub"), max_examples=100, stateful_step_count=60
-)
+TestDelayQueueAgainstModel.settings = settings(max_examples=examples(100), stateful_step_count=60)

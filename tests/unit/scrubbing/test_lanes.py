@@ -84,6 +84,7 @@ def test_everything_is_deleted_once() -> None:
 
 
 class TestStoreThatTakesNoTime:
+    @pytest.mark.costly
     def test_everything_is_deleted_once_by_few_threads(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -124,6 +125,7 @@ class TestStoreThatTakesNoTime:
 class TestManyDeletes:
     """More of them end in a second than the loop may turn."""
 
+    @pytest.mark.costly
     def test_each_slot_is_used_again_at_once(self) -> None:
         uniform = random.Random(0).uniform
         world = World(replace(SETTINGS, concurrency=4), a=lambda _: (uniform(0.006, 0.01), GONE))
