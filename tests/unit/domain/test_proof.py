@@ -191,6 +191,19 @@ class TestWithoutWitness:
         missing.clear()
         assert reasons(missing, 20, LATER) == ["unproven"] * 20
 
+    def test_a_limit_that_is_applied_again_counts_on(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 20, 0)
+        missing.change(20)
+        assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
+
+    def test_a_new_limit_counts_from_zero(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 20, 0)
+        missing.change(21)
+        assert reasons(missing, 20, LATER) == ["unproven"] * 20
+        assert reasons(missing, 20, 2 * LATER) == ["not_found"] * 20
+
     def test_many_parts_owners_and_images_take_bounded_memory(self) -> None:
         missing = Missing(3)
         for number in range(30_000):

@@ -480,6 +480,7 @@ def test_nothing_is_deleted_while_no_location_can_be_decrypted(registry: Registr
     hidden = registry.add(encrypted)
     wanted = [row(11, "file:///c"), row(12, "file:///d")]
     assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
+    assert "metadata_encryption_key" in HIDDEN.hint
     registry.set(hidden, "pending")
     assert registry.verdicts().among(wanted) == {11: HIDDEN, 12: HIDDEN}
     registry.set(hidden, "settled")

@@ -960,6 +960,27 @@ class TestMissingWithoutLiveImages:
         assert world.statuses()["deleted"] < 20
         assert world.statuses()["pending_delete"] >= 16
 
+    def test_a_repair_starts_the_count_again(self) -> None:
+        world = World(a=missing)
+        images = [world.add(f"o{number % 3}", "a") for number in range(30)]
+
+        async def mend(scrubber: Scrubber) -> None:
+            await anyio.sleep(30)
+            assert scrubber._lanes.of("a").breaker.state is State.FORCED_OPEN
+            for image in images[:20]:
+                world.finish(image)
+            scrubber.change(world.settings)
+
+        world.run(400, mend)
+        assert world.statuses() == {"deleted": 30}
+
+    def test_few_are_not_gone_for_a_process_that_ends_soon(self) -> None:
+        world = World(replace(SETTINGS, trusts_few_missing=False), a=missing)
+        for number in range(5):
+            world.add(f"o{number}", "a")
+        world.run(400)
+        assert world.statuses() == {"pending_delete": 5}
+
     def test_operator_may_acknowledge(self) -> None:
         world = World(a=missing)
         for number in range(200):

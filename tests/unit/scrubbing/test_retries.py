@@ -15,10 +15,12 @@ from evscrub.flow_control.circuit_breaker import State
 from evscrub.scrubbing import retries
 from evscrub.scrubbing.retries import _NOT_FAILED, Retried
 from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.telemetry.statistics import Record
 from tests.unit.world import SETTINGS, Behavior, World, down, fast
 
 IN_USE = Verdict(Outcome.IN_USE, "in_use")
 PARKING = Verdict(Outcome.CONFIGURATION, "bad_url")
+UNUSABLE = Verdict(Outcome.CONFIGURATION, STORE_NOT_LOADED)
 #: When the tests ask: before the next try of any image above, and before the probe of a store that
 #: has been down for minutes.
 AT = 300.0
@@ -27,6 +29,10 @@ AT = 300.0
 def until(at: float, verdict: Verdict) -> Behavior:
     """Answer with a verdict until a time, and delete then."""
     return lambda now: (0.02, verdict) if now < at else fast(now)
+
+
+async def forget(record: Record, image_id: str) -> None:
+    record.forget(image_id)
 
 
 def asked(
@@ -47,7 +53,7 @@ def test_other_tasks_run_while_many_parked_images_are_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(retries, "_PIECE", 5)
-    world = World(a=until(AT, Verdict(Outcome.CONFIGURATION, STORE_NOT_LOADED)))
+    world = World(a=until(AT, UNUSABLE))
     for _ in range(100):
         world.add("o", "a")
     steps = 0
@@ -70,6 +76,46 @@ def test_other_tasks_run_while_many_parked_images_are_retried(
 
     world.run(AT + 20, meanwhile, idle=True)
     assert world.statuses() == {"deleted": 100}
+
+
+def test_of_parked_images_those_are_retried_whose_store_loads() -> None:
+    world = World(a=until(AT, UNUSABLE), b=until(AT, UNUSABLE))
+    of_a, of_b, other = world.add("o", "a"), world.add("o", "b"), world.add("o", "a")
+    world.of_images[other] = until(AT, PARKING)
+
+    async def ask(scrubber: Scrubber) -> Retried:
+        return Retried(await scrubber.try_parked({"a"}))
+
+    retried, gone = asked(world, ask)
+    assert (retried.due, gone) == (1, [of_a])
+    assert world.status(of_b) == world.status(other) == "pending_delete"
+
+
+@pytest.mark.parametrize("ask", [Scrubber.try_parked, Scrubber.retry_stores])
+def test_an_image_that_is_forgotten_meanwhile_is_not_retried(
+    ask: Callable[[Scrubber, set[str]], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "_PIECE", 1)
+    world = World(a=until(2 * AT, UNUSABLE))
+    for _ in range(3):
+        world.add("o", "a")
+    again: list[str] = []
+
+    async def meanwhile(scrubber: Scrubber) -> None:
+        await anyio.sleep(AT)
+        record = scrubber._record
+        failed = list(record.troubles)
+        async with anyio.create_task_group() as tasks:
+            for image in failed:
+                tasks.start_soon(forget, record, image)
+            await ask(scrubber, {"a"})
+        assert not record.troubles
+        await anyio.sleep(5)
+        again.extend(record.troubles)
+        assert again == failed[-1:]  # the one that failed last is retried first
+
+    world.run(AT + 10, meanwhile, idle=True)
+    assert again
 
 
 @pytest.mark.parametrize("verdict", [IN_USE, PARKING])

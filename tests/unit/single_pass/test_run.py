@@ -24,6 +24,7 @@ class Pass(SinglePass):
     def __init__(self, found: list[tuple[int, int]], progress: list[bool]) -> None:
         self._clock = self.time = FakeClock()
         self._wait_seconds = 60.0
+        self.try_seconds = 0.0
         self._readings = 0
         self.found, self.progresses = found, progress
         self.read_at: list[float] = []
@@ -38,6 +39,7 @@ class Pass(SinglePass):
         return None
 
     async def _until_tried(self) -> None:
+        self.time.time += self.try_seconds
         if self.progresses.pop(0) if len(self.progresses) > 1 else self.progresses[0]:
             self._progressed_at = self.time.time
 
@@ -71,3 +73,31 @@ def test_images_that_stay_due_are_tried_with_pauses(monkeypatch: pytest.MonkeyPa
     assert steps[0] == 0.5
     assert set(steps[1:]) == {3.0}
     assert 60 <= sum(steps) < 64
+
+
+@pytest.mark.parametrize(("found", "shortest"), [((1, 0), 10.0), ((0, 1), 0.0)])
+def test_images_are_tried_for_a_while_though_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[int, int], shortest: float
+) -> None:
+    one = Pass([found], [False])
+    one._wait_seconds = 0.0
+    assert shortest <= sum(read_by(monkeypatch, one)) < shortest + 4
+
+
+def test_a_pause_is_as_long_as_the_reading_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as the tries after it."""
+    one = Pass([(1, 0)], [False])
+    one.try_seconds = 10.0
+    assert read_by(monkeypatch, one)[:3] == [10.5, 13.0, 13.0]
+
+
+def test_progress_during_a_pause_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = Pass([(1, 0)], [False])
+    began = one.time.time
+
+    def look() -> None:
+        if one.time.time < began + 30:
+            one._progressed_at = one.time.time
+
+    monkeypatch.setattr(one, "_look_for_progress", look)
+    assert 85 <= sum(read_by(monkeypatch, one)) < 94

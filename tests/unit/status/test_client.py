@@ -18,7 +18,7 @@ from evscrub.checks.report import Findings
 from evscrub.checks.subject import Subject
 from evscrub.commands import agent_reports
 from evscrub.domain.address import Address
-from evscrub.status import client
+from evscrub.status import client, report
 from evscrub.status.snapshot import Sources, take
 from evscrub.status.view import lines, view
 from tests.unit import agent_parts
@@ -123,6 +123,17 @@ def test_whatever_status_calls_a_problem_warns(answering: Answering, busy: Sourc
     assert said.isprintable()
     for problem in ("sweeps", "takes no changes", "claims nothing", "cannot be used: it needs"):
         assert problem in said
+
+
+def test_a_problem_ends_as_a_sentence_or_a_question(
+    answering: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "problems", lambda _: ["is it another?", "it waits"])
+    address = answering(200, json.dumps(status_of(make_sources(FakeClock()))))
+    said = checked(address).details or ""
+    assert f"The agent on {address}: is it another?" in said
+    assert "?." not in said
+    assert said.endswith("it waits.")
 
 
 @pytest.mark.parametrize("option", ["scrub_time", "claim_timeout"])

@@ -7,10 +7,12 @@ from dataclasses import replace
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
 import sqlalchemy as sa
+from oslo_db import exception as db_exception
 from sqlalchemy.pool import StaticPool
 
 from evscrub.domain.clock import Clock
@@ -226,6 +228,24 @@ def test_a_row_that_cannot_be_decoded_keeps_the_latest_count(
     registry.boot += 31
     after = registry.count()
     assert (after.at, after.total) == (before.at, before.total)
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [(db_exception.DBConnectionError("away"), "DEBUG"), (LookupError("a row"), "WARNING")],
+)
+def test_a_count_that_fails_is_said_unless_the_registry_is_away(
+    error: Exception,
+    level: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("DEBUG", "evscrub")
+    registry = Registry()
+    monkeypatch.setattr(registry.counter._images, "_count", Mock(side_effect=error))
+    anyio.run(registry.counter.refresh)
+    said = [r for r in caplog.records if r.getMessage().startswith("Cannot count")]
+    assert [(r.levelname, type(error).__name__ in r.getMessage()) for r in said] == [(level, True)]
 
 
 def test_images_are_counted_though_their_bytes_cannot_be() -> None:

@@ -8,7 +8,9 @@ import json
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from oslo_config import cfg
@@ -171,7 +173,10 @@ def test_an_agent_that_starts_shows_none(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.usefixtures("global_configuration", "log_as_it_was")
-def test_an_agent_whose_log_is_configured_again_shows_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [None, ConfigError("wrong"), RuntimeError("a defect")])
+def test_an_agent_whose_log_is_configured_again_shows_none(
+    tmp_path: Path, error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reload makes new handlers, whose formatters are the logging configuration's."""
     logs = [tmp_path / "before.log", tmp_path / "after.log"]
     files, log_config = Files(tmp_path), tmp_path / "logging.ini"
@@ -181,7 +186,11 @@ def test_an_agent_whose_log_is_configured_again_shows_none(tmp_path: Path) -> No
     loader.start_logging(own)
     log_config.write_text(LOG_CONFIG.format(log=logs[1]) + "\n")
     os.utime(log_config, (1, 1))  # it is read again when its time has changed
-    Running(conf, own).agent.reload()
+    running = Running(conf, own)
+    if error is not None:
+        monkeypatch.setattr("evscrub.agent.scrubber_settings", Mock(side_effect=error))
+    with suppress(RuntimeError):
+        running.agent.reload()
     _log_failure(logging.getLogger("evscrub.tests"))
     assert logs[0].read_text() == ""
     check_redacted(logs[1])

@@ -66,6 +66,23 @@ def test_closed_streams_change_neither_the_exit_code_nor_the_output(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_no_file_takes_the_place_of_a_closed_stream(closed: str) -> None:
+    """Standard input is still seen to be closed, not taken for an empty one."""
+    program = (
+        "import os, sys; from evscrub.telemetry.output import open_closed;"
+        " had_input = sys.stdin is not None; open_closed();"
+        " assert (sys.stdin is not None) is had_input;"
+        " sys.exit(7 if os.open(os.devnull, os.O_RDONLY) > 2 else 1)"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program],
+        check=False,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode == 7
+
+
 #: Prints after its reader has gone, more than a buffer holds, and then does its work.
 _PROGRAM = """
 import os, sys
@@ -118,6 +135,37 @@ def test_a_message_does_not_hide_that_the_output_has_no_reader() -> None:
         process.stdin.close()
         assert process.stderr.read() == b"evscrub: x\n"
     assert process.returncode == 7
+
+
+#: Its reader leaves before it has a result.
+_COMMAND = (
+    "from evscrub import cli; from evscrub.commands import list as command;"
+    " command.main = lambda _: print('x' * 100_000); sys.exit(cli.main(['list']))"
+)
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("say('x'); sys.exit(7)", 7), ("silence(); os.write(2, b'x'); sys.exit(7)", 7), (_COMMAND, 1)],
+)
+def test_exit_code_without_a_reader_of_output_and_errors(program: str, code: int) -> None:
+    """What is left in a buffer would change it."""
+    program = (
+        "import os, sys; from evscrub.telemetry.output import say, silence; os.read(0, 1);"
+        f" {program}"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=ENVIRONMENT,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdin.close()
+    assert process.returncode == code
 
 
 def test_another_broken_pipe_is_an_error() -> None:

@@ -31,3 +31,11 @@ def test_images_that_failed_alike_share_their_record() -> None:
     assert record.troubles["0"] is record.troubles["2"]
     assert record.troubles["1"] is record.troubles["3"]
     assert [record.troubles[str(n)].owner for n in range(2)] == ["owner 0", "owner 1"]
+
+
+def test_an_image_that_fails_again_is_the_last_that_failed() -> None:
+    record = Record()
+    trouble = Trouble(Verdict(Outcome.UNKNOWN, "unexpected"), 1, False, "a", "owner")
+    for image_id in "aba":
+        record.failed(image_id, trouble)
+    assert list(record.troubles) == ["b", "a"]
