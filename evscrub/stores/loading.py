@@ -31,6 +31,8 @@ from evscrub.stores.faults import Driver, Fault
 LOAD_SECONDS = 10.0
 _THREAD_NAME = "load of store "
 _UNLINK_TIMEOUT = "filesystem_store_timeout"
+#: Held during the import of a driver: if two overlap, each sees modules that are half imported.
+_importing = threading.Lock()
 
 
 def is_about_loading(record: logging.LogRecord) -> bool:
@@ -173,8 +175,6 @@ class StoreLoader:
             )
             if fault is not None:
                 return fault
-            s3_clients.share()
-            swift_clients.share()
             driver.configure(re_raise_bsc=True)
             fault = faults.bad_client(driver, where)
             if fault is None:
@@ -185,11 +185,8 @@ class StoreLoader:
         return fault
 
     def _make(self, name: str, kind: str) -> Driver:
-        importlib.invalidate_caches()  # a missing module may have been installed
         arguments = (self._conf, name) if self._several else (self._conf,)
-        driver: Driver = DriverManager(faults.NAMESPACE, kind).driver
-        # Before it is created, because the swift driver reads accounts and options while it is.
-        swift_accounts.separate()
+        driver = _import_driver(kind)
         group = name if self._several else configs.SINGLE_GROUP
         with suppress(cfg.DuplicateOptError):  # an earlier import of the module has them
             self._conf.register_opts(driver.OPTIONS or (), group=group)
@@ -212,6 +209,18 @@ class StoreLoader:
                 store_location.register_scheme_map({scheme: entry})
 
 
+def _import_driver(kind: str) -> Driver:
+    """Return a driver's class, which shares its clients and separates its accounts."""
+    with _importing:
+        importlib.invalidate_caches()  # a missing module may have been installed
+        driver: Driver = DriverManager(faults.NAMESPACE, kind).driver
+        # Before it is created, because the swift driver reads accounts and options while it is.
+        swift_accounts.separate()
+        s3_clients.share()
+        swift_clients.share()
+    return driver
+
+
 def _forget_module(kind: str) -> None:
     """Remove a driver from the imported modules if it was imported without its client library.
 
@@ -220,6 +229,7 @@ def _forget_module(kind: str) -> None:
     module = faults.driver_module(kind)
     if module is None or not faults.missing_modules(kind):
         return
-    for name in list(sys.modules):
-        if name == module or name.startswith(f"{module}."):
-            del sys.modules[name]
+    with _importing:
+        for name in list(sys.modules):
+            if name == module or name.startswith(f"{module}."):
+                del sys.modules[name]

@@ -341,6 +341,34 @@ class TestCeph:
         assert len(asked) == 1
 
 
+@pytest.mark.parametrize("kind", ["swift", "s3", "file"])
+def test_drivers_are_imported_one_after_the_other(
+    new_conf: NewConf, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A slow import takes longer than it is waited for, and modules may import each other."""
+    forget_drivers(monkeypatch)
+    importing, overlap = threading.Semaphore(), threading.Event()
+
+    def make(namespace: str, kind: str) -> Any:
+        if not importing.acquire(blocking=False):
+            overlap.set()
+            return DriverManager(namespace, kind)
+        overlap.wait(0.2)
+        manager: Any = DriverManager(namespace, kind)
+        importing.release()
+        return manager
+
+    monkeypatch.setattr(loading, "DriverManager", make)
+    options = {"swift": SWIFT, "s3": S3, "file": "filesystem_store_datadir = {tmp}/also"}
+    conf = new_conf(beside_good(kind, options[kind]))
+    loader = StoreLoader(conf, frozenset, 0.0)
+    loader.load()
+    for thread in loader._threads.values():
+        thread.join()
+    assert not overlap.is_set()
+    assert loader.faults == {}
+
+
 @pytest.mark.parametrize(("stores", "seconds"), [(1, 10), (5, 10), (20, 20)])
 def test_drivers_that_hang_share_one_wait(
     new_conf: NewConf, monkeypatch: pytest.MonkeyPatch, stores: int, seconds: float
