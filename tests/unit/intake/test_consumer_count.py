@@ -61,8 +61,6 @@ class FakeBrokers:
         yield self
 
     def channel(self) -> FakeBrokers:
-        if self._port in self.away:
-            raise ConnectionResetError
         self.readings += 1
         return self
 
@@ -72,6 +70,8 @@ class FakeBrokers:
     def queue_declare(self, name: str, *, passive: bool) -> SimpleNamespace:
         assert passive
         found = self.consumers.get(name, amqp_errors.NotFound(f"no queue {name}"))
+        if self._port in self.away:  # asked last: a test sets it before the consumers
+            raise ConnectionResetError
         if isinstance(found, Exception):
             raise found
         return SimpleNamespace(consumer_count=found)
