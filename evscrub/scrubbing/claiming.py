@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The claims of a lane that are in progress, and how many images they obtain."""
+"""The claims of a lane that are in progress, and how many images they bring to it."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class Claiming:
 
     def __init__(self, store: str) -> None:
         self.count = 0
-        #: Moving average of the share of images that claims obtain; low if other agents claim
-        #: the same images.
+        #: Moving average of the share of images of claims that the lane then works on; low if other
+        #: agents claim the same images, and if many are in no usable store.
         self.yielded = 1.0
         #: Moving average of how long claims take, in seconds, at most 5.
         self.seconds = 0.0
@@ -59,7 +59,7 @@ class Claiming:
         """Count the end of a claim of these images.
 
         :param taken: the images passed to :meth:`begins`.
-        :param got: how many of them were claimed.
+        :param got: how many of them were claimed and wait for the lane now.
         """
         self.count -= 1
         self._images -= Counter(image.owner for image in taken)

@@ -71,7 +71,7 @@ class Pipeline:
             jobs.extend(await self._claimer.claim(lane, some))
 
         await apart(taken, claim, self._refuse)
-        lane.claiming.ends(taken, len(jobs))
+        lane.claiming.ends(taken, sum(job.next_store == lane.name for job in jobs))
         self._forward(*jobs)
 
     def may_delete(self, lane: Lane, batch: Batch) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -126,6 +127,18 @@ def test_images_wait_a_second_for_a_claim_that_takes_long() -> None:
     world.run(4, later)
     (first, _), (second, _) = world.claimed
     assert second - first == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("stores", [["file"], ["file", "other"]], ids=" ".join)
+def test_a_pile_in_no_usable_store_is_claimed_in_batches(stores: list[str]) -> None:
+    """Such images take no slot, so that those of slow stores would wait long behind them."""
+    world = Looks(2000)
+    world.stores |= dict.fromkeys(stores, instant)
+    world.resolve = Mock(side_effect=StoreNotUsableError(BAD_URL, ""))  # type: ignore[method-assign] # none is in a store
+    world.run(60)
+    sizes = [images for _, images in world.claimed]
+    assert sum(sizes) == 2000
+    assert len(sizes) < 2000 / world.settings.batch_size + 10
 
 
 STORES = ["file", "other"] * 20
