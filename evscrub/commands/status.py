@@ -22,6 +22,7 @@ from evscrub.telemetry import output
 _TERMINAL = (80, 24)
 _WELL, _ATTENTION, _NO_ANSWER = "well", "attention", "no_answer"
 #: Fields of a line of ``-f value``, in their order; others are added at the end.
+#: The formatter would put each on a line of its own.
 _VALUES = (
     "agent", "state", "waiting", "due", "in_work", "oldest_due_seconds", "parked", "retrying",
     "in_use", "damaged", "bus_joined", "database_answers",

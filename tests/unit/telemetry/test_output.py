@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -98,18 +100,30 @@ sys.exit(7)
 """
 
 
-@pytest.mark.parametrize("length", [1, 100_000])
-@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT])
-def test_a_command_goes_on_without_a_reader(length: int, errors: int, tmp_path: Path) -> None:
-    done = tmp_path / "done"
-    program = [sys.executable, "-c", _PROGRAM.format(length=length), str(done)]
+@contextmanager
+def without_reader(
+    *arguments: str, errors: int = subprocess.PIPE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start Python with a pipe as its output, close that, and have a read from stdin return."""
     with subprocess.Popen(
-        program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=ENVIRONMENT
+        [sys.executable, "-c", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        env=ENVIRONMENT,
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdout.close()
         process.stdin.close()
+        yield process
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT])
+def test_a_command_goes_on_without_a_reader(length: int, errors: int, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    with without_reader(_PROGRAM.format(length=length), str(done), errors=errors) as process:
         if process.stderr is not None:
             assert b"Traceback" not in process.stderr.read()
     assert process.returncode == 7
@@ -121,18 +135,8 @@ def test_a_message_does_not_hide_that_the_output_has_no_reader() -> None:
         "import os, sys; from evscrub.telemetry.output import say, silence; os.read(0, 1);"
         " say('x'); sys.exit(7 if silence() else 1)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    with without_reader(program) as process:
         assert process.stderr is not None
-        process.stdout.close()
-        process.stdin.close()
         assert process.stderr.read() == b"evscrub: x\n"
     assert process.returncode == 7
 
@@ -154,17 +158,8 @@ def test_exit_code_without_a_reader_of_output_and_errors(program: str, code: int
         "import os, sys; from evscrub.telemetry.output import say, silence; os.read(0, 1);"
         f" {program}"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=ENVIRONMENT,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdout.close()
-        process.stdin.close()
+    with without_reader(program, errors=subprocess.STDOUT) as process:
+        pass
     assert process.returncode == code
 
 
