@@ -27,9 +27,19 @@ Entry = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
+    """What a read of a directory found.
+
+    :param changed: mtime of the directory before it was read, ns; 0 if it does not exist.
+    :param took: duration of the read, seconds.
+    :param is_final: whether only a later mtime can tell of another change: this one was seen before
+        already. In the tick of a file system's clock, up to a second, a directory may change after
+        it was read.
+    """
+
     targets: frozenset[Entry]
-    changed: int  #: mtime of the directory before it was read, ns; 0 if it does not exist
-    took: float  #: duration of the read, seconds
+    changed: int
+    took: float
+    is_final: bool
 
 
 class FileLinks:
@@ -75,9 +85,10 @@ class FileLinks:
         began = self._clock()
         changed = _changed(directory)
         listing = self._known.get(directory)
-        if listing is None or listing.changed != changed:
+        is_same = listing is not None and listing.changed == changed
+        if listing is None or not (is_same and listing.is_final):
             targets = frozenset(_targets(directory)) if changed else frozenset()
-            listing = _Listing(targets, changed, self._clock() - began)
+            listing = _Listing(targets, changed, self._clock() - began, is_same)
             self._known[directory] = listing
         pause = max(_LEAST_SECONDS, _SHARE * listing.took)
         self._fresh_until[directory] = self._clock() + pause

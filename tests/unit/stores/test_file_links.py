@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -47,6 +49,30 @@ def test_links_that_come_and_go(directory: Path, clock: Clock) -> None:
     (directory / "link").unlink()
     clock.now += 1
     assert links.leads_to(path, directories) is False
+
+
+def test_a_link_made_in_the_tick_of_the_last_look(directory: Path, clock: Clock) -> None:
+    """Some file systems count seconds, others the ticks of the kernel."""
+    before = directory.stat()
+    links = FileLinks(clock=clock)
+    path, directories = str(directory / "x"), [str(directory)]
+    assert links.leads_to(path, directories) is False
+    (directory / "link").symlink_to("x")
+    os.utime(directory, ns=(before.st_atime_ns, before.st_mtime_ns))
+    clock.now += 1
+    assert links.leads_to(path, directories) is True
+
+
+def test_a_directory_that_does_not_change_is_read_twice(
+    directory: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = Mock(side_effect=os.scandir)
+    monkeypatch.setattr("os.scandir", reads)
+    links = FileLinks(clock=clock)
+    for _ in range(10):
+        assert links.leads_to(str(directory / "x"), [str(directory)]) is False
+        clock.now += 1
+    assert reads.call_count == 2
 
 
 @pytest.mark.parametrize("target", ["x", "x/..", "loop", "/nowhere/x", "../images/x"])
