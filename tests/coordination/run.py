@@ -110,7 +110,7 @@ class Run:
         started = [self.add() for _ in range(agents)]
         for agent in started:
             agent.wait_ready(bus=self.site.has_bus)
-        self.wait_full("all agents scrub", 60.0)
+        self.wait_full("all agents scrub", 120.0)
         return started
 
     def add(self, *, skew: float = 0.0) -> GroupAgent:

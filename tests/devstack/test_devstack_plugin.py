@@ -41,6 +41,7 @@ ADMIN_PASSWORD=secret
 DATABASE_PASSWORD=secret
 SERVICE_PASSWORD=secret
 ENABLED_SERVICES=key,g-api,rabbit,mysql
+SERVICE_TIMEOUT=240
 LOG_COLOR=False
 PIP_UPGRADE=False
 GLANCE_CONF_DIR={root}/etc/glance
@@ -273,7 +274,7 @@ class DevStack:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                timeout=300,
+                timeout=900,
                 cwd=self.root,
                 env=self._environment,
                 check=False,

@@ -490,7 +490,8 @@ class Site:
     def status(self, agent: AgentProcess, page: str) -> str:
         """What an agent shows on a page of its status."""
         address = agent.options["status"]["listen"]
-        text = httpx.get(f"http://{address}/{page}", trust_env=False).raise_for_status().text
+        answer = httpx.get(f"http://{address}/{page}", timeout=60, trust_env=False)
+        text = answer.raise_for_status().text
         for secret in (URL_USER, URL_KEY):
             assert secret not in text
         return text

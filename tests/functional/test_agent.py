@@ -308,7 +308,7 @@ def test_sigterm_releases_unstarted_images(site: Site) -> None:
     images = [site.image() for _ in range(30)]
     for image_id in images:
         site.delete(image_id)
-    slow = {"scrubber": {"rate": 1, "concurrency": 2}}
+    slow = {"scrubber": {"rate": 0.2, "concurrency": 2}}
     with site.agent(slow) as agent:
         wait_for("the first", lambda: any(site.is_gone(image_id) for image_id in images))
         assert agent.stop() == 0

@@ -22,6 +22,8 @@ from tests.sharing import shared
 
 #: As long as a busy machine may take for what a test does between two heartbeats.
 MEMBERSHIP_SECONDS = 6
+#: For tests in which nobody expires.
+LONG_SECONDS = 60
 #: memcached drops members up to this much early.
 EARLY_SECONDS = 1.1
 REQUEST_SECONDS = 5
@@ -64,10 +66,14 @@ def new_member() -> Iterator[NewMember]:
     group, members = f"evscrub.{uuid.uuid4()}", []
 
     def make(
-        url: str, name: str = "", of: str = group, request_seconds: int = REQUEST_SECONDS
+        url: str,
+        name: str = "",
+        of: str = group,
+        request_seconds: int = REQUEST_SECONDS,
+        membership_seconds: int = LONG_SECONDS,
     ) -> Coordinator:
         member_id = name or f"host:1:{uuid.uuid4()}"
-        member = Coordinator(url, of, member_id, MEMBERSHIP_SECONDS, request_seconds)
+        member = Coordinator(url, of, member_id, membership_seconds, request_seconds)
         members.append(member)
         return member
 
@@ -117,9 +123,12 @@ class TestMemberships:
     def test_dead_member_expires_and_one_that_lives_does_not(
         self, url: str, new_member: NewMember
     ) -> None:
-        dead, living = new_member(url, "dead"), new_member(url, "living")
-        dead.beat(HALF)
+        dead, living = (
+            new_member(url, name, membership_seconds=MEMBERSHIP_SECONDS)
+            for name in ("dead", "living")
+        )
         since = time.monotonic()
+        dead.beat(HALF)
         dead.reconnect()  # without a word to the coordinator, as a kill does
         assert living.beat(HALF).others == {"dead": HALF}
         beat_until(living, "expiry", lambda seen: not seen.others)
@@ -133,7 +142,10 @@ class TestMemberships:
 
     def test_member_that_was_frozen_joins_again(self, url: str, new_member: NewMember) -> None:
         """It had expired meanwhile; its connection is still there."""
-        frozen, other = new_member(url, "frozen"), new_member(url, "other")
+        frozen, other = (
+            new_member(url, name, membership_seconds=MEMBERSHIP_SECONDS)
+            for name in ("frozen", "other")
+        )
         frozen.beat(HALF)
         other.beat(HALF)
         beat_until(other, "expiry", lambda seen: not seen.others)
@@ -157,7 +169,7 @@ class TestMemberships:
         member.beat(NONE)
         timeout = MEMBERSHIP_SECONDS if url.startswith("file") else REQUEST_SECONDS
         stranger = coordination.get_coordinator(
-            url, b"stranger", timeout=timeout, membership_timeout=MEMBERSHIP_SECONDS
+            url, b"stranger", timeout=timeout, membership_timeout=LONG_SECONDS
         )
         stranger.start()
         try:
@@ -174,7 +186,7 @@ class TestMemberships:
         member.beat(NONE)
         timeout = MEMBERSHIP_SECONDS if url.startswith("file") else REQUEST_SECONDS
         stranger = coordination.get_coordinator(
-            url, b"stranger\xff", timeout=timeout, membership_timeout=MEMBERSHIP_SECONDS
+            url, b"stranger\xff", timeout=timeout, membership_timeout=LONG_SECONDS
         )
         stranger.start()
         stranger.join_group(group.encode(), {}).get()

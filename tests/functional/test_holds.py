@@ -108,6 +108,7 @@ class Site:
         answer = httpx.get(
             f"{self.glance.url}/v2/images/{image_id}/members",
             headers={"X-Project-Id": "admin"},
+            timeout=60,
             trust_env=False,
         )
         return {member["member_id"] for member in answer.raise_for_status().json()["members"]}
@@ -184,6 +185,7 @@ def rich_image(site: Site) -> str:
         httpx.delete(
             f"{site.glance.url}/v2/images/{image_id}/{what}/dropped",
             headers={"X-Project-Id": "admin"},
+            timeout=60,
             trust_env=False,
         ).raise_for_status()
     for table in ("image_tags", "image_members"):

@@ -152,7 +152,7 @@ class Bus:
 
     def wait_empty(self) -> None:
         """Wait until no message is ready or unacknowledged."""
-        wait_for("an empty queue", lambda: self.rabbitmq.list_queues()[QUEUE] == 0, 30)
+        wait_for("an empty queue", lambda: self.rabbitmq.list_queues()[QUEUE] == 0)
 
 
 class World:
@@ -178,7 +178,7 @@ class World:
 
     def wait_gone(self, image_id: str) -> None:
         path = self.seed.path(image_id)
-        wait_for("scrubbing of an image", lambda: not path.exists(), 30)
+        wait_for("scrubbing of an image", lambda: not path.exists())
 
     @property
     def peak_kb(self) -> int:

@@ -23,8 +23,10 @@ from tests.functional.test_status import get, scrape
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL, Proxy, RabbitMQ, free_port
 
 LATER = 3600
+#: An outage of more than a minute has a line of its own, and a server may take that long to start.
+REMINDER = "has been away for"
 #: What a command may take that gives up: the probe's ten seconds, and what a busy machine needs.
-GIVE_UP_SECONDS = 25.0
+GIVE_UP_SECONDS = 55.0
 SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
 
 
@@ -78,6 +80,12 @@ def frozen(server: DatabaseServer) -> Iterator[None]:
 def lines_after(agent: AgentProcess, seen: int) -> list[str]:
     """Return an agent's log after the given number of characters, without times."""
     return [re.sub(r"^[\d :.-]+ \d+ ", "", line) for line in agent.log[seen:].splitlines()]
+
+
+def lines_of_change(agent: AgentProcess, seen: int) -> list[str]:
+    """Return those of the lines that do not repeat what others tell."""
+    lines = lines_after(agent, seen)
+    return [line for line in lines if "Sweep (" not in line and REMINDER not in line]
 
 
 def test_commands_give_up_on_a_frozen_server(
@@ -142,7 +150,7 @@ def test_agent_reports_a_frozen_server_and_uses_one_that_answers(
             proxy.forward_new()
             wait_for("scrubbing", lambda: registry.is_scrubbed(image_id))
             wait_for("readiness again", lambda: get(port, "/readyz").status_code == 200)
-            assert time.monotonic() - began < 60
+            assert time.monotonic() - began < 110
             wait_for("the end of it", lambda: "is back after" in agent.log[seen:])
             said = lines_after(agent, seen)
         assert [line for line in said if "The registry is away: " in line], said
@@ -176,7 +184,7 @@ def test_database_outage_is_logged_once(server: DatabaseServer, url: str, tmp_pa
         wait_for("the end of it", lambda: "The registry is back" in agent.log[seen:])
         away = time.monotonic() - began
         after = prometheus.scrape(port, "a")
-        said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
+        said = lines_of_change(agent, seen)
     assert len(said) == 2, "\n".join(said)
     assert re.match(
         r"WARNING evscrub\.telemetry\.outage .*The registry is away: .*every 5 s$", said[0]
@@ -213,7 +221,7 @@ def test_broker_outage_is_logged_once(
         away = time.monotonic() - began
         wait_for("the listener", lambda: scrape(port)["evscrub_bus_joined"] == 1)
         after = prometheus.scrape(port, "a")
-        said = [line for line in lines_after(agent, seen) if "Sweep (" not in line]
+        said = lines_of_change(agent, seen)
     assert len(said) == 2, "\n".join(said)
     assert re.match(
         r"WARNING evscrub\.telemetry\.outage .*The bus is away: .*sweeps find what is deleted$",
@@ -240,7 +248,7 @@ def test_broker_outage_at_start_is_logged_once(
             lines = lines_after(agent, 0)
     finally:
         agent.__exit__()
-    about = [line for line in lines if "AMQP" in line or "bus" in line]
+    about = [line for line in lines if ("AMQP" in line or "bus" in line) and REMINDER not in line]
     assert len(about) == 3, "\n".join(about)
     assert re.search(
         r"The bus is away: .*refused \(127\.0\.0\.1:\d+\)\. Until it is back, sweeps find.*$",

@@ -40,10 +40,12 @@ def send_as_a_web_page(address: str) -> None:
         ({"Content-Type": "application/json", "Origin": "http://evil.example"}, 403),
         ({"Content-Type": "application/json", "Host": "evil.example"}, 421),
     ):
-        sent = httpx.post(url, content='{"all": true}', headers=headers, trust_env=False)
+        sent = httpx.post(
+            url, content='{"all": true}', headers=headers, timeout=60, trust_env=False
+        )
         assert sent.status_code == code
-    assert httpx.get(url, trust_env=False).status_code == 405
-    assert httpx.options(url, trust_env=False).status_code == 405
+    assert httpx.get(url, timeout=60, trust_env=False).status_code == 405
+    assert httpx.options(url, timeout=60, trust_env=False).status_code == 405
 
 
 def assign(site: Site, image_id: str, store: str) -> None:

@@ -225,7 +225,7 @@ def scrapes_once(agents: Agents, troubles: set[str]) -> list[Samples]:
         return set().union(*map(shown, found)) == troubles
 
     try:
-        wait_for("troubles", ask, 60)
+        wait_for("troubles", ask)
     except TimeoutError:
         assert set().union(*map(shown, found)) == troubles
     return found

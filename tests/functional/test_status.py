@@ -142,6 +142,7 @@ class TestBusyAgent:
         answer = httpx.get(
             f"http://127.0.0.1:{port}/metrics",
             headers={"Accept": "application/openmetrics-text; version=1.0.0"},
+            timeout=60,
             trust_env=False,
         )
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
@@ -156,7 +157,7 @@ class TestBusyAgent:
 
     def test_status_port_is_read_only(self, port: int) -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
-            answer = httpx.request(method, f"http://127.0.0.1:{port}/", trust_env=False)
+            answer = httpx.request(method, f"http://127.0.0.1:{port}/", timeout=60, trust_env=False)
             assert answer.status_code == 405
         assert get(port, "/nothing").status_code == 404
 

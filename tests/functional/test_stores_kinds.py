@@ -121,9 +121,14 @@ def test_http_locations_are_finished_and_counted(new_site: SiteFactory) -> None:
     images = site.images.add_many([[Location("web", f"{url}{n}")] for n in range(3)])
     with site.agent() as agent:
         site.wait_scrubbed(images)
-        metrics = site.status(agent, "metrics")
-        (line,) = [line for line in metrics.splitlines() if 'outcome="not_ours"' in line]
-        assert line.endswith((" 3", " 3.0"))
+
+        def lines() -> list[str]:
+            metrics = site.status(agent, "metrics").splitlines()
+            return [line for line in metrics if 'outcome="not_ours"' in line]
+
+        # Each image is counted a moment after its row is written.
+        wait_for("the count", lambda: "".join(lines()).endswith((" 3", " 3.0")))
+        (line,) = lines()
         assert 'store="web"' in line
         for page in ("", "status"):
             site.status(agent, page)
@@ -169,7 +174,11 @@ class TestRbd:
         }
         with site.agent() as agent:
             site.wait_scrubbed([images[name] for name in ("fine", "missing", "snapshots")])
-            agent.wait_for_log("3 images are not scrubbed from store ceph (in use)")
+            agent.wait_for_log("not scrubbed from store ceph (in use)")
+            wait_for(
+                "all in use",
+                lambda: site.status(agent, "troubles").count('"state": "in use"') == 3,
+            )
             site.wait_swept(agent, 5)
             for name in ("busy", "watched", "trashbusy"):
                 assert site.images.status(images[name]) == PENDING

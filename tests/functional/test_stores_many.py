@@ -311,7 +311,7 @@ class TestLimits:
         self, objects: StoreServer, new_site: SiteFactory
     ) -> None:
         site = new_site(STORES, objects=s3_options(objects))
-        images = site.images.add_many(in_objects(objects, 120))
+        images = site.images.add_many(in_objects(objects, 300))
         before = len(objects.requests())
         quiet = {"debug": "false"}  # so that the rates are far below what an agent can do
 

@@ -31,10 +31,10 @@ def test_deletable_images_are_not_delayed(new_site: SiteFactory) -> None:
     stuck = [image for owner in owners for image in add(site, owner, 1, stuck=True)]
     good = [image for owner in owners[:12] for image in add(site, owner, 1, stuck=False)]
     with site.agent() as agent:
-        site.wait_scrubbed(good, deadline=20)
+        site.wait_scrubbed(good, deadline=60)
         agent.wait_for_log("not scrubbed from store file (not a file)")
         late = add(site, "owner29", 5, stuck=False)
-        site.wait_scrubbed(late, deadline=20)
+        site.wait_scrubbed(late, deadline=60)
         assert "does not work" not in agent.log
         assert "overloaded" not in agent.log
     assert not any(site.images.is_scrubbed(image_id) for image_id in stuck)

@@ -176,7 +176,7 @@ def test_two_passes_at_once_share_the_work_as_cron_runs_them(site: Site) -> None
     """No terminal, no lock; a scrubbed image is logged by one of them alone."""
     images = [site.seed.add(deleted_ago=2 * HOUR, owner=f"o{n % 5}") for n in range(300)]
     site.seed.write()
-    arguments = ("sweep", "--config-file", site.agent.config_path, "--quiet", "--wait", "20")
+    arguments = ("sweep", "--config-file", site.agent.config_path, "--quiet", "--wait", "60")
     passes = [
         commands.Command(arguments, site.agent.directory / name, site.agent.directory / name)
         for name in ("one", "two")

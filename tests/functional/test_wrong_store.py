@@ -195,7 +195,7 @@ def test_right_store_that_lost_three_images(new_site: SiteFactory) -> None:
         Path(location.url.removeprefix("file://")).unlink()
     ids = site.images.add_many([[location] for location in locations])
     with site.agent() as agent:
-        site.wait_scrubbed(ids, deadline=20)
+        site.wait_scrubbed(ids, deadline=60)
         for image_id in ids[:3]:
             agent.wait_for_log(f"{image_id} (deleted ")
         told = [line for line in agent.log.splitlines() if "had no data of" in line]

@@ -206,7 +206,7 @@ def test_agents_are_asked_at_the_same_time(
     asked = threading.Barrier(8)
 
     def respond(_path: str, _body: bytes) -> tuple[int, bytes]:
-        asked.wait(10)  # for the requests to the others
+        asked.wait(60)  # for the requests to the others
         return 200, json.dumps(WELL).encode()
 
     with ExitStack() as stack:

@@ -16,6 +16,7 @@ from evscrub.domain.address import Address
 from evscrub.intake import broker_probe
 from evscrub.intake.broker_probe import BrokerWatch
 from evscrub.telemetry.outage import Outage
+from tests.servers import free_port
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,7 @@ def test_brokers_of_a_url(url: str, hosts: list[tuple[str, int]]) -> None:
 
 def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker_probe, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(broker_probe, "_CONNECT_SECONDS", 60.0)
     told: list[bool] = []
     changed = anyio.Event()
 
@@ -56,8 +58,8 @@ def test_each_change_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         changed = anyio.Event()
 
     async def run() -> None:
-        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        port = free_port()  # nobody else's between the two listeners
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port)
         brokers = [Address("127.0.0.1", 1), Address("127.0.0.1", port)]
         async with anyio.create_task_group() as tasks:
             watch = BrokerWatch(Outage("The bus", "", time.monotonic), time.monotonic, brokers)

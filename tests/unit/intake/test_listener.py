@@ -20,6 +20,7 @@ from evscrub.intake import listener
 from evscrub.intake.listener import Dispatcher, Listener
 from evscrub.intake.notification import READ, DeleteEvent, MalformedError, NotForUsError
 from evscrub.telemetry import silence
+from tests.servers import wait_until
 
 SECRET = "swift+https://user:secret@host/container/object"
 
@@ -267,7 +268,8 @@ def test_a_silent_bus_is_joined_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
     anyio.run(run)
     assert joined == [True, False, True]
-    assert (Server.started, Server.stopped) == (2, 2)
+    # Nobody waits for a thread that takes long to stop.
+    wait_until(lambda: (Server.started, Server.stopped) == (2, 2), 30, "the stop")
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,9 @@ def test_event_loop_is_woken_once_for_many(store: Store) -> None:
         until = time.monotonic() + DEADLINE_SECONDS
         while len(store.workers._done) < 10 and time.monotonic() < until:
             time.sleep(0.001)  # noqa: ASYNC251 - the event loop is busy meanwhile
+        store.workers.close()  # a thread ends once it has seen that the loop is told
+        for thread in store.threads:
+            thread.join(DEADLINE_SECONDS)
         assert len(await store.ended(10)) == 10
 
     run(work)

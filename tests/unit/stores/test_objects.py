@@ -444,7 +444,7 @@ class TestDirectories:
     def test_unreadable_directory_is_neither_same_nor_contained(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        directories = Directories()
+        directories = Directories(60.0)
         assert directories.same("/a\0", "/b") is False
         monkeypatch.setattr(directories, "_look", lambda _path: None)
         assert directories.same("/images", "/images") is True
@@ -454,7 +454,7 @@ class TestDirectories:
 
     def test_directory_is_looked_up_again_after_a_while(self, tmp_path: Path) -> None:
         now = 0.0
-        directories = Directories(clock=lambda: now)
+        directories = Directories(60.0, lambda: now)
         (tmp_path / "a").mkdir()
         one, other = str(tmp_path / "a"), str(tmp_path / "b")
         assert directories.same(one, other) is False
@@ -467,7 +467,7 @@ class TestDirectories:
     def test_a_network_directory_may_be_mounted_twice(
         self, monkeypatch: pytest.MonkeyPatch, device: int, same: bool | None
     ) -> None:
-        directories = Directories()
+        directories = Directories(60.0)
         keys = {"/a": (device, 2), "/b": (device + 1, 2)}
         monkeypatch.setattr(directories, "_look", lambda path: Directory(path, keys[path]))
         assert directories.same("/a", "/b") is same
