@@ -5,13 +5,19 @@ Unlinking such a file removes the data of the image that has the link. Hard link
 stays until the last one is removed.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from oslo_log import log as logging
+
 from evscrub.stores.directories import Bounded
+
+LOG = logging.getLogger(__name__)
 
 #: Shortest time between two reads of a directory. It is longer for a slow directory, so that reads
 #: take at most a hundredth of the time.
@@ -20,6 +26,10 @@ _SHARE = 100
 #: How long to wait before a directory that did not answer is read again.
 _HUNG_SECONDS = 5.0
 _MOST_LINKS = 40  #: in a chain, the limit of Linux
+#: Errors of a directory that has no links, or none that anybody can follow. Any other, such as too
+#: many open files, tells nothing of its links.
+_HAS_NONE = (FileNotFoundError, NotADirectoryError, PermissionError)
+_IS_NO_LINK = {errno.EINVAL, errno.ENOENT}
 
 Entry = tuple[str, str]
 """A file: the real path of its directory, and its name there."""
@@ -61,7 +71,7 @@ class FileLinks:
     def leads_to(self, path: str, directories: list[str]) -> bool | None:
         """Return whether a symbolic link points to a file.
 
-        If a directory does not answer, the result of its last read is used.
+        If a directory does not answer, or cannot be read, the result of its last read is used.
 
         :param path: absolute path of the file.
         :param directories: where to look for links.
@@ -81,15 +91,20 @@ class FileLinks:
         listing = self._known.get(directory)
         return None if listing is None else listing.targets
 
-    def _list(self, directory: str) -> _Listing:
+    def _list(self, directory: str) -> _Listing | None:
+        """Return what is known of a directory, read anew if it may have changed; None on errors."""
         began = self._clock()
-        changed = _changed(directory)
         listing = self._known.get(directory)
-        is_same = listing is not None and listing.changed == changed
-        if listing is None or not (is_same and listing.is_final):
-            targets = frozenset(_targets(directory)) if changed else frozenset()
-            listing = _Listing(targets, changed, self._clock() - began, is_same)
-            self._known[directory] = listing
+        try:
+            changed = _changed(directory)
+            is_same = listing is not None and listing.changed == changed
+            if listing is None or not (is_same and listing.is_final):
+                targets = frozenset(_targets(directory)) if changed else frozenset()
+                listing = _Listing(targets, changed, self._clock() - began, is_same)
+                self._known[directory] = listing
+        except OSError as error:
+            LOG.debug("Cannot read the links in %s: %s", directory, error.strerror)
+            return None
         pause = max(_LEAST_SECONDS, _SHARE * listing.took)
         self._fresh_until[directory] = self._clock() + pause
         return listing
@@ -98,23 +113,24 @@ class FileLinks:
 def _changed(directory: str) -> int:
     try:
         return Path(directory).stat().st_mtime_ns
-    except OSError:
+    except _HAS_NONE:
         return 0
 
 
 def _targets(directory: str) -> Iterator[Entry]:
-    try:
-        with os.scandir(directory) as entries:
-            links = [entry.path for entry in entries if entry.is_symlink()]
-    except OSError:  # for example no permission to list it
-        return
+    links = []
+    with suppress(*_HAS_NONE), os.scandir(directory) as entries:
+        links = [entry.path for entry in entries if entry.is_symlink()]
     for link in links:
         path = Path(link)
         for _ in range(_MOST_LINKS):
             try:
                 path = path.parent / path.readlink()
-            except OSError:  # not a link, or it does not exist
-                break
+            except OSError as error:
+                # What a link leads to may be broken for good.
+                if error.errno in _IS_NO_LINK or str(path) != link:
+                    break
+                raise
             yield _entry(str(path))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -93,6 +94,27 @@ def test_missing_or_unreadable_directory_has_no_links(
 
     monkeypatch.setattr("os.scandir", refuse)
     assert FileLinks().leads_to(str(directory / "x"), [str(directory)]) is False
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize("call", ["os.scandir", "os.readlink", "pathlib.Path.stat"])
+def test_an_error_is_no_evidence_that_links_are_gone(
+    directory: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    links, new = FileLinks(clock=clock), FileLinks(clock=clock)
+    path, directories = str(directory / "x"), [str(directory)]
+    (directory / "link").symlink_to("x")
+    assert links.leads_to(path, directories) is True
+    with monkeypatch.context() as failing:
+        failing.setattr(call, Mock(side_effect=OSError(number, "")))
+        for _ in range(3):
+            clock.now += 10
+            assert links.leads_to(path, directories) is True
+            assert new.leads_to(path, directories) is None
+    (directory / "link").unlink()
+    clock.now += 10
+    assert links.leads_to(path, directories) is False
+    assert new.leads_to(path, directories) is False
 
 
 def test_a_directory_is_read_rarely(directory: Path, clock: Clock) -> None:
