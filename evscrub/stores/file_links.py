@@ -26,10 +26,9 @@ _SHARE = 100
 #: How long to wait before a directory that did not answer is read again.
 _HUNG_SECONDS = 5.0
 _MOST_LINKS = 40  #: in a chain, the limit of Linux
-#: Errors of a directory that has no links, or none that anybody can follow. Any other, such as too
-#: many open files, tells nothing of its links.
+#: Errors of a directory that has no links, or none that can be followed, and of a link that is
+#: gone. Any other, such as too many open files, tells nothing of the links.
 _HAS_NONE = (FileNotFoundError, NotADirectoryError, PermissionError)
-_IS_NO_LINK = {errno.EINVAL, errno.ENOENT}
 
 Entry = tuple[str, str]
 """A file: the real path of its directory, and its name there."""
@@ -126,9 +125,11 @@ def _targets(directory: str) -> Iterator[Entry]:
         for _ in range(_MOST_LINKS):
             try:
                 path = path.parent / path.readlink()
+            except _HAS_NONE:
+                break
             except OSError as error:
-                # What a link leads to may be broken for good.
-                if error.errno in _IS_NO_LINK or str(path) != link:
+                # EINVAL: it is no link. What a link leads to may be broken for good.
+                if error.errno == errno.EINVAL or str(path) != link:
                     break
                 raise
             yield _entry(str(path))

@@ -131,7 +131,7 @@ def test_images_wait_a_second_for_a_claim_that_takes_long() -> None:
 
 @pytest.mark.parametrize("stores", [["file"], ["file", "other"]], ids=" ".join)
 def test_a_pile_in_no_usable_store_is_claimed_in_batches(stores: list[str]) -> None:
-    """Such images take no slot, so that those of slow stores would wait long behind them."""
+    """They take no slot, and others may wait behind them."""
     world = Looks(2000)
     world.stores |= dict.fromkeys(stores, instant)
     world.resolve = Mock(side_effect=StoreNotUsableError(BAD_URL, ""))  # type: ignore[method-assign] # none is in a store

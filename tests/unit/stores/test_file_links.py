@@ -88,12 +88,10 @@ def test_missing_or_unreadable_directory_has_no_links(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert FileLinks().leads_to(str(directory / "x"), [str(directory / "nowhere")]) is False
-
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr("os.scandir", refuse)
-    assert FileLinks().leads_to(str(directory / "x"), [str(directory)]) is False
+    (directory / "link").symlink_to("x")
+    for call in ("os.readlink", "os.scandir"):
+        monkeypatch.setattr(call, Mock(side_effect=PermissionError(errno.EACCES, "")))
+        assert FileLinks().leads_to(str(directory / "x"), [str(directory)]) is False
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
