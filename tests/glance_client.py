@@ -51,6 +51,24 @@ class GlanceClient(client.GlanceClient):
                 raise TimeoutError(f"image {image_id} is not in store {store} after {deadline} s")
             time.sleep(0.05)
 
+    def import_into(self, image_id: str, data: bytes, stores: Sequence[str]) -> None:
+        """Stage an image's data and have it imported into several stores, all or none.
+
+        Return as soon as Glance has accepted the import.
+
+        :param image_id: the UUID of a queued image.
+        :param data: the image's data.
+        :param stores: names of the stores, in the order of the import.
+        """
+        headers = {"Content-Type": "application/octet-stream"}
+        self._http.put(f"/v2/images/{image_id}/stage", content=data, headers=headers)
+        body = {
+            "method": {"name": "glance-direct"},
+            "stores": list(stores),
+            "all_stores_must_succeed": True,
+        }
+        self._http.post(f"/v2/images/{image_id}/import", json=body)
+
     def delete_location(self, image_id: str, store: str) -> None:
         """Take a live image's data out of one of its stores.
 

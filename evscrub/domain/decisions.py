@@ -17,6 +17,9 @@ from typing import NamedTuple
 PENDING_DELETE = "pending_delete"
 ACTIVE = "active"
 DELETED = "deleted"
+#: Statuses of an image before it is active for the first time. A failed import into several stores
+#: leaves the locations of those that had succeeded pending, and the image queued or importing.
+_UNFINISHED = frozenset({"queued", "saving", "uploading", "importing", "killed"})
 
 
 class LocationRow(NamedTuple):
@@ -131,6 +134,7 @@ Decision = Scrub | Wait | Leave | Damaged
 
 #: Reasons of :class:`Leave`; a fixed set, because they are values of a metric's label.
 ALIVE = "alive"
+UNFINISHED = "not active yet"
 SCRUBBED = "already scrubbed"
 CLAIMED = "claimed by another agent"
 HELD = "held"
@@ -222,6 +226,10 @@ def _decide_live(
 ) -> Decision:
     if not pending:
         return Leave(ALIVE)
+    if not has_live and not image.deleted and image.status in _UNFINISHED:
+        # A next upload may write the same objects, and no row tells of it until it ends. The
+        # locations are scrubbed once the image is active or deleted.
+        return Leave(UNFINISHED)
     if not has_live:
         # After glance-scrubber --restore, or a DELETE that was interrupted before it marked the
         # image.

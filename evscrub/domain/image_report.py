@@ -10,6 +10,7 @@ from evscrub.domain.decisions import (
     DELETED,
     HELD,
     PENDING_DELETE,
+    UNFINISHED,
     Damaged,
     ImageRow,
     Kind,
@@ -183,6 +184,7 @@ def describe_any(
 ) -> ImageReport:
     """Return the report on an image as :func:`describe`, also if it has nothing to scrub."""
     image = seen.image
+    is_unfinished = decide(image, seen.locations, seen.now, policy) == Leave(UNFINISHED)
     return describe(seen, policy, reported, store_of) or ImageReport(
         id=image.id,
         name=seen.name,
@@ -193,7 +195,11 @@ def describe_any(
         due_at=None,
         due_in=None,
         state=SCRUBBED if image.status == DELETED else LIVE,
-        reason="nothing of it awaits scrubbing",
+        reason=(
+            "what a failed import left is scrubbed once the image is active or deleted"
+            if is_unfinished
+            else "nothing of it awaits scrubbing"
+        ),
     )
 
 

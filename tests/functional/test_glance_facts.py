@@ -24,6 +24,14 @@ from oslo_config import cfg
 from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance_config import GlanceConfig, run_command
+from evscrub.domain.decisions import (
+    UNFINISHED,
+    ImageRow,
+    Leave,
+    LocationRow,
+    Policy,
+    decide,
+)
 from tests.glance_client import GlanceClient
 from tests.glance_process import GlanceProcess
 from tests.servers import RabbitMQ, wait_until
@@ -265,6 +273,35 @@ def test_later_delete_keeps_the_time_of_a_removed_location(
     locations = registry.locations(image_id)
     assert locations["archive"]["deleted_at"] == first
     assert locations["fast"]["deleted_at"] > first
+
+
+def test_failed_import_leaves_locations_pending_of_an_image_that_is_not_active(
+    client: GlanceClient, registry: Registry, server: GlanceProcess
+) -> None:
+    """The stores that had succeeded before another one failed."""
+    image_id = client.create("an image")
+    data(server, "archive", image_id).write_bytes(b"in the way")
+    client.import_into(image_id, b"data", ["fast", "archive"])
+    wait_until(lambda: "fast" in registry.locations(image_id), 60, "the first store's row")
+    wait_until(
+        lambda: not client.get(image_id).get("os_glance_import_task"), 60, "the end of the import"
+    )
+    image = registry.image(image_id)
+    (row,) = registry.locations(image_id).values()
+    assert (row["status"], row["deleted"]) == ("pending_delete", True)
+    assert row["deleted_at"] is not None
+    assert data(server, "fast", image_id).read_bytes() == b"data"
+    assert (image["status"], image["deleted"]) == ("importing", False)
+    decision = decide(
+        ImageRow(image_id, None, None, image["status"], image["deleted"], None),
+        [LocationRow(row["id"], "", None, row["status"], True, row["deleted_at"], None)],
+        row["deleted_at"] + dt.timedelta(days=1),
+        Policy(scrub_time=dt.timedelta(0), claim_timeout=dt.timedelta(minutes=5)),
+    )
+    assert decision == Leave(UNFINISHED)
+    client.delete(image_id)
+    assert registry.image(image_id)["status"] in {"deleted", "pending_delete"}
+    assert registry.locations(image_id)["fast"]["status"] == "pending_delete"
 
 
 def test_glances_restore_breaks_the_image_and_a_second_delete_leaks_its_data(

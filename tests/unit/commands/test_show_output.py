@@ -145,3 +145,11 @@ def test_an_image_with_nothing_to_scrub_is_shown_too(status: str, state: str) ->
     read = json.loads(write(shown, "-f", "json"))
     assert (read["State"], read["Reason"]) == (state, "nothing of it awaits scrubbing")
     assert [one["Store"] for one in read["Locations"]] == ["fast"]
+
+
+def test_what_a_failed_import_left_is_explained() -> None:
+    image = ImageRow(ID, "owner", 1, "importing", False, None)
+    shown = Detail(Listed(image, "name", (location(1, "fast"),), NOW), None, Restorable())
+    read = json.loads(write(shown, "-f", "json"))
+    reason = "what a failed import left is scrubbed once the image is active or deleted"
+    assert (read["State"], read["Reason"]) == ("live", reason)

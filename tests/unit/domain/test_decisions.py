@@ -14,6 +14,7 @@ from evscrub.domain.decisions import (
     ALIVE,
     HELD,
     SCRUBBED,
+    UNFINISHED,
     Damaged,
     Decision,
     ImageRow,
@@ -238,6 +239,16 @@ def removed(updated: timedelta = timedelta(days=1), **interval: float) -> Locati
 )
 def test_live(status: str, locations: list[LocationRow], decision: Decision) -> None:
     assert decide(image(status), locations, NOW, POLICY) == decision
+
+
+@pytest.mark.parametrize("status", ["queued", "saving", "uploading", "importing", "killed"])
+@pytest.mark.parametrize("locations", [[ONE], [ONE, GONE], [location(deleted_at=None)]])
+def test_what_a_failed_import_left_waits_until_the_image_is_active_or_deleted(
+    status: str, locations: list[LocationRow]
+) -> None:
+    """A next upload may be writing the same objects."""
+    assert decide(image(status), locations, NOW, POLICY) == Leave(UNFINISHED)
+    assert isinstance(decide(image(status, deleted=True), locations, NOW, POLICY), Damaged)
 
 
 def test_orphans_are_left_if_turned_off() -> None:
