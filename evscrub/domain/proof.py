@@ -3,11 +3,13 @@
 
 An unmounted directory, a bucket with another name or the pool of another cluster lack the data too.
 A witness, which is an active image in the same part of the store with a known size, proves the
-store: if the witness is there, the store is right and missing data is gone. Without a witness,
-missing images are counted.
+store: if the witness is there, the store is right and missing data is gone. If an older witness is
+absent, that holds only for data that is younger than the witness: after a lazy unmount, a mount
+point has what was uploaded since. Without a witness, missing images are counted.
 """
 
 from collections import Counter
+from dataclasses import replace
 from enum import Enum
 from math import ceil
 from typing import NamedTuple
@@ -55,17 +57,21 @@ class ProofResult(Enum):
 
 
 class Proof(NamedTuple):
-    """What witnesses prove, with an absent witness if the store is wrong.
+    """What witnesses prove, and an absent witness.
 
-    :param image_id: id of an absent witness; empty unless the store is wrong.
-    :param size_bytes: its size.
-    :param owners: owners of the absent witnesses.
+    :param image_id: id of an absent witness; empty unless the store is wrong, or right only for
+        younger data.
+    :param size_bytes: its size, if the store is wrong.
+    :param owners: owners of the absent witnesses, if the store is wrong.
+    :param after_row_id: if the store is right, id of the location from which on that holds, because
+        an older witness is absent; 0 if none is.
     """
 
     result: ProofResult
     image_id: str = ""
     size_bytes: int = 0
     owners: frozenset[Owner] = frozenset()
+    after_row_id: int = 0
 
 
 class Missing:
@@ -86,16 +92,27 @@ class Missing:
         self._trusts_few = trusts_few
         #: Whether there was a witness the last time; None before the first judgement.
         self.is_provable: bool | None = None
-        self._parts: dict[str, _Part] = {}
+        #: By part, and whether an old witness is absent from it: then data that was found later,
+        #: which may be younger, proves nothing.
+        self._parts: dict[tuple[str, bool], _Part] = {}
         #: Pairs of part and image that was missing before other data of the part was found.
         self._proven: set[tuple[str, str]] = set()
 
     def judge(
-        self, proof: Proof, part: str, owner: Owner, image_id: str, now: float, *, unjudged: int = 0
+        self,
+        proof: Proof,
+        part: str,
+        owner: Owner,
+        image_id: str,
+        now: float,
+        *,
+        row_id: int,
+        unjudged: int = 0,
     ) -> Verdict:
         """Return the verdict on an image whose data a part of the store does not have.
 
         :param proof: what witnesses prove about that part.
+        :param row_id: id of the location whose data is missing.
         :param now: seconds, of a clock that never goes back.
         :param unjudged: number of due images for which no answer was judged yet; if the store is
             slow, its missing images take long to count.
@@ -103,8 +120,10 @@ class Missing:
         if not self.limit:
             return NOT_FOUND
         self.is_provable = proof.result is not ProofResult.NO_WITNESS
+        if proof == Proof(ProofResult.RIGHT):
+            self._parts.pop((part, True), None)
         match proof.result:
-            case ProofResult.RIGHT:
+            case ProofResult.RIGHT if row_id > proof.after_row_id:
                 return NOT_FOUND
             case ProofResult.WRONG:
                 what = f"image {proof.image_id} is active, and its {proof.size_bytes} bytes"
@@ -114,13 +133,20 @@ class Missing:
                 return Verdict(Outcome.STORE_TROUBLE, reason, hint=f"{what} are not there")
             case ProofResult.UNKNOWN:
                 return NO_PROOF
-        if (part, image_id) in self._proven:
+        is_doubtful = proof.result is ProofResult.RIGHT
+        if (part, image_id) in self._proven and not is_doubtful:
             self._proven.discard((part, image_id))
             return NOT_FOUND
-        if part not in self._parts and len(self._parts) >= _PARTS:
+        key = part, is_doubtful
+        if key not in self._parts and len(self._parts) >= _PARTS:
             del self._parts[next(iter(self._parts))]
-        known = self._parts.setdefault(part, _Part(self.limit, now, trusts_few=self._trusts_few))
-        return known.judge(owner, image_id, now, unjudged)
+        known = self._parts.setdefault(key, _Part(self.limit, now, trusts_few=self._trusts_few))
+        verdict = known.judge(owner, image_id, now, unjudged)
+        if verdict.outcome is Outcome.STORE_TROUBLE:
+            other = f"neither is image {proof.image_id}, which is active"
+            lack = other if is_doubtful else "it has no active image to compare with"
+            return replace(verdict, hint=f"{self.limit} images are not there, and {lack}")
+        return verdict
 
     def found(self, part: str, began: float) -> None:
         """Record that a part of the store had an image's data.
@@ -128,13 +154,14 @@ class Missing:
         :param began: when the request started, seconds. The file system may have been unmounted
             since, so the answer proves nothing about data that was missing after that.
         """
-        if part in self._parts:
+        key = part, False
+        if key in self._parts:
             if len(self._proven) >= _PROVEN:
                 self._proven.clear()
-            known = self._parts[part]
+            known = self._parts[key]
             self._proven.update((part, image_id) for image_id in known.take_missing_by(began))
             if known.is_empty:
-                del self._parts[part]
+                del self._parts[key]
 
     def change(self, limit: int) -> None:
         """Apply a limit; a new one counts from zero."""
@@ -199,12 +226,12 @@ class _Part:
             own[image_id] = now
             self._count += 1
         if now - self._began >= STILL_MISSING_SECONDS and self._is_too_much():
-            return self._too_many(TOO_MANY_MISSING)
+            return Verdict(Outcome.STORE_TROUBLE, TOO_MANY_MISSING)
         since = own.get(image_id, now)
         if now - since < STILL_MISSING_SECONDS:
             return UNPROVEN
         if self._missing_of(owner) >= self._limit:
-            return self._too_many(TOO_MANY_OF_ONE)
+            return Verdict(Outcome.STORE_TROUBLE, TOO_MANY_OF_ONE)
         possible = self._count + self._gone.total() + unjudged
         if (possible >= self._limit and now - since < OTHERS_SECONDS) or not self._trusts_few:
             return UNPROVEN
@@ -213,10 +240,6 @@ class _Part:
         self._gone[owner] += 1
         self._gone_at = now
         return NOT_FOUND
-
-    def _too_many(self, reason: str) -> Verdict:
-        hint = f"{self._limit} images are not there, and it has no active image to compare with"
-        return Verdict(Outcome.STORE_TROUBLE, reason, hint=hint)
 
     def _is_too_much(self) -> bool:
         # The images of one owner count for half of the limit at most, so that a single owner cannot

@@ -138,8 +138,7 @@ HIDDEN = Verdict(
 UNPROVEN = Verdict(
     Outcome.UNPROVEN,
     "unproven",
-    hint="the data is not there, and the store has no active image to prove that it is the right"
-    " store",
+    hint="the data is not there, and no active image proves that the store is the right one",
 )
 #: Missing, and the witnesses could not be checked: the row stays.
 NO_PROOF = Verdict(

@@ -4,22 +4,24 @@
 from collections import deque
 from collections.abc import Callable
 
+_OLDEST = 4
 _NEWEST = 4
 _BY_CHANCE = 4
 _KINDS = 256
 
 
 class _Sample:
-    __slots__ = ("by_chance", "count", "newest")
+    __slots__ = ("by_chance", "count", "newest", "oldest")
 
     def __init__(self) -> None:
         self.count = 0
+        self.oldest: list[int] = []
         self.newest: deque[int] = deque(maxlen=_NEWEST)
         self.by_chance: list[int] = []
 
 
 class Samples:
-    """The four newest ids of each kind, and four drawn uniformly from all of them.
+    """The four oldest and four newest ids of each kind, and four drawn uniformly from all of them.
 
     At most 256 kinds are kept; when there are more, the kind with the fewest ids is dropped.
 
@@ -40,6 +42,8 @@ class Samples:
                 del self._samples[least]
             sample = self._samples[kind] = _Sample()
         sample.count += 1
+        if len(sample.oldest) < _OLDEST:
+            sample.oldest.append(number)
         sample.newest.append(number)
         if len(sample.by_chance) < _BY_CHANCE:
             sample.by_chance.append(number)
@@ -47,8 +51,8 @@ class Samples:
             sample.by_chance[at] = number
 
     def of(self, kind: str) -> list[int]:
-        """Return the sampled ids of a kind, the newest ones first."""
+        """Return the sampled ids of a kind in ascending order."""
         sample = self._samples.get(kind)
         if sample is None:
             return []
-        return list(dict.fromkeys([*reversed(sample.newest), *sample.by_chance]))
+        return sorted({*sample.oldest, *sample.by_chance, *sample.newest})

@@ -207,7 +207,13 @@ class Lanes:
             proof = proofs.get(part, Proof(ProofResult.UNKNOWN))
             unjudged = self._queue.ready(lane.name) + lane.claiming.images + lane.unjudged
             meaning = lane.missing.judge(
-                proof, part, job.owner, job.image_id, now, unjudged=unjudged
+                proof,
+                part,
+                job.owner,
+                job.image_id,
+                now,
+                row_id=min(location.ids),
+                unjudged=unjudged,
             )
         job.judge(location, lane.name, meaning, answer.ended_at)
         change = lane.answered(meaning, Origin(job.owner, part, job.first), now)

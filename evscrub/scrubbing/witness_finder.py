@@ -32,31 +32,41 @@ class WitnessFinder:
         self._resolve = resolve
 
     def find(self, store: str, part: str) -> list[Witness]:
-        """Return up to three witnesses in a part of a store, of different owners if any; blocks.
+        """Return up to three witnesses in a part of a store, the oldest first; blocks.
+
+        They are of different owners and ages, if any.
 
         :param part: see :func:`evscrub.domain.object_identity.endpoint`.
         :returns: empty if no live image is known.
         """
-        ids = list(self._ids(part))
+        ids = self._ids(part)
         live = self._read(ids) if ids else {}
         found = []
-        for number in ids:
-            if number not in live:
-                continue
-            image_id, row, size_bytes, owner = live[number]
+        for _, (image_id, row, size_bytes, owner) in sorted(live.items()):
             try:
                 target = self._resolve(row)
             except (StoreNotUsableError, ValueError):
                 continue
             if target.store == store and target.endpoint == part:
-                found.append(Witness(image_id, target, size_bytes, owner))
+                found.append(Witness(image_id, row.id, target, size_bytes, owner))
         return _choose(found)
 
 
 def _choose(found: Sequence[Witness]) -> list[Witness]:
-    """Choose one witness of each owner first; of too many, the first two and the last."""
-    by_owner = {witness.owner: witness for witness in reversed(found)}
-    chosen = list(by_owner.values())[::-1]
+    """Choose three witnesses: one of each owner first, and of those the oldest, middle and newest.
+
+    :param found: in ascending order; so is the result.
+    """
+    if len(found) <= _ENOUGH:
+        return list(found)
+    oldest_of = {witness.owner: witness for witness in reversed(found)}
+    chosen = sorted(oldest_of.values(), key=_row_id)
     if len(chosen) < _ENOUGH:
-        chosen += [witness for witness in found if witness not in chosen]
-    return chosen if len(chosen) <= _ENOUGH else [*chosen[: _ENOUGH - 1], chosen[-1]]
+        others = [witness for witness in found if witness not in chosen]
+        chosen += [others[-1], others[len(others) // 2]][: _ENOUGH - len(chosen)]
+        return sorted(chosen, key=_row_id)
+    return [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
+
+
+def _row_id(witness: Witness) -> int:
+    return witness.row_id

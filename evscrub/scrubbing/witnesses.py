@@ -2,13 +2,14 @@
 """Looks for live images in stores, to prove that data reported missing is gone.
 
 A proof must be newer than the answer that it proves, because a file system may have been unmounted
-between the two. Concurrent callers share the next proof: however many images are missing, a part of
-a store is asked at most twice a second.
+between the two. It must not rest on a young image while an older one is absent: after a lazy
+unmount, the mount point has what was uploaded since, and nothing else. Concurrent callers share the
+next proof: however many images are missing, a part of a store is asked at most twice a second.
 """
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import anyio
@@ -42,11 +43,13 @@ _PARTS = 1024
 class Witness(NamedTuple):
     """A location of a live image, whose data the store must have.
 
+    :param row_id: id of the location's row: ids ascend in the order in which data was written.
     :param size_bytes: size in the registry, more than 0.
     :param owner: owner of the image.
     """
 
     image_id: str
+    row_id: int
     target: Target
     size_bytes: int
     owner: Owner = None
@@ -62,7 +65,7 @@ class Asks(Protocol):
 class Witnesses:
     """Proves parts of stores, one proof of each part at a time.
 
-    :param find: returns a few witnesses, given a store and a part of it; blocks.
+    :param find: returns a few witnesses, the oldest first, given a store and a part of it; blocks.
     """
 
     def __init__(
@@ -122,7 +125,10 @@ class Witnesses:
         return began >= since
 
     async def _ask(self, store: str, part: str) -> Proof:
-        """Look for live images; one absent twice, and live both times, proves the store wrong."""
+        """Look for live images, and again if one is absent.
+
+        If none is there, one that is absent twice, and live both times, proves the store wrong.
+        """
         absent: set[str] = set()
         for again in (False, True):
             if again:
@@ -130,20 +136,34 @@ class Witnesses:
             witnesses = await self._context.calls.call(self._find, store, part)
             if not witnesses:
                 return Proof(ProofResult.NO_WITNESS)
-            found = []
-            for witness in witnesses:
-                presence = await self._look_for(store, witness)
-                if presence is Presence.THERE:
-                    return Proof(ProofResult.RIGHT)
-                found.append(presence)
-            if Presence.UNKNOWN in found:
-                return Proof(ProofResult.UNKNOWN)
-            for witness in witnesses:
-                if witness.image_id in absent:
-                    owners = frozenset(one.owner for one in witnesses)
-                    return Proof(ProofResult.WRONG, witness.image_id, witness.size_bytes, owners)
-            absent.update(witness.image_id for witness in witnesses)
+            older, there = await self._look_for_any(store, witnesses)
+            if there is None:
+                if Presence.UNKNOWN in older:
+                    return Proof(ProofResult.UNKNOWN)
+                for witness in witnesses:
+                    if witness.image_id in absent:
+                        owners = frozenset(one.owner for one in witnesses)
+                        name, size_bytes = witness.image_id, witness.size_bytes
+                        return Proof(ProofResult.WRONG, name, size_bytes, owners)
+                absent.update(witness.image_id for witness in witnesses)
+            elif Presence.ABSENT not in older:
+                return Proof(ProofResult.RIGHT)
+            elif again:
+                name = witnesses[older.index(Presence.ABSENT)].image_id
+                return Proof(ProofResult.RIGHT, name, after_row_id=there.row_id)
         return Proof(ProofResult.UNKNOWN)
+
+    async def _look_for_any(
+        self, store: str, witnesses: Iterable[Witness]
+    ) -> tuple[list[Presence], Witness | None]:
+        """Return the first witness that a store has, after the answers for those before it."""
+        found: list[Presence] = []
+        for witness in witnesses:
+            presence = await self._look_for(store, witness)
+            if presence is Presence.THERE:
+                return found, witness
+            found.append(presence)
+        return found, None
 
     async def _look_for(self, store: str, witness: Witness) -> Presence:
         """Return whether the store has a witness; UNKNOWN if it hangs."""

@@ -107,6 +107,35 @@ def test_no_file_system_is_mounted(new_site: SiteFactory) -> None:
     check(store, 5)
 
 
+def test_uploads_since_a_lazy_unmount_prove_nothing(new_site: SiteFactory) -> None:
+    """The mount point has them alone, and Glance still serves what it had open."""
+    site = new_site()
+    store = in_directory(site, with_other_files)
+    (kept,) = store.seed(1)
+    live = site.images.add(kept._replace(status="active"), status="active")
+    locations = store.seed(25)
+    ids = site.images.add_many([[location] for location in locations])
+    store.go_wrong()
+    uploads = store.seed(6)
+    for upload in uploads[:3]:
+        site.images.add(upload._replace(status="active"), status="active")
+    site.images.add_many([[upload] for upload in uploads[3:]], age=30)
+    with site.agent({"retry_initial": 0.5, "retry_max": 2}) as agent:
+        agent.wait_for_log(
+            f"is paused: 20 images are not there, and neither is image {live}, which is active"
+        )
+        site.wait_swept(agent)
+        assert "had no data" not in agent.log
+        assert not any(map(site.images.is_scrubbed, ids))
+        store.mend()
+        agent.reload()
+        site.wait_scrubbed(ids)
+        missed = [line for line in agent.log.splitlines() if "had no data of" in line]
+        assert not any(image_id in line for line in missed for image_id in ids)
+    assert not any(map(store.has, locations))
+    assert store.has(kept)
+
+
 def in_objects(site: Site, server: StoreServer, locate: Callable[[str], str]) -> Store:
     """Return an object store; the wrong one has the container without the objects."""
     names: list[str] = []

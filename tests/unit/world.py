@@ -291,7 +291,7 @@ class World:
     def find_witnesses(self, store: str, part: str) -> list[Witness]:
         if store not in self.live:
             return []
-        return [Witness("live", Target(store, f"{store}://{part}/live", store), 1)]
+        return [Witness("live", 0, Target(store, f"{store}://{part}/live", store), 1)]
 
     def _set(self, image_id: str, status: str) -> None:
         image, rows = self._images[image_id]

@@ -32,11 +32,16 @@ LATER = STILL_MISSING_SECONDS
 
 
 def reasons(
-    missing: Missing, count: int, now: float, owners: str = "ab", part: str = "p"
+    missing: Missing,
+    count: int,
+    now: float,
+    owners: str = "ab",
+    part: str = "p",
+    proof: Proof = NO_WITNESS,
 ) -> list[str]:
     """Judge so many images, of owners in turn; the same ones each time."""
     return [
-        missing.judge(NO_WITNESS, part, owners[n % len(owners)], f"i{n}", now).reason
+        missing.judge(proof, part, owners[n % len(owners)], f"i{n}", now, row_id=n + 1).reason
         for n in range(count)
     ]
 
@@ -45,35 +50,84 @@ def reasons(
 def test_present_witness_proves_any_number(count: int) -> None:
     missing = Missing(20)
     right = Proof(ProofResult.RIGHT)
-    assert {missing.judge(right, "p", "o", f"i{n}", 0) for n in range(count)} == {NOT_FOUND}
+    assert {missing.judge(right, "p", "o", f"i{n}", 0, row_id=1) for n in range(count)} == {
+        NOT_FOUND
+    }
     assert missing.is_provable
 
 
 def test_absent_witness_stops_at_the_first_image() -> None:
     wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({"o", "other"}))
-    verdict = Missing(20).judge(wrong, "p", "o", "i", 0)
+    verdict = Missing(20).judge(wrong, "p", "o", "i", 0, row_id=1)
     assert verdict.reason == WRONG_STORE
     assert verdict.hint == "image live is active, and its 7 bytes are not there"
+
+
+class TestWithAnOldWitnessAbsent:
+    """After a lazy unmount the mount point has what was uploaded since."""
+
+    DOUBT = Proof(ProofResult.RIGHT, "old", after_row_id=25)
+
+    def test_data_that_is_younger_than_the_witness_is_gone(self) -> None:
+        verdicts = reasons(Missing(20), 100, 0, proof=self.DOUBT)
+        assert verdicts == ["unproven"] * 25 + ["not_found"] * 75
+
+    def test_older_data_is_counted(self) -> None:
+        missing = Missing(20)
+        for now in (0, LATER):
+            verdicts = reasons(missing, 19, now, proof=self.DOUBT)
+        assert verdicts == ["not_found"] * 19
+        assert reasons(missing, 25, LATER, proof=self.DOUBT)[-1] == TOO_MANY_MISSING
+        (verdict,) = {
+            missing.judge(self.DOUBT, "p", owner, "i25", LATER, row_id=25) for owner in "ab"
+        }
+        assert verdict.hint == "20 images are not there, and neither is image old, which is active"
+        assert missing.is_provable
+
+    def test_data_that_is_found_meanwhile_proves_nothing(self) -> None:
+        """It may be younger, and then it is not in the file system that is missing."""
+        missing = Missing(20)
+        reasons(missing, 25, 0, proof=self.DOUBT)
+        missing.found("p", 1)
+        assert reasons(missing, 25, LATER, proof=self.DOUBT) == [TOO_MANY_MISSING] * 25
+
+    def test_what_was_proven_without_the_doubt_is_judged_again(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 5, 0)
+        missing.found("p", 1)
+        assert reasons(missing, 5, 2, proof=self.DOUBT) == ["unproven"] * 5
+        assert reasons(missing, 5, 2) == ["not_found"] * 5
+
+    def test_the_count_ends_with_the_doubt(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 25, 0, proof=self.DOUBT)
+        assert reasons(missing, 1, 1, proof=Proof(ProofResult.RIGHT)) == ["not_found"]
+        assert reasons(missing, 25, LATER, proof=self.DOUBT) == ["unproven"] * 25
+
+    def test_a_pass_takes_nothing_as_gone(self) -> None:
+        missing = Missing(20, trusts_few=False)
+        for now in (0, LATER, 100 * LATER):
+            assert reasons(missing, 5, now, proof=self.DOUBT) == ["unproven"] * 5
 
 
 @pytest.mark.parametrize("owner", ["o", None])
 def test_images_of_one_owner_do_not_pause_the_store(owner: str | None) -> None:
     """Whoever may write locations can have an active image whose data is another's, or none."""
     wrong = Proof(ProofResult.WRONG, "live", 7, frozenset({owner}))
-    verdict = Missing(20).judge(wrong, "p", owner, "i", 0)
+    verdict = Missing(20).judge(wrong, "p", owner, "i", 0, row_id=1)
     assert (verdict.outcome, verdict.reason) == (Outcome.STORE_TROUBLE, WRONG_FOR_ONE)
-    assert Missing(20).judge(wrong, "p", "another", "i", 0).reason == WRONG_STORE
+    assert Missing(20).judge(wrong, "p", "another", "i", 0, row_id=1).reason == WRONG_STORE
 
 
 def test_no_proof_without_an_answer() -> None:
     missing = Missing(20)
     for now in range(100):
-        assert missing.judge(Proof(ProofResult.UNKNOWN), "p", "o", "i", now) is NO_PROOF
+        assert missing.judge(Proof(ProofResult.UNKNOWN), "p", "o", "i", now, row_id=1) is NO_PROOF
 
 
 @pytest.mark.parametrize("result", ProofResult)
 def test_limit_of_zero_takes_any_missing_data_as_gone(result: ProofResult) -> None:
-    assert Missing(0).judge(Proof(result), "p", "o", "i", 0) is NOT_FOUND
+    assert Missing(0).judge(Proof(result), "p", "o", "i", 0, row_id=1) is NOT_FOUND
 
 
 class TestWithoutWitness:
@@ -97,7 +151,7 @@ class TestWithoutWitness:
                 _, owner, image_id = waiting.popleft()
             else:
                 owner, image_id = next(fresh)
-            reason = missing.judge(NO_WITNESS, "p", owner, image_id, now).reason
+            reason = missing.judge(NO_WITNESS, "p", owner, image_id, now, row_id=1).reason
             if reason == "unproven":
                 waiting.append((now + LATER, owner, image_id))
             elif reason == "not_found":
@@ -131,7 +185,9 @@ class TestWithoutWitness:
         missing = Missing(20)
 
         def judge(image_id: str, now: float, unjudged: int) -> str:
-            return missing.judge(NO_WITNESS, "p", "a", image_id, now, unjudged=unjudged).reason
+            return missing.judge(
+                NO_WITNESS, "p", "a", image_id, now, row_id=1, unjudged=unjudged
+            ).reason
 
         assert [judge(f"i{n}", 0, 100) for n in range(5)] == ["unproven"] * 5
         assert judge("i0", LATER, 15) == "unproven"
@@ -147,7 +203,7 @@ class TestWithoutWitness:
             assert reasons(missing, 5, now) == ["unproven"] * 5
         missing.found("p", 1)
         assert reasons(missing, 5, 101 * LATER) == ["not_found"] * 5
-        assert missing.judge(Proof(ProofResult.RIGHT), "p", "a", "i", 0) is NOT_FOUND
+        assert missing.judge(Proof(ProofResult.RIGHT), "p", "a", "i", 0, row_id=1) is NOT_FOUND
 
     def test_found_data_proves_images_missing_before(self) -> None:
         missing = Missing(20)
@@ -171,7 +227,9 @@ class TestWithoutWitness:
         reasons(missing, 19, 0)
         reasons(missing, 19, LATER)
         missing.found("p", 1)
-        assert missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER).reason == TOO_MANY_MISSING
+        assert (
+            missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER, row_id=1).reason == TOO_MANY_MISSING
+        )
 
     def test_data_found_in_another_part_proves_nothing(self) -> None:
         missing = Missing(20)
@@ -208,10 +266,10 @@ class TestWithoutWitness:
         missing = Missing(3)
         for number in range(30_000):
             owner = str(number % 7000)
-            missing.judge(NO_WITNESS, f"p{number % 600}", owner, f"i{number}", 0)
+            missing.judge(NO_WITNESS, f"p{number % 600}", owner, f"i{number}", 0, row_id=1)
             missing.found(f"p{number % 50}", 0)
         for number in range(30_000):
-            missing.judge(NO_WITNESS, "p", str(number), f"i{number}", 0)
+            missing.judge(NO_WITNESS, "p", str(number), f"i{number}", 0, row_id=1)
         assert len(missing._parts) <= 256
         assert len(missing._proven) <= 10_000 + 3000
         assert all(len(part._since) <= 1000 for part in missing._parts.values())
@@ -240,7 +298,7 @@ class TestWithoutWitness:
             image_id = f"{owner}{number}"
             if found:
                 missing.found(part, now)
-            verdict = missing.judge(NO_WITNESS, part, owner, image_id, now)
+            verdict = missing.judge(NO_WITNESS, part, owner, image_id, now, row_id=1)
             if verdict is NOT_FOUND:
                 assert (part, image_id) in seen
                 seen.discard((part, image_id))

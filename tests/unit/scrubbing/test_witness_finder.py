@@ -22,21 +22,22 @@ from tests.unit.registry.test_shared_urls import Registry
 
 
 class TestSamples:
-    def test_newest_come_first_with_some_of_any_age(self) -> None:
+    def test_oldest_and_newest_are_kept_with_some_of_any_age(self) -> None:
         samples = Samples(random.Random(1).randrange)
         for number in range(10_000):
             samples.add("a", number)
         ids = samples.of("a")
-        assert ids[:4] == [9999, 9998, 9997, 9996]
-        assert len(ids) == 8
-        assert min(ids) < 5000
+        assert ids[:4] == [0, 1, 2, 3]
+        assert ids[8:] == [9996, 9997, 9998, 9999]
+        assert ids == sorted(ids)
+        assert ids[4] < 5000
 
-    @pytest.mark.parametrize("count", [0, 1, 3, 5])
+    @pytest.mark.parametrize("count", [0, 1, 3, 5, 8])
     def test_all_of_a_few_are_kept(self, count: int) -> None:
         samples = Samples(random.Random(1).randrange)
         for number in range(count):
             samples.add("a", number)
-        assert sorted(samples.of("a")) == list(range(count))
+        assert samples.of("a") == list(range(count))
 
     def test_many_small_parts_do_not_crowd_out_a_large_one(self) -> None:
         samples = Samples(random.Random(1).randrange)
@@ -91,21 +92,40 @@ def site() -> Site:
     return Site()
 
 
-def test_finds_the_newest_and_another(site: Site) -> None:
+def test_finds_the_oldest_one_in_the_middle_and_the_newest(site: Site) -> None:
     numbers = [site.add(f"s3://k:s@host/glance/{n}") for n in range(20)]
+    oldest, middle, newest = site.find("fast", "s3/glance")
+    assert (oldest, newest) == (numbers[0], numbers[-1])
+    assert middle in numbers[4:-4]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_finds_all_of_a_few(site: Site, count: int) -> None:
+    numbers = [site.add(f"s3://k:s@host/glance/{n}") for n in range(count)]
+    assert site.find("fast", "s3/glance") == numbers
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_finds_witnesses_of_different_owners(site: Site, before: int) -> None:
+    mine = [site.add(f"s3://k:s@host/glance/{n}", owner="evil") for n in range(4 * before)]
+    others = [site.add(f"s3://k:s@host/glance/1{n}", owner=f"o{n}") for n in range(200)]
+    mine += [site.add(f"s3://k:s@host/glance/2{n}", owner="evil") for n in range(4)]
     found = site.find("fast", "s3/glance")
-    assert found[:2] == numbers[:-3:-1]
     assert len(found) == 3
-    assert found[2] in numbers
+    assert found == sorted(found)
+    assert len(set(found) & set(mine)) <= 1
+    assert set(found) <= {*others, *mine}
 
 
-def test_finds_witnesses_of_different_owners(site: Site) -> None:
-    others = [site.add(f"s3://k:s@host/glance/{n}", owner=f"o{n}") for n in range(200)]
-    newest = [site.add(f"s3://k:s@host/glance/{n}", owner="evil") for n in range(200, 204)]
-    first, *rest = site.find("fast", "s3/glance")
-    assert first == newest[-1]
-    assert len(rest) == 2
-    assert set(rest) <= set(others)
+@pytest.mark.parametrize("own", [0, 1, 8])
+def test_finds_one_of_each_of_two_owners(site: Site, own: int) -> None:
+    numbers = [site.add(f"s3://k:s@host/glance/{n}") for n in range(9)]
+    with site.registry.engine.begin() as connection:
+        one = images.c.id == f"image-{numbers[own]}"
+        connection.execute(sa.update(images).where(one).values(owner="another"))
+    found = site.find("fast", "s3/glance")
+    assert {numbers[0], numbers[own]} <= set(found)
+    assert len(found) == 3
 
 
 def test_spelling_of_a_url_does_not_create_a_part(site: Site) -> None:

@@ -21,6 +21,8 @@ from tests.unit.simulated_loop import run
 from tests.unit.world import SETTINGS, simulated_threads
 
 THERE, ABSENT, UNKNOWN = Presence
+RIGHT = Proof(ProofResult.RIGHT)
+WRONG = Proof(ProofResult.WRONG, "w1", 7, frozenset({None}))
 
 
 class Site:
@@ -37,7 +39,10 @@ class Site:
         self.looks += 1
         if self.away:
             raise RegistryAwayError
-        return [Witness(name, Target(store, f"{part}/{name}", "s3"), 7) for name in self.presences]
+        return [
+            Witness(name, number, Target(store, f"{part}/{name}", "s3"), 7)
+            for number, name in enumerate(self.presences, 1)
+        ]
 
     def look_for(self, target: Target, size_bytes: int) -> Presence:
         assert size_bytes == 7
@@ -77,27 +82,26 @@ class Site:
 
 
 @pytest.mark.parametrize(
-    ("presences", "result", "asked"),
+    ("presences", "proof", "asked"),
     [
-        ([], ProofResult.NO_WITNESS, 0),
-        ([THERE], ProofResult.RIGHT, 1),
-        ([THERE, ABSENT], ProofResult.RIGHT, 1),
-        ([ABSENT, THERE], ProofResult.RIGHT, 2),
-        ([UNKNOWN, ABSENT, THERE], ProofResult.RIGHT, 3),
-        ([UNKNOWN], ProofResult.UNKNOWN, 1),
-        ([ABSENT, UNKNOWN, ABSENT], ProofResult.UNKNOWN, 3),
-        ([ABSENT], ProofResult.WRONG, 2),
-        ([ABSENT, ABSENT, ABSENT], ProofResult.WRONG, 6),
+        ([], Proof(ProofResult.NO_WITNESS), 0),
+        ([THERE], RIGHT, 1),
+        ([THERE, ABSENT], RIGHT, 1),
+        ([UNKNOWN, THERE], RIGHT, 2),
+        ([ABSENT, THERE], Proof(ProofResult.RIGHT, "w1", after_row_id=2), 4),
+        ([UNKNOWN, ABSENT, THERE], Proof(ProofResult.RIGHT, "w2", after_row_id=3), 6),
+        ([UNKNOWN], Proof(ProofResult.UNKNOWN), 1),
+        ([ABSENT, UNKNOWN, ABSENT], Proof(ProofResult.UNKNOWN), 3),
+        ([ABSENT], WRONG, 2),
+        ([ABSENT, ABSENT, ABSENT], WRONG, 6),
     ],
 )
-def test_result_follows_from_the_presences(
-    presences: list[Presence], result: ProofResult, asked: int
+def test_proof_follows_from_the_presences(
+    presences: list[Presence], proof: Proof, asked: int
 ) -> None:
-    site = Site(**{f"w{n}": presence for n, presence in enumerate(presences)})
-    (proof,) = site.prove()
-    assert proof.result is result
+    site = Site(**{f"w{n}": presence for n, presence in enumerate(presences, 1)})
+    assert site.prove() == [proof]
     assert len(site.asked) == asked
-    assert (proof.image_id, proof.size_bytes) == (("w0", 7) if result.name == "WRONG" else ("", 0))
 
 
 def test_a_store_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,8 +188,29 @@ def test_image_that_changes_meanwhile_is_no_proof(
 ) -> None:
     site = Site(w=ABSENT)
     site.meanwhile = lambda: meanwhile(site)
-    (proof,) = site.prove()
-    assert proof.result is result
+    assert site.prove()[0].result is result
+
+
+@pytest.mark.parametrize(
+    ("later", "proof"),
+    [
+        ({"new": THERE}, RIGHT),  # it was being deleted
+        ({"old": THERE, "new": THERE}, RIGHT),
+        ({"old": ABSENT}, Proof(ProofResult.UNKNOWN)),
+        ({}, Proof(ProofResult.NO_WITNESS)),
+    ],
+)
+def test_an_old_image_that_is_absent_once_casts_no_doubt(
+    later: dict[str, Presence], proof: Proof
+) -> None:
+    site = Site(old=ABSENT, new=THERE)
+
+    def change() -> None:
+        if len(site.asked) == 2:
+            site.presences = later
+
+    site.meanwhile = change
+    assert site.prove() == [proof]
 
 
 def test_parts_and_stores_are_proven_separately() -> None:
