@@ -27,6 +27,8 @@ _PAGE_ROWS = 5000
 _SHOWN_PLACES = 5
 #: Active images looked for in each part of a store, so that a single lost one proves nothing.
 _WITNESSES = 3
+_NEWEST_FIRST = image_locations.c.id.desc()
+_OLDEST_FIRST = image_locations.c.id.asc()
 
 
 def stores(subject: Subject) -> Findings:
@@ -76,7 +78,7 @@ def locations(subject: Subject) -> Findings:
     """Check that the newest locations can be read and belong to stores configured here."""
     found = Findings()
     reasons: Counter[str] = Counter()
-    rows = _newest(subject, image_locations.c.status != DELETED)
+    rows = _sample(subject, _NEWEST_FIRST, image_locations.c.status != DELETED)
     for row, _ in rows:
         try:
             subject.stores.resolve(row)
@@ -93,18 +95,9 @@ def locations(subject: Subject) -> Findings:
 
 
 def witnesses(subject: Subject) -> Findings:
-    """Check that each store has some of its newest active images, by their sizes."""
+    """Check that each store has some of its newest and oldest active images, by their sizes."""
     found = Findings()
-    active = (image_locations.c.status == ACTIVE, images.c.status == ACTIVE, images.c.size > 0)
-    asked: dict[tuple[str, str], list[Presence]] = {}
-    for row, size_bytes in _newest(subject, *active):
-        try:
-            target = subject.stores.resolve(row)
-        except StoreNotUsableError:
-            continue  # the other checks report it
-        part = asked.setdefault((target.store, target.endpoint), [])
-        if len(part) < _WITNESSES and Presence.THERE not in part:
-            part.append(subject.stores.look_for(target, size_bytes))
+    asked, old = _look_for(subject, _NEWEST_FIRST), _look_for(subject, _OLDEST_FIRST)
     stores = sorted({store for store, _ in asked})
     for store in stores:
         parts = [presences for (name, _), presences in asked.items() if name == store]
@@ -121,6 +114,20 @@ def witnesses(subject: Subject) -> Findings:
                 f"The store {store} does not say whether it has an active image, so data that it"
                 " lacks cannot be proven to be deleted, and its images wait."
             )
+        without_old = [
+            part
+            for part, presences in asked.items()
+            if part[0] == store
+            and Presence.THERE in presences
+            and set(old.get(part, ())) == {Presence.ABSENT}
+        ]
+        if without_old:
+            found.warn(
+                f"The store {store} has its newest active images and none of the oldest ones looked"
+                " for: delete them in Glance if they are lost, or mount its file system, which"
+                " later uploads may hide. Until then old deleted images that it lacks are counted,"
+                " see [scrubber] not_found_limit."
+            )
     if without := [name for name in subject.stores.deletable if name not in stores]:
         found.note(
             f"No active image can prove that {' and '.join(without)} is the right store: images"
@@ -129,6 +136,26 @@ def witnesses(subject: Subject) -> Findings:
     if stores and not found.code:
         found.note(f"Active images are there: {', '.join(stores)}.")
     return found
+
+
+def _look_for(
+    subject: Subject, order: sa.UnaryExpression[int]
+) -> dict[tuple[str, str], list[Presence]]:
+    """Look for the first few active images of each part of a store, until one is there.
+
+    :returns: the answers, by store and part of it.
+    """
+    active = (image_locations.c.status == ACTIVE, images.c.status == ACTIVE, images.c.size > 0)
+    asked: dict[tuple[str, str], list[Presence]] = {}
+    for row, size_bytes in _sample(subject, order, *active):
+        try:
+            target = subject.stores.resolve(row)
+        except StoreNotUsableError:
+            continue  # the other checks report it
+        part = asked.setdefault((target.store, target.endpoint), [])
+        if len(part) < _WITNESSES and Presence.THERE not in part:
+            part.append(subject.stores.look_for(target, size_bytes))
+    return asked
 
 
 def foreign(subject: Subject) -> Findings:
@@ -155,13 +182,15 @@ def foreign(subject: Subject) -> Findings:
     return found
 
 
-def _newest(subject: Subject, *where: sa.ColumnElement[bool]) -> list[tuple[LocationRow, int]]:
-    """Return the newest locations that match, with the sizes of their images."""
+def _sample(
+    subject: Subject, order: sa.UnaryExpression[int], *where: sa.ColumnElement[bool]
+) -> list[tuple[LocationRow, int]]:
+    """Return the first locations that match, with the sizes of their images."""
     query = (
         sa.select(*LOCATION_COLUMNS, images.c.size)
         .join(images, images.c.id == image_locations.c.image_id, isouter=True)
         .where(*where)
-        .order_by(image_locations.c.id.desc())
+        .order_by(order)
         .limit(_SAMPLE_ROWS)
     )
     rows = registry.read(subject, lambda session: session.execute(query).all())

@@ -254,10 +254,11 @@ scrubber_opts = [
         help="Number of images in a row whose data a store without any active image may lack"
         " before the store is paused: an unmounted file store or a wrong bucket lacks all"
         " data. While other projects have images in the store, the images of one project count"
-        " for half of the limit at most. If the store has an active image, evscrub asks for"
-        " that image instead and pauses the store at the first missing image if it is not"
-        " there. 0 turns both checks off: all missing data is taken as deleted. A higher limit"
-        " needs more missing images before a wrong store is noticed.",
+        " for half of the limit at most. If the store should have active images, evscrub asks"
+        " for some of them instead, and pauses the store at the first missing image if none is"
+        " there; if only an old one is absent, data that is older than the others is counted"
+        " too. 0 turns all checks off: all missing data is taken as deleted. A higher limit needs"
+        " more missing images before a wrong store is noticed.",
     ),
     cfg.ListOpt(
         "acknowledged_stores",

@@ -17,8 +17,8 @@ from typing import NamedTuple
 PENDING_DELETE = "pending_delete"
 ACTIVE = "active"
 DELETED = "deleted"
-#: Statuses of an image before it is active for the first time. A failed import into several stores
-#: leaves the locations of those that had succeeded pending, and the image queued or importing.
+#: Statuses of an image that has never been active. A failed import into several stores leaves the
+#: locations of those that had succeeded pending, and the image queued or importing.
 _UNFINISHED = frozenset({"queued", "saving", "uploading", "importing", "killed"})
 
 

@@ -132,6 +132,8 @@ def describe(
             state = DAMAGED
         case Leave(why) if why == HELD:
             state, reason = HOLD, "until it is released"
+        case Leave(why) if why == UNFINISHED:
+            state, reason = WAITING, "left by a failed import, until its image is active or deleted"
         case Leave():
             return None
     return ImageReport(
@@ -184,7 +186,6 @@ def describe_any(
 ) -> ImageReport:
     """Return the report on an image as :func:`describe`, also if it has nothing to scrub."""
     image = seen.image
-    is_unfinished = decide(image, seen.locations, seen.now, policy) == Leave(UNFINISHED)
     return describe(seen, policy, reported, store_of) or ImageReport(
         id=image.id,
         name=seen.name,
@@ -195,11 +196,7 @@ def describe_any(
         due_at=None,
         due_in=None,
         state=SCRUBBED if image.status == DELETED else LIVE,
-        reason=(
-            "what a failed import left is scrubbed once the image is active or deleted"
-            if is_unfinished
-            else "nothing of it awaits scrubbing"
-        ),
+        reason="nothing of it awaits scrubbing",
     )
 
 

@@ -51,27 +51,28 @@ class ProofResult(Enum):
     """What witnesses prove about their part of a store."""
 
     RIGHT = "right"
+    #: A witness is there, and an older one is absent.
+    RIGHT_FOR_YOUNGER = "right_for_younger"
     WRONG = "wrong"
     UNKNOWN = "unknown"
     NO_WITNESS = "no_witness"  #: there is no active image in it
 
 
 class Proof(NamedTuple):
-    """What witnesses prove, and an absent witness.
+    """What witnesses prove, and an absent witness if one is.
 
-    :param image_id: id of an absent witness; empty unless the store is wrong, or right only for
-        younger data.
-    :param size_bytes: its size, if the store is wrong.
-    :param owners: owners of the absent witnesses, if the store is wrong.
-    :param after_row_id: if the store is right, id of the location from which on that holds, because
-        an older witness is absent; 0 if none is.
+    :param image_id: id of an absent witness.
+    :param size_bytes: its size.
+    :param owners: owners of the absent witnesses.
+    :param row_id: id of the location of the witness that is there: a store that is right for
+        younger data is right for locations with greater ids.
     """
 
     result: ProofResult
     image_id: str = ""
     size_bytes: int = 0
     owners: frozenset[Owner] = frozenset()
-    after_row_id: int = 0
+    row_id: int = 0
 
 
 class Missing:
@@ -79,7 +80,8 @@ class Missing:
 
     Without a witness the data of an image is taken as gone if other data in the same part of the
     store was found after it was missing, or if it stays missing while fewer images than the limit
-    have been missing since data was last found there, or may turn out to be.
+    have been missing since data was last found there, or may turn out to be. If the store is right
+    only for younger data, the same holds for older data, but that other data is found says nothing.
 
     :param limit: number of missing images in a row, over any time, that shows that the store is
         wrong; 0 takes any missing data as gone.
@@ -120,10 +122,12 @@ class Missing:
         if not self.limit:
             return NOT_FOUND
         self.is_provable = proof.result is not ProofResult.NO_WITNESS
-        if proof == Proof(ProofResult.RIGHT):
-            self._parts.pop((part, True), None)
         match proof.result:
-            case ProofResult.RIGHT if row_id > proof.after_row_id:
+            case ProofResult.RIGHT:
+                self._parts.pop((part, True), None)
+                return NOT_FOUND
+            case ProofResult.RIGHT_FOR_YOUNGER if row_id > proof.row_id:
+                self._forget(part, owner, image_id)
                 return NOT_FOUND
             case ProofResult.WRONG:
                 what = f"image {proof.image_id} is active, and its {proof.size_bytes} bytes"
@@ -133,7 +137,7 @@ class Missing:
                 return Verdict(Outcome.STORE_TROUBLE, reason, hint=f"{what} are not there")
             case ProofResult.UNKNOWN:
                 return NO_PROOF
-        is_doubtful = proof.result is ProofResult.RIGHT
+        is_doubtful = proof.result is ProofResult.RIGHT_FOR_YOUNGER
         if (part, image_id) in self._proven and not is_doubtful:
             self._proven.discard((part, image_id))
             return NOT_FOUND
@@ -148,12 +152,13 @@ class Missing:
             return replace(verdict, hint=f"{self.limit} images are not there, and {lack}")
         return verdict
 
-    def found(self, part: str, began: float) -> None:
+    def found(self, part: str, owner: Owner, image_id: str, began: float) -> None:
         """Record that a part of the store had an image's data.
 
         :param began: when the request started, seconds. The file system may have been unmounted
             since, so the answer proves nothing about data that was missing after that.
         """
+        self._forget(part, owner, image_id)
         key = part, False
         if key in self._parts:
             if len(self._proven) >= _PROVEN:
@@ -162,6 +167,11 @@ class Missing:
             self._proven.update((part, image_id) for image_id in known.take_missing_by(began))
             if known.is_empty:
                 del self._parts[key]
+
+    def _forget(self, part: str, owner: Owner, image_id: str) -> None:
+        """Do not count an image as missing any more in a part that is right for younger data."""
+        if (part, True) in self._parts:
+            self._parts[part, True].forget(owner, image_id)
 
     def change(self, limit: int) -> None:
         """Apply a limit; a new one counts from zero."""
@@ -216,6 +226,11 @@ class _Part:
             self._gone.clear()
         self._began = max(self._began, time)
         return taken
+
+    def forget(self, owner: Owner, image_id: str) -> None:
+        """Do not count an image any more."""
+        if self._since.get(owner, {}).pop(image_id, None) is not None:
+            self._count -= 1
 
     def judge(self, owner: Owner, image_id: str, now: float, unjudged: int) -> Verdict:
         """Judge an image by how many images are missing or may be, and for how long."""

@@ -218,7 +218,7 @@ class Lanes:
         job.judge(location, lane.name, meaning, answer.ended_at)
         change = lane.answered(meaning, Origin(job.owner, part, job.first), now)
         if meaning is GONE and lane.breaker.state is not State.FORCED_OPEN:
-            lane.missing.found(part, answer.began)
+            lane.missing.found(part, job.owner, job.image_id, answer.began)
         elif meaning.outcome not in FINISHED:
             job.first = False
         self._rates[lane.name].follow(lane.pace.rate)

@@ -10,7 +10,7 @@ from evscrub.scrubbing.witnesses import Witness
 from evscrub.stores.backends import Target
 
 #: Witnesses to return at most: if these are absent, more would not change the result.
-_ENOUGH = 3
+_ENOUGH = 4
 
 
 class WitnessFinder:
@@ -32,9 +32,7 @@ class WitnessFinder:
         self._resolve = resolve
 
     def find(self, store: str, part: str) -> list[Witness]:
-        """Return up to three witnesses in a part of a store, the oldest first; blocks.
-
-        They are of different owners and ages, if any.
+        """Return up to four witnesses in a part of a store, the oldest first; blocks.
 
         :param part: see :func:`evscrub.domain.object_identity.endpoint`.
         :returns: empty if no live image is known.
@@ -53,20 +51,15 @@ class WitnessFinder:
 
 
 def _choose(found: Sequence[Witness]) -> list[Witness]:
-    """Choose three witnesses: one of each owner first, and of those the oldest, middle and newest.
+    """Choose the oldest witness, the next one of another owner, one in the middle and the newest.
+
+    Where an old image was lost, the next one is there; where many old images were lost, or a file
+    system is missing below new ones, the others tell. What one owner wrote is no evidence alone.
 
     :param found: in ascending order; so is the result.
     """
     if len(found) <= _ENOUGH:
         return list(found)
-    oldest_of = {witness.owner: witness for witness in reversed(found)}
-    chosen = sorted(oldest_of.values(), key=_row_id)
-    if len(chosen) < _ENOUGH:
-        others = [witness for witness in found if witness not in chosen]
-        chosen += [others[-1], others[len(others) // 2]][: _ENOUGH - len(chosen)]
-        return sorted(chosen, key=_row_id)
-    return [chosen[0], chosen[len(chosen) // 2], chosen[-1]]
-
-
-def _row_id(witness: Witness) -> int:
-    return witness.row_id
+    others = (witness for witness in found if witness.owner != found[0].owner)
+    chosen = {found[0], next(others, found[1]), found[len(found) // 2], found[-1]}
+    return [witness for witness in found if witness in chosen]

@@ -43,7 +43,7 @@ _PARTS = 1024
 class Witness(NamedTuple):
     """A location of a live image, whose data the store must have.
 
-    :param row_id: id of the location's row: ids ascend in the order in which data was written.
+    :param row_id: id of the location's row; greater ids have younger data, but for a few.
     :param size_bytes: size in the registry, more than 0.
     :param owner: owner of the image.
     """
@@ -125,45 +125,43 @@ class Witnesses:
         return began >= since
 
     async def _ask(self, store: str, part: str) -> Proof:
-        """Look for live images, and again if one is absent.
+        """Look for live images, the oldest first, and again if one is absent.
 
-        If none is there, one that is absent twice, and live both times, proves the store wrong.
+        Only one that is absent twice, and live both times, is evidence against the store.
         """
-        absent: set[str] = set()
+        before: set[str] = set()
         for again in (False, True):
             if again:
                 await anyio.sleep(_AGAIN_SECONDS)
             witnesses = await self._context.calls.call(self._find, store, part)
             if not witnesses:
                 return Proof(ProofResult.NO_WITNESS)
-            older, there = await self._look_for_any(store, witnesses)
-            if there is None:
-                if Presence.UNKNOWN in older:
-                    return Proof(ProofResult.UNKNOWN)
-                for witness in witnesses:
-                    if witness.image_id in absent:
-                        owners = frozenset(one.owner for one in witnesses)
-                        name, size_bytes = witness.image_id, witness.size_bytes
-                        return Proof(ProofResult.WRONG, name, size_bytes, owners)
-                absent.update(witness.image_id for witness in witnesses)
-            elif Presence.ABSENT not in older:
+            absent, there = await self._look_for_any(store, witnesses)
+            if there is None and len(absent) < len(witnesses):
+                return Proof(ProofResult.UNKNOWN)
+            if there is not None and not absent:
                 return Proof(ProofResult.RIGHT)
-            elif again:
-                name = witnesses[older.index(Presence.ABSENT)].image_id
-                return Proof(ProofResult.RIGHT, name, after_row_id=there.row_id)
+            for witness in absent:
+                if witness.image_id in before:
+                    evidence = witness.image_id, witness.size_bytes, frozenset(map(_owner, absent))
+                    if there is None:
+                        return Proof(ProofResult.WRONG, *evidence)
+                    return Proof(ProofResult.RIGHT_FOR_YOUNGER, *evidence, there.row_id)
+            before = {witness.image_id for witness in absent}
         return Proof(ProofResult.UNKNOWN)
 
     async def _look_for_any(
         self, store: str, witnesses: Iterable[Witness]
-    ) -> tuple[list[Presence], Witness | None]:
-        """Return the first witness that a store has, after the answers for those before it."""
-        found: list[Presence] = []
+    ) -> tuple[list[Witness], Witness | None]:
+        """Return the first witness that a store has, after the absent ones before it."""
+        absent: list[Witness] = []
         for witness in witnesses:
             presence = await self._look_for(store, witness)
             if presence is Presence.THERE:
-                return found, witness
-            found.append(presence)
-        return found, None
+                return absent, witness
+            if presence is Presence.ABSENT:
+                absent.append(witness)
+        return absent, None
 
     async def _look_for(self, store: str, witness: Witness) -> Presence:
         """Return whether the store has a witness; UNKNOWN if it hangs."""
@@ -188,3 +186,7 @@ class Witnesses:
             if begun.is_set():
                 self._hanging[store].append(ended)
             return Presence.UNKNOWN
+
+
+def _owner(witness: Witness) -> Owner:
+    return witness.owner

@@ -457,6 +457,19 @@ def test_another_file_system_is_mounted(deployment: Deployment) -> None:
     assert "Active images are there: fast." in deployment.check().details("Active images")
 
 
+def test_uploads_to_the_mount_point_of_a_missing_file_system(deployment: Deployment) -> None:
+    there, away = (deployment.home / "glance/data" / name for name in ("fast", "away"))
+    there.rename(away)
+    there.mkdir()
+    with deployment.kept(), GlanceClient(deployment.process.url) as client:
+        client.upload(client.create("later"), b"data")
+        checked = deployment.check()
+    shutil.rmtree(there)
+    away.rename(there)
+    assert (checked.code, checked.bad()) == (WARNING, ["Active images"])
+    assert "none of the oldest ones" in checked.details("Active images")
+
+
 def test_overdue_and_damaged_images_are_reported(deployment: Deployment) -> None:
     """Images that are long overdue, and images that only a person can judge."""
     long_due, restored, broken_off = deployment.images[:3]

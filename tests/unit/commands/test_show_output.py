@@ -151,5 +151,5 @@ def test_what_a_failed_import_left_is_explained() -> None:
     image = ImageRow(ID, "owner", 1, "importing", False, None)
     shown = Detail(Listed(image, "name", (location(1, "fast"),), NOW), None, Restorable())
     read = json.loads(write(shown, "-f", "json"))
-    reason = "what a failed import left is scrubbed once the image is active or deleted"
-    assert (read["State"], read["Reason"]) == ("live", reason)
+    reason = "left by a failed import, until its image is active or deleted"
+    assert (read["State"], read["Reason"], read["Due At"]) == ("waiting", reason, None)

@@ -66,7 +66,7 @@ def test_absent_witness_stops_at_the_first_image() -> None:
 class TestWithAnOldWitnessAbsent:
     """After a lazy unmount the mount point has what was uploaded since."""
 
-    DOUBT = Proof(ProofResult.RIGHT, "old", after_row_id=25)
+    DOUBT = Proof(ProofResult.RIGHT_FOR_YOUNGER, "old", 7, frozenset("a"), row_id=25)
 
     def test_data_that_is_younger_than_the_witness_is_gone(self) -> None:
         verdicts = reasons(Missing(20), 100, 0, proof=self.DOUBT)
@@ -88,15 +88,24 @@ class TestWithAnOldWitnessAbsent:
         """It may be younger, and then it is not in the file system that is missing."""
         missing = Missing(20)
         reasons(missing, 25, 0, proof=self.DOUBT)
-        missing.found("p", 1)
+        missing.found("p", "a", "another", 1)
         assert reasons(missing, 25, LATER, proof=self.DOUBT) == [TOO_MANY_MISSING] * 25
 
     def test_what_was_proven_without_the_doubt_is_judged_again(self) -> None:
         missing = Missing(20)
         reasons(missing, 5, 0)
-        missing.found("p", 1)
+        missing.found("p", "a", "another", 1)
         assert reasons(missing, 5, 2, proof=self.DOUBT) == ["unproven"] * 5
         assert reasons(missing, 5, 2) == ["not_found"] * 5
+
+    def test_an_image_that_is_found_or_proven_is_not_counted_any_more(self) -> None:
+        missing = Missing(20)
+        reasons(missing, 25, 0, proof=self.DOUBT)
+        younger = self.DOUBT._replace(row_id=22)
+        assert reasons(missing, 25, 1, proof=younger)[22:] == ["not_found"] * 3
+        for number in (21, 20, 19):
+            missing.found("p", "ab"[number % 2], f"i{number}", 1)
+        assert reasons(missing, 19, LATER, proof=self.DOUBT) == ["not_found"] * 19
 
     def test_the_count_ends_with_the_doubt(self) -> None:
         missing = Missing(20)
@@ -166,7 +175,7 @@ class TestWithoutWitness:
         for _ in range(5):
             reasons(missing, 19, 0)
             assert reasons(missing, 19, LATER) == ["not_found"] * 19
-            missing.found("p", LATER)
+            missing.found("p", "a", "another", LATER)
 
     def test_too_many_missing_images_pause_the_store(self) -> None:
         missing = Missing(20)
@@ -201,14 +210,14 @@ class TestWithoutWitness:
         missing = Missing(20, trusts_few=False)
         for now in (0, LATER, 100 * LATER):
             assert reasons(missing, 5, now) == ["unproven"] * 5
-        missing.found("p", 1)
+        missing.found("p", "a", "another", 1)
         assert reasons(missing, 5, 101 * LATER) == ["not_found"] * 5
         assert missing.judge(Proof(ProofResult.RIGHT), "p", "a", "i", 0, row_id=1) is NOT_FOUND
 
     def test_found_data_proves_images_missing_before(self) -> None:
         missing = Missing(20)
         reasons(missing, 50, 0, "abcdefgh")
-        missing.found("p", 0.1)
+        missing.found("p", "a", "another", 0.1)
         assert reasons(missing, 50, 0.2, "abcdefgh") == ["not_found"] * 50
         assert reasons(missing, 50, 0.3, "abcdefgh") == ["unproven"] * 50
 
@@ -217,7 +226,7 @@ class TestWithoutWitness:
         missing = Missing(20)
         reasons(missing, 10, 0)
         reasons(missing, 50, 2, "abcdefgh")
-        missing.found("p", 1)
+        missing.found("p", "a", "another", 1)
         assert reasons(missing, 10, 2.1) == ["not_found"] * 10
         assert reasons(missing, 50, 2.2, "abcdefgh")[10:] == ["unproven"] * 40
         assert set(reasons(missing, 50, 2 + LATER, "abcdefgh")) == {TOO_MANY_MISSING}
@@ -226,7 +235,7 @@ class TestWithoutWitness:
         missing = Missing(20)
         reasons(missing, 19, 0)
         reasons(missing, 19, LATER)
-        missing.found("p", 1)
+        missing.found("p", "a", "another", 1)
         assert (
             missing.judge(NO_WITNESS, "p", "c", "x", 2 * LATER, row_id=1).reason == TOO_MANY_MISSING
         )
@@ -234,7 +243,7 @@ class TestWithoutWitness:
     def test_data_found_in_another_part_proves_nothing(self) -> None:
         missing = Missing(20)
         reasons(missing, 20, 0)
-        missing.found("q", 1)
+        missing.found("q", "a", "another", 1)
         assert reasons(missing, 20, LATER) == [TOO_MANY_MISSING] * 20
 
     def test_parts_are_counted_separately(self) -> None:
@@ -267,7 +276,7 @@ class TestWithoutWitness:
         for number in range(30_000):
             owner = str(number % 7000)
             missing.judge(NO_WITNESS, f"p{number % 600}", owner, f"i{number}", 0, row_id=1)
-            missing.found(f"p{number % 50}", 0)
+            missing.found(f"p{number % 50}", owner, "another", 0)
         for number in range(30_000):
             missing.judge(NO_WITNESS, "p", str(number), f"i{number}", 0, row_id=1)
         assert len(missing._parts) <= 256
@@ -297,7 +306,7 @@ class TestWithoutWitness:
             now += pause
             image_id = f"{owner}{number}"
             if found:
-                missing.found(part, now)
+                missing.found(part, owner, "another", now)
             verdict = missing.judge(NO_WITNESS, part, owner, image_id, now, row_id=1)
             if verdict is NOT_FOUND:
                 assert (part, image_id) in seen

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain, pairwise, repeat
+from itertools import chain, cycle, pairwise, repeat
 from typing import Any
 
 import anyio
@@ -30,6 +30,7 @@ from evscrub.scrubbing.job import Job
 from evscrub.scrubbing.lane import Lane
 from evscrub.scrubbing.lanes import Lanes
 from evscrub.scrubbing.scrubber import Scrubber
+from evscrub.scrubbing.witnesses import Witness
 from evscrub.scrubbing.workers import Workers
 from evscrub.stores.backends import Target
 from evscrub.telemetry.statistics import Record
@@ -864,6 +865,22 @@ class TestMissing:
         assert len(world.asked) == 4000
         assert world.questions <= 4000 / SETTINGS.concurrency * 2
         assert scrubbers[0]._record.bytes_reclaimed.total() == 0
+
+    def test_only_data_younger_than_the_witness_is_gone_if_an_older_one_is_absent(self) -> None:
+        world = World(replace(SETTINGS, not_found_limit=3), a=missing)
+        for number in range(12):
+            world.add(f"o{number}", "a")
+
+        def find(store: str, part: str) -> list[Witness]:
+            target = Target(store, f"{store}://{part}", store)
+            return [Witness("old", 0, target, 1), Witness("new", 6, target, 1)]
+
+        world.find_witnesses = find  # type: ignore[method-assign] # two instead of one
+        answers = cycle([Presence.ABSENT, Presence.THERE])
+        world.live["a"] = lambda _: next(answers)
+        world.run(60)
+        gone = [world.status(image_id) == "deleted" for image_id in world.images]
+        assert gone == [False] * 6 + [True] * 6
 
     def test_throttled_proof_makes_images_wait(self) -> None:
         world = World(a=missing)

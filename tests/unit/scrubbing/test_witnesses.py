@@ -25,6 +25,10 @@ RIGHT = Proof(ProofResult.RIGHT)
 WRONG = Proof(ProofResult.WRONG, "w1", 7, frozenset({None}))
 
 
+def for_younger(absent: str, row_id: int) -> Proof:
+    return Proof(ProofResult.RIGHT_FOR_YOUNGER, absent, 7, frozenset({None}), row_id)
+
+
 class Site:
     """Live images, and what their store answers about them."""
 
@@ -88,8 +92,9 @@ class Site:
         ([THERE], RIGHT, 1),
         ([THERE, ABSENT], RIGHT, 1),
         ([UNKNOWN, THERE], RIGHT, 2),
-        ([ABSENT, THERE], Proof(ProofResult.RIGHT, "w1", after_row_id=2), 4),
-        ([UNKNOWN, ABSENT, THERE], Proof(ProofResult.RIGHT, "w2", after_row_id=3), 6),
+        ([ABSENT, THERE], for_younger("w1", 2), 4),
+        ([ABSENT, UNKNOWN, THERE, ABSENT], for_younger("w1", 3), 6),
+        ([UNKNOWN, ABSENT, THERE], for_younger("w2", 3), 6),
         ([UNKNOWN], Proof(ProofResult.UNKNOWN), 1),
         ([ABSENT, UNKNOWN, ABSENT], Proof(ProofResult.UNKNOWN), 3),
         ([ABSENT], WRONG, 2),
@@ -196,7 +201,8 @@ def test_image_that_changes_meanwhile_is_no_proof(
     [
         ({"new": THERE}, RIGHT),  # it was being deleted
         ({"old": THERE, "new": THERE}, RIGHT),
-        ({"old": ABSENT}, Proof(ProofResult.UNKNOWN)),
+        ({"old": ABSENT}, Proof(ProofResult.WRONG, "old", 7, frozenset({None}))),
+        ({"other": ABSENT, "new": THERE}, Proof(ProofResult.UNKNOWN)),
         ({}, Proof(ProofResult.NO_WITNESS)),
     ],
 )
