@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from evscrub.checks.report import Findings, NotCheckedError
 from evscrub.checks.subject import Subject
 from evscrub.domain.clock import BOUND_SECONDS, Clock, epoch
-from evscrub.domain.decisions import DELETED, PENDING_DELETE
+from evscrub.domain.decisions import DELETED, PENDING_DELETE, UNFINISHED_STATUSES
 from evscrub.domain.words import count, in_words
 from evscrub.registry import nodes
 from evscrub.registry.database import UNAVAILABLE, Database, is_away, read_now
@@ -221,7 +221,8 @@ def damage(subject: Subject) -> Findings:
     """Check for damaged images, which only a person can judge."""
     found = Findings()
     alive = sa.and_(
-        images.c.deleted == sa.false(), images.c.status.not_in((PENDING_DELETE, DELETED))
+        images.c.deleted == sa.false(),
+        images.c.status.not_in((PENDING_DELETE, DELETED, *UNFINISHED_STATUSES)),
     )
     kinds = (
         (

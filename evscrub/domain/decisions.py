@@ -19,7 +19,7 @@ ACTIVE = "active"
 DELETED = "deleted"
 #: Statuses of an image that has never been active. A failed import into several stores leaves the
 #: locations of those that had succeeded pending, and the image queued or importing.
-_UNFINISHED = frozenset({"queued", "saving", "uploading", "importing", "killed"})
+UNFINISHED_STATUSES = frozenset({"queued", "saving", "uploading", "importing", "killed"})
 
 
 class LocationRow(NamedTuple):
@@ -226,7 +226,7 @@ def _decide_live(
 ) -> Decision:
     if not pending:
         return Leave(ALIVE)
-    if not has_live and not image.deleted and image.status in _UNFINISHED:
+    if not has_live and not image.deleted and image.status in UNFINISHED_STATUSES:
         # A next upload may write the same objects, and no row tells of it until it ends. The
         # locations are scrubbed once the image is active or deleted.
         return Leave(UNFINISHED)

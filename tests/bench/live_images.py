@@ -39,6 +39,7 @@ def run(lab: Lab, scale: Scale) -> Report:
             for turn in scale.turns:
                 tell(f"{database}, round {turn + 1}: {peer}")
                 site.add(Batch(images, 1 + already + turn * images))
+                site.wait_for_rest()
                 report.add(database, peer, **_second_half(site, arguments, images // 2))
         dearer = report.ratio(database, beside, report.ratios[0]) or 0.0
         report.goals.append(f"{database}: at most 1.1 times the CPU: {dearer:.2f}")

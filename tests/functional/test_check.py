@@ -489,6 +489,9 @@ def test_overdue_and_damaged_images_are_reported(deployment: Deployment) -> None
         for image in (restored, broken_off):
             assert image in checked.details("Damaged images")
         assert "held" not in checked.details("Backlog")
+        # As a failed import leaves it.
+        deployment.sql(f"UPDATE images SET status = 'importing' WHERE id = '{restored}'")
+        assert restored not in deployment.check().details("Damaged images")
         deployment.sql(f"UPDATE images SET deleted_at = NULL WHERE id = '{long_due}'")
         held = deployment.check().details("Backlog")
         assert held == "1 image is held. No image awaits scrubbing."

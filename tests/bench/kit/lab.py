@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property
@@ -15,12 +16,17 @@ from sqlalchemy.pool import NullPool
 
 from evscrub.demo.glance_config import GlanceConfig, migrate, write_config
 from tests.bench.kit import seed
+from tests.bench.kit.processes import cpu_seconds
 from tests.servers import DatabaseServer, MariaDB, PostgreSQL, RabbitMQ, free_port
 
 DATABASES = ("mariadb", "postgresql")
 _SERVERS: dict[str, type[DatabaseServer]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}
 _READY_SECONDS = 120.0
 _POOL_BYTES = 3 << 30
+_REST_SECONDS = 120.0
+_REST_STEP_SECONDS = 3.0
+#: Of one processor.
+_REST_SHARE = 0.03
 
 #: Of configuration files, by group and name.
 Options = Mapping[str, Mapping[str, object]]
@@ -71,6 +77,17 @@ class Site:
             if files and not batch.live:
                 seed.write_files(batch, self.data)
         seed.analyze(self.engine)
+
+    def wait_for_rest(self) -> None:
+        """Wait, for two minutes at most, until the server has nothing left to do of a large fill.
+
+        It flushes and vacuums in the background, which takes processors from what is measured.
+        """
+        for _ in range(round(_REST_SECONDS / _REST_STEP_SECONDS)):
+            before = sum(map(cpu_seconds, self.servers))
+            time.sleep(_REST_STEP_SECONDS)
+            if sum(map(cpu_seconds, self.servers)) - before < _REST_SHARE * _REST_STEP_SECONDS:
+                return
 
     def expect_many(self) -> None:
         """Give the database memory for millions of images.
