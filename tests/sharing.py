@@ -2,13 +2,15 @@
 """One server of each kind for a whole run, whichever of its processes asks for it.
 
 pytest-xdist's workers end one by one, so no worker may own what the others use. The process that
-started them does: it starts a server when a worker first asks for it, and stops all at the end.
+started them does: it starts a server when a worker first asks for it, and stops all at the end. So
+does a program that runs by itself, such as `python -m tests.chaos`.
 What is shared is a class without parameters whose instances are context managers and can be sent to
 another process.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -57,6 +59,7 @@ class Owner:
         """
         with self._locks.setdefault(kind, threading.Lock()):
             if kind not in self._servers:
+                atexit.register(self.close)
                 self._servers[kind] = self._stack.enter_context(kind())
             return self._servers[kind]
 
@@ -84,7 +87,7 @@ def shared(kind: type[S]) -> S:
     :raises FileNotFoundError: it is not installed.
     :raises RuntimeError: it did not start.
     """
-    if _owner.is_open:
+    if _owner.is_open or _ADDRESS not in os.environ:
         return cast("S", _owner.get(kind))
     with Client(os.environ[_ADDRESS], "AF_UNIX") as connection:
         connection.send(kind)
